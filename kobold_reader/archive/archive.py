@@ -1,0 +1,408 @@
+"""Archive: one folder that knows what was read and finds it again.
+
+`DIR/ledger.sqlite` holds the readings, `DIR/archive.sqlite` files, pages and words, `DIR/chroma` the vectors. One
+process writes at a time (a file lock); any number search meanwhile, and see new pages with the next query.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from filelock import FileLock, Timeout
+
+from kobold_reader.archive.catalog import Catalog, PageRow
+from kobold_reader.archive.embedder import (
+    Embedder,
+    EmbedderKind,
+    ServerAccess,
+    choose_embedder,
+    open_embedder,
+)
+from kobold_reader.archive.folder import check_folder
+from kobold_reader.archive.indexing import Indexer
+from kobold_reader.archive.search import DenseSearch, Hit, Mode, Searcher
+from kobold_reader.archive.sync import Syncer, SyncReport
+from kobold_reader.archive.vectors import Near, Vectors
+from kobold_reader.archive.where import parse_where
+from kobold_reader.errors import (
+    ConfigError,
+    KoboldReaderError,
+    MissingExtraError,
+    ServerError,
+    StoreError,
+)
+from kobold_reader.pages import Selection, select
+from kobold_reader.reader import KoboldReader
+from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.transcriber import Outlook
+
+if TYPE_CHECKING:
+    from kobold_reader.archive.retriever import ArchiveRetriever
+
+__all__ = ["Archive", "ArchiveStatus"]
+
+log = logging.getLogger(__name__)
+
+CATALOG: Final = "archive.sqlite"
+WORDS_ONLY: Final = {"kind": "none"}
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveStatus:
+    """What an archive holds."""
+
+    pages: dict[str, int]
+    """By status."""
+    files: int
+    missing_files: tuple[str, ...]
+    failed: tuple[tuple[str, int, str], ...]
+    """(path, page number, why); page 0: the file as a whole."""
+    embedder: str
+    unfinished_pages: int
+    """Begun by a run that was interrupted; the next `index` ends them."""
+
+
+class Archive:
+    """One archive folder. Use `Archive.open`; safe to search from several threads.
+
+    Example:
+        >>> from kobold_reader import Archive, KoboldReader
+        >>> with Archive.open("my-archive", create=True) as archive:  # doctest: +SKIP
+        ...     archive.sync("scans", reader=KoboldReader())
+        ...     archive.search("Lindqvist 1954")[0].link
+    """
+
+    def __init__(self, folder: Path, catalog: Catalog, access: ServerAccess) -> None:
+        self.folder = folder
+        self._catalog = catalog
+        self._access = access
+        self._lock = threading.RLock()
+        self._embedder: Embedder | None = None
+        self._vectors: Vectors | None = None
+        self._seen_generation = -1
+        self.notices: list[str] = []
+        """What a search could not do (the embedder cannot be reached), for people."""
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        create: bool = False,
+        embedder: EmbedderKind | None = None,
+        api_url: str | Sequence[str] = "http://127.0.0.1:5001",
+        api_password: str | None = None,
+    ) -> Archive:
+        """Open an archive.
+
+        Args:
+            folder: Where it lies.
+            create: Make it if there is none.
+            embedder: For a new archive: `minilm`, `koboldcpp` or `none`; None: MiniLM if it is installed, else words
+                only. An archive keeps its embedder; asking for another one is refused.
+            api_url: KoboldCpp, where the embedder is its own.
+            api_password: Of that server.
+
+        Raises:
+            StoreError: No archive there (and not `create`), or the folder lies on a network share.
+            MissingExtraError: The embedder asked for is not installed.
+            ServerError: KoboldCpp's embedder was asked for and cannot be reached.
+            ConfigError: The archive was made with another embedder.
+        """
+        folder = Path(folder)
+        urls = (api_url,) if isinstance(api_url, str) else tuple(api_url)
+        access = ServerAccess(urls, api_password)
+        exists = (folder / CATALOG).is_file()
+        if not exists and not create:
+            msg = f"there is no archive in {folder}."
+            raise StoreError(msg, hint=f"Make one with: kobold-reader index PATH --archive {folder}")
+        check_folder(folder)
+        if not exists:
+            # Chosen before anything is written: a missing extra leaves no half-made archive behind.
+            chosen = choose_embedder(embedder, access)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as err:
+                msg = f"the folder {folder} cannot be made: {err}."
+                raise StoreError(msg, hint="Name another folder with --archive.") from err
+            archive = cls(folder, Catalog(folder / CATALOG), access)
+            archive._catalog.set_meta("embedder", chosen.record() if chosen else json.dumps(WORDS_ONLY))
+            archive._embedder = chosen
+            return archive
+        archive = cls(folder, Catalog(folder / CATALOG), access)
+        kept = archive._embedder_record()["kind"]
+        if embedder is not None and embedder != kept:
+            archive.close()
+            msg = f"the archive {folder} was made with the embedder {kept!r}, not {embedder!r}."
+            raise ConfigError(msg, hint="Leave --embedder out, or make the vectors anew with --reembed.")
+        return archive
+
+    def close(self) -> None:
+        """Release all files."""
+        with self._lock:
+            if self._vectors:
+                self._vectors.close()
+                self._vectors = None
+            self._catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ── the embedder ─────────────────────────────────────────────────────────────────────────────
+
+    def _embedder_record(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(self._catalog.meta("embedder") or json.dumps(WORDS_ONLY))
+        return record
+
+    def _open_embedder(self) -> Embedder | None:
+        """Open the archive's embedder, once; None for an archive of words only."""
+        with self._lock:
+            record = self._embedder_record()
+            if record["kind"] == "none":
+                return None
+            if self._embedder is None:
+                self._embedder = open_embedder(record, self._access)
+            return self._embedder
+
+    @property
+    def embed_model(self) -> Any:
+        """The LlamaIndex embed_model of this archive, for `VectorStoreIndex.from_vector_store`.
+
+        Raises:
+            ConfigError: An archive of words only.
+        """
+        embedder = self._open_embedder()
+        if embedder is None:
+            msg = f"the archive {self.folder} has words only, no vectors."
+            raise ConfigError(msg, hint="index --reembed --embedder minilm makes them.")
+        return embedder.model
+
+    @property
+    def chroma_collection(self) -> Any:
+        """Chroma's collection `pages`, for `ChromaVectorStore(chroma_collection=…)`."""
+        embedder = self._open_embedder()
+        if embedder is None:
+            return self.embed_model  # raises
+        return self._fresh_vectors(embedder).collection
+
+    def _fresh_vectors(self, embedder: Embedder) -> Vectors:
+        """Return the vectors as they are now: opened again if another process has written since."""
+        with self._lock:
+            generation = self._catalog.generation
+            if self._vectors is not None and generation != self._seen_generation:
+                self._vectors.close()
+                self._vectors = None
+            if self._vectors is None:
+                self._vectors = Vectors(self.folder / "chroma", embedder=embedder.name, dimension=embedder.dimension)
+                self._seen_generation = generation
+            return self._vectors
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def _writing(self) -> Iterator[Indexer]:
+        """Hold the archive for writing; what an interrupted run began is ended first."""
+        lock = FileLock(self.folder / "archive.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            msg = f"another process is writing to the archive {self.folder}."
+            raise StoreError(msg, hint="Wait for it to end; searching goes on meanwhile.") from None
+        try:
+            embedder = self._open_embedder()
+            indexer = Indexer(self._catalog, self._fresh_vectors(embedder) if embedder else None, embedder)
+            yield indexer
+        finally:
+            # Our own writes are no news to our own client.
+            self._seen_generation = self._catalog.generation
+            lock.release()
+
+    def open_ledger(self, reader: KoboldReader) -> Ledger:
+        """Open the archive's ledger, which reads through to the one that the reader names."""
+        behind = None
+        if reader.ledger != "none":
+            path = Path(reader.ledger) if reader.ledger else default_ledger_path()
+            behind = Ledger(path, read_only=True) if path.is_file() else None
+        return Ledger(self.folder / "ledger.sqlite", fallback=behind)
+
+    def sync(
+        self,
+        paths: str | Path | Iterable[str | Path] | None = None,
+        *,
+        reader: KoboldReader | None = None,
+        prune: bool = False,
+        on_page: Callable[[PageResult], None] | None = None,
+        on_start: Callable[[Selection, Outlook], None] | None = None,
+        on_progress: Callable[[str], None] | None = None,
+    ) -> SyncReport:
+        """Read what is new or changed, and index it; what is gone is marked missing.
+
+        Args:
+            paths: Files, folders, patterns; None: those of past runs.
+            reader: What to read with; None: as in past runs, else KoboldReader's defaults.
+            prune: Remove what is missing, only below these paths, and never where a folder is absent or empty.
+            on_page: Called for every page when its reading is known.
+            on_start: Called once with what lies ahead, before the first page is read.
+            on_progress: Called with a line of text while a page is being read.
+
+        Raises:
+            SourceError: Nothing could be taken from the paths.
+            ServerError: No server can go on; what was read and indexed is kept.
+            StoreError: Another process is writing, or the disk is full.
+        """
+        roots = self._catalog.roots()
+        chosen = _as_list(paths) if paths is not None else list(roots)
+        if not chosen:
+            msg = f"the archive {self.folder} remembers no paths yet: name what to index."
+            raise ConfigError(msg)
+        if reader is None:
+            kept = next((settings for path in chosen if (settings := roots.get(_root_name(path)))), {})
+            reader = KoboldReader.from_dict({**kept, "api_password": self._access.password})
+        selection = select(chosen)
+        if selection.errors and not selection.files:
+            raise selection.errors[0]
+        cancel = threading.Event()
+        with self._writing() as indexer, self.open_ledger(reader) as ledger:
+            finished = indexer.finish()
+            for path in chosen:
+                self._catalog.remember_root(_root_name(path), reader.to_dict())
+            transcriber = reader.transcriber(ledger, cancel=cancel, on_progress=on_progress)
+            if on_start:
+                on_start(selection, transcriber.survey(selection.files))
+            report = Syncer(self._catalog, indexer, on_page).run(selection, transcriber, cancel, prune=prune)
+        report.finished_pages = finished
+        return report
+
+    def reembed(self, embedder: EmbedderKind | None = None) -> int:
+        """Make all vectors anew, with another embedder if one is named, without reading a page; returns the pages.
+
+        Raises:
+            MissingExtraError | ServerError: The embedder cannot be used; nothing was changed.
+        """
+        kind = embedder or self._embedder_record()["kind"]
+        chosen = choose_embedder(kind, self._access)
+        with self._lock:
+            if self._vectors:
+                self._vectors.close()
+                self._vectors = None
+            self._embedder = chosen
+            rows = [row for row in self._catalog.every_page() if row.status != "failed"]
+            # From here on a kill leaves all pages unfinished: the next opening goes on.
+            begun = self._catalog.begin(rows)
+            self._catalog.set_meta("embedder", chosen.record() if chosen else json.dumps(WORDS_ONLY))
+            _remove_collection(self.folder / "chroma")
+        with self._writing() as indexer:
+            indexer.index(begun)
+        return len(begun)
+
+    def forget(self, uris: Sequence[str]) -> int:
+        """Remove files with their pages, words, vectors and readings; returns how many pages went."""
+        with self._writing() as indexer, Ledger(self.folder / "ledger.sqlite") as ledger:
+            self._catalog.remove_places(uris)
+            removed = indexer.remove_orphans()
+            ledger.forget(uris)
+        return removed
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────
+
+    def search(self, query: str, *, limit: int = 5, mode: Mode = "hybrid", where: Sequence[str] = ()) -> list[Hit]:
+        """Return the best pages for a query, best first.
+
+        Args:
+            query: Words, names, numbers, "quoted phrases", or a question.
+            limit: At most so many pages.
+            mode: `hybrid`; `dense`: by meaning alone; `keyword`: by words alone.
+            where: Conditions on metadata: `KEY=VALUE`, `KEY=A..B`, `KEY=~WORD`.
+
+        Raises:
+            ConfigError: Empty query, unknown mode or key.
+        """
+        return Searcher(self._catalog, self._dense_search(mode)).search(
+            query, limit=limit, mode=mode, conditions=parse_where(where)
+        )
+
+    def _dense_search(self, mode: Mode) -> DenseSearch | None:
+        """Return the search by vectors, or None (with a notice) where it cannot be had now."""
+        self.notices.clear()
+        if mode == "keyword":
+            return None
+        try:
+            embedder = self._open_embedder()
+            if embedder is None:
+                return None
+            vectors = self._fresh_vectors(embedder)
+        except (ServerError, MissingExtraError, ConfigError) as err:
+            self.notices.append(f"Searching by words only: {err}")
+            return None
+
+        def near(query: str, limit: int, page_ids: Sequence[str] | None) -> list[Near]:
+            try:
+                embedding = embedder.model.get_query_embedding(query)
+            except KoboldReaderError as err:
+                self.notices.append(f"Searching by words only: {err}")
+                return []
+            return vectors.query(embedding, limit, page_ids)
+
+        return near
+
+    def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", where: Sequence[str] = ()) -> ArchiveRetriever:
+        """Return a LlamaIndex retriever over `search`, one node a page."""
+        from kobold_reader.archive.retriever import ArchiveRetriever
+
+        return ArchiveRetriever(self, limit=limit, mode=mode, where=where)
+
+    def uris(self) -> list[str]:
+        """Return the URIs of all files that the archive knows."""
+        return list(self._catalog.places())
+
+    def settings_of(self, path: str | Path) -> dict[str, Any]:
+        """Return the KoboldReader settings that a path was read with; empty where it never was."""
+        return self._catalog.roots().get(_root_name(path), {})
+
+    def page(self, page_id: str) -> PageRow | None:
+        """Return one page by its id."""
+        return self._catalog.page(page_id)
+
+    def status(self) -> ArchiveStatus:
+        """Return what the archive holds."""
+        places = self._catalog.places().values()
+        failed = [
+            (str(row.metadata.get("file_path")), row.page_number, row.error or "") for row in self._catalog.failed()
+        ]
+        failed += [(str(place.metadata.get("file_path")), 0, place.error) for place in places if place.error]
+        record = self._embedder_record()
+        return ArchiveStatus(
+            pages=self._catalog.count_by_status(),
+            files=len(places),
+            missing_files=tuple(str(place.metadata.get("file_path")) for place in places if place.is_missing),
+            failed=tuple(failed),
+            embedder=record["kind"] if record["kind"] == "none" else f"{record['kind']} ({record['name']})",
+            unfinished_pages=len(self._catalog.unfinished()),
+        )
+
+
+def _as_list(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    return [paths] if isinstance(paths, str | Path) else list(paths)
+
+
+def _root_name(path: str | Path) -> str:
+    """Return a path as it is remembered: absolute, so that another working directory changes nothing."""
+    text = str(path)
+    return text if "://" in text else str(Path(text).absolute())
+
+
+def _remove_collection(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None

@@ -1,0 +1,359 @@
+"""archive.sqlite: which files the archive knows, where they lie, what stands on their pages, what is indexed as what.
+
+Rows are the truth about what *should* be indexed; Chroma and the words follow. A page goes through three steps, and a
+kill between any two leaves it completable: (1) its row is written with `indexed_as` NULL and all node ids it may have,
+(2) Chroma, (3) words, `indexed_as` and a new generation, in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from kobold_reader.archive import words
+from kobold_reader.errors import StoreError
+
+__all__ = ["FILE_KEYS", "Catalog", "PageRow", "Place"]
+
+FORMAT: Final = 1
+FILE_KEYS: Final = (
+    "file_name",
+    "file_path",
+    "file_type",
+    "file_size",
+    "creation_date",
+    "last_modified_date",
+    "folder",
+)
+"""Metadata of the place, not of the content: a rename changes these and nothing else."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS places (
+    id INTEGER PRIMARY KEY, uri TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL, metadata TEXT NOT NULL,
+    is_missing INTEGER NOT NULL DEFAULT 0, error TEXT);
+CREATE INDEX IF NOT EXISTS places_by_sha256 ON places (sha256);
+CREATE TABLE IF NOT EXISTS pages (
+    page_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page_number INTEGER NOT NULL, status TEXT NOT NULL,
+    parts TEXT NOT NULL, version TEXT NOT NULL, metadata TEXT NOT NULL, uri TEXT NOT NULL,
+    node_ids TEXT NOT NULL, indexed_as TEXT, error TEXT);
+CREATE INDEX IF NOT EXISTS pages_by_sha256 ON pages (sha256, page_number);
+CREATE INDEX IF NOT EXISTS pages_to_finish ON pages (page_id) WHERE indexed_as IS NULL;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One file as it lies somewhere."""
+
+    uri: str
+    sha256: str
+    """Of its content; "" where it could never be opened."""
+    metadata: Mapping[str, Any]
+    """FILE_KEYS."""
+    is_missing: bool = False
+    error: str | None = None
+    """Why it could not be opened at the last try."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageRow:
+    """One page's content, at its first place."""
+
+    page_id: str
+    sha256: str
+    page_number: int
+    status: str
+    parts: Mapping[str, str]
+    """Text by part: ocr, caption; empty ones left out."""
+    version: str
+    """Hash of the parts: vectors and words of another version are stale."""
+    metadata: Mapping[str, Any]
+    uri: str
+    """Of the place whose FILE_KEYS are in `metadata`."""
+    node_ids: tuple[str, ...] = ()
+    """All nodes that Chroma may hold of this page."""
+    indexed_as: str | None = None
+    """The version that is indexed; None while that is being changed."""
+    error: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All parts, as shown in a hit."""
+        return "\n\n".join(self.parts.values())
+
+    @property
+    def names(self) -> str:
+        """The words of file and folder names."""
+        return f"{self.metadata.get('file_path', '')} {self.metadata.get('title', '')}"
+
+
+_PAGE_COLUMNS: Final = (
+    "page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, indexed_as, error"
+)
+
+
+class Catalog:
+    """archive.sqlite of one archive; safe to use from several threads.
+
+    Raises:
+        StoreError: The file cannot be opened or written, or was made by a newer release.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        with self._guard("open"):
+            self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+            try:
+                self._prepare()
+            except BaseException:
+                self.db.close()
+                raise
+
+    def _prepare(self) -> None:
+        found = self.db.execute("PRAGMA user_version").fetchone()[0]
+        if found > FORMAT:
+            msg = f"the archive {self.path.parent} was made by a newer release of kobold-reader (format {found})."
+            raise StoreError(msg, hint="Update kobold-reader.")
+        self.db.execute("PRAGMA journal_mode=WAL")
+        self.db.execute("PRAGMA synchronous=FULL")
+        if found < FORMAT:
+            with self.transaction("create"):
+                for statement in _SCHEMA.split(";"):
+                    self.db.execute(statement)
+                words.create(self.db)
+                self.db.execute(f"PRAGMA user_version={FORMAT}")
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self.db.close()
+
+    @contextmanager
+    def _guard(self, doing: str) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as err:
+                msg = f"the archive's file {self.path} cannot be used ({doing}): {err}."
+                raise StoreError(msg, hint="Check that its folder can be written and the disk is not full.") from err
+
+    @contextmanager
+    def transaction(self, doing: str = "write") -> Iterator[sqlite3.Connection]:
+        """Hold a write transaction; committed at the end, rolled back on any exception."""
+        with self._guard(doing):
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+            except BaseException:
+                self.db.execute("ROLLBACK")
+                raise
+            self.db.execute("COMMIT")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Hold one consistent view of the file."""
+        with self._guard("read"):
+            self.db.execute("BEGIN")
+            try:
+                yield self.db
+            finally:
+                self.db.execute("COMMIT")
+
+    # ── meta ─────────────────────────────────────────────────────────────────────────────────────
+
+    def meta(self, key: str) -> str | None:
+        """Return a remembered setting of the archive."""
+        with self._guard("read"):
+            row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Remember a setting of the archive."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change that a search could see."""
+        return int(self.meta("generation") or 0)
+
+    @staticmethod
+    def _next_generation(db: sqlite3.Connection) -> None:
+        db.execute(
+            "INSERT INTO meta VALUES ('generation', '1') "
+            "ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
+        )
+
+    def roots(self) -> dict[str, dict[str, Any]]:
+        """Return the paths of past runs with the settings they were read with."""
+        with self._guard("read"):
+            rows = self.db.execute("SELECT path, settings FROM roots ORDER BY path").fetchall()
+        return {path: json.loads(settings) for path, settings in rows}
+
+    def remember_root(self, path: str, settings: Mapping[str, Any]) -> None:
+        """Remember a path and the settings it is read with."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO roots VALUES (?, ?)", (path, _json(settings)))
+
+    # ── places ───────────────────────────────────────────────────────────────────────────────────
+
+    def places(self) -> dict[str, Place]:
+        """Return all places by URI, in the order in which they came."""
+        with self._guard("read"):
+            rows = self.db.execute("SELECT uri, sha256, metadata, is_missing, error FROM places ORDER BY id").fetchall()
+        return {row[0]: _place(row) for row in rows}
+
+    def put_place(self, place: Place) -> None:
+        """Record where a content lies; a place keeps its rank among the places of its content."""
+        with self.transaction() as db:
+            db.execute(
+                "INSERT INTO places (uri, sha256, metadata, is_missing, error) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (uri) DO UPDATE SET sha256 = excluded.sha256, metadata = excluded.metadata, "
+                "is_missing = excluded.is_missing, error = excluded.error",
+                (place.uri, place.sha256, _json(place.metadata), place.is_missing, place.error),
+            )
+
+    def mark_missing(self, uris: Iterable[str]) -> None:
+        """Mark places as missing; they are still found."""
+        with self.transaction() as db:
+            db.executemany("UPDATE places SET is_missing = 1 WHERE uri = ?", [(uri,) for uri in uris])
+            self._next_generation(db)
+
+    def remove_places(self, uris: Iterable[str]) -> None:
+        """Remove places; pages whose last place went are orphans from then on."""
+        with self.transaction() as db:
+            db.executemany("DELETE FROM places WHERE uri = ?", [(uri,) for uri in uris])
+
+    def first_place(self, sha256: str) -> Place | None:
+        """Return the place by which a content is shown: the oldest that is not missing, else the oldest."""
+        with self._guard("read"):
+            row = self.db.execute(
+                "SELECT uri, sha256, metadata, is_missing, error FROM places WHERE sha256 = ? "
+                "ORDER BY is_missing, id LIMIT 1",
+                (sha256,),
+            ).fetchone()
+        return _place(row) if row else None
+
+    # ── pages ────────────────────────────────────────────────────────────────────────────────────
+
+    def page(self, page_id: str) -> PageRow | None:
+        """Return one page."""
+        return next(iter(self.pages([page_id])), None)
+
+    def pages(self, page_ids: Sequence[str]) -> list[PageRow]:
+        """Return pages by id, unknown ones left out, in the order of the ids."""
+        rows = self._select("page_id IN (SELECT value FROM json_each(?))", _json(list(page_ids)))
+        found = {row.page_id: row for row in rows}
+        return [found[page_id] for page_id in page_ids if page_id in found]
+
+    def pages_of(self, sha256: str) -> list[PageRow]:
+        """Return the pages of a file's content in page order."""
+        return self._select("sha256 = ? ORDER BY page_number", sha256)
+
+    def unfinished(self) -> list[PageRow]:
+        """Return pages whose indexing was begun and not ended."""
+        return self._select("indexed_as IS NULL ORDER BY sha256, page_number")
+
+    def orphans(self) -> list[PageRow]:
+        """Return pages of contents that lie nowhere any more."""
+        return self._select("sha256 NOT IN (SELECT sha256 FROM places)")
+
+    def failed(self) -> list[PageRow]:
+        """Return the failed pages."""
+        return self._select("status = 'failed' ORDER BY uri, page_number")
+
+    def every_page(self) -> Iterator[PageRow]:
+        """Yield all pages by file and page number."""
+        yield from self._select("1 ORDER BY uri, page_number")
+
+    def _select(self, where: str, *values: object) -> list[PageRow]:
+        with self._guard("read"):
+            rows = self.db.execute(f"SELECT {_PAGE_COLUMNS} FROM pages WHERE {where}", values).fetchall()  # noqa: S608
+        return [_page(row) for row in rows]
+
+    def count_by_status(self) -> dict[str, int]:
+        """Count pages by status."""
+        with self._guard("read"):
+            return dict(self.db.execute("SELECT status, count(*) FROM pages GROUP BY status ORDER BY 1").fetchall())
+
+    def begin(self, rows: Iterable[PageRow]) -> list[PageRow]:
+        """Step 1: write rows as unfinished, with every node id they have had or will have; returns them so."""
+        begun: list[PageRow] = []
+        with self.transaction() as db:
+            for row in rows:
+                old = db.execute("SELECT node_ids FROM pages WHERE page_id = ?", (row.page_id,)).fetchone()
+                ids = tuple(dict.fromkeys([*(json.loads(old[0]) if old else ()), *row.node_ids]))
+                begun.append(replace(row, node_ids=ids, indexed_as=None))
+                self._put(db, begun[-1])
+        return begun
+
+    def finish(self, rows: Iterable[PageRow]) -> None:
+        """Step 3: words, final node ids, `indexed_as`, and a new generation, in one transaction."""
+        with self.transaction() as db:
+            for row in rows:
+                if row.status in {"failed", "blank"}:
+                    words.delete(db, row.page_id)
+                else:
+                    words.put(db, row.page_id, text=row.text, names=row.names)
+                self._put(db, replace(row, indexed_as=row.version))
+            self._next_generation(db)
+
+    def remove_pages(self, page_ids: Iterable[str]) -> None:
+        """Remove pages with their words; their nodes have gone before."""
+        with self.transaction() as db:
+            for page_id in page_ids:
+                words.delete(db, page_id)
+                db.execute("DELETE FROM pages WHERE page_id = ?", (page_id,))
+            self._next_generation(db)
+
+    @staticmethod
+    def _put(db: sqlite3.Connection, row: PageRow) -> None:
+        db.execute(
+            f"INSERT OR REPLACE INTO pages ({_PAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            (
+                row.page_id,
+                row.sha256,
+                row.page_number,
+                row.status,
+                _json(row.parts),
+                row.version,
+                _json(row.metadata),
+                row.uri,
+                _json(row.node_ids),
+                row.indexed_as,
+                row.error,
+            ),
+        )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _place(row: tuple[Any, ...]) -> Place:
+    return Place(row[0], row[1], json.loads(row[2]), bool(row[3]), row[4])
+
+
+def _page(row: tuple[Any, ...]) -> PageRow:
+    return PageRow(
+        page_id=row[0],
+        sha256=row[1],
+        page_number=row[2],
+        status=row[3],
+        parts=json.loads(row[4]),
+        version=row[5],
+        metadata=json.loads(row[6]),
+        uri=row[7],
+        node_ids=tuple(json.loads(row[8])),
+        indexed_as=row[9],
+        error=row[10],
+    )

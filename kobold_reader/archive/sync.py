@@ -1,0 +1,237 @@
+"""Bring an archive to what lies in the folders: new, changed, renamed, missing.
+
+Reading runs in a thread ahead of indexing, so the server does not wait for embeddings. Nothing is removed by default:
+files that are gone are marked missing, counted, and still found.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from kobold_reader.archive.catalog import FILE_KEYS, Catalog, PageRow, Place
+from kobold_reader.archive.indexing import BATCH_PAGES, Indexer, version_of, with_place
+from kobold_reader.documents import page_id, to_metadata
+from kobold_reader.errors import KoboldReaderError
+from kobold_reader.pages import Selection
+from kobold_reader.reading.ahead import Ahead
+from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.transcriber import Transcriber
+
+__all__ = ["SyncReport", "Syncer"]
+
+AHEAD_RESULTS: Final = 64
+
+
+@dataclass(slots=True)
+class SyncReport:
+    """What a run of `sync` did."""
+
+    files: int = 0
+    new_files: int = 0
+    changed_files: int = 0
+    renamed_files: int = 0
+    missing_files: int = 0
+    pruned_files: int = 0
+    pages: Counter[str] = field(default_factory=Counter)
+    """By status."""
+    read_pages: int = 0
+    """Pages for which something was read in this run; the others were kept."""
+    indexed_pages: int = 0
+    finished_pages: int = 0
+    """Pages that an earlier, interrupted run had begun."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Files not taken, by ending."""
+    errors: list[KoboldReaderError] = field(default_factory=list)
+    """One for each failed file and page."""
+
+
+class Syncer:
+    """One run over one selection of files.
+
+    Args:
+        catalog: Where files and pages are recorded.
+        indexer: The one writer of the archive.
+        on_page: Called for every page as soon as its reading is known.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        indexer: Indexer,
+        on_page: Callable[[PageResult], None] | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._indexer = indexer
+        self._on_page = on_page
+        self._report = SyncReport()
+        self._pending: list[PageRow] = []
+        self._renamed: dict[str, PageRow] = {}
+        self._placed: set[str] = set()
+
+    def run(
+        self,
+        selection: Selection,
+        transcriber: Transcriber,
+        cancel: threading.Event,
+        *,
+        prune: bool,
+    ) -> SyncReport:
+        """Read and index everything selected, then settle what is gone.
+
+        Raises:
+            ServerError: No server can go on. What was read is in the ledger, what was indexed is in the archive.
+        """
+        report = self._report
+        report.files = len(selection.files)
+        report.skipped = selection.skipped
+        report.errors += selection.errors
+        before = self._catalog.places()
+        results = Ahead(transcriber.run(selection.files), AHEAD_RESULTS, on_close=cancel.set)
+        with closing(results):
+            try:
+                for result in results:
+                    self._take(result, before)
+            finally:
+                self._flush()
+        self._settle(selection, before, prune=prune)
+        return report
+
+    # ── one page ─────────────────────────────────────────────────────────────────────────────────
+
+    def _take(self, result: PageResult, before: dict[str, Place]) -> None:
+        if self._on_page:
+            self._on_page(result)
+        report = self._report
+        report.pages[result.status] += result.page_number > 0
+        report.read_pages += not result.is_kept and result.status != "failed"
+        report.errors += [result.error] if result.error else list(result.errors.values())
+        self._place(result, before)
+        if result.page_number == 0:
+            return
+        row = self._row(result)
+        old = self._catalog.page(row.page_id)
+        if old is None or (old.indexed_as, old.status, old.error) != (
+            row.version,
+            row.status,
+            row.error,
+        ):
+            self._pending.append(row)
+        elif dict(old.metadata) != dict(row.metadata):
+            self._renamed[row.page_id] = row
+        if len(self._pending) >= BATCH_PAGES:
+            self._flush()
+
+    def _place(self, result: PageResult, before: dict[str, Place]) -> None:
+        """Record where the file lies, once a run."""
+        uri, known = result.source.uri, before.get(result.source.uri)
+        if uri in self._placed:
+            return
+        self._placed.add(uri)
+        all_metadata = to_metadata(result)
+        metadata: dict[str, Any] = {key: all_metadata[key] for key in FILE_KEYS if key in all_metadata}
+        error = str(result.error) if result.page_number == 0 else None
+        # A file that cannot be opened any more keeps the pages it had: half a copy is no new content.
+        sha256 = result.file_sha256 or (known.sha256 if known else "")
+        place = Place(uri, sha256, metadata, is_missing=False, error=error)
+        if place == known:
+            return
+        if known is None:
+            self._report.new_files += 1
+        elif known.sha256 != sha256:
+            self._report.changed_files += 1
+        self._catalog.put_place(place)
+        before[uri] = place
+
+    def _row(self, result: PageResult) -> PageRow:
+        parts = {
+            task: result.readings[task].text
+            for task in result.tasks
+            if task in result.readings and result.readings[task].text and result.status != "failed"
+        }
+        metadata: dict[str, Any] = to_metadata(result)
+        first = self._catalog.first_place(result.file_sha256)
+        uri = result.source.uri
+        if first and first.uri != uri:
+            uri, metadata = first.uri, with_place(metadata, first.metadata)
+        return PageRow(
+            page_id=page_id(result.file_sha256, result.page_number),
+            sha256=result.file_sha256,
+            page_number=result.page_number,
+            status=result.status,
+            parts=parts,
+            version=version_of(parts),
+            metadata=metadata,
+            uri=uri,
+            error=str(result.error) if result.error else None,
+        )
+
+    def _flush(self) -> None:
+        if self._pending:
+            rows = list({row.page_id: row for row in self._pending}.values())
+            self._pending.clear()
+            self._indexer.index(rows)
+            self._report.indexed_pages += len(rows)
+        if self._renamed:
+            self._rename(list(self._renamed.values()))
+            self._renamed.clear()
+
+    def _rename(self, rows: Sequence[PageRow]) -> None:
+        old = {row.page_id: row for row in self._catalog.pages([row.page_id for row in rows])}
+        self._indexer.rename([row for row in rows if row.page_id in old])
+
+    # ── what is gone ─────────────────────────────────────────────────────────────────────────────
+
+    def _settle(self, selection: Selection, places: dict[str, Place], *, prune: bool) -> None:
+        """Mark or remove the places below this run's folders where nothing lies any more."""
+        seen = {source.uri for source in selection.files}
+        gone = [
+            place
+            for place in places.values()
+            if place.uri not in seen and any(_is_below(place.uri, root) for root in _trusted_roots(selection))
+        ]
+        present = {place.sha256 for place in places.values() if place.uri in seen}
+        moved = [place for place in gone if place.sha256 in present]
+        missing = [place for place in gone if place.sha256 not in present]
+        self._report.renamed_files = len(moved)
+        self._report.new_files -= min(len(moved), self._report.new_files)
+        self._catalog.remove_places([place.uri for place in moved])
+        if prune:
+            self._report.pruned_files = len(missing)
+            self._catalog.remove_places([place.uri for place in missing])
+        else:
+            self._report.missing_files = len(missing)
+            newly = [place.uri for place in missing if not place.is_missing]
+            if newly:
+                self._catalog.mark_missing(newly)
+        self._show_at_first_place({place.sha256 for place in gone})
+        self._indexer.remove_orphans()
+
+    def _show_at_first_place(self, contents: set[str]) -> None:
+        """Give pages whose place went the file metadata of the place they now lie at."""
+        for sha256 in contents:
+            first = self._catalog.first_place(sha256)
+            if first is None:
+                continue
+            rows = [row for row in self._catalog.pages_of(sha256) if row.uri != first.uri]
+            self._indexer.rename([_at(row, first) for row in rows])
+
+
+def _at(row: PageRow, place: Place) -> PageRow:
+    return replace(row, uri=place.uri, metadata=with_place(row.metadata, place.metadata))
+
+
+def _trusted_roots(selection: Selection) -> list[str]:
+    """Return the folders whose word is taken for what is gone: not one that is absent or holds nothing we take.
+
+    An unmounted disk looks like an empty folder.
+    """
+    return [root for root in selection.roots if any(_is_below(source.uri, root) for source in selection.files)]
+
+
+def _is_below(uri: str, root: str) -> bool:
+    return uri.startswith(root.rstrip("/") + "/")

@@ -1,0 +1,170 @@
+"""The vectors: a Chroma collection that plain LlamaIndex opens, in the format of llama-index-vector-stores-chroma.
+
+Own upserts instead of ChromaVectorStore.add: that one uses `collection.add`, which silently keeps the old text of a
+known id, and exceeds Chroma's largest batch. Chroma's default embedder would download a model: it is never used, only
+given vectors are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from kobold_reader.errors import MissingExtraError, StoreError
+
+__all__ = ["COLLECTION", "Near", "Node", "Vectors"]
+
+COLLECTION: Final = "pages"
+BATCH: Final = 1000
+"""Chroma's own limit is 5461; beyond a thousand nothing is gained (measured on 1.5.9)."""
+_IDS_AT_ONCE: Final = 500
+
+_openings = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One chunk of one page, with its vector."""
+
+    node_id: str
+    text: str
+    metadata: Mapping[str, Any]
+    """As in `chroma_metadata`: flat, with LlamaIndex's own keys."""
+    embedding: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """One chunk that is near a query."""
+
+    page_id: str
+    part: str
+    text: str
+    cosine: float
+    """Similarity, -1 to 1."""
+
+
+class Vectors:
+    """The collection `pages` of one Chroma folder.
+
+    Args:
+        folder: Made if missing.
+        embedder: Recorded in the collection when it is made.
+        dimension: Of the vectors, recorded too.
+
+    Raises:
+        MissingExtraError: chromadb is not installed.
+        StoreError: The folder cannot be opened.
+    """
+
+    def __init__(self, folder: Path, *, embedder: str, dimension: int) -> None:
+        self._client = _open_client(folder)
+        self._collection = self._client.get_or_create_collection(
+            COLLECTION,
+            embedding_function=None,
+            metadata={"hnsw:space": "cosine", "embedder": embedder, "dimension": dimension},
+        )
+
+    @property
+    def collection(self) -> Any:
+        """Chroma's collection, for `ChromaVectorStore(chroma_collection=…)`."""
+        return self._collection
+
+    def close(self) -> None:
+        """Release the folder."""
+        self._client.close()
+
+    def put(self, nodes: Sequence[Node]) -> None:
+        """Write nodes in place of those with the same ids; metadata keys that are gone go."""
+        for some in _batches(nodes, BATCH):
+            ids = [node.node_id for node in some]
+            old = self._metadata(ids)
+            self._collection.upsert(
+                ids=ids,
+                embeddings=[list(node.embedding) for node in some],
+                documents=[node.text for node in some],
+                metadatas=[_replacing(node.metadata, old.get(node.node_id, {})) for node in some],
+            )
+
+    def put_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace the metadata of nodes by id, keeping their vectors."""
+        for ids in _batches(list(metadata), BATCH):
+            old = self._metadata(ids)
+            known = [node_id for node_id in ids if node_id in old]
+            if known:
+                self._collection.update(
+                    ids=known,
+                    metadatas=[_replacing(metadata[node_id], old[node_id]) for node_id in known],
+                )
+
+    def _metadata(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        for some in _batches(ids, _IDS_AT_ONCE):
+            answer = self._collection.get(ids=list(some), include=["metadatas"])
+            found |= dict(zip(answer["ids"], answer["metadatas"], strict=True))
+        return found
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove nodes; unknown ids are ignored."""
+        for some in _batches(ids, _IDS_AT_ONCE):
+            self._collection.delete(ids=list(some))
+
+    def ids(self) -> set[str]:
+        """Return the ids of all nodes."""
+        return set(self._collection.get(include=[])["ids"])
+
+    def query(self, embedding: Sequence[float], limit: int, page_ids: Sequence[str] | None = None) -> list[Near]:
+        """Return the nearest chunks, nearest first.
+
+        Args:
+            embedding: Of the query.
+            limit: At most so many chunks.
+            page_ids: Only chunks of these pages.
+        """
+        count = self._collection.count()
+        if not count or (page_ids is not None and not page_ids):
+            return []
+        where = {"page_id": {"$in": list(page_ids)}} if page_ids is not None else None
+        answer = self._collection.query(
+            query_embeddings=[list(embedding)],
+            n_results=min(limit, count),
+            where=where,
+            include=["metadatas", "documents", "distances"],
+        )
+        columns = (answer[key][0] for key in ("metadatas", "documents", "distances"))
+        return [
+            Near(str(metadata["page_id"]), str(metadata["page_part"]), text, 1.0 - float(distance))
+            for metadata, text, distance in zip(*columns, strict=True)
+        ]
+
+
+def _open_client(folder: Path) -> Any:
+    try:
+        import chromadb
+        from chromadb.config import Settings
+        from chromadb.errors import ChromaError
+    except ImportError as err:
+        raise MissingExtraError("chroma", "An archive with vectors") from err
+    folder.mkdir(parents=True, exist_ok=True)
+    # Chroma shares one system among all clients of a path, and that system does not see what another process
+    # wrote since (measured on 1.5.9). It goes by the path's spelling, so another spelling is a system of our own.
+    path = os.path.join(folder.absolute(), *(["."] * next(_openings)))  # noqa: PTH118  (Path would drop the dots)
+    try:
+        return chromadb.PersistentClient(path=path, settings=Settings(anonymized_telemetry=False))
+    except (ChromaError, OSError, ValueError) as err:
+        msg = f"the vectors in {folder} cannot be opened: {err}."
+        raise StoreError(msg, hint="Check that the folder can be written; --reembed makes the vectors anew.") from err
+
+
+def _replacing(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """Chroma merges metadata: a key stays until it is set to None."""
+    return {**dict.fromkeys(old.keys() - new.keys()), **new}
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

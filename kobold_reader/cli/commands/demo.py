@@ -1,0 +1,53 @@
+"""kobold-reader demo."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kobold_reader.cli.options import ServerOptions, with_options
+
+
+@with_options(ServerOptions)
+def demo(
+    options: ServerOptions,
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where samples and index are put.")] = Path(
+        "kobold-reader-demo"
+    ),
+) -> int:
+    """Read the sample archive, index it, and search it three times; no server needed."""
+    from kobold_reader.cli.commands.outcome import closing_code, summary
+    from kobold_reader.cli.commands.search import show_hit
+    from kobold_reader.cli.output import notice, page_progress, say
+    from kobold_reader.demo import Demo
+    from kobold_reader.embeddings import MiniLMEmbedding
+    from kobold_reader.embeddings.minilm import INSTALL_HINT
+
+    show = Demo(folder, options.urls()[0], options.password(), notice)
+    if not MiniLMEmbedding.available():
+        notice(f"Searching by words only: the embedder MiniLM is not installed. {INSTALL_HINT}")
+    with show.archive() as archive:
+        with page_progress() as progress:
+            report = show.sync(
+                archive,
+                on_start=lambda _, outlook: progress.expect(outlook.pages, outlook.pages - outlook.read_pages),
+                on_page=lambda result: progress.page_done(is_kept=result.is_kept),
+                on_progress=progress.doing,
+            )
+        read_pages = sum(report.pages.values()) - report.pages["failed"]
+        notice(summary(report.pages, read_pages - report.read_pages) + f", {report.indexed_pages} indexed just now")
+        for search, hits in show.searches(archive):
+            say(f'\nSearch {search.what}: "{search.query}"\n')
+            for number, hit in enumerate(hits, start=1):
+                say(show_hit(number, hit, colour=sys.stdout.isatty()))
+            if not hits:
+                say("   nothing found\n")
+    place = folder / "archive"
+    say("What to try next:")
+    say(f'  kobold-reader search "harbour dues 1938" --archive {place}')
+    say("  kobold-reader doctor                                  what your KoboldCpp can do, and what to change")
+    say("  kobold-reader index FOLDER --archive my-archive       your own scans")
+    return closing_code(report.errors, read_pages, "skip")

@@ -1,0 +1,35 @@
+"""kobold-reader doctor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from kobold_reader.cli.options import ServerOptions, with_options
+
+
+@with_options(ServerOptions)
+def doctor(
+    options: ServerOptions,
+    family: Annotated[str | None, typer.Option(metavar="NAME", help="Model family, if its name does not tell.")] = None,
+    visionmaxres: Annotated[int | None, typer.Option(metavar="N", help="What the server was started with.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> int:
+    """Say what the server can do, and what to change."""
+    from kobold_reader.cli.app import EXIT_SERVER
+    from kobold_reader.cli.output import say
+    from kobold_reader.doctor import examine
+
+    findings = examine(options.urls(), options.password(), family, visionmaxres)
+    if as_json:
+        say(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=1))
+    else:
+        marks = {"ok": "ok     ", "advice": "advice ", "problem": "PROBLEM"}
+        for finding in findings:
+            say(f"{marks[finding.level]} {finding.text}")
+            if finding.remedy:
+                say(f"        -> {finding.remedy}")
+    return EXIT_SERVER if any(finding.level == "problem" for finding in findings) else 0

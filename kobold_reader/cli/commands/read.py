@@ -1,0 +1,97 @@
+"""kobold-reader read."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from kobold_reader.cli.options import ReadingOptions, with_options
+
+if TYPE_CHECKING:
+    from kobold_reader.reader import KoboldReader
+    from kobold_reader.reading.results import PageResult
+
+
+class Format(StrEnum):
+    """How pages are written."""
+
+    text = "text"
+    jsonl = "jsonl"
+
+
+@with_options(ReadingOptions)
+def read(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns or URLs.")],
+    options: ReadingOptions,
+    output_format: Annotated[
+        Format, typer.Option("--format", help="jsonl: {id, text, metadata} a line.")
+    ] = Format.text,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
+    ] = None,
+) -> int:
+    """Read pages and write their text."""
+    from kobold_reader.cli.commands.outcome import Outcome
+    from kobold_reader.cli.output import page_progress
+    from kobold_reader.reader import take
+
+    reader = options.reader()
+    selection = take(paths)
+    with (
+        reader,
+        reader.open_ledger() as ledger,
+        _destination(output) as out,
+        page_progress() as progress,
+    ):
+        outcome = Outcome(selection, ledger)
+        transcriber = reader.transcriber(ledger, on_progress=progress.doing)
+        outlook = transcriber.survey(selection.files)
+        progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
+        for result in transcriber.run(selection.files):
+            outcome.take(result)
+            progress.page_done(is_kept=result.is_kept)
+            _write(out, result, reader, output_format)
+    return outcome.end(reader.on_error)
+
+
+def _write(out: IO[str], result: PageResult, reader: KoboldReader, output_format: Format) -> None:
+    from kobold_reader.cli.output import harmless
+    from kobold_reader.documents import to_documents
+
+    if output_format is Format.jsonl:
+        for document in to_documents(result, include_empty=True, mark_failed=reader.on_error == "mark"):
+            line = {"id": document.id_, "text": document.text, "metadata": document.metadata}
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return
+    text = result.text if not out.isatty() else harmless(result.text)
+    if result.status != "failed":
+        out.write(f"--- {result.source.name}, page {result.page_number} ({result.status}) ---\n{text}\n\n")
+        out.flush()
+
+
+@contextmanager
+def _destination(path: Path | None) -> Iterator[IO[str]]:
+    """Yield stdout, or a file that appears whole at the end or not at all."""
+    if path is None:
+        yield sys.stdout
+        return
+    from kobold_reader.errors import ConfigError
+
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        os.replace(part, path)  # noqa: PTH105  (atomic on Windows too)
+    except OSError as err:
+        msg = f"the output file {path} cannot be written: {err}."
+        raise ConfigError(msg, hint="Name another one with -o; what was read is kept.") from err
+    finally:
+        part.unlink(missing_ok=True)

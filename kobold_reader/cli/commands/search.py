@@ -1,0 +1,73 @@
+"""kobold-reader search."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kobold_reader.cli.options import ArchivesOption, ServerOptions, with_options
+
+if TYPE_CHECKING:
+    from kobold_reader.archive import Hit
+
+
+class ModeName(StrEnum):
+    """How to search."""
+
+    hybrid = "hybrid"
+    dense = "dense"
+    keyword = "keyword"
+
+
+@with_options(ServerOptions)
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help='Words, names, numbers, "quoted phrases", a question.')],
+    archive: ArchivesOption,
+    options: ServerOptions,
+    limit: Annotated[int, typer.Option("-k", min=1, help="At most so many pages.")] = 5,
+    mode: Annotated[ModeName, typer.Option(help="dense: by meaning; keyword: by words.")] = ModeName.hybrid,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COND", help="KEY=VALUE, KEY=A..B or KEY=~WORD; may be repeated."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+) -> int:
+    """Find pages."""
+    from kobold_reader.archive import Archive
+    from kobold_reader.cli.output import notice, say
+
+    hits: list[Hit] = []
+    for folder in archive:
+        with Archive.open(folder, api_url=options.urls(), api_password=options.password()) as opened:
+            hits += opened.search(query, limit=limit, mode=mode.value, where=where or ())
+            for text in opened.notices:
+                notice(text)
+    hits = sorted(hits, key=lambda hit: -hit.score)[:limit]
+    if as_json:
+        say(json.dumps([hit.to_json() for hit in hits], ensure_ascii=False, indent=1))
+        return 0
+    for number, hit in enumerate(hits, start=1):
+        say(show_hit(number, hit, colour=sys.stdout.isatty()))
+    if not hits:
+        notice("nothing found; other words, or fewer --where conditions, may find more")
+    return 0
+
+
+def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
+    """Return a hit as text: file, page, score, the passage with its words marked, and the link."""
+    from kobold_reader.cli.output import harmless
+
+    start, stop = ("\x1b[1m", "\x1b[0m") if colour else ("", "")
+    marked, end = "", 0
+    for first, last in hit.marks:
+        marked += harmless(hit.text[end:first]) + start + harmless(hit.text[first:last]) + stop
+        end = last
+    passage = " ".join((marked + harmless(hit.text[end:])).split())
+    label = str(hit.metadata.get("page_label", ""))
+    page = f"page {hit.page_number}" + (f" ({label})" if label and label != str(hit.page_number) else "")
+    part = ", description" if hit.page_part == "caption" else ""
+    return f"{number}. {hit.file_name}, {page}{part}  [{hit.score:.2f}]\n   {passage}\n   {hit.link}\n"

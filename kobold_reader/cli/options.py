@@ -1,0 +1,251 @@
+"""The options that commands share, and how they become a KoboldReader."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from kobold_reader.reader import KoboldReader
+
+__all__ = ["ArchiveOption", "ArchivesOption", "ReadingOptions", "ServerOptions", "with_options"]
+
+URL_VARIABLE = "KOBOLD_READER_URL"
+PASSWORD_VARIABLE = "KOBOLD_READER_PASSWORD"  # noqa: S105  (a variable's name)
+ARCHIVE_VARIABLE = "KOBOLD_READER_ARCHIVE"
+LEDGER_VARIABLE = "KOBOLD_READER_LEDGER"
+
+ArchiveOption = Annotated[
+    Path, typer.Option("--archive", metavar="DIR", envvar=ARCHIVE_VARIABLE, help="The archive's folder.")
+]
+ArchivesOption = Annotated[
+    list[Path],
+    typer.Option("--archive", metavar="DIR", envvar=ARCHIVE_VARIABLE, help="The archive's folder; may be repeated."),
+]
+
+
+class EngineName(StrEnum):
+    """Engines."""
+
+    koboldcpp = "koboldcpp"
+    rapidocr = "rapidocr"
+
+
+class TextLayerUse(StrEnum):
+    """What to do with text layers."""
+
+    auto = "auto"
+    ignore = "ignore"
+    only = "only"
+
+
+class Rotate(StrEnum):
+    """How to turn pages, clockwise."""
+
+    auto = "auto"
+    deg_0 = "0"
+    deg_90 = "90"
+    deg_180 = "180"
+    deg_270 = "270"
+
+
+class Redo(StrEnum):
+    """Which readings to make again."""
+
+    outdated = "outdated"
+    truncated = "truncated"
+    looping = "looping"
+    low_confidence = "low-confidence"
+    low_resolution = "low-resolution"
+    all = "all"
+
+
+class OnError(StrEnum):
+    """What becomes of failed pages."""
+
+    raise_ = "raise"
+    skip = "skip"
+    mark = "mark"
+
+
+def _list_of(text: str | None) -> list[str]:
+    return [part for part in re.split(r"[,\s]+", text or "") if part]
+
+
+@dataclass
+class ServerOptions:
+    """Where KoboldCpp is."""
+
+    api_url: Annotated[
+        list[str] | None,
+        typer.Option("--api-url", metavar="URL", help="KoboldCpp; may be repeated. [env: KOBOLD_READER_URL]"),
+    ] = None
+    api_password: Annotated[
+        str | None,
+        typer.Option("--api-password", metavar="P", help="What KoboldCpp's --password was set to.", show_envvar=True),
+    ] = None
+    api_password_file: Annotated[
+        Path | None, typer.Option("--api-password-file", metavar="F", help="A file that holds it.")
+    ] = None
+
+    def urls(self) -> list[str]:
+        """Return the servers: those given, else the environment's, else the default."""
+        from kobold_reader.reader import DEFAULT_URL
+
+        return self.api_url or _list_of(os.environ.get(URL_VARIABLE)) or [DEFAULT_URL]
+
+    def password(self) -> str | None:
+        """Return the password: the one given, else the file's, else the environment's."""
+        if self.api_password:
+            return self.api_password
+        if self.api_password_file:
+            try:
+                return self.api_password_file.read_text(encoding="utf-8").strip()
+            except OSError as err:
+                raise typer.BadParameter(f"{self.api_password_file}: {err}", param_hint="--api-password-file") from err
+        return os.environ.get(PASSWORD_VARIABLE) or None
+
+
+@dataclass
+class ReadingOptions(ServerOptions):
+    """How pages are read."""
+
+    engine: Annotated[EngineName, typer.Option(help="rapidocr reads printed text without a server.")] = (
+        EngineName.koboldcpp
+    )
+    tasks: Annotated[
+        str | None, typer.Option(metavar="LIST", help="ocr,caption; left out: all that the engine can do.")
+    ] = None
+    pages: Annotated[str | None, typer.Option(metavar="RANGE", help="Pages of each file, like 1-3,7.")] = None
+    sample: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only N pages, spread evenly over everything.")
+    ] = None
+    hint: Annotated[
+        str | None, typer.Option(metavar="TEXT", help='What is known of the pages: "Swedish letters, about 1900".')
+    ] = None
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK=FILE", help="Your own wording for a task; may be repeated."),
+    ] = None
+    family: Annotated[str | None, typer.Option(metavar="NAME", help="Model family, if its name does not tell.")] = None
+    visionmaxres: Annotated[
+        int | None, typer.Option(metavar="N", min=64, help="What the server was started with.  [default: 1024]")
+    ] = None
+    rotate: Annotated[Rotate, typer.Option(help="Turn pages clockwise; auto: as the file says.")] = Rotate.auto
+    text_layer: Annotated[TextLayerUse, typer.Option("--text-layer", help="Use a PDF's own text.")] = TextLayerUse.auto
+    pdf_password: Annotated[
+        list[str] | None, typer.Option("--pdf-password", metavar="P", help="Tried on encrypted PDFs; may be repeated.")
+    ] = None
+    page_timeout: Annotated[
+        float | None, typer.Option("--page-timeout", metavar="S", help="Seconds for one request.")
+    ] = None
+    stop_after: Annotated[
+        str | None, typer.Option("--stop-after", metavar="TIME", help="Ask for no more pages after 7h, 90m or 300s.")
+    ] = None
+    ledger: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|none", envvar=LEDGER_VARIABLE, help="Where readings are kept; none: nowhere."),
+    ] = None
+    redo: Annotated[Redo | None, typer.Option(help="Make kept readings again.")] = None
+    on_error: Annotated[OnError, typer.Option("--on-error", help="What becomes of failed pages.")] = OnError.skip
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Send pages to a public address over plain http.")
+    ] = False
+
+    def reader(self, **changes: Any) -> KoboldReader:
+        """Return the reader that the options describe.
+
+        Raises:
+            ConfigError: An option is out of its range.
+        """
+        from kobold_reader.reader import KoboldReader
+
+        return KoboldReader(
+            **{
+                "api_url": self.urls(),
+                "api_password": self.password(),
+                "engine": self.engine.value,
+                "tasks": _list_of(self.tasks) or None,
+                "pages": self.pages,
+                "sample": self.sample,
+                "hint": self.hint,
+                "prompts": self._prompts(),
+                "family": self.family,
+                "visionmaxres": self.visionmaxres,
+                "rotate": "auto" if self.rotate is Rotate.auto else int(self.rotate.value),
+                "text_layer": self.text_layer.value,
+                "pdf_passwords": self.pdf_password or [],
+                "page_timeout_s": self.page_timeout,
+                "stop_after_s": _seconds(self.stop_after),
+                "ledger": self.ledger,
+                "redo": self.redo.value if self.redo else None,
+                "on_error": self.on_error.value,
+                "allow_remote": self.allow_remote,
+                **changes,
+            }
+        )
+
+    def _prompts(self) -> dict[str, str]:
+        prompts: dict[str, str] = {}
+        for item in self.prompt or []:
+            task, separator, name = item.partition("=")
+            if not separator:
+                raise typer.BadParameter(
+                    f"{item!r}: write TASK=FILE, for example ocr=my-prompt.txt", param_hint="--prompt"
+                )
+            try:
+                prompts[task] = Path(name).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as err:
+                raise typer.BadParameter(f"{name}: {err}", param_hint="--prompt") from err
+        return prompts
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hms]?)\s*", text)
+    if not found:
+        raise typer.BadParameter(f"{text!r}: write 7h, 90m or 300s", param_hint="--stop-after")
+    return float(found[1]) * {"h": 3600, "m": 60, "s": 1, "": 1}[found[2]]
+
+
+def with_options(kind: type[ServerOptions]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of a dataclass, handed to it as one value named `options`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        shared = get_type_hints(kind, include_extras=True)
+        names = [field.name for field in fields(kind)]
+
+        @functools.wraps(command)
+        def wrapper(**arguments: Any) -> Any:
+            options = kind(**{name: arguments.pop(name) for name in names})
+            return command(options=options, **arguments)
+
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint)
+            for parameter, hint in (
+                (parameter, get_type_hints(command, include_extras=True)[name])
+                for name, parameter in inspect.signature(command).parameters.items()
+                if name != "options"
+            )
+        ]
+        added = [
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=shared[field.name]
+            )
+            for field in fields(kind)
+        ]
+        wrapper.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
+        return wrapper
+
+    return decorate

@@ -1,0 +1,109 @@
+"""Results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+__all__ = ["PageProgress", "complain", "harmless", "notice", "page_progress", "say", "spell_duration", "spell_skipped"]
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    """Return text without control characters: a page's text must not steer the terminal it is shown on."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def say(text: str = "") -> None:
+    """Write a line of results to stdout."""
+    sys.stdout.write(f"{harmless(text) if sys.stdout.isatty() else text}\n")
+
+
+def notice(text: str) -> None:
+    """Write a line for the person at the terminal to stderr."""
+    sys.stderr.write(f"{harmless(text)}\n")
+    sys.stderr.flush()
+
+
+def complain(text: str) -> None:
+    """Write an error to stderr."""
+    notice(f"kobold-reader: {text}")
+
+
+def spell_duration(seconds: float) -> str:
+    """Return a duration as people say it.
+
+    >>> spell_duration(4000)
+    '1 h 07 min'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def spell_skipped(skipped: Mapping[str, int]) -> str:
+    """Return what was not taken, by ending: `skipped: 412 .mov, 3 .docx`."""
+    return "skipped: " + ", ".join(f"{count} {suffix or '(no ending)'}" for suffix, count in sorted(skipped.items()))
+
+
+class PageProgress:
+    """Counts pages; shows them on a terminal, keeps silent where stderr is piped.
+
+    The time left is reckoned from pages that were really read; kept pages cost nothing.
+    """
+
+    def __init__(self, bar: Any, task: Any) -> None:
+        self._bar = bar
+        self._task = task
+        self._total = 0
+        self._done = 0
+        self._read = 0
+        self._to_read = 0
+        self._started_s = time.monotonic()
+
+    def expect(self, pages: int, to_read: int) -> None:
+        """Say how many pages there are, and how many of them need reading."""
+        self._total, self._to_read = pages, to_read
+        if self._bar:
+            self._bar.update(self._task, total=pages)
+
+    def page_done(self, *, is_kept: bool) -> None:
+        """Count one page."""
+        self._done += 1
+        self._read += not is_kept
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, left=self._left())
+
+    def doing(self, text: str) -> None:
+        """Show what is being done now."""
+        if self._bar:
+            self._bar.update(self._task, doing=harmless(text))
+
+    def _left(self) -> str:
+        if not self._read or not self._to_read:
+            return ""
+        per_page_s = (time.monotonic() - self._started_s) / self._read
+        return f"{spell_duration(per_page_s * max(0, self._to_read - self._read))} left"
+
+
+@contextmanager
+def page_progress() -> Iterator[PageProgress]:
+    """Show progress while pages are read."""
+    if not sys.stderr.isatty():
+        yield PageProgress(None, None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
+
+    doing = TextColumn("{task.fields[doing]}", markup=False, table_column=Column(ratio=1, no_wrap=True))
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("pages {task.fields[left]}"), doing)
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        yield PageProgress(bar, bar.add_task("pages", total=None, left="", doing=""))

@@ -1,0 +1,53 @@
+"""All commands in one typer application."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kobold_reader.cli.commands import demo, doctor, forget, index, read, search, status
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="kobold-reader",
+    help="Make private scanned archives searchable on your own machine, with KoboldCpp.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for command in (demo.demo, read.read, index.index, search.search, status.status, doctor.doctor, forget.forget):
+    app.command()(command)
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        from kobold_reader.cli.output import say
+        from kobold_reader.release import RELEASE
+
+        say(f"kobold-reader {RELEASE}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Say more on stderr; twice: everything.")
+    ] = 0,
+    version: Annotated[  # noqa: ARG001  (acts when it is parsed)
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=lambda wanted: _print_version(wanted=wanted), help="The version."
+        ),
+    ] = False,
+) -> None:
+    """Make private scanned archives searchable on your own machine, with KoboldCpp."""
+    import logging
+
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("kobold_reader").setLevel(level)

@@ -1,0 +1,134 @@
+"""PageResult → LlamaIndex Documents: text, deterministic ids, flat metadata.
+
+Metadata is flat, scalar and reproducible (no timings, no server address): LlamaIndex hashes all of it to see whether a
+document changed, and Chroma takes nothing else. Long text never goes into it: splitters count metadata against the
+chunk size.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import uuid
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from llama_index.core.schema import Document
+
+from kobold_reader.reading.results import EMPTY_STATUSES, PageResult, Scalar
+
+__all__ = ["LLM_KEYS", "page_id", "page_link", "to_documents", "to_metadata"]
+
+EMBED_KEYS: Final = frozenset({"title"})
+"""Metadata that embedders see; a renamed file must not change what is embedded."""
+LLM_KEYS: Final = frozenset(
+    {
+        "file_name",
+        "folder",
+        "page_label",
+        "title",
+        "author",
+        "date_taken",
+        "camera",
+        "keywords",
+        "page_status",
+    }
+)
+"""Metadata that LLMs see."""
+
+_PARTS: Final = ("ocr", "caption")
+
+
+def page_id(file_sha256: str, page_number: int) -> str:
+    """Return the id of a page's content: equal for copies of the file, wherever they lie."""
+    return f"{file_sha256[:32]}-{page_number}"
+
+
+def page_link(uri: str, file_type: str, page_number: int) -> str:
+    """Return a link that opens the file, a PDF at the page."""
+    return f"{uri}#page={page_number}" if file_type == "application/pdf" else uri
+
+
+def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
+    """Return the metadata of a page (`part`: page, ocr or caption); unknown keys are left out."""
+    source = result.source
+    kinds = {"pdf": "application/pdf"}
+    metadata: dict[str, Any] = {
+        "file_name": source.name,
+        "file_path": source.path,
+        "file_type": kinds.get(source.kind) or mimetypes.guess_type(source.name)[0] or f"{source.kind}/unknown",
+        "file_size": source.size_bytes,
+        "creation_date": source.birth_date,
+        "last_modified_date": source.modified_date,
+        "folder": PurePosixPath(source.folder.replace("\\", "/")).name or source.folder,
+        "file_sha256": result.file_sha256 or None,
+        "page_number": result.page_number,
+        "page_label": result.page_label,
+        "total_pages": result.total_pages,
+        "page_id": page_id(result.file_sha256, result.page_number),
+        "page_part": part,
+        "page_status": result.status,
+        **{key: value for key, value in result.metadata.items() if not key.startswith("_")},
+    }
+    readings = [result.readings[task] for task in result.tasks if task in result.readings and part in {"page", task}]
+    if readings and readings[0].task == "ocr" and readings[0].status not in EMPTY_STATUSES:
+        metadata["text_source"] = "text_layer" if readings[0].status == "text_layer" else "ocr"
+    metadata["model"] = next((reading.model for reading in readings if reading.model), None)
+    metadata["confidence"] = next((reading.confidence for reading in readings if reading.confidence is not None), None)
+    metadata["rotation_deg"] = next((reading.rotation_deg for reading in readings if reading.rotation_deg), None)
+    metadata["failed_tasks"] = ",".join(result.failed_tasks) or None
+    return {key: value for key, value in metadata.items() if value is not None}
+
+
+def to_documents(
+    result: PageResult,
+    *,
+    split: bool = False,
+    include_empty: bool = False,
+    mark_failed: bool = False,
+    extra_info: Mapping[str, Any] | None = None,
+) -> list[Document]:
+    """Return the Documents of one page: one, with `split` one for each part that has text, or none.
+
+    Args:
+        result: The page.
+        split: Transcription and caption as two Documents of the same `page_id`.
+        include_empty: Give a Document for blank pages and pages without lettering too (LlamaIndex embeds empty nodes).
+        mark_failed: Give an empty Document with `page_status="failed"` and `page_error` for a failed page.
+        extra_info: The caller's metadata; a key that kobold-reader sets keeps kobold-reader's value.
+    """
+    if result.status == "failed":
+        if not mark_failed:
+            return []
+        metadata = {**to_metadata(result), "page_error": str(result.error)}
+        return [_document(result, "page", "", metadata, extra_info)]
+    if split:
+        texts = {task: result.readings[task].text for task in _PARTS if task in result.readings}
+    else:
+        texts = {"page": result.text}
+    documents = [
+        _document(result, part, text, to_metadata(result, part), extra_info) for part, text in texts.items() if text
+    ]
+    if not documents and include_empty:
+        documents = [_document(result, "page", "", to_metadata(result), extra_info)]
+    return documents
+
+
+def _document(
+    result: PageResult,
+    part: str,
+    text: str,
+    metadata: Mapping[str, Any],
+    extra_info: Mapping[str, Any] | None,
+) -> Document:
+    merged = {**(extra_info or {}), **metadata}
+    # By place, not by content: LlamaIndex's docstore then sees a re-scanned file as a changed
+    # document, and copies never collide.
+    name = f"{result.source.uri}#page={result.page_number}&part={part}"
+    return Document(
+        id_=str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
+        text=text,
+        metadata=merged,
+        excluded_embed_metadata_keys=sorted(key for key in merged if key not in EMBED_KEYS),
+        excluded_llm_metadata_keys=sorted(key for key in metadata if key not in LLM_KEYS),
+    )

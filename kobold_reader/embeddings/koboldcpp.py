@@ -1,0 +1,96 @@
+"""KoboldEmbedding: the embedding model that KoboldCpp runs beside its language model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from typing_extensions import override
+
+from kobold_reader.errors import ConfigError, ServerError
+from kobold_reader.kobold import SETTINGS, ServerPool
+
+__all__ = ["KoboldEmbedding"]
+
+
+class KoboldEmbedding(BaseEmbedding):
+    """Embeds through `/v1/embeddings`; vectors are L2-normalised by the server.
+
+    KoboldCpp generates and embeds under one lock, so a search may wait behind a page; it borrows the same lease. An
+    error that the server signals by an empty vector is raised, never stored. Can be pickled; `to_dict` leaves the
+    password out.
+    """
+
+    api_url: str | list[str] = Field(
+        default="http://127.0.0.1:5001", description="One server, or several with the same model."
+    )
+    api_password: str | None = Field(default=None, exclude=True, repr=False)
+
+    _pool: ServerPool | None = PrivateAttr(default=None)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+    def __init__(self, **arguments: Any) -> None:
+        arguments.setdefault("model_name", "koboldcpp")
+        arguments.setdefault("embed_batch_size", 32)
+        super().__init__(**arguments)
+
+    @classmethod
+    @override
+    def class_name(cls) -> str:
+        """Name in LlamaIndex's serialised form."""
+        return "KoboldEmbedding"
+
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state["__pydantic_private__"] = None
+        return state
+
+    def _servers(self) -> ServerPool:
+        with self._lock:
+            if self._pool is None:
+                urls = [self.api_url] if isinstance(self.api_url, str) else self.api_url
+                self._pool = ServerPool(urls, password=self.api_password)
+            return self._pool
+
+    def loaded_model(self) -> str:
+        """Return the name of the embedding model that is loaded.
+
+        Raises:
+            ConfigError: The server runs without one.
+            ServerError: The server does not answer.
+        """
+        with self._servers().lease() as lease:
+            info = lease.info
+        if not info.embeddings:
+            msg = f"{info.url} runs without an embedding model."
+            raise ConfigError(msg, hint=f"Start it {SETTINGS['embeddingsmodel'].remedy('FILE.gguf')}.")
+        return info.embedding_model or "koboldcpp"
+
+    @override
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        with self._servers().lease() as lease:
+            vectors = lease.run(lambda client: client.embed(texts))
+        if len(vectors) != len(texts):
+            msg = f"asked for {len(texts)} vectors, got {len(vectors)}."
+            raise ServerError(msg)
+        return vectors
+
+    @override
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    @override
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    @override
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    @override
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)

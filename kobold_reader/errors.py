@@ -1,0 +1,273 @@
+"""Every error a user can meet, grouped by what can be done about it.
+
+A message says what happened, to which page of which file, why as far as known, and what to do next. Foreign
+exceptions (requests, PyMuPDF, SQLite, Chroma) never cross the border of the room that knows the library: they are
+raised as one of these, `from` the original. Truncated and looping pages are no errors here; they keep their text and a
+status.
+
+An error crosses a process border (the page child, worker processes), so all fields are plain values and
+`KoboldReaderError.__reduce__` rebuilds it from its message and fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+__all__ = [
+    "AuthenticationError",
+    "BadRequestError",
+    "ConfigError",
+    "ContextTooSmallError",
+    "CorruptSourceError",
+    "EmptyTranscriptionError",
+    "EncryptedSourceError",
+    "ImageNotSeenError",
+    "KoboldReaderError",
+    "LedgerError",
+    "MissingExtraError",
+    "NoServerAvailableError",
+    "NoVisionModelError",
+    "PageRenderError",
+    "PagesFailedError",
+    "ResponseFormatError",
+    "ServerBusyError",
+    "ServerConnectionError",
+    "ServerError",
+    "ServerStatusError",
+    "ServerTimeoutError",
+    "SourceError",
+    "SourceNotFoundError",
+    "StoreError",
+    "TranscriptionError",
+    "UnsupportedSourceError",
+]
+
+
+class KoboldReaderError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: What happened and to what, one or two sentences.
+        source: URI or path of the file concerned.
+        page_number: 1-based page of that file.
+        server: URL of the server concerned, without credentials.
+        hint: What to do next.
+    """
+
+    retryable: ClassVar[bool] = False
+    """Whether the same request, sent again unchanged, may succeed."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        source: str | None = None,
+        page_number: int | None = None,
+        server: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.source = source
+        self.page_number = page_number
+        self.server = server
+        self.hint = hint
+
+    @override
+    def __str__(self) -> str:
+        where = self.source or ""
+        if self.page_number is not None:
+            where = f"{where} page {self.page_number}".strip()
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text} {self.hint}" if self.hint else text
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {key: value for key, value in self.__dict__.items() if key != "__notes__"}
+        return (_rebuild, (type(self), self.message, fields))
+
+    def at(self, source: str | None, page_number: int | None = None) -> KoboldReaderError:
+        """Name the file and page, where they are not named yet; returns itself."""
+        self.source = self.source or source
+        self.page_number = self.page_number if self.page_number is not None else page_number
+        return self
+
+
+def _rebuild(kind: type[KoboldReaderError], message: str, fields: dict[str, Any]) -> KoboldReaderError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.__dict__.update(fields)
+    return error
+
+
+class ConfigError(KoboldReaderError, ValueError):
+    """An argument is wrong; the message names it and what is allowed."""
+
+
+class MissingExtraError(KoboldReaderError, ImportError):
+    """An optional part of the package is not installed; the hint is the line that installs it."""
+
+    def __init__(self, extra: str, needed_for: str, *, hint: str | None = None) -> None:
+        super().__init__(
+            f"{needed_for} needs an optional part that is not installed.",
+            hint=hint or f'Install it with: pip install "kobold-reader[{extra}]"',
+        )
+        self.extra = extra
+
+
+class LedgerError(KoboldReaderError):
+    """The ledger cannot be opened or written (folder read-only, disk full, made by a newer release)."""
+
+
+class StoreError(KoboldReaderError):
+    """An archive folder cannot be opened or written, or was made with other settings."""
+
+
+# ── files: nothing is wrong with the server, retrying cannot help ──────────────────────────────────
+
+
+class SourceError(KoboldReaderError):
+    """A file or page cannot be read."""
+
+
+class SourceNotFoundError(SourceError):
+    """No such file or folder."""
+
+
+class UnsupportedSourceError(SourceError):
+    """The file is of a kind that is not taken."""
+
+
+class EncryptedSourceError(SourceError):
+    """The file needs a password, or the passwords given do not open it."""
+
+
+class CorruptSourceError(SourceError):
+    """The file is empty, cut short, or not what its bytes claim to be."""
+
+
+class PageRenderError(SourceError):
+    """One page of a readable file cannot be turned into an image."""
+
+
+# ── servers ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class ServerError(KoboldReaderError):
+    """A KoboldCpp server could not do what was asked."""
+
+
+class ServerConnectionError(ServerError):
+    """Refused, reset, unknown host: no answer came."""
+
+    retryable = True
+
+
+class ServerTimeoutError(ServerConnectionError):
+    """No answer within the time limit; the job was aborted on the server."""
+
+
+class ServerStatusError(ServerError):
+    """The server answered with an HTTP error.
+
+    Args:
+        message: What happened.
+        status: HTTP status.
+        detail_type: `detail.type` of the body, as KoboldCpp sends it.
+        detail_msg: `detail.msg` of the body.
+        server: URL of the server.
+        hint: What to do next.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        detail_type: str = "",
+        detail_msg: str = "",
+        server: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, server=server, hint=hint)
+        self.status = status
+        self.detail_type = detail_type
+        self.detail_msg = detail_msg
+
+
+class ServerBusyError(ServerStatusError):
+    """503: the queue is full, or requests come too fast; `retry_after_s` where the server said it."""
+
+    retryable = True
+    retry_after_s: float | None = None
+
+
+class AuthenticationError(ServerStatusError):
+    """401: the password is missing or wrong."""
+
+
+class NoVisionModelError(ServerError):
+    """The server has no projector (mmproj) loaded: it would drop every image silently."""
+
+
+class BadRequestError(ServerStatusError):
+    """The server refused the request for good (bad JSON, larger than it takes)."""
+
+
+class ResponseFormatError(ServerError):
+    """HTTP 200 with a body that is no KoboldCpp answer (`null`, HTML, cut JSON)."""
+
+    retryable = True
+
+
+class ContextTooSmallError(ServerError):
+    """Image, prompt and answer do not fit the server's context: it would drop the image silently."""
+
+
+class NoServerAvailableError(ServerError):
+    """No server is left; `errors` holds the last error of each, by URL."""
+
+    def __init__(
+        self, message: str, *, errors: dict[str, KoboldReaderError] | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.errors = errors or {}
+
+
+# ── the server answered, but the answer is no reading ────────────────────────────────────────────
+
+
+class TranscriptionError(KoboldReaderError):
+    """The model answered, and the answer cannot be taken for the page."""
+
+
+class EmptyTranscriptionError(TranscriptionError):
+    """An inked page came back without text."""
+
+    retryable = True
+
+
+class ImageNotSeenError(TranscriptionError):
+    """The server dropped the image: its prompt was no longer than the text alone."""
+
+
+class PagesFailedError(KoboldReaderError):
+    """Some pages failed; all others were finished and kept.
+
+    Attributes:
+        documents: The Documents of the pages that were read (`list[llama_index.core.schema.Document]`).
+        errors: One error per failed page or file, each naming its source and page.
+    """
+
+    def __init__(self, documents: Sequence[Any], errors: Sequence[KoboldReaderError]) -> None:
+        shown = "; ".join(str(error) for error in errors[:3])
+        more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""  # noqa: PLR2004
+        super().__init__(
+            f"{len(errors)} pages or files failed, {len(documents)} Documents were read and kept: {shown}{more}.",
+            hint='They are in .errors, the Documents in .documents; on_error="skip" warns instead of raising.',
+        )
+        self.documents = list(documents)
+        self.errors = list(errors)

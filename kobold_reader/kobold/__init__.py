@@ -1,0 +1,57 @@
+"""Everything that knows KoboldCpp's HTTP; the only place that imports requests.
+
+`client` speaks with one server once, `pool` chooses servers and tries again, `families` and
+`prompts` know what a model wants to be told.
+"""
+
+from kobold_reader.kobold.addresses import AddressKind, address_kind, normalize_url
+from kobold_reader.kobold.answers import classify_error, parse_generate
+from kobold_reader.kobold.client import CancelledError, KoboldClient
+from kobold_reader.kobold.families import (
+    DEFAULT,
+    FAMILIES,
+    Decoding,
+    Family,
+    ImageRule,
+    choose_family,
+    image_tokens,
+)
+from kobold_reader.kobold.pool import Lease, ServerPool
+from kobold_reader.kobold.prompts import render_prompt
+from kobold_reader.kobold.retry import RetryPolicy
+from kobold_reader.kobold.settings import SETTINGS, ServerSetting
+from kobold_reader.kobold.values import (
+    Completion,
+    Ending,
+    ExpandedPrompt,
+    GenerateRequest,
+    ServerInfo,
+)
+
+__all__ = [
+    "DEFAULT",
+    "FAMILIES",
+    "SETTINGS",
+    "AddressKind",
+    "CancelledError",
+    "Completion",
+    "Decoding",
+    "Ending",
+    "ExpandedPrompt",
+    "Family",
+    "GenerateRequest",
+    "ImageRule",
+    "KoboldClient",
+    "Lease",
+    "RetryPolicy",
+    "ServerInfo",
+    "ServerPool",
+    "ServerSetting",
+    "address_kind",
+    "choose_family",
+    "classify_error",
+    "image_tokens",
+    "normalize_url",
+    "parse_generate",
+    "render_prompt",
+]

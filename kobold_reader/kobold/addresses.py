@@ -1,0 +1,110 @@
+"""What may be called the address of a server, and where it leads.
+
+Pure text work; no name is resolved and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from kobold_reader.errors import ConfigError
+
+__all__ = ["AddressKind", "address_kind", "normalize_url", "server_key"]
+
+AddressKind = Literal["loopback", "private", "public"]
+
+_EXAMPLE: Final = "Write it like http://127.0.0.1:5001 ."
+_API_TAILS: Final = ("/api/extra", "/api/v1", "/v1", "/api")
+_PRIVATE_SUFFIXES: Final = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
+
+
+def normalize_url(url: str) -> str:
+    """Bring what a user typed into the form in which every message and lock names the server.
+
+    A missing scheme becomes `http`; `/`, `/api`, `/v1` and `/api/v1` at the end are cut off; other
+    path prefixes stay (KoboldCpp matches paths by their end, so a reverse proxy may add one).
+
+    Raises:
+        ConfigError: No host, another scheme than http(s), a bad port, or a user name, password,
+            query or fragment in it. The message never repeats the part that may be secret.
+
+    >>> normalize_url("localhost:5001/api/v1/")
+    'http://localhost:5001'
+    """
+    text = url.strip()
+    if "://" not in text:
+        text = f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as err:
+        # Without `from`: the text of the original repeats the address, and with it a password.
+        raise ConfigError(f"The server address is no URL. {_EXAMPLE}") from err.__cause__
+    if "@" in parts.netloc:
+        raise ConfigError(
+            "The server address holds a user name or password, which would show up in every log.",
+            hint="Give the address without it, and the password by itself (api_password).",
+        )
+    if parts.query or parts.fragment:
+        raise ConfigError(f"The server address has a query or fragment (? or #). {_EXAMPLE}")
+    if parts.scheme not in ("http", "https"):
+        raise ConfigError(f"The server address begins with {parts.scheme}://. {_EXAMPLE}")
+    if not host or any(char.isspace() for char in parts.netloc + parts.path):
+        raise ConfigError(f"The server address names no host. {_EXAMPLE}")
+    shown_host = f"[{host}]" if ":" in host else host
+    shown_port = "" if port is None else f":{port}"
+    return f"{parts.scheme}://{shown_host}{shown_port}{_without_api(parts.path)}"
+
+
+def _without_api(path: str) -> str:
+    path = path.rstrip("/")
+    for tail in _API_TAILS:
+        if path.endswith(tail):
+            return path[: -len(tail)].rstrip("/")
+    return path
+
+
+def address_kind(url: str) -> AddressKind:
+    """Where pages sent to this address go: this machine, the local network, or beyond.
+
+    Names are judged by their form alone: `localhost`, dotless names and the suffixes of home
+    networks are near, everything else counts as public, also if it would resolve to a near address.
+    Addresses shared by carriers (100.64.0.0/10) count as public.
+    """
+    host = (urlsplit(normalize_url(url)).hostname or "").rstrip(".")
+    address = _ip(host)
+    if address is not None:
+        if address.is_loopback:
+            return "loopback"
+        return "private" if address.is_private or address.is_link_local else "public"
+    if host == "localhost" or host.endswith(".localhost"):
+        return "loopback"
+    return "private" if "." not in host or host.endswith(_PRIVATE_SUFFIXES) else "public"
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            # The resolver also takes 127.1, 0x7f000001 and 134744072 (a dotless 8.8.8.8).
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except (OSError, ValueError):
+            return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def server_key(url: str) -> str:
+    """The same text for every spelling of one server; names its lock.
+
+    All loopback names are one server per port: `localhost` is not leased beside `127.0.0.1`.
+    """
+    parts = urlsplit(normalize_url(url))
+    host = "loopback" if address_kind(url) == "loopback" else (parts.hostname or "").rstrip(".")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{host}:{port}{parts.path}"

@@ -1,0 +1,38 @@
+"""What lies on disk becomes page facts and page images, in a child process.
+
+Importing this is cheap: PyMuPDF and Pillow are loaded only inside the child.
+"""
+
+from __future__ import annotations
+
+from kobold_reader.pages.child import PageChild
+from kobold_reader.pages.sources import Selection, SourceFile, local_uri, select, sha256_of
+from kobold_reader.pages.values import (
+    FileFacts,
+    ImageBudget,
+    Kind,
+    Mime,
+    PageFacts,
+    PageImages,
+    PageView,
+    Scalar,
+    TextLayer,
+)
+
+__all__ = [
+    "FileFacts",
+    "ImageBudget",
+    "Kind",
+    "Mime",
+    "PageChild",
+    "PageFacts",
+    "PageImages",
+    "PageView",
+    "Scalar",
+    "Selection",
+    "SourceFile",
+    "TextLayer",
+    "local_uri",
+    "select",
+    "sha256_of",
+]

@@ -1,0 +1,286 @@
+"""Is anything on this page? Decided on its picture, and in doubt the answer is yes.
+
+A page wrongly called blank is lost for good; one wrongly called inked costs a single request. Only
+four things are taken for paper: what is paler than writing, what is smaller than a letter, what
+lies along the very edge, and the round shadow of a punched hole.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from statistics import median
+
+from PIL import Image, ImageChops, ImageFilter, ImageStat
+
+__all__ = ["Ink", "analysis_size", "find_ink"]
+
+_WHITE = 254
+_DPI = 100
+_UNKNOWN_SIDE_PX = 1200  # long side where the size of the paper is unknown: A4 at 103 dpi
+_MAX_SIDE_PX = 4000
+
+# Grey levels below the paper around it. Bleed-through and texture stay under the first, pencil does
+# not; grainy paper raises it up to the second.
+_MIN_CONTRAST = 26
+_MAX_CONTRAST = 64
+_NOISE_FACTOR = 5.0
+
+# A letter at 100 dpi: 6 pt digits are 6 px high. Specks of dust are smaller than 1.2 mm.
+_LETTER_PX = 5
+_LETTER_AREA_PX = 7
+_SMALL_PX, _SMALL_AREA_PX = 8, 15
+_DUSTY, _DUSTY_FACTOR = 30, 4
+_INKED_SHARE = 0.01  # more than this is ink whatever its shape, away from the edges
+_EDGE_SHARE = 0.02
+_BORDER_SHARE = 0.08  # a bar or shadow along an edge reaches no further
+_BORDER_START = 0.04  # and its rim begins no later: a wide bar has no contrast of its own
+_BORDER_GAP_PX = 3
+_BORDER_FILL = 64  # of 255: a line that is a quarter dark
+_MAX_RUNS = 60_000
+_FLAT_RANGE = 80  # grey levels between the darkest and lightest large areas of a sheet of paper
+_FLAT_CHROMA = 8.0
+_HOLE_PX = (13, 36)  # 3.3 to 9 mm
+_RUN = re.compile(b"\xff+")
+
+
+@dataclass(frozen=True, slots=True)
+class Ink:
+    """What was found on a page.
+
+    Attributes:
+        is_blank: Nothing but paper.
+        share: Ink pixels by all pixels, dust and edges taken away.
+        is_white: Every pixel is white: not even paper was scanned.
+    """
+
+    is_blank: bool
+    share: float
+    is_white: bool
+
+
+def analysis_size(width_px: float, height_px: float, inches: tuple[float, float] | None) -> tuple[int, int]:
+    """The size at which to judge a picture: 100 dpi, or the size it has if that is less."""
+    side = max(width_px, height_px)
+    wanted = min(max(inches) * _DPI, _MAX_SIDE_PX) if inches else _UNKNOWN_SIDE_PX
+    scale = min(1.0, wanted / side)
+    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+
+def find_ink(picture: Image.Image) -> Ink:
+    """Judge a grey or RGB picture of about `analysis_size`."""
+    if not any(any(band.histogram()[:_WHITE]) for band in picture.split()):
+        return Ink(is_blank=True, share=0.0, is_white=True)
+    contrast, paper = _contrast(picture)
+    grain = max(1, _percentile(contrast, 0.75))
+    threshold = round(min(max(_MIN_CONTRAST, _NOISE_FACTOR * grain), _MAX_CONTRAST))
+    mask = contrast.point([0] * threshold + [255] * (256 - threshold))
+    mask = _without_borders(mask)
+    pixels = picture.width * picture.height
+    inked, found = mask.histogram()[255], True
+    if inked <= _INKED_SHARE * pixels:
+        inked, found = _components(mask)
+    flat = _is_flat(paper, picture)
+    return Ink(is_blank=flat and not found, share=min(1.0, inked / pixels), is_white=False)
+
+
+def _contrast(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """How far each pixel is from the paper around it, and the paper itself (small, grey).
+
+    Colour writing is darkest in one channel, light writing on dark lighter in grey: both count.
+    """
+    planes = [picture.convert("L")]
+    if picture.mode == "RGB":
+        red, green, blue = picture.split()
+        planes.append(ImageChops.darker(ImageChops.darker(red, green), blue))
+    contrast: Image.Image | None = None
+    papers = []
+    for plane in planes:
+        small = plane.reduce(8) if min(plane.size) >= 64 else plane  # noqa: PLR2004 - 8 cells
+        paper = _paper(small)
+        papers.append(paper)
+        # reduce() rounds up: without the box the paper would be shifted against its picture.
+        cells = 8 if small is not plane else 1
+        box = (0.0, 0.0, plane.width / cells, plane.height / cells)
+        smooth = paper.resize(plane.size, Image.Resampling.BILINEAR, box=box)
+        difference = ImageChops.difference(plane, smooth)
+        contrast = difference if contrast is None else ImageChops.lighter(contrast, difference)
+    assert contrast is not None  # noqa: S101 - the grey plane is always there
+    return contrast, papers[0]
+
+
+def _paper(small: Image.Image) -> Image.Image:
+    """The brightness of the sheet itself, without what is written on it.
+
+    Lamps and spines shade whole rows and columns, up to the very corner, where a median over a
+    window sees too little; so these are taken out first.
+    """
+    width, height = small.size
+    data = small.tobytes()
+    rows = bytes(int(median(data[y * width : (y + 1) * width])) for y in range(height))
+    columns = bytes(int(median(data[x::width])) for x in range(width))
+    down = Image.frombytes("L", (1, height), rows).resize(small.size, Image.Resampling.NEAREST)
+    across = Image.frombytes("L", (width, 1), columns).resize(small.size, Image.Resampling.NEAREST)
+    profile = ImageChops.add(down, across, 1, -int(median(rows)))
+    rest = ImageChops.subtract(small, profile, 1, 128).filter(ImageFilter.MedianFilter(7))
+    return ImageChops.add(profile, rest, 1, -128)
+
+
+def _without_borders(mask: Image.Image) -> Image.Image:
+    """The mask without the bars and shadows that run along a whole side of the sheet."""
+    width, height = mask.size
+    columns = mask.resize((width, 1), Image.Resampling.BOX).tobytes()
+    rows = mask.resize((1, height), Image.Resampling.BOX).tobytes()
+    left, right = _border(columns), width - _border(columns[::-1])
+    top, bottom = _border(rows), height - _border(rows[::-1])
+    if right - left < 1 or bottom - top < 1:
+        return mask
+    cleared = Image.new("L", mask.size, 0)
+    cleared.paste(mask.crop((left, top, right, bottom)), (left, top))
+    return cleared
+
+
+def _border(filled: bytes) -> int:
+    """How many lines, counted from an edge inwards, belong to a bar along that edge.
+
+    Args:
+        filled: How much of each line is dark, 0 to 255.
+    """
+    reach, start = (round(len(filled) * share) for share in (_BORDER_SHARE, _BORDER_START))
+    last = -1
+    for index in range(reach):
+        if filled[index] >= _BORDER_FILL:
+            last = index
+        elif index > start and index - last > _BORDER_GAP_PX:
+            break
+    return last + 3 if last >= 0 else 0  # its own blurred rim included
+
+
+def _inset(picture: Image.Image, share: float) -> Image.Image:
+    """The picture without this share of it on each side."""
+    x, y = round(picture.width * share), round(picture.height * share)
+    return picture.crop((x, y, max(x + 1, picture.width - x), max(y + 1, picture.height - y)))
+
+
+def _percentile(grey: Image.Image, share: float) -> int:
+    left = share * grey.width * grey.height
+    for level, count in enumerate(grey.histogram()):
+        left -= count
+        if left <= 0:
+            return level
+    return 255
+
+
+def _is_flat(paper: Image.Image, picture: Image.Image) -> bool:
+    """Whether the large areas are of one colour, as paper is and a photo is not."""
+    inner = _inset(paper, 0.06)
+    if _percentile(inner, 0.99) - _percentile(inner, 0.01) > _FLAT_RANGE:
+        return False
+    if picture.mode != "RGB":
+        return True
+    _, blue, red = picture.resize((32, 32), Image.Resampling.BOX).convert("YCbCr").split()
+    return max(ImageStat.Stat(blue).stddev[0], ImageStat.Stat(red).stddev[0]) <= _FLAT_CHROMA
+
+
+@dataclass(slots=True)
+class _Component:
+    left: int
+    top: int
+    right: int
+    bottom: int
+    area: int
+
+    def add(self, other: _Component) -> None:
+        self.left, self.top = min(self.left, other.left), min(self.top, other.top)
+        self.right, self.bottom = max(self.right, other.right), max(self.bottom, other.bottom)
+        self.area += other.area
+
+
+def _components(mask: Image.Image) -> tuple[int, bool]:
+    """Pixels of all connected shapes that are ink, and whether there is any."""
+    shapes = _shapes(mask)
+    if shapes is None:
+        return mask.histogram()[255], True
+    found = [shape for shape in shapes if _is_ink(shape, *mask.size)]
+    small = [shape for shape in found if _is_small(shape)]
+    specks = len(shapes) - len(found)
+    if specks >= _DUSTY and specks >= _DUSTY_FACTOR * len(small):
+        # Where there is that much dust, some of it lies so close together that it passes for a
+        # letter. On a clean sheet the same small shape is a page number.
+        found = [shape for shape in found if not _is_small(shape)]
+    return sum(shape.area for shape in found), bool(found)
+
+
+def _shapes(mask: Image.Image) -> list[_Component] | None:
+    """The connected shapes of a mask; None where there are too many to be dust.
+
+    The mask is joined over gaps of two pixels first: thin writing breaks at this resolution, and a
+    broken letter must not pass for dust. Areas count the pixels of the mask itself.
+    """
+    width, height = mask.size
+    joined = mask
+    for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        joined = ImageChops.lighter(joined, ImageChops.offset(joined, *shift))
+    data, ink = joined.tobytes(), mask.tobytes()
+    runs: list[tuple[int, int]] = []
+    parent: list[int] = []
+    whole: list[_Component] = []
+
+    def root_of(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    above: list[int] = []
+    for y in range(height):
+        offset, here, first = y * width, [], 0
+        for match in _RUN.finditer(data, offset, offset + width):
+            start, end = match.start() - offset, match.end() - offset
+            node = len(parent)
+            parent.append(node)
+            runs.append((start, end))
+            area = ink.count(b"\xff", match.start(), match.end())
+            whole.append(_Component(start, y, end, y + 1, area))
+            here.append(node)
+            while first < len(above) and runs[above[first]][1] < start:
+                first += 1
+            for other in above[first:]:
+                if runs[other][0] > end:
+                    break
+                parent[root_of(other)] = root_of(node)
+        above = here
+        if len(runs) > _MAX_RUNS:
+            return None
+    for node, shape in enumerate(whole):
+        root = root_of(node)
+        if root != node:
+            whole[root].add(shape)
+    return [shape for node, shape in enumerate(whole) if parent[node] == node]
+
+
+def _is_small(shape: _Component) -> bool:
+    side = max(shape.right - shape.left, shape.bottom - shape.top) - 2
+    return side < _SMALL_PX and shape.area <= _SMALL_AREA_PX
+
+
+def _is_ink(shape: _Component, width: int, height: int) -> bool:
+    # The joining added a pixel on each side.
+    across, down = shape.right - shape.left - 2, shape.bottom - shape.top - 2
+    if max(across, down) < _LETTER_PX or shape.area < _LETTER_AREA_PX:
+        return False
+    edge_x, edge_y = max(2, round(width * _EDGE_SHARE)), max(2, round(height * _EDGE_SHARE))
+    if shape.right <= edge_x or shape.left >= width - edge_x or shape.bottom <= edge_y or shape.top >= height - edge_y:
+        return False  # a strip of shadow along the edge, no writing reaches there
+    return not _is_hole(shape, across, down, width, height)
+
+
+def _is_hole(shape: _Component, across: int, down: int, width: int, height: int) -> bool:
+    """A filled disc near a long or short edge: where a punch has been."""
+    low, high = _HOLE_PX
+    if not (low <= across <= high and low <= down <= high and abs(across - down) <= 4):  # noqa: PLR2004
+        return False
+    if not 0.65 <= shape.area / (across * down) <= 0.9:  # noqa: PLR2004 - a disc fills π/4
+        return False
+    x, y = (shape.left + shape.right) / 2 / width, (shape.top + shape.bottom) / 2 / height
+    return min(x, 1 - x, y, 1 - y) <= 0.12  # noqa: PLR2004 - a punch reaches no further

@@ -1,0 +1,321 @@
+"""What is painted on a PDF page, in which order: is it one scan, and can its text be trusted?"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import pymupdf
+from PIL import Image
+
+from kobold_reader.pages.image import LIBRARY_ERRORS, MAX_PIXELS, is_plain_jpeg
+from kobold_reader.pages.metadata import exif_of, orientation_of
+from kobold_reader.pages.values import TextLayer
+
+__all__ = ["Document", "Layout", "Page", "Scan", "read_layout"]
+
+Document: TypeAlias = Any
+"""A `pymupdf.Document`; its types cannot be checked."""
+Page: TypeAlias = Any
+"""A `pymupdf.Page`."""
+Box: TypeAlias = tuple[float, float, float, float]
+
+_MUPDF_ERRORS: Final = (pymupdf.mupdf.FzErrorBase, *LIBRARY_ERRORS)
+_TEXT_FLAGS: Final = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+_HIDDEN: Final = 3  # text render mode: neither fill nor stroke
+_GRID: Final = 128
+_CLOSE: Final = 0.02  # an edge this share of a page away is at the page's edge
+_SCAN_COVERAGE: Final = 0.5
+
+# Letters that a text layer needs before it may stand for the page: more, the more of the page is
+# image, for a stamp or a library's footer on a scan is not its text.
+_MIN_LETTERS: Final = 20
+_LETTERS_PER_COVERAGE: Final = 600
+_MAX_GARBLED: Final = 0.05
+_MANY_PATHS: Final = 200
+_GLYPH_PT: Final = 24.0
+_REFERENCE: Final = re.compile(r"\b(\d+) \d+ R\b")
+_MAX_LINKS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The one picture that a page is.
+
+    Attributes:
+        data: Gives its bytes: those of the file for a JPEG, else a lossless PNG of the pixels.
+        is_jpeg: Which of both.
+    """
+
+    data: Callable[[], bytes]
+    is_jpeg: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is on a page.
+
+    Attributes:
+        size_pt: Of the upright page.
+        rotation_deg: The page's /Rotate.
+        text: The text layer.
+        text_layer: What it is worth.
+        has_visible_text: Some letter of it is painted.
+        image_coverage: Share of the page under images.
+        image_px: Upright size of the page's largest image where it covers most of the page.
+        native_dpi: Where images are all there is: their resolution, beyond which none is gained.
+        is_grey: Nothing on the page has colour.
+        scan: The page is just this picture.
+        content_sha256: Of that picture, independent of the file it lies in.
+    """
+
+    size_pt: tuple[float, float]
+    rotation_deg: int
+    text: str
+    text_layer: TextLayer
+    has_visible_text: bool
+    image_coverage: float
+    image_px: tuple[int, int]
+    native_dpi: float | None
+    is_grey: bool
+    scan: Scan | None
+    content_sha256: str | None
+
+    @property
+    def is_scan_like(self) -> bool:
+        """Mostly image, and no text to speak of."""
+        return self.image_coverage >= _SCAN_COVERAGE and self.text_layer != "good"
+
+
+def read_layout(document: Document, page: Page) -> Layout:
+    """Look at everything painted on a page, without painting it.
+
+    Raises:
+        pymupdf.mupdf.FzErrorBase: The page cannot be interpreted at all.
+    """
+    rotation = int(page.rotation) % 360
+    size = (float(page.rect.width), float(page.rect.height))
+    flat = size if rotation not in {90, 270} else (size[1], size[0])  # boxes are as stored
+    painted = [(str(what), tuple(box)) for what, box in page.get_bboxlog()]
+    images = [(order, box) for order, (what, box) in enumerate(painted) if what in _IMAGES]
+    coverage = _coverage([box for _, box in images], flat)
+    placed = page.get_image_info(hashes=False, xrefs=False)
+    text, letters, garbled = _text(page, images)
+    small_paths = sum(1 for what, box in painted if what in _PATHS and _is_glyph_sized(box))
+    paths = sum(1 for what, _ in painted if what in _PATHS)
+    only_images = bool(images) and letters == 0 and paths == 0 and not _shaded(painted)
+    image_px, dpi = _largest(placed, flat)
+    scan, content = None, None
+    if rotation == 0:
+        found = _scan(document, page, painted, placed, flat)
+        if found is not None:
+            scan, content = found
+    return Layout(
+        size_pt=size,
+        rotation_deg=rotation,
+        text=text,
+        text_layer=_verdict(text, letters, garbled, coverage, small_paths),
+        has_visible_text=letters > 0,
+        image_coverage=coverage,
+        image_px=image_px if rotation not in {90, 270} else (image_px[1], image_px[0]),
+        native_dpi=dpi if only_images else None,
+        is_grey=only_images and all(image["colorspace"] == 1 for image in placed),
+        scan=scan,
+        content_sha256=content,
+    )
+
+
+_IMAGES: Final = frozenset({"fill-image", "fill-imgmask"})
+_PATHS: Final = frozenset({"fill-path", "stroke-path"})
+
+
+def _shaded(painted: Sequence[tuple[str, Any]]) -> bool:
+    return any(what == "fill-shade" for what, _ in painted)
+
+
+def _is_glyph_sized(box: Box) -> bool:
+    return 0 < box[3] - box[1] <= _GLYPH_PT and 0 < box[2] - box[0] <= _GLYPH_PT
+
+
+def _coverage(boxes: Sequence[Any], size: tuple[float, float]) -> float:
+    """Share of the page under these boxes, overlaps counted once."""
+    rows = [0] * _GRID
+    for left, top, right, bottom in boxes:
+        x0, x1 = (round(min(max(x / size[0], 0.0), 1.0) * _GRID) for x in (left, right))
+        y0, y1 = (round(min(max(y / size[1], 0.0), 1.0) * _GRID) for y in (top, bottom))
+        bits = (1 << x1) - (1 << x0) if x1 > x0 else 0
+        for row in range(y0, y1):
+            rows[row] |= bits
+    return sum(row.bit_count() for row in rows) / _GRID**2
+
+
+def _text(page: Page, images: Sequence[tuple[int, Any]]) -> tuple[str, int, int]:
+    """The text layer, its visible letters, and its visible characters that mean nothing.
+
+    A text layer that cannot be read counts as none: the image of the page remains.
+    """
+    try:
+        text = str(page.get_text("text", flags=_TEXT_FLAGS)).replace("\x00", "").strip()
+        spans = page.get_texttrace()
+    except _MUPDF_ERRORS:
+        return "", 0, 0
+    letters = garbled = 0
+    for span in spans:
+        if span["type"] == _HIDDEN or span["opacity"] == 0:
+            continue
+        if any(order > span["seqno"] and _inside(span["bbox"], box) for order, box in images):
+            continue  # a scan was laid over it
+        for code, *_ in span["chars"]:
+            character = chr(code) if 0 <= code <= 0x10FFFF else "\ufffd"  # noqa: PLR2004 - Unicode
+            if character.isalnum():
+                letters += 1
+            elif character == "\ufffd" or unicodedata.category(character) in {
+                "Cc",
+                "Co",
+                "Cn",
+                "Cs",
+            }:
+                garbled += 1
+    return text, letters, garbled
+
+
+def _inside(box: Box, outer: Box) -> bool:
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return bool(outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3])
+
+
+def _verdict(text: str, letters: int, garbled: int, coverage: float, small_paths: int) -> TextLayer:
+    if not text:
+        return "none"
+    if garbled > _MAX_GARBLED * (letters + garbled):
+        return "poor"
+    if small_paths > max(_MANY_PATHS, 3 * letters):
+        return "poor"  # letters drawn as outlines: the text layer is a caption or a watermark
+    is_alone = coverage == 0 and small_paths == 0
+    needed = 1 if is_alone else _MIN_LETTERS + _LETTERS_PER_COVERAGE * coverage
+    return "good" if letters >= needed else "poor"
+
+
+def _largest(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tuple[tuple[int, int], float | None]:
+    """Pixels of the image that covers most of the page (0, 0 where none does), best resolution."""
+    best, pixels, dpi = 0.0, (0, 0), 0.0
+    for image in placed:
+        a, b, c, d, _, _ = image["transform"]
+        across, down = (a * a + b * b) ** 0.5, (c * c + d * d) ** 0.5
+        if across <= 0 or down <= 0 or image["width"] < 1 or image["height"] < 1:
+            continue
+        dpi = max(dpi, image["width"] / across * 72, image["height"] / down * 72)
+        share = across * down / (flat[0] * flat[1])
+        if share > best:
+            best, pixels = share, (int(image["width"]), int(image["height"]))
+            if abs(b) > abs(a):  # laid on its side
+                pixels = (pixels[1], pixels[0])
+    return (pixels if best >= _SCAN_COVERAGE else (0, 0)), (dpi or None)
+
+
+def _scan(
+    document: Document,
+    page: Page,
+    painted: Sequence[tuple[str, Any]],
+    placed: Sequence[dict[str, Any]],
+    flat: tuple[float, float],
+) -> tuple[Scan, str | None] | None:
+    """The picture that the page is, where the page is just that."""
+    visible = [what for what, _ in painted if what != "ignore-text"]
+    # What lies under an opaque picture of the whole page is not seen; what lies over it is.
+    if not visible or visible[-1] != "fill-image" or len(placed) != 1:
+        return None
+    image = placed[0]
+    if not _fills(image, flat) or image.get("has-mask"):
+        return None
+    xref = _xref(document, page, image)
+    if xref is None:
+        return None
+    for key in ("Decode", "SMask", "Mask", "ImageMask"):
+        kind, value = document.xref_get_key(xref, key)
+        if kind != "null" and value != "false":
+            return None
+    if image["width"] * image["height"] > MAX_PIXELS:
+        return None
+    _, filters = document.xref_get_key(xref, "Filter")
+    if "DCTDecode" in filters:
+        data = bytes(document.extract_image(xref)["image"])
+        if not _is_upright_jpeg(data, image["colorspace"]):
+            return None
+        return Scan(lambda: data, is_jpeg=True), hashlib.sha256(data).hexdigest()
+    if "JPXDecode" in filters or image["bpc"] > 8 or not _is_plain_space(image):  # noqa: PLR2004
+        return None
+    return Scan(lambda: bytes(document.extract_image(xref)["image"]), is_jpeg=False), _stored(document, xref, image)
+
+
+def _stored(document: Document, xref: int, image: dict[str, Any]) -> str | None:
+    """Hash of a lossless picture as it is stored, and of what it takes to decode it.
+
+    Not of MuPDF's PNG of it, for another release may compress differently; not of its pixels, for a
+    large page would be decoded twice. None where it takes more than can be told.
+    """
+    digest = hashlib.sha256()
+    digest.update(f"{image['width']}x{image['height']}x{image['colorspace']}x{image['bpc']}".encode())
+    for key in ("Filter", "DecodeParms"):
+        _, value = document.xref_get_key(xref, key)
+        for _ in range(_MAX_LINKS):
+            value = _REFERENCE.sub(lambda match: _target(document, int(match[1])), value)
+        if _REFERENCE.search(value):
+            return None
+        digest.update(b"|" + value.encode("utf-8", "replace"))
+    digest.update(b"|" + document.xref_stream_raw(xref))
+    return digest.hexdigest()
+
+
+def _target(document: Document, xref: int) -> str:
+    """What an object holds: its stream's checksum (JBIG2 globals), or else its own text."""
+    if document.xref_is_stream(xref):
+        return hashlib.sha256(document.xref_stream_raw(xref)).hexdigest()
+    return str(document.xref_object(xref, compressed=True))
+
+
+def _fills(image: dict[str, Any], flat: tuple[float, float]) -> bool:
+    """Whether an image lies upright, undistorted, on the whole page and not beyond it."""
+    a, b, c, d, x, y = image["transform"]
+    if a <= 0 or d <= 0 or abs(b) > _CLOSE * a or abs(c) > _CLOSE * d:
+        return False
+    near_x, near_y = _CLOSE * flat[0], _CLOSE * flat[1]
+    if abs(x) > near_x or abs(y) > near_y or abs(x + a - flat[0]) > near_x or abs(y + d - flat[1]) > near_y:
+        return False
+    return bool(abs((image["width"] / a) / (image["height"] / d) - 1) <= _CLOSE)
+
+
+def _is_plain_space(image: dict[str, Any]) -> bool:
+    name = str(image["cs-name"])
+    return image["colorspace"] in {1, 3} and name.startswith(("DeviceGray", "DeviceRGB", "ICCBased", "Cal"))
+
+
+def _is_upright_jpeg(data: bytes, components: int) -> bool:
+    """A JPEG that means the same inside a PDF and outside: no CMYK, no EXIF turn."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+            plain = is_plain_jpeg(data, picture) and orientation_of(exif_of(picture)) == 1
+            return bool(plain) and len(picture.getbands()) == components
+    except _MUPDF_ERRORS:
+        return False
+
+
+def _xref(document: Document, page: Page, image: dict[str, Any]) -> int | None:
+    """The object of the one image on the page.
+
+    Many programs list all images of the file under every page; which one is meant, the page's
+    content says by name. Comparing the pixels would decode them all.
+    """
+    listed = document.get_page_images(page.number, full=True)
+    if len(listed) > 1:
+        named = set(re.findall(rb"/([^\s/<>\[\](){}%]+)\s+Do\b", page.read_contents()))
+        listed = [item for item in listed if item[7].encode("utf-8", "replace") in named and item[9] == 0]
+    if len(listed) != 1:
+        return None
+    xref, _, width, height = listed[0][:4]
+    return int(xref) if (width, height) == (image["width"], image["height"]) else None

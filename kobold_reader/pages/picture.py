@@ -1,0 +1,320 @@
+"""Pictures: the frames of an image file, and a scan lifted out of a PDF."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, UnidentifiedImageError
+
+from kobold_reader.errors import CorruptSourceError, PageRenderError, SourceError
+from kobold_reader.pages.blank import analysis_size, find_ink
+from kobold_reader.pages.image import (
+    LIBRARY_ERRORS,
+    check_pixels,
+    encode_within,
+    fit_size,
+    flatten,
+    is_plain_jpeg,
+    is_plain_png,
+    without_colour,
+)
+from kobold_reader.pages.metadata import exif_metadata, exif_of, is_photo, orientation_of
+from kobold_reader.pages.values import (
+    FileFacts,
+    ImageBudget,
+    Mime,
+    PageFacts,
+    PageImages,
+    PageView,
+    Scalar,
+)
+
+__all__ = ["FORMATS", "PictureFile", "Placement", "picture_errors", "picture_images"]
+
+FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
+"""Pillow's names of what is opened; its other plugins are never tried on strangers' bytes."""
+
+_TURN = Image.Transpose
+_UPRIGHT: Final = {  # EXIF orientation → what makes it upright, and how far clockwise that turns
+    1: (None, 0),
+    2: (_TURN.FLIP_LEFT_RIGHT, 0),
+    3: (_TURN.ROTATE_180, 180),
+    4: (_TURN.FLIP_TOP_BOTTOM, 180),
+    5: (_TURN.TRANSPOSE, 270),
+    6: (_TURN.ROTATE_270, 90),
+    7: (_TURN.TRANSVERSE, 90),
+    8: (_TURN.ROTATE_90, 270),
+}
+_CLOCKWISE: Final = {0: None, 90: _TURN.ROTATE_270, 180: _TURN.ROTATE_180, 270: _TURN.ROTATE_90}
+_QUARTER: Final = {90, 270}
+
+# 72 and 96 are what programs write where nobody measured.
+_UNMEASURED_DPI: Final = (72, 96)
+_DPI_RANGE: Final = (50, 4800)
+_PAPER_INCHES: Final = (1, 80)
+_REDUCED_IMAGE: Final = 1  # TIFF NewSubfileType bit 0: a thumbnail of another frame
+_NEW_SUBFILE_TYPE: Final = 254
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a stored picture lies on its paper.
+
+    Attributes:
+        square: Width and height in square pixels, as stored: a fax has 204 × 98 to the inch.
+        inches: Width and height of the paper, as stored; None where unknown.
+        orientation: EXIF orientation, 1 to 8.
+    """
+
+    square: tuple[int, int]
+    inches: tuple[float, float] | None
+    orientation: int = 1
+
+    @property
+    def rotation_deg(self) -> int:
+        """Clockwise turn that the orientation asks for."""
+        return _UPRIGHT[self.orientation][1]
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether width and height change places."""
+        return self.rotation_deg in _QUARTER
+
+
+@contextmanager
+def picture_errors(kind: type[SourceError]) -> Iterator[None]:
+    """Pillow's exceptions become this kind of ours."""
+    try:
+        with warnings.catch_warnings():
+            # Odd metadata makes Pillow warn; the pixels are what counts here.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except SourceError:
+        raise
+    except UnidentifiedImageError as error:
+        raise kind("The bytes are not those of an image.") from error
+    except MemoryError as error:
+        raise PageRenderError("The picture needs more memory than the reader may use.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PageRenderError(f"The picture is too large to decode: {error}") from error
+    except LIBRARY_ERRORS as error:
+        text = str(error)
+        if any(word in text.lower() for word in ("truncated", "premature", "unexpected end", "eof", "not enough")):
+            raise kind(f"The picture is cut short ({text}).", hint="Copy or scan it again.") from error
+        raise kind(f"The picture cannot be decoded ({text or type(error).__name__}).") from error
+
+
+def placement_of(picture: Image.Image, *, is_camera: bool, orientation: int) -> Placement:
+    """Where a frame's own resolution can be believed, the size of its paper."""
+    width, height = picture.size
+    try:
+        dpi_x, dpi_y = (float(value) for value in picture.info.get("dpi", (0, 0)))
+    except LIBRARY_ERRORS:
+        dpi_x = dpi_y = 0.0
+    low, high = _DPI_RANGE
+    if is_camera or not (low <= dpi_x <= high and low <= dpi_y <= high):
+        return Placement((width, height), None, orientation)
+    square = (width, height)
+    if max(dpi_x, dpi_y) / min(dpi_x, dpi_y) > 1.05:  # noqa: PLR2004 - a fax, not a rounding
+        best = max(dpi_x, dpi_y)
+        square = (round(width * best / dpi_x), round(height * best / dpi_y))
+    elif any(abs(dpi_x - default) < 1 for default in _UNMEASURED_DPI):
+        return Placement(square, None, orientation)
+    inches = (width / dpi_x, height / dpi_y)
+    if not _PAPER_INCHES[0] <= max(inches) <= _PAPER_INCHES[1]:
+        return Placement(square, None, orientation)
+    return Placement(square, inches, orientation)
+
+
+def picture_images(
+    picture: Image.Image,
+    placement: Placement,
+    budget: ImageBudget,
+    *,
+    original: bytes | None,
+    rotate_deg: int,
+) -> PageImages:
+    """The one view of a picture, and whether anything is on it.
+
+    Args:
+        picture: Opened, not yet decoded.
+        placement: How it lies.
+        budget: How large the view may be.
+        original: Its encoded bytes, where they are to be sent untouched if they may be.
+        rotate_deg: Clockwise turn asked for beyond uprightness: 0, 90, 180 or 270.
+    """
+    check_pixels(*picture.size)
+    target = fit_size(*placement.square, budget)
+    judged = analysis_size(*placement.square, placement.inches)
+    turn = (placement.rotation_deg + rotate_deg) % 360
+    mime = None if original is None else _passing(picture, placement, budget, original, rotate_deg)
+    stored_size = picture.size
+    if picture.format == "JPEG" and placement.square == picture.size:
+        # The decoder itself can halve: never below twice what is needed, so LANCZOS still decides.
+        need = judged if mime else (max(2 * target[0], judged[0]), max(2 * target[1], judged[1]))
+        picture.draft(picture.mode, need)
+    picture.load()
+    flat = flatten(picture)
+    paper = flat.resize(judged, Image.Resampling.BOX, reducing_gap=2.0) if flat.size != judged else flat
+    ink = find_ink(paper)
+    if mime and original is not None:
+        data, size = original, stored_size
+    else:
+
+        def make(width_px: int, height_px: int) -> Image.Image:
+            made = flat
+            if made.size != (width_px, height_px):
+                made = flat.resize((width_px, height_px), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            for step in (_UPRIGHT[placement.orientation][0], _CLOCKWISE[rotate_deg]):
+                made = made if step is None else made.transpose(step)
+            return without_colour(made)
+
+        data, mime, view = encode_within(make, target, budget)
+        size = view.size
+    dpi = None
+    if placement.inches is not None:
+        dpi = max(size) / max(placement.inches)
+    only = PageView(data, mime, *size, dpi, turn, is_passthrough=data is original)
+    return PageImages((only,), ink.is_blank, ink.share)
+
+
+def _passing(
+    picture: Image.Image,
+    placement: Placement,
+    budget: ImageBudget,
+    original: bytes,
+    rotate_deg: int,
+) -> Mime | None:
+    """The type of bytes that may be sent untouched, None where they may not."""
+    if rotate_deg or placement.orientation != 1 or len(original) > budget.max_bytes:
+        return None
+    if placement.square != picture.size or fit_size(*picture.size, budget) != picture.size:
+        return None
+    if is_plain_jpeg(original, picture):
+        return "image/jpeg"
+    return "image/png" if is_plain_png(original, picture) else None
+
+
+class PictureFile:
+    """An image file, one page a frame for TIFF, else one page.
+
+    Args:
+        path: Local path.
+        sha256: Of the file.
+
+    Raises:
+        CorruptSourceError: The bytes are no image, or its head is damaged.
+        PageRenderError: The picture is too large to decode.
+    """
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        self._path = path
+        self._sha256 = sha256
+        with picture_errors(CorruptSourceError):
+            self._picture = Image.open(path, formats=FORMATS)
+        try:
+            with picture_errors(CorruptSourceError):
+                check_pixels(*self._picture.size)
+                self._frames = self._pages()
+                metadata = exif_metadata(exif_of(self._picture))
+        except SourceError:
+            self._picture.close()
+            raise
+        self.facts = FileFacts(sha256, "image", len(self._frames), is_repaired=False, metadata=metadata)
+
+    def _pages(self) -> list[int]:
+        """Indexes of the frames that are pages: a thumbnail beside its picture is none."""
+        total = getattr(self._picture, "n_frames", 1)
+        if self._picture.format != "TIFF" or total == 1:
+            return [0]  # a moving picture is one page; an MPO's other frames are previews
+        pages = []
+        for index in range(total):
+            try:
+                self._picture.seek(index)
+                kind = self._picture.tag_v2.get(_NEW_SUBFILE_TYPE, 0)  # type: ignore[attr-defined]
+            except LIBRARY_ERRORS:
+                kind = 0  # a damaged frame is a page all the same, and will say so itself
+            if not (isinstance(kind, int) and kind & _REDUCED_IMAGE):
+                pages.append(index)
+        self._picture.seek(0)
+        return pages or list(range(total))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._picture.close()
+
+    @contextmanager
+    def _frame(self, page_number: int) -> Iterator[Image.Image]:
+        if len(self._frames) == 1:
+            # Decoding a JPEG small changes the object for good, so each use has its own.
+            with (
+                picture_errors(CorruptSourceError),
+                Image.open(self._path, formats=FORMATS) as picture,
+            ):
+                yield picture
+            return
+        with picture_errors(PageRenderError):
+            self._picture.seek(self._frames[page_number - 1])
+            yield self._picture
+
+    def _placement(self, picture: Image.Image) -> Placement:
+        exif = exif_of(picture)
+        return placement_of(picture, is_camera=is_photo(exif), orientation=orientation_of(exif))
+
+    def page_facts(self, page_number: int) -> PageFacts:
+        """What the page is."""
+        with self._frame(page_number) as picture:
+            check_pixels(*picture.size)
+            placement = self._placement(picture)
+            width, height = picture.size
+            metadata: dict[str, Scalar] = {}
+            content = self._sha256
+            if len(self._frames) > 1:
+                content = hashlib.sha256(f"{self._sha256}:{page_number}".encode()).hexdigest()
+                own = exif_metadata(exif_of(picture))
+                metadata = {key: value for key, value in own.items() if self.facts.metadata.get(key) != value}
+        paper = placement.inches
+        if placement.is_turned:
+            width, height = height, width
+            paper = paper and (paper[1], paper[0])
+        return PageFacts(
+            page_number=page_number,
+            page_label=str(page_number),
+            content_sha256=content,
+            width_pt=paper[0] * 72 if paper else None,
+            height_pt=paper[1] * 72 if paper else None,
+            width_px=width,
+            height_px=height,
+            text="",
+            text_layer="none",
+            image_coverage=1.0,
+            rotation_deg=placement.rotation_deg,
+            metadata=metadata,
+        )
+
+    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int) -> PageImages:
+        """What the page looks like."""
+        with self._frame(page_number) as picture:
+            placement = self._placement(picture)
+            original = None
+            if len(self._frames) == 1 and picture.format in {"JPEG", "PNG"}:
+                original = self._path.read_bytes() if self._path.stat().st_size <= budget.max_bytes else None
+            return picture_images(picture, placement, budget, original=original, rotate_deg=rotate_deg)
+
+
+def scan_images(data: bytes, inches: tuple[float, float], budget: ImageBudget, *, rotate_deg: int) -> PageImages:
+    """The view of a scan lifted out of a PDF page that is nothing else."""
+    with (
+        picture_errors(PageRenderError),
+        Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture,
+    ):
+        placement = Placement(picture.size, inches)
+        return picture_images(picture, placement, budget, original=data, rotate_deg=rotate_deg)

@@ -1,0 +1,132 @@
+"""One file to read, and the one place where URIs are made.
+
+Ids, the ledger and the archive all hang on a file's URI, so one file has one URI however it was
+reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, TypeAlias
+
+from kobold_reader.errors import CorruptSourceError
+from kobold_reader.pages.values import Kind
+
+__all__ = [
+    "FS_ERRORS",
+    "FileSystem",
+    "SourceFile",
+    "local_uri",
+    "remote_uri",
+    "sha256_of",
+    "without_login",
+]
+
+FileSystem: TypeAlias = Any
+"""An `fsspec.AbstractFileSystem`; fsspec is not needed unless one is given."""
+
+_CHUNK_BYTES: Final = 4 * 1024 * 1024
+
+FS_ERRORS: Final = (OSError, ValueError, RuntimeError, EOFError, NotImplementedError)
+"""What filesystems raise; the remote ones are not strict about OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file that is taken.
+
+    Attributes:
+        uri: `file:///…` or `protocol://…`; the same however the file was reached.
+        path: Local path, or the path inside its filesystem.
+        name: File name.
+        folder: Its folder, for people.
+        size_bytes: Size.
+        mtime_ns: Last change; 0 where the filesystem does not say.
+        birth_date: `YYYY-MM-DD`, only from a real time of birth.
+        modified_date: `YYYY-MM-DD`.
+        kind: By the first bytes; by the ending where these tell nothing.
+        named_by_hand: The path itself was named, not found in a folder or by a pattern.
+    """
+
+    uri: str
+    path: str
+    name: str
+    folder: str
+    size_bytes: int
+    mtime_ns: int
+    birth_date: str | None
+    modified_date: str | None
+    kind: Kind
+    named_by_hand: bool
+    filesystem: FileSystem | None = field(default=None, repr=False, compare=False)
+
+    @contextlib.contextmanager
+    def opened_path(self) -> Iterator[str]:
+        """A local path to the file; one elsewhere is copied to a temporary file for that long.
+
+        Raises:
+            CorruptSourceError: It cannot be copied here.
+        """
+        if self.filesystem is None:
+            yield self.path
+            return
+        handle, name = tempfile.mkstemp(prefix="kobold-reader-", suffix=PurePosixPath(self.name).suffix)
+        try:
+            try:
+                with (
+                    os.fdopen(handle, "wb") as target,
+                    self.filesystem.open(self.path, "rb") as stream,
+                ):
+                    shutil.copyfileobj(stream, target, _CHUNK_BYTES)
+            except FS_ERRORS as error:
+                raise CorruptSourceError(f"The file cannot be fetched ({error}).", source=self.uri) from error
+            yield name
+        finally:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+
+
+def sha256_of(source: SourceFile) -> str:
+    """Checksum of the whole file, in lower-case hex.
+
+    Raises:
+        CorruptSourceError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    fs = source.filesystem
+    try:
+        with Path(source.path).open("rb") if fs is None else fs.open(source.path, "rb") as stream:
+            while piece := stream.read(_CHUNK_BYTES):
+                digest.update(piece)
+    except FS_ERRORS as error:
+        raise CorruptSourceError(f"The file cannot be read ({error}).", source=source.uri) from error
+    return digest.hexdigest()
+
+
+def local_uri(path: str | Path) -> str:
+    """The URI of a local path: absolute, `.` and `..` taken out, its folder's links followed.
+
+    The file's own name is kept even where it is a link: two names are two files to a person.
+    """
+    absolute = Path(os.path.normpath(Path(path).absolute()))
+    with contextlib.suppress(OSError, RuntimeError):
+        absolute = absolute.parent.resolve() / absolute.name if absolute.name else absolute
+    return absolute.as_uri()
+
+
+def remote_uri(fs: FileSystem, path: str) -> str:
+    """The URI of a path in another filesystem, without the login that may lie in it."""
+    return without_login(str(fs.unstrip_protocol(path)))
+
+
+def without_login(url: str) -> str:
+    """A URL without user name and password: URIs are shown, stored and sent to models."""
+    return re.sub(r"(?<=://)[^/@]*@", "", url)

@@ -1,0 +1,144 @@
+"""What pages/ hands out: plain, frozen values that cross the border of the child process.
+
+This module imports nothing heavy, so that everybody may name these types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = [
+    "FileFacts",
+    "ImageBudget",
+    "Kind",
+    "Mime",
+    "PageFacts",
+    "PageImages",
+    "PageView",
+    "Scalar",
+    "TextLayer",
+]
+
+Kind = str
+"""What a file is, by its bytes: `"pdf"` or `"image"` now; a str, so that new kinds move no wall."""
+
+Mime = Literal["image/jpeg", "image/png"]
+TextLayer = Literal["none", "good", "poor"]
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What is known once a file is open.
+
+    Attributes:
+        sha256: Of the whole file, lower-case hex.
+        kind: As it was opened.
+        total_pages: Pages of a PDF; frames of a TIFF; 1 for every other image, animated or not.
+        is_repaired: The PDF was damaged and MuPDF rebuilt it: content may be gone without a sign.
+        metadata: `title author camera latitude longitude date_taken date_digitized`, only where
+            known; dates in ISO 8601, degrees north and east.
+    """
+
+    sha256: str
+    kind: Kind
+    total_pages: int
+    is_repaired: bool
+    metadata: dict[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PageFacts:
+    """What one page is, found without making its image.
+
+    Attributes:
+        page_number: 1-based.
+        page_label: The printed label (`xiv`), else the page number.
+        content_sha256: Of the embedded scan where the page is just that: the same scan as a .jpg
+            file and inside two PDFs has the same one. Else made of file sha256 and page number.
+        width_pt: Width of the upright paper in points; None where no resolution is known.
+        height_pt: Height of the upright paper.
+        width_px: Pixels of the embedded scan or frame, upright; 0 for a born-digital page.
+        height_px: Its height.
+        text: The text layer, also where it is hidden OCR text; "" without one.
+        text_layer: "good" where the text can stand for a transcription; "poor" where it is hidden,
+            sparse or garbled.
+        image_coverage: Share of the page under images, 0 to 1.
+        rotation_deg: Clockwise turn already applied to make the page upright (/Rotate, EXIF).
+        metadata: Page-level facts, as of a TIFF frame; usually empty.
+    """
+
+    page_number: int
+    page_label: str
+    content_sha256: str
+    width_pt: float | None
+    height_pt: float | None
+    width_px: int
+    height_px: int
+    text: str
+    text_layer: TextLayer
+    image_coverage: float
+    rotation_deg: int
+    metadata: dict[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBudget:
+    """How large an image may be.
+
+    Attributes:
+        max_side_px: Longest side.
+        max_pixels: Width times height, where the encoder counts that.
+        max_bytes: Encoded size.
+        multiple_px: The encoder's patch size; a hint only, sides need not be multiples.
+        jpeg_quality: Quality to begin with; lowered only to keep max_bytes.
+        max_dpi: Born-digital pages are rendered at no more.
+    """
+
+    max_side_px: int = 1024
+    max_pixels: int | None = None
+    max_bytes: int = 12_000_000
+    multiple_px: int = 1
+    jpeg_quality: int = 90
+    max_dpi: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class PageView:
+    """One image of a page: RGB or grey, upright, opaque.
+
+    Attributes:
+        image: Encoded bytes.
+        mime: Of the bytes.
+        width_px: Of the image.
+        height_px: Of the image.
+        effective_dpi: Pixels per inch of paper; None where the size of the paper is unknown.
+        rotation_deg: Clockwise turn applied to the page as stored, the one asked for included.
+        box: The part of the page shown: left, top, right, bottom as shares of its sides.
+        is_passthrough: The bytes are those of the file, untouched.
+    """
+
+    image: bytes
+    mime: Mime
+    width_px: int
+    height_px: int
+    effective_dpi: float | None
+    rotation_deg: int
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    is_passthrough: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageImages:
+    """The views of a page, and whether anything is on it.
+
+    Attributes:
+        views: Together they show the whole page; now always one.
+        is_blank: Nothing but paper: dust, texture, bleed-through and edge shadows do not count.
+        ink_share: Share of the page's pixels that are ink, after dust is taken away.
+    """
+
+    views: tuple[PageView, ...]
+    is_blank: bool
+    ink_share: float

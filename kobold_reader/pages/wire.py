@@ -1,0 +1,109 @@
+"""How parent and child talk: length-prefixed frames of a JSON header and raw bytes, never pickle.
+
+A frame is the header's length (4 bytes, big endian), the header, then as many raw blocks as its
+key `sizes` names. Values are sent by field, errors by class name: both sides are the same release,
+but a child that lost its mind must not be able to make the parent run anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from typing import Any, BinaryIO
+
+from kobold_reader import errors
+from kobold_reader.errors import CorruptSourceError, KoboldReaderError
+from kobold_reader.pages.values import FileFacts, PageFacts, PageImages, PageView
+
+__all__ = ["Value", "error_of", "header_of_error", "pack", "read_frame", "unpack", "write_frame"]
+
+Value = FileFacts | PageFacts | PageImages
+
+_LENGTH = struct.Struct(">I")
+_MAX_HEADER_BYTES = 256 * 1024 * 1024
+
+
+def write_frame(stream: BinaryIO, header: dict[str, Any], blobs: tuple[bytes, ...] = ()) -> None:
+    """Write one frame and flush it."""
+    text = json.dumps({**header, "sizes": [len(blob) for blob in blobs]}).encode("ascii")
+    stream.write(b"".join((_LENGTH.pack(len(text)), text, *blobs)))
+    stream.flush()
+
+
+def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], tuple[bytes, ...]] | None:
+    """Read one frame; None at the end of the stream, also where it ends inside a frame.
+
+    Raises:
+        ValueError: The bytes are no frame.
+    """
+    prefix = stream.read(_LENGTH.size)
+    if len(prefix) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(prefix)
+    if length > _MAX_HEADER_BYTES:
+        raise ValueError(f"a frame header of {length} bytes")
+    text = stream.read(length)
+    if len(text) < length:
+        return None
+    header: dict[str, Any] = json.loads(text)
+    blobs = []
+    for size in header.pop("sizes"):
+        blob = stream.read(size)
+        if len(blob) < size:
+            return None
+        blobs.append(blob)
+    return header, tuple(blobs)
+
+
+def pack(value: Value) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+    """Header fields and raw blocks of a value."""
+    fields = dataclasses.asdict(value)
+    blobs: tuple[bytes, ...] = ()
+    if isinstance(value, PageImages):
+        blobs = tuple(view.image for view in value.views)
+        for view in fields["views"]:
+            del view["image"]
+    return {"value": type(value).__name__, "fields": fields}, blobs
+
+
+def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
+    """The value that `pack` was given."""
+    fields = header["fields"]
+    match header["value"]:
+        case "FileFacts":
+            return FileFacts(**fields)
+        case "PageFacts":
+            return PageFacts(**fields)
+        case "PageImages":
+            views = tuple(
+                PageView(**{**view, "box": tuple(view["box"]), "image": blob})
+                for view, blob in zip(fields["views"], blobs, strict=True)
+            )
+            return PageImages(**{**fields, "views": views})
+    raise ValueError(f"unknown value {header['value']!r}")
+
+
+def header_of_error(error: KoboldReaderError) -> dict[str, Any]:
+    """An error as header fields."""
+    return {
+        "error": type(error).__name__,
+        "message": error.message,
+        "source": error.source,
+        "page_number": error.page_number,
+        "hint": error.hint,
+    }
+
+
+def error_of(header: dict[str, Any]) -> KoboldReaderError:
+    """The error that `header_of_error` was given."""
+    kind = getattr(errors, str(header["error"]), CorruptSourceError)
+    if not (isinstance(kind, type) and issubclass(kind, errors.SourceError)):
+        kind = CorruptSourceError
+    error: KoboldReaderError = kind(
+        header["message"],
+        source=header["source"],
+        page_number=header["page_number"],
+        hint=header["hint"],
+    )
+    return error

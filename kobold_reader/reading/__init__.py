@@ -1,0 +1,1 @@
+"""A page becomes verified text. Knows neither LlamaIndex nor Chroma."""

@@ -1,0 +1,148 @@
+"""What is still to be done: pure decisions over facts, readings and the user's settings.
+
+A page is due where a task has no reading made with the same engine and the same *user-given* settings. What the user
+did not choose (our default wording, our release, the model that happens to be loaded) makes nothing due; `redo` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
+
+from kobold_reader.errors import ConfigError
+from kobold_reader.pages import PageFacts
+from kobold_reader.reading.engine import EngineFacts
+from kobold_reader.reading.pagerange import PageRange
+from kobold_reader.reading.results import Reading
+from kobold_reader.reading.tasks import DEFAULT_TASKS, check_tasks
+
+__all__ = ["ReadSettings", "Redo", "TextLayerUse", "is_outdated", "tasks_of_page", "to_redo"]
+
+TextLayerUse = Literal["auto", "ignore", "only"]
+Redo = Literal["outdated", "truncated", "looping", "low-confidence", "low-resolution", "all"]
+
+CAPTION_COVERAGE: Final = 0.25
+"""A page with a good text layer is captioned only where images cover at least this share of it."""
+LOW_CONFIDENCE: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """What the user asks for.
+
+    Raises:
+        ConfigError: A value is out of its range; the message names it.
+    """
+
+    tasks: tuple[str, ...] = DEFAULT_TASKS
+    text_layer: TextLayerUse = "auto"
+    rotate_deg: int | None = None
+    """Turn every page clockwise; None: trust the file's own orientation."""
+    pages: PageRange = field(default_factory=PageRange)
+    sample: int | None = None
+    """Read only so many pages, spread evenly over everything."""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    hint: str | None = None
+    family: str | None = None
+    redo: Redo | None = None
+    passwords: tuple[str, ...] = field(default=(), repr=False)
+    page_timeout_s: float | None = None
+    stop_after_s: float | None = None
+
+    def __post_init__(self) -> None:
+        check_tasks(self.tasks)
+        for name, value, allowed in (
+            ("text_layer", self.text_layer, get_args(TextLayerUse)),
+            ("redo", self.redo, (None, *get_args(Redo))),
+            ("rotate", self.rotate_deg, (None, 0, 90, 180, 270)),
+        ):
+            if value not in allowed:
+                msg = f"{name}: {value!r} is not one of {', '.join(str(one) for one in allowed if one is not None)}."
+                raise ConfigError(msg)
+        for name, number in (
+            ("sample", self.sample),
+            ("page_timeout_s", self.page_timeout_s),
+            ("stop_after_s", self.stop_after_s),
+        ):
+            if number is not None and number <= 0:
+                msg = f"{name}: {number} must be greater than 0."
+                raise ConfigError(msg)
+        check_tasks(self.prompts or self.tasks)
+
+    def key(self, task: str) -> str:
+        """Return the key under which the ledger keeps readings of the task made with these settings.
+
+        Whether a text layer is used decides only *which* pages are read, not how, so it is no part of the key.
+        """
+        given = {
+            "prompt": self.prompts.get(task),
+            "hint": self.hint,
+            "family": self.family,
+            "rotate_deg": self.rotate_deg,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        if not given:
+            return "default"
+        return hashlib.sha256(json.dumps(given, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def tasks_of_page(facts: PageFacts, settings: ReadSettings) -> tuple[str, ...]:
+    """Return the tasks to ask of this page, a good text layer's own answer to `ocr` included."""
+    if settings.tasks[0] != "ocr" and "ocr" not in settings.tasks:
+        return settings.tasks
+    if has_text_layer(facts, settings) and facts.image_coverage < CAPTION_COVERAGE:
+        return tuple(task for task in settings.tasks if task != "caption")
+    return settings.tasks
+
+
+def has_text_layer(facts: PageFacts, settings: ReadSettings) -> bool:
+    """Tell whether the page's text layer answers `ocr`."""
+    if settings.text_layer == "only":
+        return bool(facts.text.strip())
+    return settings.text_layer == "auto" and facts.text_layer == "good"
+
+
+def is_outdated(reading: Reading, engine: EngineFacts) -> bool:
+    """Tell whether another model or another wording would be used today."""
+    wording = (engine.prompts or {}).get(reading.task)
+    asked_otherwise = bool(wording and reading.prompt and wording not in reading.prompt)
+    return reading.model != engine.model or asked_otherwise
+
+
+def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None) -> bool:
+    """Tell whether the user asked for this reading to be made again.
+
+    Args:
+        reading: What there is.
+        redo: What the user asked for.
+        engine: Needed for `outdated` and `low-resolution`.
+    """
+    match redo:
+        case None:
+            return False
+        case "all":
+            return True
+        case "truncated" | "looping":
+            return reading.status == redo
+        case "low-confidence":
+            return reading.confidence is not None and reading.confidence < LOW_CONFIDENCE
+        case "outdated":
+            return engine is not None and is_outdated(reading, engine)
+        case "low-resolution":
+            now_px = engine.budget.max_side_px if engine else 0
+            return reading.effective_px is not None and reading.effective_px < now_px
+    raise AssertionError(redo)
+
+
+def spread(count: int, sample: int) -> Sequence[int]:
+    """Return `sample` positions spread evenly over `count`, each in the middle of its share.
+
+    >>> list(spread(10, 2))
+    [2, 7]
+    """
+    if sample >= count:
+        return range(count)
+    return [int((number + 0.5) * count / sample) for number in range(sample)]

@@ -1,0 +1,102 @@
+"""The one file that is open in the page child, and what the ledger knows of it."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from typing import Self
+
+from kobold_reader.errors import SourceError
+from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, SourceFile
+from kobold_reader.reading.ledger import Ledger
+
+__all__ = ["OpenFile"]
+
+log = logging.getLogger(__name__)
+
+
+class OpenFile:
+    """Opens files in the page child as late as possible: a file whose pages are all known is never touched.
+
+    Not thread-safe: it belongs to the thread that prepares pages.
+
+    Args:
+        ledger: Remembers which file has which content.
+        passwords: Tried on encrypted files.
+    """
+
+    def __init__(self, ledger: Ledger, passwords: tuple[str, ...] = ()) -> None:
+        self._ledger = ledger
+        self._passwords = passwords
+        self._child = PageChild()
+        self._holding = ExitStack()
+        self._now: str | None = None
+
+    def facts(self, source: SourceFile) -> FileFacts:
+        """Return the facts of a file, from the ledger where file and content are known.
+
+        Raises:
+            SourceError: The file cannot be opened.
+        """
+        sha256 = self._ledger.sha256_of(source)
+        known = self._ledger.document(sha256) if sha256 else None
+        return known or self._open(source)
+
+    def page_facts(self, source: SourceFile, page_number: int) -> PageFacts:
+        """Look at one page (1-based).
+
+        Raises:
+            SourceError: The page or the file cannot be read.
+        """
+        self._ensure(source)
+        try:
+            return self._child.page_facts(page_number)
+        except SourceError as err:
+            self._let_go()
+            raise err.at(source.path, page_number) from err.__cause__
+
+    def page_images(self, source: SourceFile, page_number: int, budget: ImageBudget, rotate_deg: int) -> PageImages:
+        """Make the images of one page (1-based).
+
+        Raises:
+            SourceError: The page or the file cannot be read.
+        """
+        self._ensure(source)
+        try:
+            return self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
+        except SourceError as err:
+            self._let_go()
+            raise err.at(source.path, page_number) from err.__cause__
+
+    def _ensure(self, source: SourceFile) -> None:
+        if self._now != source.uri:
+            self._open(source)
+
+    def _open(self, source: SourceFile) -> FileFacts:
+        self._let_go()
+        try:
+            path = self._holding.enter_context(source.opened_path())
+            facts = self._child.open(path, source=source.path, kind=source.kind, passwords=self._passwords)
+        except SourceError as err:
+            self._let_go()
+            raise err.at(source.path) from err.__cause__
+        self._now = source.uri
+        self._ledger.remember_file(source, facts)
+        log.info("%s: %d pages", source.path, facts.total_pages)
+        return facts
+
+    def _let_go(self) -> None:
+        # After an error the child may be a new process that knows no file: open again for the next page.
+        self._now = None
+        self._holding.close()
+
+    def close(self) -> None:
+        """End the child and remove temporary copies."""
+        self._let_go()
+        self._child.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,120 @@
+"""The values that reading makes: a Reading per task, a PageResult per page.
+
+Status says whether a page *was read*, never whether it was read *right*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from kobold_reader.errors import KoboldReaderError
+from kobold_reader.pages import SourceFile
+
+__all__ = ["EMPTY_STATUSES", "STATUSES", "PageResult", "Reading", "Scalar", "Status"]
+
+Scalar = str | int | float | bool
+
+Status = Literal["ok", "text_layer", "blank", "no_text", "truncated", "looping", "failed"]
+STATUSES: Final[tuple[Status, ...]] = (
+    "ok",
+    "text_layer",
+    "blank",
+    "no_text",
+    "truncated",
+    "looping",
+    "failed",
+)
+EMPTY_STATUSES: Final[frozenset[Status]] = frozenset({"blank", "no_text"})
+"""The two statuses that honestly go with no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one task gave for one page, and how it was made.
+
+    A reading with a status outside `blank`, `no_text` has non-empty text.
+    """
+
+    task: str
+    status: Status
+    text: str
+    engine: str
+    """`koboldcpp`, `rapidocr`, or `pdf` for a text layer and `image` for a blank page (no engine was asked)."""
+    model: str | None = None
+    """The model's name as the server reports it."""
+    family: str | None = None
+    prompt: str | None = None
+    """The very text sent with the image."""
+    decoding: Mapping[str, Scalar] = field(default_factory=dict)
+    view_sizes: tuple[tuple[int, int], ...] = ()
+    """Width and height in px of each image sent."""
+    effective_px: int | None = None
+    """The longest side of the page, in px, that could reach the model's encoder."""
+    server_version: str | None = None
+    release: str | None = None
+    """Version of kobold-reader."""
+    image_verified: bool | None = None
+    """Whether the server's token count proved that the image was seen; None where none was sent."""
+    confidence: float | None = None
+    """Mean over the page, 0 to 1; None where nothing can be trusted."""
+    confidence_p5: float | None = None
+    """Fifth percentile of the words' confidence."""
+    doubtful: tuple[Mapping[str, Scalar], ...] = ()
+    """Doubtful words: `start`, `end` in the text, and `rival`."""
+    rotation_deg: int = 0
+    attempts: int = 1
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PageResult:
+    """One page after reading: exactly one of non-empty text, an error, or a status in {blank, no_text}.
+
+    `page_number` is 1-based; 0 stands for the file as a whole (it could not be opened: `error` says why).
+    """
+
+    source: SourceFile
+    page_number: int
+    page_label: str
+    total_pages: int
+    file_sha256: str
+    tasks: tuple[str, ...]
+    """What was asked of this page; the first decides its status."""
+    readings: Mapping[str, Reading]
+    """By task; a task that failed is absent."""
+    errors: Mapping[str, KoboldReaderError]
+    """By task."""
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    """Of the file and the page: title, author, camera, dates …"""
+    is_kept: bool = False
+    """True where every reading was there before this run."""
+
+    @property
+    def status(self) -> Status:
+        """The page's status: that of the first task asked."""
+        first = self.readings.get(self.tasks[0])
+        return first.status if first else "failed"
+
+    @property
+    def error(self) -> KoboldReaderError | None:
+        """The error where the page as a whole failed, else None."""
+        return self.errors[self.tasks[0]] if self.status == "failed" else None
+
+    @property
+    def failed_tasks(self) -> tuple[str, ...]:
+        """Tasks that failed on a page that was read all the same."""
+        return () if self.status == "failed" else tuple(self.errors)
+
+    @property
+    def text(self) -> str:
+        """Transcription, then the caption under a heading; "" for a failed or empty page."""
+        if self.status == "failed":
+            return ""
+        ocr, caption = (self.readings[task].text if task in self.readings else "" for task in ("ocr", "caption"))
+        if caption and "ocr" in self.tasks:
+            return f"{ocr}\n\n## Image description\n\n{caption}".lstrip()
+        return ocr or caption

@@ -1,0 +1,354 @@
+"""THE STORY: every page of every file becomes a PageResult, in page order, in bounded memory.
+
+    file → facts → due? → images → engine → ledger → result
+
+Two threads: one looks at files and prepares the next page's images (at most two pages ahead), the one that iterates
+asks the engine, so a server finds its next page ready when it has answered. Nothing is asked before the caller wants
+the next result. Every page of every file yields exactly one result under its own number; a file that cannot be opened
+yields one with number 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from kobold_reader.errors import (
+    AuthenticationError,
+    ConfigError,
+    KoboldReaderError,
+    NoServerAvailableError,
+    NoVisionModelError,
+    ServerError,
+    SourceError,
+    UnsupportedSourceError,
+)
+from kobold_reader.kobold import CancelledError
+from kobold_reader.pages import FileFacts, PageImages, SourceFile
+from kobold_reader.reading import due
+from kobold_reader.reading.ahead import Ahead
+from kobold_reader.reading.due import ReadSettings
+from kobold_reader.reading.engine import Engine, EngineFacts, PageJob
+from kobold_reader.reading.ledger import KnownPage, Ledger
+from kobold_reader.reading.openfile import OpenFile
+from kobold_reader.reading.results import PageResult, Reading
+
+__all__ = ["Outlook", "Transcriber"]
+
+log = logging.getLogger(__name__)
+
+AHEAD_PAGES = 2
+BREAKER_FAILURES = 3
+"""So many pages in a row failing for the server's sake mean that the server, not the pages, is at fault."""
+LOST_FOR_ALL = (NoServerAvailableError, AuthenticationError, NoVisionModelError, ConfigError)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What lies ahead, counted before the first request."""
+
+    files: int
+    pages: int
+    """Of files that open, less those outside `pages` and `sample`."""
+    read_pages: int
+    """Pages the ledger knows to need nothing more, as far as it can tell without opening them."""
+    failed_files: int
+
+
+@dataclass(slots=True)
+class _Page:
+    """One page on its way: what is asked, what there is, what is due."""
+
+    source: SourceFile
+    file: FileFacts
+    known: KnownPage
+    tasks: tuple[str, ...]
+    readings: dict[str, Reading]
+    due_tasks: tuple[str, ...] = ()
+    images: PageImages | None = None
+
+
+class Transcriber:
+    """Reads files page by page, keeping every reading in the ledger.
+
+    Args:
+        engine: Asked only when something is due.
+        ledger: What was read before; each page is recorded before its result is handed out.
+        settings: What the user asks for.
+        on_progress: Called with a text like `letter.pdf page 3: ocr, 512 characters` while a page is being read.
+        cancel: Set by any thread to stop: the running job is aborted on the server.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: Ledger,
+        settings: ReadSettings,
+        *,
+        on_progress: Callable[[str], None] | None = None,
+        cancel: threading.Event | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._settings = settings
+        self._on_progress = on_progress
+        self._cancel = cancel or threading.Event()
+        self._clock = clock
+        self._chosen: frozenset[tuple[str, int]] | None = None
+        self._failed_before: set[tuple[str, int]] = set()
+
+    # ── before ───────────────────────────────────────────────────────────────────────────────────
+
+    def survey(self, files: Sequence[SourceFile]) -> Outlook:
+        """Count what lies ahead: opens the files the ledger does not know, looks at no page, asks no server."""
+        pages = read = failed = 0
+        with OpenFile(self._ledger, self._settings.passwords) as opened:
+            for source in files:
+                try:
+                    file = opened.facts(source)
+                except SourceError:
+                    failed += 1  # reported with its error when its turn comes
+                    continue
+                known = self._ledger.pages(file.sha256)
+                for number in self._numbers(source, file):
+                    pages += 1
+                    read += number in known and not self._look_up(source, file, known[number], None).due_tasks
+        return Outlook(files=len(files), pages=pages, read_pages=read, failed_files=failed)
+
+    def _choose_sample(self, files: Sequence[SourceFile]) -> None:
+        if self._settings.sample is None:
+            return
+        everything: list[tuple[str, int]] = []
+        with OpenFile(self._ledger, self._settings.passwords) as opened:
+            for source in files:
+                try:
+                    total = opened.facts(source).total_pages
+                except SourceError:
+                    continue
+                everything += [(source.uri, number) for number in range(1, total + 1) if number in self._settings.pages]
+        self._chosen = frozenset(
+            everything[position] for position in due.spread(len(everything), self._settings.sample)
+        )
+
+    def _numbers(self, source: SourceFile, file: FileFacts) -> Iterator[int]:
+        for number in range(1, file.total_pages + 1):
+            if number in self._settings.pages and (self._chosen is None or (source.uri, number) in self._chosen):
+                yield number
+
+    # ── the run ──────────────────────────────────────────────────────────────────────────────────
+
+    def run(self, files: Sequence[SourceFile]) -> Generator[PageResult, None, None]:
+        """Yield the result of every page, file by file and page by page.
+
+        Closing the generator (or an interrupt) aborts the running job on the server and ends the helper thread;
+        everything yielded before is in the ledger.
+
+        Raises:
+            ServerError: No server can go on. All results yielded before are kept; the next run goes on from here.
+        """
+        self._choose_sample(files)
+        self._failed_before = {(failure.uri, failure.page_number) for failure in self._ledger.failures()}
+        started_s = self._clock()
+        failures_in_a_row = 0
+        with closing(Ahead(self._steps(files), AHEAD_PAGES)) as steps:
+            for step in steps:
+                if self._cancel.is_set():
+                    return
+                if isinstance(step, PageResult):
+                    yield step
+                    continue
+                if self._settings.stop_after_s is not None and self._clock() - started_s >= self._settings.stop_after_s:
+                    log.warning(
+                        "stopped after %.0f s as asked; the next run goes on from here",
+                        self._settings.stop_after_s,
+                    )
+                    return
+                try:
+                    result = self._read(step)
+                except CancelledError:
+                    return
+                failures_in_a_row = failures_in_a_row + 1 if _is_server_failure(result) else 0
+                yield result
+                if failures_in_a_row >= BREAKER_FAILURES:
+                    errors = {error.server or "server": error for error in result.errors.values()}
+                    msg = f"{BREAKER_FAILURES} pages in a row failed for the server's sake; the last: {result.error}"
+                    raise NoServerAvailableError(msg, errors=errors, hint="The next run reads what is missing.")
+
+    def _steps(self, files: Sequence[SourceFile]) -> Generator[PageResult | _Page, None, None]:
+        """Everything up to the engine, in the helper thread: finished results, and pages whose images are ready."""
+        with OpenFile(self._ledger, self._settings.passwords) as opened:
+            for source in files:
+                try:
+                    file = opened.facts(source)
+                except SourceError as err:
+                    self._ledger.record_failure(source, "", 0, {"": err})
+                    yield self._failed(source, None, 0, err)
+                    continue
+                yield from self._file_steps(opened, source, file)
+
+    def _file_steps(
+        self, opened: OpenFile, source: SourceFile, file: FileFacts
+    ) -> Generator[PageResult | _Page, None, None]:
+        known = self._ledger.pages(file.sha256)
+        seen: list[KnownPage] = []
+        try:
+            for number in self._numbers(source, file):
+                try:
+                    if number not in known:
+                        known[number] = KnownPage(opened.page_facts(source, number), None)
+                        seen.append(known[number])
+                    yield self._step(opened, source, file, known.pop(number))
+                except SourceError as err:
+                    self._ledger.record_failure(source, file.sha256, number, {"": err})
+                    yield self._failed(source, file, number, err)
+        finally:
+            self._ledger.remember_pages(file.sha256, seen)
+
+    def _step(self, opened: OpenFile, source: SourceFile, file: FileFacts, known: KnownPage) -> PageResult | _Page:
+        """Decide what is due for a page, and make its images if anything is.
+
+        Raises:
+            SourceError: The page cannot be turned into an image, and nothing else answers for it.
+        """
+        engine = self._engine.prepare() if self._settings.redo in {"outdated", "low-resolution"} else None
+        page = self._look_up(source, file, known, engine)
+        if not page.due_tasks:
+            return self._result(page, {}, is_kept=True)
+        number = known.facts.page_number
+        if self._settings.text_layer == "only":
+            msg = "the page has no text layer, and only text layers were asked for."
+            raise UnsupportedSourceError(
+                msg,
+                source=source.path,
+                page_number=number,
+                hint="--text-layer auto reads its image.",
+            )
+        budget = self._ready().budget
+        page.images = opened.page_images(source, number, budget, self._settings.rotate_deg or 0)
+        page.known = KnownPage(known.facts, page.images.is_blank)
+        if page.images.is_blank:
+            blanks = {task: _blank(task) for task in page.due_tasks}
+            page.readings |= blanks
+            self._ledger.record(source, file.sha256, page.known, {}, {}, {})
+            return self._result(page, {})
+        return page
+
+    def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage, engine: EngineFacts | None) -> _Page:
+        settings, facts = self._settings, known.facts
+        tasks = due.tasks_of_page(facts, settings)
+        readings: dict[str, Reading] = {}
+        due_tasks: list[str] = []
+        for task in tasks:
+            reading: Reading | None
+            if task == "ocr" and due.has_text_layer(facts, settings):
+                readings[task] = Reading(task=task, status="text_layer", text=facts.text.strip(), engine="pdf")
+                continue
+            if known.is_blank:
+                readings[task] = _blank(task)
+                continue
+            reading = self._ledger.reading(facts.content_sha256, task, self._engine.name, settings.key(task))
+            if reading:
+                readings[task] = reading
+            if reading is None or due.to_redo(reading, settings.redo, engine):
+                due_tasks.append(task)
+        return _Page(source, file, known, tasks, readings, tuple(due_tasks))
+
+    def _ready(self) -> EngineFacts:
+        facts = self._engine.prepare()
+        for task in self._settings.tasks:
+            if task not in facts.tasks:
+                who = f"{facts.name} with {facts.model}" if facts.model else facts.name
+                msg = f"{who} cannot do the task {task!r}; it can do {', '.join(sorted(facts.tasks))}."
+                raise ConfigError(msg, hint="Leave it out of --tasks, or load a model that can.")
+        return facts
+
+    def _read(self, page: _Page) -> PageResult:
+        """Ask the engine for what is due on one page, and record it."""
+        if self._settings.redo is None:
+            # The same scan may have been read a moment ago as another page.
+            page = replace(self._look_up(page.source, page.file, page.known, None), images=page.images)
+            if not page.due_tasks:
+                return self._result(page, {})
+        assert page.images is not None  # noqa: S101  (a page without images never gets here)
+        number = page.known.facts.page_number
+        started_s = self._clock()
+        job = PageJob(
+            source=page.source.path,
+            page_number=number,
+            tasks=page.due_tasks,
+            images=page.images,
+            on_progress=self._progress(page),
+            cancel=self._cancel,
+        )
+        outcomes = self._engine.read(job)
+        readings = {task: outcome for task, outcome in outcomes.items() if isinstance(outcome, Reading)}
+        errors = {
+            task: outcome.at(page.source.path, number)
+            for task, outcome in outcomes.items()
+            if isinstance(outcome, KoboldReaderError)
+        }
+        keys = {task: self._settings.key(task) for task in readings}
+        self._ledger.record(page.source, page.file.sha256, page.known, readings, keys, errors)
+        log.debug(
+            "%s page %d: %s in %.1f s",
+            page.source.path,
+            number,
+            ", ".join(page.due_tasks),
+            self._clock() - started_s,
+        )
+        page.readings |= readings
+        return self._result(page, errors)
+
+    def _progress(self, page: _Page) -> Callable[[str, int], None] | None:
+        on_progress = self._on_progress
+        if on_progress is None:
+            return None
+        place = f"{page.source.name} page {page.known.facts.page_number}"
+        return lambda task, characters: on_progress(f"{place}: {task}, {characters} characters")
+
+    # ── results ──────────────────────────────────────────────────────────────────────────────────
+
+    def _result(self, page: _Page, errors: Mapping[str, KoboldReaderError], *, is_kept: bool = False) -> PageResult:
+        facts = page.known.facts
+        if not errors and (page.source.uri, facts.page_number) in self._failed_before:
+            self._ledger.clear_failure(page.source.uri, facts.page_number)
+        return PageResult(
+            source=page.source,
+            page_number=facts.page_number,
+            page_label=facts.page_label,
+            total_pages=page.file.total_pages,
+            file_sha256=page.file.sha256,
+            tasks=page.tasks,
+            readings={task: page.readings[task] for task in page.tasks if task in page.readings},
+            # A task that failed when made again keeps the reading it had.
+            errors={task: error for task, error in errors.items() if task not in page.readings},
+            metadata={**page.file.metadata, **facts.metadata},
+            is_kept=is_kept,
+        )
+
+    def _failed(self, source: SourceFile, file: FileFacts | None, page_number: int, error: SourceError) -> PageResult:
+        return PageResult(
+            source=source,
+            page_number=page_number,
+            page_label=str(page_number) if page_number else "",
+            total_pages=file.total_pages if file else 0,
+            file_sha256=file.sha256 if file else "",
+            tasks=self._settings.tasks,
+            readings={},
+            errors=dict.fromkeys(self._settings.tasks, error),
+            metadata=file.metadata if file else {},
+        )
+
+
+def _blank(task: str) -> Reading:
+    return Reading(task=task, status="blank", text="", engine="image")
+
+
+def _is_server_failure(result: PageResult) -> bool:
+    return isinstance(result.error, ServerError)

@@ -1,0 +1,95 @@
+"""What all tests share: a home of their own, no network but loopback, and a KoboldCpp that answers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "kobold_reader" / "_samples" / "archive"
+GROUND_TRUTH = ROOT / "kobold_reader" / "_samples" / "ground_truth"
+LETTER = SAMPLES / "letters" / "1954-lindqvist-letter.pdf"
+
+hypothesis_settings.register_profile("dev", max_examples=40, deadline=None)
+hypothesis_settings.load_profile("dev")
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The user's cache folder, shared: MiniLM's graph is built there once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder of the test's own, for every system's way of finding it."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(folder))
+    for name in ("XDG_DATA_HOME", "LOCALAPPDATA", "APPDATA"):
+        monkeypatch.setenv(name, str(folder / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
+    for name in list(os.environ):
+        if name.startswith("KOBOLD_READER_") and name != "KOBOLD_READER_LIVE_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-must-never-be-used")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test talks to anything but this machine (the live suite talks to the server it was given)."""
+    if request.node.get_closest_marker("live"):
+        return
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        host = address[0] if isinstance(address, tuple) else "local"
+        if host not in {"127.0.0.1", "::1", "localhost", "local"}:
+            pytest.fail(f"a connection to {host} was tried")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def page_text(request: BrainRequest) -> str:
+    """A model that says what it was asked, and which image it saw, so that pages can be told apart."""
+    width, height = request.images[0].size
+    dark = sum(request.images[0].convert("L").resize((8, 8)).tobytes())
+    kind = "A page" if "describe" in request.prompt.lower() or "caption" in request.prompt.lower() else "Text of a page"
+    return f"{kind} of {width} by {height} pixels with the darkness {dark}. Axel Lindqvist, inventory 1954/37-b."
+
+
+@pytest.fixture
+def make_simulator() -> Iterator[Callable[..., KoboldSimulator]]:
+    """Start simulators; all are stopped at the end."""
+    started: list[KoboldSimulator] = []
+
+    def make(**options: Any) -> KoboldSimulator:
+        options.setdefault("brain", ScriptBrain(page_text))
+        options.setdefault("model", "Qwen2.5-VL-7B-Instruct-Q4_K_M")
+        simulator = KoboldSimulator(**options)
+        simulator.__enter__()
+        started.append(simulator)
+        return simulator
+
+    yield make
+    for simulator in started:
+        simulator.__exit__(None, None, None)
+
+
+@pytest.fixture
+def simulator(make_simulator: Callable[..., KoboldSimulator]) -> KoboldSimulator:
+    """A KoboldCpp with a Qwen2.5-VL that answers at once."""
+    return make_simulator()

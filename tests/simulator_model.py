@@ -1,0 +1,464 @@
+"""The model behind the simulated KoboldCpp: its tokens, its eyes, and what it answers.
+
+Nothing here knows the client. The numbers were measured on KoboldCpp 1.115.1 (see the
+recordings beside the tests) unless a sentence says otherwise.
+"""
+
+import base64
+import binascii
+import hashlib
+import io
+import itertools
+import math
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from PIL import Image, ImageOps, ImageStat
+
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "Answer",
+    "Brain",
+    "BrainRequest",
+    "EyesBrain",
+    "Projector",
+    "ScriptBrain",
+    "Tokenizer",
+    "clean_base64",
+    "decode_image",
+    "guess_adapter",
+]
+
+CHAIN_TEXT = " The image shows a photo of cat sitting on wooden table near window."
+
+# --- tokens -------------------------------------------------------------------------------------
+
+_PRETOKEN = re.compile(
+    r"<\|[^|<>\s]+\|>|<(?:start|end)_of_(?:turn|image)>|</?s>|\[/?INST\]|\{\{\[|\]\}\}|\n"
+    r"| ?[^\W\d_]+| ?\d{1,3}| +(?= \S)| +|[^\S\n ]| ?([^\w\s]|_)\1*|.",
+    re.DOTALL,
+)
+_SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_turn>|</s>")
+
+# How the tokenizer of the recorded models cut these words; any other word follows the rule below.
+_WORDS: dict[str, tuple[str, ...]] = {
+    "Describe": ("Des", "c", "rib", "e"),
+    "Hello": ("H", "el", "lo"),
+    "Hi": ("H", "i"),
+    "Different": ("D", "if", "fer", "ent"),
+    " Instruction": (" Instruction",),
+    " story": (" st", "ory"),
+    " helper": (" help", "er"),
+    "Read": ("Re", "ad"),
+    "Give": ("G", "ive"),
+    "Be": ("B", "e"),
+    " brief": (" b", "ri", "ef"),
+}
+_IDS: dict[str, int] = {
+    "<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "'": 10, "(": 11, ")": 12, ",": 15,
+    ".": 17, "1": 20, "B": 37, "H": 43, "_": 66, "a": 68, "c": 70, "e": 72, "\n": 202, " if": 300,
+    "lo": 313, " b": 337, "user": 408, " 1": 440, "assistant": 451, "ri": 520, "el": 1001,
+    "]}}": 1178, "{{[": 1319, "END": 1670, "rib": 1966, "SYSTEM": 1991, "OUTPUT": 2284,
+    "INPUT": 2358, " Image": 2938, "hi": 3173, "Des": 3695, "ef": 4095, "Attached": 4445,
+    " world": 5493,
+}  # fmt: skip
+_FIRST_FREE_ID = 6000
+_LONGEST_WORD = 9  # characters; a longer word is cut into pieces of six
+
+
+def is_special(text: str) -> bool:
+    """Whether the text is one special token, which KoboldCpp treats as an end of the answer."""
+    return _SPECIAL.fullmatch(text) is not None
+
+
+class Tokenizer:
+    """A deterministic tokenizer that agrees with the recorded token counts and ids."""
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        """`counts`: texts and words whose number of tokens (less BOS) is known from elsewhere."""
+        self._counts = dict(counts or {})
+        self._ids = dict(_IDS)
+        self._texts = {number: piece for piece, number in _IDS.items()}
+        self._lock = threading.Lock()
+
+    def pieces(self, text: str) -> list[str]:
+        """Cut a text into its tokens; joined they are the text again."""
+        if text in self._counts:
+            return cut_into(text, self._counts[text])
+        found: list[str] = []
+        for match in _PRETOKEN.finditer(text):
+            word = match.group()
+            if word in self._counts:
+                found.extend(cut_into(word, self._counts[word]))
+            elif word in _WORDS:
+                found.extend(_WORDS[word])
+            elif len(word) <= _LONGEST_WORD or word[-1] in " >":
+                found.append(word)
+            else:
+                found.extend(word[at : at + 6] for at in range(0, len(word), 6))
+        return found
+
+    def id_of(self, piece: str) -> int:
+        """The number of a token, given out on first sight."""
+        with self._lock:
+            if piece not in self._ids:
+                number = _FIRST_FREE_ID + len(self._ids)
+                self._ids[piece] = number
+                self._texts[number] = piece
+            return self._ids[piece]
+
+    def text_of(self, number: int, *, special: bool = True) -> str:
+        """The text of a token; special ones vanish when not asked for."""
+        text = self._texts.get(number, "")
+        return "" if number <= 2 and not special else text
+
+
+def cut_into(text: str, count: int) -> list[str]:
+    """Cut a text into exactly `count` pieces, the last ones empty when it is too short."""
+    bounds = [round(index * len(text) / count) for index in range(count + 1)] if count else [0]
+    return [text[start:end] for start, end in itertools.pairwise(bounds)]
+
+
+# --- templates ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The tags KoboldCpp puts around a turn; read in the adapters of KoboldCpp 1.115.1."""
+
+    system_start: str = ""
+    system_end: str = ""
+    user_start: str = ""
+    user_end: str = ""
+    assistant_start: str = ""
+    assistant_end: str = ""
+
+
+ADAPTERS: dict[str, Adapter] = {
+    "ChatML": Adapter(
+        "<|im_start|>system\n", "<|im_end|>\n", "<|im_start|>user\n", "<|im_end|>\n",
+        "<|im_start|>assistant\n", "<|im_end|>\n",
+    ),
+    "Gemma-3": Adapter(
+        "<start_of_turn>user\n", "<end_of_turn>\n", "<start_of_turn>user\n", "<end_of_turn>\n",
+        "<start_of_turn>model\n", "<end_of_turn>\n",
+    ),
+    "Llama-3": Adapter(
+        "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>",
+        "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>",
+        "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>",
+    ),
+    "Mistral-Tekken": Adapter(
+        "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "", "[/INST]", "</s>"
+    ),
+    "Mistral-NonTekken": Adapter("[INST] ", "", "[INST] ", "", "[/INST] ", "</s>"),
+    "Phi-3": Adapter(
+        "<|system|>\n", "<|end|>\n", "<|user|>\n", "<|end|>\n", "<|assistant|>\n", "<|end|>\n"
+    ),
+    "Vicuna": Adapter("", "\n\n", "USER: ", "\n", "ASSISTANT: ", "</s>\n"),
+    "Alpaca": Adapter(
+        "", "\n\n", "\n### Instruction:\n", "\n\n", "\n### Response:\n", "</s>\n\n"
+    ),
+}  # fmt: skip
+
+_GUESSES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("<start_of_turn>",), "Gemma-3"),
+    (("<|start_header_id|>",), "Llama-3"),
+    (("[/INST]", "[SYSTEM_PROMPT]"), "Mistral-Tekken"),
+    (("<|system|>", "<|user|>"), "Phi-3"),
+    (("[/INST]",), "Mistral-NonTekken"),
+    (("<|im_start|>", "<|im_end|>"), "ChatML"),
+)
+
+
+def guess_adapter(chat_template: str) -> Adapter:
+    """AutoGuess: the first adapter whose marks all stand in the model's template, else Alpaca."""
+    for marks, name in _GUESSES:
+        if all(mark in chat_template for mark in marks):
+            return ADAPTERS[name]
+    return ADAPTERS["Alpaca"]
+
+
+# --- images -------------------------------------------------------------------------------------
+
+_BASE64_HEAD = re.compile(r"[A-Za-z0-9+/]*")
+# stb_image's formats as Pillow names them: no WebP, TIFF, AVIF, HEIC or JPEG 2000.
+_STB_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TGA", "PSD", "PPM")
+_PAD_COLOUR = (122, 116, 104)
+_PATCH_PX = 28
+_SLICE_PX = 448
+
+
+def clean_base64(text: str) -> bytes:
+    """Decode as KoboldCpp does: it stops at the first foreign character, padding is optional."""
+    matched = _BASE64_HEAD.match(text)
+    head = matched.group() if matched else ""
+    head = head[: len(head) - (1 if len(head) % 4 == 1 else 0)]
+    try:
+        return base64.b64decode(head + "=" * (-len(head) % 4))
+    except binascii.Error:
+        return b""
+
+
+def decode_image(data: bytes) -> Image.Image | None:
+    """Decode as stb_image does (EXIF ignored, alpha dropped, a cut JPEG is grey), else None."""
+    for tail in (b"", b"\xff\xd9") if data[:2] == b"\xff\xd8" else (b"",):
+        try:
+            with Image.open(io.BytesIO(data + tail), formats=_STB_FORMATS) as opened:
+                opened.load()
+                return _to_rgb(opened)
+        except (OSError, ValueError, SyntaxError, EOFError):
+            continue
+    return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        eight_bit = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+        return eight_bit.convert("RGB")
+    if image.mode == "P":
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def clamp(image: Image.Image, longest_px: int) -> Image.Image:
+    """Scale the longest side down to `--visionmaxres`, as KoboldCpp does before the projector."""
+    longest = max(image.size)
+    if longest <= longest_px:
+        return image
+    width, height = (max(1, round(side * longest_px / longest)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+
+
+def letterbox(image: Image.Image) -> Image.Image:
+    """Black bars where one side is more than four times the other."""
+    width, height = image.size
+    wide, high = max(width, height // 4), max(height, width // 4)
+    if (wide, high) == (width, height):
+        return image
+    canvas = Image.new("RGB", (wide, high))
+    canvas.paste(image, ((wide - width) // 2, (high - height) // 2))
+    return canvas
+
+
+@dataclass(frozen=True)
+class Projector:
+    """What reaches the encoder of one kind of projector, and how many tokens it makes."""
+
+    kind: str
+    encoder_px: int | None = None
+    visionmaxres: int | None = 1024
+    mrope: bool = False
+
+    def view(self, image: Image.Image) -> Image.Image:
+        """The pixels the encoder gets."""
+        if self.visionmaxres is not None:
+            image = letterbox(clamp(image, self.visionmaxres))
+        if self.kind == "mlp":
+            return _padded(image, self.encoder_px or 336, _PAD_COLOUR)
+        if self.kind == "gemma3":
+            return _padded(image, self.encoder_px or 896, (0, 0, 0))
+        if self.encoder_px is not None:
+            image = clamp(image, self.encoder_px)
+        if self.kind == "resampler":
+            return image.resize(_sliced_size(*image.size), Image.Resampling.BICUBIC)
+        return image.resize(_patched_size(*image.size), Image.Resampling.BICUBIC)
+
+    def tokens(self, view: Image.Image) -> int:
+        """Tokens of one image with its markers and the two line feeds after it."""
+        if self.kind == "mlp":
+            return ((self.encoder_px or 336) // 14) ** 2 + 2
+        if self.kind == "gemma3":
+            return 256 + 14 + 2
+        if self.kind == "resampler":
+            return 64 * (1 + _slices(*view.size)) + 2 + 2
+        columns, rows = (side // _PATCH_PX for side in view.size)
+        return (max(columns, rows) if self.mrope else columns * rows) + 10 + 2
+
+
+def _padded(image: Image.Image, side: int, colour: tuple[int, int, int]) -> Image.Image:
+    return ImageOps.pad(image, (side, side), Image.Resampling.BILINEAR, colour)
+
+
+def _patched_size(width: int, height: int) -> tuple[int, int]:
+    """Qwen2-VL: sides a multiple of 28, between 8 and 2048 tokens (KoboldCpp's own maximum)."""
+    low, high = 8 * _PATCH_PX**2, 2048 * _PATCH_PX**2
+    wide, tall = (max(1, round(side / _PATCH_PX)) * _PATCH_PX for side in (width, height))
+    if wide * tall > high:
+        shrink = math.sqrt(width * height / high)
+        wide, tall = (max(1, math.floor(side / shrink / _PATCH_PX)) * _PATCH_PX for side in (width, height))
+    elif wide * tall < low:
+        grow = math.sqrt(low / (width * height))
+        wide, tall = (math.ceil(side * grow / _PATCH_PX) * _PATCH_PX for side in (width, height))
+    return wide, tall
+
+
+def _slices(width: int, height: int) -> int:
+    """MiniCPM-V: none for an image of one slice's size, else up to nine."""
+    needed = math.ceil(width * height / _SLICE_PX**2 - 0.01)
+    return 0 if needed <= 1 else min(needed, 9)
+
+
+def _sliced_size(width: int, height: int) -> tuple[int, int]:
+    """The size of the whole picture that the slices cover together."""
+    area = max(1, _slices(width, height)) * _SLICE_PX**2
+    scale = math.sqrt(area / (width * height))
+    return max(14, round(width * scale)), max(14, round(height * scale))
+
+
+# --- brains -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer: exact tokens, whether it ends, and where the model hesitated.
+
+    With `ends=False` the pieces repeat for ever: a model that loops. `rivals` names, per token
+    index, another token and its probability relative to the chosen one at temperature 1.
+    """
+
+    pieces: Sequence[str]
+    ends: bool = True
+    rivals: Mapping[int, tuple[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BrainRequest:
+    """What the model is shown: the expanded prompt and the pixels that reach its encoder."""
+
+    prompt: str
+    images: list[Image.Image]
+    body: dict[str, Any]
+    so_far: str = ""
+
+    @property
+    def task_hint(self) -> str:
+        """ "tags", "caption" or "ocr", guessed from the words of the prompt."""
+        words = self.prompt.lower()
+        if "keyword" in words or re.search(r"\btags?\b", words):
+            return "tags"
+        return "caption" if "describe" in words or "caption" in words else "ocr"
+
+
+class Brain(Protocol):
+    """Whatever answers a request."""
+
+    def answer(self, request: BrainRequest) -> str | Answer:
+        """The whole answer, however long; the server cuts it."""
+        ...
+
+
+Script = Sequence[str | Answer] | Mapping[str, str | Answer] | Callable[[BrainRequest], str | Answer]
+
+
+class ScriptBrain:
+    """Answers from a list (in order, the last for ever), a dict (first key in the prompt), a call.
+
+    A prompt that already holds the beginning of the last answer is a continuation: the same
+    answer again. A dict's key "" answers what no other key does.
+    """
+
+    def __init__(self, script: Script | str = CHAIN_TEXT) -> None:
+        self._script: Script = [script] if isinstance(script, str) else script
+        self._next = 0
+        self._last = ""
+
+    def answer(self, request: BrainRequest) -> str | Answer:
+        """The scripted answer to this request."""
+        if callable(self._script):
+            return self._script(request)
+        if isinstance(self._script, Mapping):
+            keys = [key for key in self._script if key and key in request.prompt]
+            return self._script[keys[0]] if keys else self._script.get("", CHAIN_TEXT)
+        if request.so_far and self._last.lstrip().startswith(request.so_far.lstrip()):
+            return self._last
+        answer = self._script[min(self._next, len(self._script) - 1)]
+        self._next += 1
+        self._last = answer if isinstance(answer, str) else "".join(answer.pieces)
+        return answer
+
+
+class EyesBrain:
+    """Reads with RapidOCR the very pixels that would reach the encoder; results are kept."""
+
+    NOTHING = "There is no text in the image."
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+        self._lock = threading.Lock()
+        self._read: dict[str, str] = {}
+
+    def answer(self, request: BrainRequest) -> str:
+        """The text of the images, or for a caption one sentence of measured facts."""
+        if not request.images:
+            return "I cannot see any image. Please provide the image."
+        texts = [self.read(image) for image in request.images]
+        if request.task_hint == "caption":
+            return _caption(request.images[-1], texts[-1])
+        if request.task_hint == "tags":
+            return ", ".join(_facts(request.images[-1], texts[-1]))
+        return "\n".join(text for text in texts if text) or self.NOTHING
+
+    def read(self, image: Image.Image) -> str:
+        """The lines of one picture, from top to bottom, each from left to right."""
+        key = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+        with self._lock:
+            if key not in self._read:
+                self._read[key] = self._recognise(image)
+            return self._read[key]
+
+    def _recognise(self, image: Image.Image) -> str:
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        import numpy as np
+        from rapidocr import RapidOCR
+
+        if self._engine is None:
+            self._engine = RapidOCR(params={"Global.log_level": "error"})
+        found = self._engine(np.asarray(image)[:, :, ::-1].copy())
+        if found.boxes is None or found.txts is None:
+            return ""
+        return lines_of(
+            [
+                (float(box[:, 0].min()), float(box[:, 1].min()), float(box[:, 1].max()), text)
+                for box, text in zip(found.boxes, found.txts, strict=True)
+            ]
+        )
+
+
+def lines_of(boxes: Sequence[tuple[float, float, float, str]]) -> str:
+    """Order boxes (left, top, bottom, text) into lines."""
+    lines: list[list[tuple[float, float, float, str]]] = []
+    for box in sorted(boxes, key=lambda box: box[1] + box[2]):
+        middle = (box[1] + box[2]) / 2
+        if lines and lines[-1][0][1] <= middle <= lines[-1][0][2]:
+            lines[-1].append(box)
+        else:
+            lines.append([box])
+    return "\n".join(" ".join(box[3] for box in sorted(line)) for line in lines)
+
+
+_COLOURS = {
+    "black": (0, 0, 0), "white": (255, 255, 255), "grey": (128, 128, 128), "red": (200, 40, 40),
+    "green": (40, 160, 60), "blue": (40, 80, 200), "yellow": (230, 210, 60),
+    "brown": (120, 80, 40), "beige": (225, 205, 165),
+}  # fmt: skip
+
+
+def _facts(image: Image.Image, text: str) -> list[str]:
+    mean = ImageStat.Stat(image).mean
+    colour = min(_COLOURS, key=lambda name: math.dist(mean, _COLOURS[name]))
+    light = "bright" if sum(mean) / 3 > 170 else "dark" if sum(mean) / 3 < 85 else "dim"
+    width, height = image.size
+    shape = "wide" if width > height else "tall" if height > width else "square"
+    return [light, colour, shape, "lettering" if text else "no lettering"]
+
+
+def _caption(image: Image.Image, text: str) -> str:
+    light, colour, shape, lettering = _facts(image, text)
+    width, height = image.size
+    return f"A {light}, mostly {colour} {shape} picture of {width} by {height} pixels with {lettering} in it."

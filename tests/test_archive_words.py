@@ -1,0 +1,203 @@
+"""The words index: what is found, what is forgotten, and that no query raises."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from kobold_reader.archive import words
+from kobold_reader.archive.passage import passage
+from kobold_reader.archive.query import Kind, fold, fold_with_offsets, parse_query
+from kobold_reader.archive.ranking import rank
+
+PAGES = {
+    "sale": "Jonas Lindqvist sells the brown mare\nBella for 240 crowns, 12.03.1954.",
+    "misread": "Received of Jonas Lindqvlst the sum of 24O crowns.",
+    "museum": "Bronze brooch, object 1954/37-b, gift of a farmer.",
+    "shop": "TOTALRM19.00 cash 19.00 change 0.00",
+    "other shop": "Total RM9.00 date 25/12/2018",
+    "japan": "東京都の古い地図",
+    "hyphen": "a letter from the station-\nmaster of Steinach",
+    "accents": "Žluťoučký kůň, Straße, Ærø, ſchön",
+}
+
+
+@pytest.fixture(name="db")
+def open_index() -> Iterator[sqlite3.Connection]:
+    db = sqlite3.connect(":memory:")
+    words.create(db)
+    for page_id, text in PAGES.items():
+        words.put(db, page_id, text=text, names=f"box 7 {page_id} scan")
+    yield db
+    db.close()
+
+
+def found(db: sqlite3.Connection, query: str) -> list[str]:
+    parsed = parse_query(query)
+    return [hit.page_id for hit in rank(parsed, words.look_up(db, parsed, 20), [], 20)]
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("Lindqvist", "sale"),
+        ("Lindqvlst", "misread"),
+        ("mare lindqvist", "sale"),
+        ("1954/37-b", "museum"),
+        ('"brown mare"', "sale"),
+        ("12/03/1954", "sale"),
+        ("9.00", "other shop"),
+        ("19.00", "shop"),
+        ("25/12/2018 9.00", "other shop"),
+        ("240 crowns", "sale"),
+        ("東京", "japan"),
+        ("地図", "japan"),
+        ("stationmaster", "hyphen"),
+        ("zlutoucky kun", "accents"),
+        ("STRASSE", "accents"),
+        ("schön", "accents"),
+        ("museum", "museum"),
+    ],
+)
+def test_the_right_page_is_first(db: sqlite3.Connection, query: str, first: str) -> None:
+    assert found(db, query)[0] == first
+
+
+def test_a_misread_name_is_found_both_ways(db: sqlite3.Connection) -> None:
+    for query in ("Lindqvist", "Lindqvlst"):
+        assert set(found(db, query)[:2]) == {"sale", "misread"}
+
+
+def test_a_word_on_the_page_is_worth_more_than_one_in_its_name(db: sqlite3.Connection) -> None:
+    words.put(db, "named", text="nothing of note", names="brooch")
+    hits = words.search_words(db, parse_query("brooch"), 5)
+    assert [page_id for page_id, _ in hits] == ["museum", "named"]
+    assert found(db, "brooch")[:2] == ["museum", "named"]
+
+
+def test_only_the_pages_asked_for(db: sqlite3.Connection) -> None:
+    query = parse_query("Lindqvist 東京")
+    for search in (words.search_words, words.search_trigrams):
+        assert {page for page, _ in search(db, query, 9, ["misread"])} <= {"misread"}
+    lookup = words.look_up(db, query, 9, ids=["misread"])
+    assert set(lookup.evidence) == {"misread"}
+    assert words.look_up(db, query, 9, ids=[]).evidence == {}
+
+
+def test_a_page_is_replaced_and_forgotten(db: sqlite3.Connection) -> None:
+    words.put(db, "sale", text="quite another text", names="")
+    assert "sale" not in found(db, "mare Bella")
+    assert found(db, "another")[0] == "sale"
+    words.delete(db, "sale")
+    words.delete(db, "sale")
+    assert "sale" not in found(db, "another")
+    assert words.page_count(db) == len(PAGES) - 1
+    for table in ("words", "trigrams"):
+        db.execute(f"INSERT INTO {table} ({table}, rank) VALUES ('integrity-check', 1)")  # noqa: S608
+
+
+def test_the_caller_decides_what_is_kept(db: sqlite3.Connection) -> None:
+    db.commit()
+    words.put(db, "new", text="xylophone", names="")
+    words.delete(db, "sale")
+    db.rollback()
+    assert found(db, "Lindqvist")[0] == "sale"
+    assert "new" not in found(db, "xylophone")
+
+
+def test_document_frequencies(db: sqlite3.Connection) -> None:
+    terms = parse_query('jonas "the sum of" 東京 absent').terms
+    assert [words.document_frequency(db, term) for term in terms] == [2, 1, 1, 0]
+
+
+# ── any string is a query ─────────────────────────────────────────────────────────────────────────
+
+SHARED = sqlite3.connect(":memory:", check_same_thread=False)
+words.create(SHARED)
+for _page_id, _text in PAGES.items():
+    words.put(SHARED, _page_id, text=_text, names="box 7")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def close_shared() -> Iterator[None]:
+    yield
+    SHARED.close()
+
+
+@given(st.text(max_size=80) | st.text("\"'*():^-+ANDORNT{}\0 a1é東😀\ud800", max_size=40))
+@example('"')
+@example('""" NEAR(a b) OR * ^a {x} : y')
+@example("a\0b")
+@example("😀")
+@example("½ ² ①")
+@example("東" * 10_000)
+@example("word " * 2_000)
+@example("\u19b0\u1c80\u0488")
+def test_no_query_raises(text: str) -> None:
+    query = parse_query(text)
+    lookup = words.look_up(SHARED, query, 10)
+    for hit in rank(query, lookup, [("sale", 0.4), ("nowhere", -0.1)], 10):
+        assert 0 < hit.score <= 1
+    for page in PAGES.values():
+        chosen = passage(page, query)
+        assert chosen.snippet == page[chosen.start : chosen.end]
+        assert all(chosen.start <= start < end <= chosen.end for start, end in chosen.marks)
+
+
+@given(st.text(max_size=200))
+def test_any_text_can_be_indexed_found_and_forgotten(text: str) -> None:
+    words.put(SHARED, "any", text=text, names=text)
+    passage(text, parse_query(text[:40]))
+    words.delete(SHARED, "any")
+    SHARED.execute("INSERT INTO trigrams (trigrams, rank) VALUES ('integrity-check', 1)")
+
+
+@given(st.text(max_size=100))
+def test_folding_twice_changes_nothing_and_offsets_point_into_the_text(text: str) -> None:
+    assert fold(fold(text)) == fold(text)
+    folded, offsets = fold_with_offsets(text)
+    assert len(offsets) == len(folded) + 1
+    assert offsets == sorted(offsets)
+    assert offsets[-1] == len(text)
+
+
+# ── taking a query apart ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("1954/37-b", [("1954/37-b", Kind.CODE)]),
+        ("Total: $9.00!", [("total", Kind.WORD), ("9.00", Kind.NUMBER)]),
+        ('"New York" harbour', [("new york", Kind.PHRASE), ("harbour", Kind.WORD)]),
+        (
+            "„Alte Post“ in Köln",
+            [("alte post", Kind.PHRASE), ("in", Kind.STOP), ("koln", Kind.NAME)],
+        ),
+        ('5" pipe', [("5", Kind.NUMBER), ("pipe", Kind.WORD)]),
+        ("SIN DU", [("sin", Kind.NAME), ("du", Kind.NAME)]),
+        ("a a A", [("a", Kind.NAME)]),
+        ("D.I.Y.(M)", [("d.i.y", Kind.NAME), ("m", Kind.NAME)]),
+        ('"" ?!', []),
+    ],
+)
+def test_terms(text: str, terms: list[tuple[str, Kind]]) -> None:
+    assert [(term.folded, term.kind) for term in parse_query(text).terms] == terms
+
+
+@pytest.mark.parametrize(
+    ("text", "is_question"),
+    [
+        ("Who repaired the roof", True),
+        ("letters about the roof of the church", True),
+        ("roof repaired?", True),
+        ("Lindqvist 1954", False),
+        ("church roof", False),
+    ],
+)
+def test_questions(text: str, *, is_question: bool) -> None:
+    assert parse_query(text).is_question is is_question

@@ -1,0 +1,208 @@
+"""The ledger: what it keeps, what it never returns, what it survives."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kobold_reader.errors import EmptyTranscriptionError, LedgerError
+from kobold_reader.pages import FileFacts, PageFacts, SourceFile
+from kobold_reader.reading.ledger import KnownPage, Ledger, default_ledger_path
+from kobold_reader.reading.results import Reading
+
+SOURCE = SourceFile("file:///scans/a.pdf", "/scans/a.pdf", "a.pdf", "/scans", 10, 20, None, None, "pdf", True)
+FILE = FileFacts(sha256="f" * 64, kind="pdf", total_pages=2, is_repaired=False, metadata={"title": "Minutes"})
+READING = Reading(
+    task="ocr",
+    status="ok",
+    text="Åke wrote: “§ 1”\n\t漢字",
+    engine="koboldcpp",
+    model="m",
+    prompt="Read.",
+    decoding={"temperature": 0.1, "sampler_seed": 1},
+    view_sizes=((724, 1024),),
+    effective_px=1024,
+    image_verified=True,
+    confidence=0.9,
+    doubtful=({"start": 0, "end": 3, "rival": "Ake"},),
+)
+
+
+def facts(number: int = 1, content: str = "c") -> PageFacts:
+    return PageFacts(
+        page_number=number,
+        page_label=str(number),
+        content_sha256=content * 64,
+        width_pt=595.0,
+        height_pt=842.0,
+        width_px=1000,
+        height_px=1400,
+        text="",
+        text_layer="none",
+        image_coverage=1.0,
+        rotation_deg=0,
+        metadata={},
+    )
+
+
+def record(ledger: Ledger, reading: Reading = READING, source: SourceFile = SOURCE, content: str = "c") -> None:
+    ledger.remember_file(source, FILE)
+    page = KnownPage(facts(content=content), is_blank=False)
+    ledger.record(source, FILE.sha256, page, {reading.task: reading}, {reading.task: "default"}, {})
+
+
+def test_what_goes_in_comes_out_equal(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        record(ledger)
+    with Ledger(path) as ledger:
+        assert ledger.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
+        assert ledger.document(FILE.sha256) == FILE
+        assert ledger.pages(FILE.sha256) == {1: KnownPage(facts(), is_blank=False)}
+        assert ledger.sha256_of(SOURCE) == FILE.sha256
+
+
+@given(text=st.text(min_size=1), prompt=st.text(), confidence=st.floats(0, 1) | st.none())
+def test_any_text_survives(text: str, prompt: str, confidence: float | None) -> None:
+    reading = replace(READING, text=text, prompt=prompt, confidence=confidence)
+    try:
+        text.encode()
+        prompt.encode()
+    except UnicodeEncodeError:
+        return  # lone surrogates are no text; nothing that decodes UTF-8 makes them
+    with Ledger(None) as ledger:
+        record(ledger, reading)
+        assert ledger.reading("c" * 64, "ocr", "koboldcpp", "default") == reading
+
+
+@pytest.mark.parametrize("change", [{"size_bytes": 11}, {"mtime_ns": 21}, {"mtime_ns": 0}])
+def test_a_changed_file_is_not_known(change: dict[str, int]) -> None:
+    with Ledger(None) as ledger:
+        record(ledger)
+        assert ledger.sha256_of(replace(SOURCE, **change)) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "other", [("d" * 64, "ocr", "koboldcpp", "default"), ("c" * 64, "caption", "koboldcpp", "default"),
+              ("c" * 64, "ocr", "rapidocr", "default"), ("c" * 64, "ocr", "koboldcpp", "other")],
+)  # fmt: skip
+def test_a_reading_made_otherwise_is_no_hit(other: tuple[str, str, str, str]) -> None:
+    with Ledger(None) as ledger:
+        record(ledger)
+        assert ledger.reading(*other) is None
+
+
+def test_failures_are_named_and_never_a_hit() -> None:
+    with Ledger(None) as ledger:
+        ledger.remember_file(SOURCE, FILE)
+        error = EmptyTranscriptionError("nothing came").at("/scans/a.pdf", 1)
+        ledger.record(SOURCE, FILE.sha256, KnownPage(facts(), None), {}, {}, {"ocr": error})
+        assert ledger.reading("c" * 64, "ocr", "koboldcpp", "default") is None
+        [failure] = ledger.failures()
+        assert (failure.uri, failure.page_number, failure.kind) == (SOURCE.uri, 1, "EmptyTranscriptionError")
+        assert "nothing came" in failure.message
+        record(ledger)
+        assert ledger.failures() == []
+
+
+def test_the_fallback_is_read_and_copied(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "default.sqlite") as default:
+        record(default)
+    with Ledger(tmp_path / "own.sqlite", fallback=Ledger(tmp_path / "default.sqlite", read_only=True)) as own:
+        assert own.sha256_of(SOURCE) == FILE.sha256
+        assert own.pages(FILE.sha256)
+        assert own.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
+    with Ledger(tmp_path / "own.sqlite") as alone:
+        assert alone.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
+        assert alone.document(FILE.sha256) == FILE
+
+
+def test_forgetting_leaves_no_word_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    secret = replace(READING, text="the forgotten sentence")
+    with Ledger(path) as ledger:
+        record(ledger, secret)
+        assert ledger.forget([SOURCE.uri]) == 1
+        assert ledger.uris() == []
+        assert ledger.reading("c" * 64, "ocr", "koboldcpp", "default") is None
+    written = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
+    assert b"forgotten sentence" not in written
+
+
+def test_forgetting_keeps_what_another_file_shares() -> None:
+    copy = replace(SOURCE, uri="file:///scans/copy.pdf")
+    with Ledger(None) as ledger:
+        record(ledger)
+        record(ledger, source=copy)
+        assert ledger.forget([SOURCE.uri]) == 0
+        assert ledger.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
+        assert ledger.forget([copy.uri]) == 1
+
+
+def test_a_newer_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(LedgerError, match=r"newer release.*Update kobold-reader"):
+        Ledger(path)
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(LedgerError, match="cannot be used"):
+        Ledger(path)
+    assert path.read_bytes().startswith(b"this is no database"), "it was left alone"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no file modes")
+def test_others_cannot_read_it(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite"):
+        pass
+    assert stat.S_IMODE((tmp_path / "ledger.sqlite").stat().st_mode) == 0o600
+
+
+def test_the_default_place_is_in_the_home_folder(home: Path) -> None:
+    assert default_ledger_path().is_relative_to(home)
+    assert default_ledger_path().name == "ledger.sqlite"
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.test_reading_ledger import READING, SOURCE, FILE, facts
+from kobold_reader.reading.ledger import KnownPage, Ledger
+ledger = Ledger(Path(sys.argv[1]))
+ledger.remember_file(SOURCE, FILE)
+for number in range(1, 10000):
+    page = KnownPage(facts(number, chr(0x4E00 + number)), is_blank=False)
+    ledger.record(SOURCE, FILE.sha256, page, {"ocr": READING}, {"ocr": "default"}, {})
+    print(number, flush=True)
+"""
+
+
+def test_kill_9_loses_nothing_that_was_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True, cwd=root
+    ) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if int(line) == 25:
+                child.kill()
+                break
+    with Ledger(path) as ledger:
+        kept = ledger.pages(FILE.sha256)
+        assert len(kept) >= 25
+        for number, page in kept.items():
+            assert ledger.reading(page.facts.content_sha256, "ocr", "koboldcpp", "default") == READING, number

@@ -1,0 +1,215 @@
+"""The pure decisions: page ranges, what is due, refusals, reading order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kobold_reader.errors import ConfigError
+from kobold_reader.pages import ImageBudget
+from kobold_reader.reading import due
+from kobold_reader.reading.due import ReadSettings
+from kobold_reader.reading.engine import EngineFacts
+from kobold_reader.reading.order import Box, reading_order
+from kobold_reader.reading.pagerange import PageRange
+from kobold_reader.reading.quality import is_refusal, tidy
+from kobold_reader.reading.results import Reading
+from tests.test_reading_ledger import READING, facts
+
+ENGINE = EngineFacts(
+    name="koboldcpp",
+    model="m",
+    family="f",
+    tasks=frozenset({"ocr", "caption"}),
+    budget=ImageBudget(max_side_px=1024),
+    release="1",
+    prompts={"ocr": "Read."},
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "pages"),
+    [
+        ("1-3,7", {1, 2, 3, 7}),
+        ("2", {2}),
+        (" 4 - 5 ", {4, 5}),
+        ("-2", {1, 2}),
+        ("9-", {9, 10}),
+        ("", set(range(1, 11))),
+        (None, set(range(1, 11))),
+    ],
+)
+def test_page_ranges(text: str | None, pages: set[int]) -> None:
+    assert {number for number in range(1, 11) if number in PageRange.parse(text)} == pages
+
+
+@pytest.mark.parametrize("text", ["0", "3-1", "a", "1,,2", "-", "1-2-3", "1.5", "0-3"])
+def test_wrong_page_ranges_are_named(text: str) -> None:
+    with pytest.raises(ConfigError, match="pages"):
+        PageRange.parse(text)
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9)), min_size=1, max_size=6))
+def test_page_ranges_round_trip(spans: list[tuple[int, int]]) -> None:
+    ranges = PageRange(tuple((first, first + more) for first, more in spans))
+    assert [n in PageRange.parse(str(ranges)) for n in range(1, 70)] == [n in ranges for n in range(1, 70)]
+
+
+@given(st.integers(1, 500), st.integers(1, 60))
+def test_samples_are_spread(count: int, sample: int) -> None:
+    chosen = list(due.spread(count, sample))
+    assert len(chosen) == min(count, sample)
+    assert len(set(chosen)) == len(chosen)
+    assert all(0 <= position < count for position in chosen)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tasks": ()},
+        {"tasks": ("read",)},
+        {"text_layer": "maybe"},
+        {"redo": "some"},
+        {"rotate_deg": 45},
+        {"sample": 0},
+        {"page_timeout_s": -1},
+        {"prompts": {"ocrr": "x"}},
+    ],
+)
+def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"tasks|text_layer|redo|rotate|sample|page_timeout_s"):
+        ReadSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_only_what_the_user_gave_makes_another_key() -> None:
+    plain = ReadSettings()
+    assert plain.key("ocr") == "default"
+    assert ReadSettings(text_layer="ignore", redo="all", page_timeout_s=3).key("ocr") == "default"
+    keys = {
+        plain.key("ocr"),
+        ReadSettings(hint="Swedish").key("ocr"),
+        ReadSettings(prompts={"ocr": "Read it."}).key("ocr"),
+        ReadSettings(rotate_deg=90).key("ocr"),
+        ReadSettings(family="gemma-3").key("ocr"),
+    }
+    assert len(keys) == 5
+    assert ReadSettings(prompts={"ocr": "Read it."}).key("caption") == "default"
+
+
+def test_a_text_layer_answers_ocr_and_spares_the_caption() -> None:
+    born = replace(facts(), text="All of it.", text_layer="good", image_coverage=0.1)
+    assert due.tasks_of_page(born, ReadSettings()) == ("ocr",)
+    assert due.tasks_of_page(replace(born, image_coverage=0.25), ReadSettings()) == ("ocr", "caption")
+    assert due.tasks_of_page(born, ReadSettings(tasks=("caption",))) == ("caption",)
+    assert due.tasks_of_page(born, ReadSettings(text_layer="ignore")) == ("ocr", "caption")
+    assert due.tasks_of_page(replace(born, text_layer="poor"), ReadSettings()) == ("ocr", "caption")
+
+
+@pytest.mark.parametrize(
+    ("redo", "reading", "again"),
+    [
+        (None, READING, False),
+        ("all", READING, True),
+        ("truncated", READING, False),
+        ("truncated", replace(READING, status="truncated"), True),
+        ("looping", replace(READING, status="looping"), True),
+        ("low-confidence", replace(READING, confidence=0.5), True),
+        ("low-confidence", replace(READING, confidence=None), False),
+        ("outdated", replace(READING, prompt="<u>Read.<a>"), False),
+        ("outdated", replace(READING, model="older"), True),
+        ("outdated", replace(READING, prompt="Other words"), True),
+        ("low-resolution", replace(READING, effective_px=512), True),
+        ("low-resolution", READING, False),
+    ],
+)
+def test_redo(redo: due.Redo | None, reading: Reading, again: bool) -> None:
+    assert due.to_redo(reading, redo, ENGINE) is again
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "There is no text in the image.",
+        "No text.",
+        "There is no visible text in this image",
+        "The image does not contain any text.",
+        "The page is completely blank.",
+        "I'm sorry, but I cannot read the text in this image.",
+        "**No visible text**",
+        "I am unable to see the image.",
+    ],
+)
+def test_refusals(answer: str) -> None:
+    assert is_refusal(answer)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "",
+        "There is no text in the image of 1954, wrote Lindqvist.",
+        "The page is blank, said the clerk.\nThen he wrote 12.50.",
+        "No text books were ordered in 1931.",
+        "Nothing to report. The meeting ended at nine.",
+        "I cannot read his writing. Yours, Axel\nP.S. The engine is noisy.",
+        "None of the above",
+        "NONE\n0.00\n0.00",
+    ],
+)
+def test_pages_that_only_look_like_refusals(page: str) -> None:
+    assert not is_refusal(page)
+
+
+def test_tidy_keeps_the_page() -> None:
+    assert tidy("  a  \r\nb\x00\t\n\n") == "a\nb"
+    assert tidy("\n    indented\n  more") == "indented\n  more"
+
+
+def words(boxes: list[tuple[str, Box]], width: float = 1000) -> str:
+    order = reading_order([box for _, box in boxes], width)
+    return " / ".join(" ".join(boxes[index][0] for index in line) for line in order)
+
+
+def line(name: str, left: float, top: float, right: float) -> tuple[str, Box]:
+    return name, (left, top, right, top + 20)
+
+
+def test_two_columns_are_read_one_after_the_other() -> None:
+    boxes = [line("heading", 100, 10, 900)]
+    boxes += [line(f"L{row}", 50, 100 + 30 * row, 470) for row in range(8)]
+    boxes += [line(f"R{row}", 530, 105 + 30 * row, 950) for row in range(8)]
+    boxes += [line("footer", 100, 900, 900)]
+    expected = ["heading", *(f"L{row}" for row in range(8)), *(f"R{row}" for row in range(8)), "footer"]
+    assert words(boxes) == " / ".join(expected)
+
+
+def test_a_table_is_read_row_by_row() -> None:
+    boxes = [
+        line(f"{name}{row}", left, 100 + 30 * row, left + 120)
+        for row in range(8)
+        for name, left in (("date", 50), ("who", 330), ("what", 620), ("sum", 850))
+    ]
+    assert words(boxes) == " / ".join(f"date{row} who{row} what{row} sum{row}" for row in range(8))
+
+
+def test_a_skewed_line_stays_one_line() -> None:
+    boxes = [line(f"w{number}", 100 * number, 100 + 6 * number, 100 * number + 90) for number in range(9)]
+    boxes += [line(f"x{number}", 100 * number, 130 + 6 * number, 100 * number + 90) for number in range(9)]
+    first = " ".join(f"w{number}" for number in range(9))
+    assert words(boxes) == f"{first} / {first.replace('w', 'x')}"
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 900), st.floats(0, 900), st.floats(1, 400), st.floats(1, 60)).map(
+            lambda box: (box[0], box[1], box[0] + box[2], box[1] + box[3])
+        ),
+        max_size=40,
+    )
+)
+def test_every_box_is_read_once(boxes: list[Box]) -> None:
+    order = [index for line in reading_order(boxes, 1300) for index in line]
+    assert sorted(order) == list(range(len(boxes)))
