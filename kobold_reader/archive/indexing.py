@@ -19,7 +19,10 @@ from kobold_reader.documents import EMBED_KEYS, LLM_KEYS
 
 __all__ = ["Indexer", "version_of"]
 
-OVERLAP_TOKENS: Final = 32
+CHUNK_TOKENS: Final = 96
+"""About a paragraph. One vector for a whole page knows little of any part of it: of eight questions by meaning over the
+samples, the right page came first 3 times with 96 tokens, once with 254, and among the first three 8 times against 5."""
+OVERLAP_TOKENS: Final = 24
 SPECIAL_TOKENS: Final = 2
 """Start and end, which every text gets on top."""
 BATCH_PAGES: Final = 32
@@ -118,11 +121,9 @@ class Indexer:
 
 
 def _splitter(embedder: Embedder) -> SentenceSplitter:
-    size = embedder.max_tokens - SPECIAL_TOKENS
-    overlap = min(OVERLAP_TOKENS, size // 4)
-    if embedder.tokenizer is None:
-        return SentenceSplitter(chunk_size=size, chunk_overlap=overlap)
-    return SentenceSplitter(chunk_size=size, chunk_overlap=overlap, tokenizer=embedder.tokenizer)
+    size = min(CHUNK_TOKENS, embedder.max_tokens - SPECIAL_TOKENS)
+    tokenizer = {} if embedder.tokenizer is None else {"tokenizer": embedder.tokenizer}
+    return SentenceSplitter(chunk_size=size, chunk_overlap=min(OVERLAP_TOKENS, size // 4), **tokenizer)
 
 
 def _chroma_metadata(node: TextNode) -> dict[str, Any]:
