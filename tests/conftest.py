@@ -65,6 +65,8 @@ def only_loopback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 def page_text(request: BrainRequest) -> str:
     """A model that says what it was asked, and which image it saw, so that pages can be told apart."""
+    if not request.images:
+        return "Axel Lindqvist, a page that nobody showed."  # plausible, as a real model's answer is
     width, height = request.images[0].size
     dark = sum(request.images[0].convert("L").resize((8, 8)).tobytes())
     kind = "A page" if "describe" in request.prompt.lower() or "caption" in request.prompt.lower() else "Text of a page"

@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITH
 CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS places (
     id INTEGER PRIMARY KEY, uri TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL, metadata TEXT NOT NULL,
-    is_missing INTEGER NOT NULL DEFAULT 0, error TEXT);
+    is_missing INTEGER NOT NULL DEFAULT 0, error TEXT, former_sha256 TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS places_by_sha256 ON places (sha256);
 CREATE TABLE IF NOT EXISTS pages (
     page_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page_number INTEGER NOT NULL, status TEXT NOT NULL,
@@ -61,6 +61,8 @@ class Place:
     is_missing: bool = False
     error: str | None = None
     """Why it could not be opened at the last try."""
+    former_sha256: str = ""
+    """What it held before; kept until a page of the new content was read, since half a copy is no new content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class PageRow:
         return f"{self.metadata.get('file_path', '')} {self.metadata.get('title', '')}"
 
 
+_PLACE_COLUMNS: Final = "uri, sha256, metadata, is_missing, error, former_sha256"
 _PAGE_COLUMNS: Final = (
     "page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, indexed_as, error"
 )
@@ -209,17 +212,24 @@ class Catalog:
     def places(self) -> dict[str, Place]:
         """Return all places by URI, in the order in which they came."""
         with self._guard("read"):
-            rows = self.db.execute("SELECT uri, sha256, metadata, is_missing, error FROM places ORDER BY id").fetchall()
+            rows = self.db.execute(f"SELECT {_PLACE_COLUMNS} FROM places ORDER BY id").fetchall()  # noqa: S608
         return {row[0]: _place(row) for row in rows}
 
     def put_place(self, place: Place) -> None:
         """Record where a content lies; a place keeps its rank among the places of its content."""
         with self.transaction() as db:
             db.execute(
-                "INSERT INTO places (uri, sha256, metadata, is_missing, error) VALUES (?, ?, ?, ?, ?) "
+                f"INSERT INTO places ({_PLACE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "  # noqa: S608
                 "ON CONFLICT (uri) DO UPDATE SET sha256 = excluded.sha256, metadata = excluded.metadata, "
-                "is_missing = excluded.is_missing, error = excluded.error",
-                (place.uri, place.sha256, _json(place.metadata), place.is_missing, place.error),
+                "is_missing = excluded.is_missing, error = excluded.error, former_sha256 = excluded.former_sha256",
+                (
+                    place.uri,
+                    place.sha256,
+                    _json(place.metadata),
+                    place.is_missing,
+                    place.error,
+                    place.former_sha256,
+                ),
             )
 
     def mark_missing(self, uris: Iterable[str]) -> None:
@@ -237,8 +247,7 @@ class Catalog:
         """Return the place by which a content is shown: the oldest that is not missing, else the oldest."""
         with self._guard("read"):
             row = self.db.execute(
-                "SELECT uri, sha256, metadata, is_missing, error FROM places WHERE sha256 = ? "
-                "ORDER BY is_missing, id LIMIT 1",
+                f"SELECT {_PLACE_COLUMNS} FROM places WHERE sha256 = ? ORDER BY is_missing, id LIMIT 1",  # noqa: S608
                 (sha256,),
             ).fetchone()
         return _place(row) if row else None
@@ -265,7 +274,7 @@ class Catalog:
 
     def orphans(self) -> list[PageRow]:
         """Return pages of contents that lie nowhere any more."""
-        return self._select("sha256 NOT IN (SELECT sha256 FROM places)")
+        return self._select("sha256 NOT IN (SELECT sha256 FROM places UNION SELECT former_sha256 FROM places)")
 
     def failed(self) -> list[PageRow]:
         """Return the failed pages."""
@@ -340,7 +349,7 @@ def _json(value: object) -> str:
 
 
 def _place(row: tuple[Any, ...]) -> Place:
-    return Place(row[0], row[1], json.loads(row[2]), bool(row[3]), row[4])
+    return Place(row[0], row[1], json.loads(row[2]), bool(row[3]), row[4], row[5])
 
 
 def _page(row: tuple[Any, ...]) -> PageRow:

@@ -127,25 +127,36 @@ class Syncer:
             self._flush()
 
     def _place(self, result: PageResult, before: dict[str, Place]) -> None:
-        """Record where the file lies, once a run."""
-        uri, known = result.source.uri, before.get(result.source.uri)
-        if uri in self._placed:
+        """Record where the file lies: once a run, and once more when the first page of a new content was read."""
+        uri = result.source.uri
+        known = before.get(uri)
+        if uri not in self._placed:
+            self._placed.add(uri)
+            place = self._placed_now(result, known)
+            self._report.new_files += known is None
+            self._report.changed_files += known is not None and known.sha256 != place.sha256
+        elif known and known.former_sha256 and result.status != "failed":
+            place = replace(known, former_sha256="")
+        else:
             return
-        self._placed.add(uri)
-        all_metadata = to_metadata(result)
-        metadata: dict[str, Any] = {key: all_metadata[key] for key in FILE_KEYS if key in all_metadata}
-        error = str(result.error) if result.page_number == 0 else None
-        # A file that cannot be opened any more keeps the pages it had: half a copy is no new content.
-        sha256 = result.file_sha256 or (known.sha256 if known else "")
-        place = Place(uri, sha256, metadata, is_missing=False, error=error)
-        if place == known:
-            return
-        if known is None:
-            self._report.new_files += 1
-        elif known.sha256 != sha256:
-            self._report.changed_files += 1
-        self._catalog.put_place(place)
-        before[uri] = place
+        if place != known:
+            self._catalog.put_place(place)
+            before[uri] = place
+
+    @staticmethod
+    def _placed_now(result: PageResult, known: Place | None) -> Place:
+        everything = to_metadata(result)
+        metadata: dict[str, Any] = {key: everything[key] for key in FILE_KEYS if key in everything}
+        if result.page_number == 0:
+            # A file that cannot be opened any more keeps the pages it had.
+            kept = (known.sha256, known.former_sha256) if known else ("", "")
+            return Place(result.source.uri, kept[0], metadata, error=str(result.error), former_sha256=kept[1])
+        former = known.former_sha256 or known.sha256 if known and known.sha256 != result.file_sha256 else ""
+        if known and known.sha256 == result.file_sha256:
+            former = known.former_sha256
+        return Place(
+            result.source.uri, result.file_sha256, metadata, former_sha256=former if result.status == "failed" else ""
+        )
 
     def _row(self, result: PageResult) -> PageRow:
         parts = {

@@ -1,0 +1,383 @@
+"""The archive: every way in which a folder changes, every instant at which a run may be killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kobold_reader import Archive, KoboldReader
+from kobold_reader.archive.catalog import Catalog
+from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
+from tests.conftest import LETTER, ROOT, SAMPLES
+from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, ScriptBrain
+
+RECEIPT = SAMPLES / "receipts" / "1987-05-12 chandler.jpg"
+CARD = SAMPLES / "scans" / "scan0007.jpg"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of two scans, one page each, and three pages of a letter."""
+    scans = tmp_path / "scans"
+    (scans / "letters").mkdir(parents=True)
+    (scans / "letters" / "letter.pdf").write_bytes(LETTER.read_bytes())
+    (scans / "receipt.jpg").write_bytes(RECEIPT.read_bytes())
+    return scans
+
+
+@pytest.fixture
+def reader(simulator: KoboldSimulator) -> KoboldReader:
+    return KoboldReader(api_url=simulator.url, tasks=["ocr"], on_error="skip")
+
+
+def found(archive: Archive, query: str = "Lindqvist") -> set[tuple[str, int]]:
+    return {(hit.file_name, hit.page_number) for hit in archive.search(query, limit=50)}
+
+
+EVERYTHING = {("letter.pdf", 1), ("letter.pdf", 2), ("letter.pdf", 3), ("receipt.jpg", 1)}
+
+
+def test_new_and_unchanged(folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path) -> None:
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        first = archive.sync(folder, reader=reader)
+        asked = simulator.count()
+        again = archive.sync(folder, reader=reader)
+        assert found(archive) == EVERYTHING
+    assert (first.new_files, first.read_pages, first.indexed_pages) == (2, 4, 4)
+    assert (again.new_files, again.changed_files, again.indexed_pages, again.read_pages) == (0, 0, 0, 0)
+    assert simulator.count() == asked == 4
+
+
+def test_without_paths_the_last_ones_are_repeated(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        archive.sync(folder, reader=reader)
+        (folder / "card.jpg").write_bytes(CARD.read_bytes())
+    with Archive.open(tmp_path / "a") as archive:
+        report = archive.sync()
+        assert report.new_files == 1
+        assert found(archive) == EVERYTHING | {("card.jpg", 1)}
+    assert simulator.count() == 5, "with the same tasks as before"
+
+
+def test_a_rename_embeds_and_asks_nothing(
+    folder: Path,
+    reader: KoboldReader,
+    simulator: KoboldSimulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        archive.sync(folder, reader=reader)
+        (folder / "letters").rename(folder / "post")
+        (folder / "post" / "letter.pdf").rename(folder / "post" / "Axel.pdf")
+        monkeypatch.setattr(
+            type(archive.embed_model),
+            "get_text_embedding_batch",
+            lambda *_, **__: pytest.fail("something was embedded"),
+        )
+        report = archive.sync(folder, reader=reader)
+        monkeypatch.undo()
+        assert (report.renamed_files, report.missing_files, report.new_files) == (1, 0, 0)
+        assert found(archive) == {("Axel.pdf", 1), ("Axel.pdf", 2), ("Axel.pdf", 3), ("receipt.jpg", 1)}
+        stored = archive.chroma_collection.get(include=["metadatas"])["metadatas"]
+        assert {metadata["file_name"] for metadata in stored} == {"Axel.pdf", "receipt.jpg"}
+        assert archive.status().files == 2
+        assert "post" in archive.search("axel", limit=1)[0].link, "the new name is found"
+    assert simulator.count() == 4
+
+
+def test_a_changed_file_replaces_its_pages(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        archive.sync(folder, reader=reader)
+        nodes = set(archive.chroma_collection.get(include=[])["ids"])
+        (folder / "letters" / "letter.pdf").write_bytes((SAMPLES / "ledger" / "1938-harbour-dues.pdf").read_bytes())
+        report = archive.sync(folder, reader=reader)
+        assert (report.changed_files, report.new_files) == (1, 0)
+        assert found(archive) == {("letter.pdf", 1), ("receipt.jpg", 1)}
+        kept = set(archive.chroma_collection.get(include=[])["ids"])
+        assert len(kept) == 2
+        assert len(nodes - kept) == 3, "the old pages' nodes are gone"
+
+
+def test_a_copy_is_one_content_until_its_last_place_goes(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    copy = folder / "copy.jpg"
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        archive.sync(folder, reader=reader)
+        copy.write_bytes(RECEIPT.read_bytes())
+        assert archive.sync(folder, reader=reader).new_files == 1
+        assert found(archive) == EVERYTHING, "one content, shown at its first place"
+        (folder / "receipt.jpg").unlink()
+        report = archive.sync(folder, reader=reader)
+        assert report.missing_files == 0
+        assert found(archive) == (EVERYTHING - {("receipt.jpg", 1)}) | {("copy.jpg", 1)}
+    assert simulator.count() == 4
+
+
+def test_what_is_gone_is_marked_found_and_pruned_only_on_request(
+    folder: Path, reader: KoboldReader, tmp_path: Path
+) -> None:
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        archive.sync(folder, reader=reader)
+        (folder / "receipt.jpg").unlink()
+        report = archive.sync(folder, reader=reader)
+        assert (report.missing_files, report.pruned_files) == (1, 0)
+        assert archive.status().missing_files == (str(folder / "receipt.jpg"),)
+        assert found(archive) == EVERYTHING, "still found"
+
+        (folder / "receipt.jpg").write_bytes(RECEIPT.read_bytes())
+        assert archive.sync(folder, reader=reader).missing_files == 0
+        assert archive.status().missing_files == (), "back again"
+
+        (folder / "receipt.jpg").unlink()
+        report = archive.sync(folder, reader=reader, prune=True)
+        assert (report.missing_files, report.pruned_files) == (0, 1)
+        assert found(archive) == EVERYTHING - {("receipt.jpg", 1)}
+        assert len(archive.chroma_collection.get(include=[])["ids"]) == 3
+
+
+def test_pruning_trusts_no_empty_and_no_absent_folder(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "card.jpg").write_bytes(CARD.read_bytes())
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        archive.sync([folder, elsewhere], reader=reader)
+        (elsewhere / "card.jpg").unlink()
+        archive.sync([folder, elsewhere], reader=reader, prune=True)
+        assert ("card.jpg", 1) in found(archive), "an unmounted disk looks like an empty folder"
+        elsewhere.rmdir()
+        archive.sync([folder, elsewhere], reader=reader, prune=True)
+        assert ("card.jpg", 1) in found(archive)
+        archive.sync([folder], reader=reader, prune=True)
+        assert ("card.jpg", 1) in found(archive), "only below the paths of this run"
+
+
+def test_a_file_that_breaks_keeps_the_pages_it_had(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        archive.sync(folder, reader=reader)
+        (folder / "receipt.jpg").write_bytes(RECEIPT.read_bytes()[:5000])
+        report = archive.sync(folder, reader=reader)
+        assert [type(error).__name__ for error in report.errors] == ["CorruptSourceError"]
+        assert found(archive) == EVERYTHING
+        [(path, page_number, why)] = archive.status().failed
+        assert path.endswith("receipt.jpg")
+        assert page_number in {0, 1}
+        assert why
+
+
+def test_a_failed_page_is_no_text_and_is_tried_again(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    simulator.fault(None, None, Fault.DROP_IMAGES)  # the receipt comes first, then the letter
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        report = archive.sync(folder, reader=reader)
+        assert [(error.page_number, type(error).__name__) for error in report.errors] == [(2, "ImageNotSeenError")]
+        assert found(archive) == EVERYTHING - {("letter.pdf", 2)}
+        assert [(number, "did not see" in why) for _, number, why in archive.status().failed] == [(2, True)]
+        asked = simulator.count()
+        assert archive.sync(folder, reader=reader).errors == []
+        assert simulator.count() == asked + 1, "only the failed page was asked again"
+        assert found(archive) == EVERYTHING
+        assert archive.status().failed == ()
+
+
+def test_words_only(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        archive.sync(folder, reader=reader)
+        assert found(archive) == EVERYTHING
+        with pytest.raises(ConfigError, match="by meaning"):
+            archive.search("Lindqvist", mode="dense")
+        assert archive.reembed("minilm") == 4
+        assert archive.search("Lindqvist", mode="dense")
+    with Archive.open(tmp_path / "a") as archive:
+        assert archive.status().embedder.startswith("minilm")
+        assert len(archive.search("Lindqvist", mode="dense", limit=9)) == 4
+
+
+def test_where(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        archive.sync(folder, reader=reader)
+        pages = {
+            condition: {hit.page_number for hit in archive.search("Lindqvist", where=[condition])}
+            for condition in (
+                "page_number=2",
+                "page_number=2..3",
+                "page_number=2..",
+                "file_name=~LETTER",
+                "folder=letters",
+            )
+        }
+        assert pages == {
+            "page_number=2": {2},
+            "page_number=2..3": {2, 3},
+            "page_number=2..": {2, 3},
+            "file_name=~LETTER": {1, 2, 3},
+            "folder=letters": {1, 2, 3},
+        }
+        with pytest.raises(ConfigError, match=r"'colour'.*there are .*page_number"):
+            archive.search("Lindqvist", where=["colour=red"])
+        with pytest.raises(ConfigError, match="KEY=VALUE"):
+            archive.search("Lindqvist", where=["page_number"])
+
+
+def test_plain_llamaindex_opens_the_vectors(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
+    import chromadb
+    from llama_index.core import VectorStoreIndex
+    from llama_index.vector_stores.chroma import ChromaVectorStore
+
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        archive.sync(folder, reader=reader)
+        embed_model = archive.embed_model
+        nodes = archive.as_retriever(limit=2).retrieve("Lindqvist")
+    assert len(nodes) == 2
+    assert nodes[0].node.metadata["link"].startswith("file://")
+
+    client = chromadb.PersistentClient(path=str(tmp_path / "a" / "chroma"))
+    store = ChromaVectorStore(chroma_collection=client.get_collection("pages", embedding_function=None))
+    index = VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
+    [node] = index.as_retriever(similarity_top_k=1).retrieve("Axel Lindqvist")
+    client.close()
+    assert "Axel Lindqvist" in node.node.get_content()
+    assert node.node.metadata["page_part"] == "ocr"
+    assert node.score is not None
+    assert 0 < node.score <= 1
+
+
+def test_an_archive_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no archive"):
+        Archive.open(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_nothing_to_take(tmp_path: Path) -> None:
+    with (
+        Archive.open(tmp_path / "a", create=True, embedder="none") as archive,
+        pytest.raises(SourceNotFoundError, match="no such file"),
+    ):
+        archive.sync(tmp_path / "nowhere")
+
+
+def test_a_newer_archive_is_refused(tmp_path: Path) -> None:
+    Archive.open(tmp_path / "a", create=True, embedder="none").close()
+    catalog = Catalog(tmp_path / "a" / "archive.sqlite")
+    catalog.db.execute("PRAGMA user_version = 9")
+    catalog.close()
+    with pytest.raises(StoreError, match="newer release"):
+        Archive.open(tmp_path / "a")
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ),
+    )
+
+
+WRITER = """
+import sys
+from kobold_reader import Archive, KoboldReader
+with Archive.open(sys.argv[1], create=True) as archive:
+    archive.sync(sys.argv[2], reader=KoboldReader(api_url=sys.argv[3], tasks=["ocr"], on_error="skip"))
+"""
+
+
+def test_a_reader_sees_what_another_process_wrote(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        archive.sync(folder, reader=reader)
+        assert len(archive.search("Lindqvist", mode="dense", limit=50)) == 4
+        (folder / "card.jpg").write_bytes(CARD.read_bytes())
+        done = run_python(WRITER, str(tmp_path / "a"), str(folder), simulator.url)
+        assert done.returncode == 0, done.stderr
+        assert ("card.jpg", 1) in found(archive)
+        assert len(archive.search("Lindqvist", mode="dense", limit=50)) == 5, "by its vectors too"
+
+
+def test_two_writers_are_one_too_many(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    with Archive.open(tmp_path / "a", create=True) as archive:
+        seen: list[subprocess.CompletedProcess[str]] = []
+
+        def meanwhile(_: object) -> None:
+            if not seen:
+                seen.append(run_python(WRITER, str(tmp_path / "a"), str(folder), simulator.url))
+
+        archive.sync(folder, reader=reader, on_page=meanwhile)
+    assert seen[0].returncode == 1
+    assert "another process is writing" in seen[0].stderr
+
+
+KILLED = """
+import os, sys
+from kobold_reader import Archive, KoboldReader
+from kobold_reader.archive import catalog, vectors
+where, when = sys.argv[4].split(".")
+owner = {"Catalog": catalog.Catalog, "Vectors": vectors.Vectors}[where]
+original = getattr(owner, when)
+def dying(self, *arguments, **options):
+    original(self, *arguments, **options)
+    os._exit(9)
+setattr(owner, when, dying)
+with Archive.open(sys.argv[1]) as archive:
+    archive.sync(sys.argv[2], reader=KoboldReader(api_url=sys.argv[3], tasks=["ocr"], on_error="skip"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "step",
+    ["Catalog.begin", "Vectors.put", "Vectors.delete", "Catalog.finish", "Catalog.put_place", "Catalog.remove_pages"],
+)
+def test_killed_after_any_step_it_can_be_completed(
+    step: str, folder: Path, make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    words = ["mole", "lantern", "otter"]
+
+    def answer(request: BrainRequest) -> str:
+        return f"Lindqvist and the {words[len(request.images[0].tobytes()) % 3]}. " * 40
+
+    simulator = make_simulator(brain=ScriptBrain(answer))
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr"], on_error="skip")
+    place = tmp_path / "a"
+    with Archive.open(place, create=True) as archive:
+        archive.sync(folder, reader=reader)
+    # One page goes, one comes, one changes: every step has something to do.
+    (folder / "letters" / "letter.pdf").write_bytes((SAMPLES / "ledger" / "1938-harbour-dues.pdf").read_bytes())
+    (folder / "card.jpg").write_bytes(CARD.read_bytes())
+
+    killed = run_python(KILLED, str(place), str(folder), simulator.url, step)
+    assert killed.returncode == 9, f"the step {step} was never reached: {killed.stderr}"
+
+    asked = simulator.count()
+    with Archive.open(place) as archive:
+        archive.sync(folder, reader=reader)
+        completed = contents(archive)
+    assert simulator.count() - asked <= 2, "what had been read was not asked again"
+    with Archive.open(tmp_path / "clean", create=True) as clean:
+        clean.sync(folder, reader=reader)
+        assert completed == contents(clean)
+
+
+def contents(archive: Archive) -> dict[str, object]:
+    collection = archive.chroma_collection.get(include=["documents", "metadatas"])
+    nodes = {
+        node_id: (document, metadata["file_name"])
+        for node_id, document, metadata in zip(
+            collection["ids"], collection["documents"], collection["metadatas"], strict=True
+        )
+    }
+    return {"nodes": nodes, "found": found(archive), "status": archive.status()}
