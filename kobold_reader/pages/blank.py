@@ -29,7 +29,8 @@ _NOISE_FACTOR = 5.0
 # A letter at 100 dpi: 6 pt digits are 6 px high. Specks of dust are smaller than 1.2 mm.
 _LETTER_PX = 5
 _LETTER_AREA_PX = 7
-_SMALL_PX, _SMALL_AREA_PX = 8, 15
+_SMALL_PX, _SMALL_AREA_PX = 9, 16
+_NUMERAL_PX = 7
 _DUSTY, _DUSTY_FACTOR = 30, 4
 _INKED_SHARE = 0.01  # more than this is ink whatever its shape, away from the edges
 _EDGE_SHARE = 0.02
@@ -260,8 +261,11 @@ def _shapes(mask: Image.Image) -> list[_Component] | None:
 
 
 def _is_small(shape: _Component) -> bool:
-    side = max(shape.right - shape.left, shape.bottom - shape.top) - 2
-    return side < _SMALL_PX and shape.area <= _SMALL_AREA_PX
+    """Whether two or three specks that touch could look like this; they would not form a 1."""
+    across, down = shape.right - shape.left - 2, shape.bottom - shape.top - 2
+    if down >= _NUMERAL_PX and across * 2 <= down:
+        return False
+    return max(across, down) < _SMALL_PX and shape.area <= _SMALL_AREA_PX
 
 
 def _is_ink(shape: _Component, width: int, height: int) -> bool:

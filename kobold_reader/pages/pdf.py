@@ -45,6 +45,9 @@ _CLOCKWISE: Final = {
     270: Image.Transpose.ROTATE_90,
 }
 _HEX_PREFIX: Final = re.compile(r"^<((?:FEFF)(?:[0-9A-F]{4})*)>", re.IGNORECASE)
+_CUT_SHORT: Final = re.compile("truncated image|premature end of (file|data)")
+_MATTERS: Final = 0.25  # share of the page under images from which a cut one is the page's loss
+_COMPLETE: Final = 0.98
 _SHRINK_EVERY: Final = 50  # pages; MuPDF's store of decoded images grows to 256 MB otherwise
 
 
@@ -65,6 +68,7 @@ class PdfFile:
     def __init__(self, path: Path, sha256: str, passwords: Sequence[str] = ()) -> None:
         self._sha256 = sha256
         self._rendered = 0
+        self._cut_short: dict[int, float] = {}  # page index → share of its image that is there
         self._layout: tuple[int, Layout] | None = None
         try:
             self._document = pymupdf.open(path, filetype="pdf")
@@ -158,10 +162,10 @@ class PdfFile:
             pymupdf.TOOLS.store_shrink(100)
         with self._page(page_number) as page:
             scan = layout.scan
-            if scan is not None and scan.is_jpeg:
-                return scan_images(scan.data(), inches, budget, rotate_deg=rotate_deg)
-            if scan is not None and fit_size(*layout.image_px, budget) == layout.image_px:
-                return scan_images(scan.data(), inches, budget, rotate_deg=rotate_deg)
+            if scan is not None and (scan.is_jpeg or fit_size(*layout.image_px, budget) == layout.image_px):
+                data = scan.data()
+                self._check_images(page, layout)
+                return scan_images(data, inches, budget, rotate_deg=rotate_deg)
             return self._rendering(page, layout, budget, rotate_deg)
 
     def _rendering(self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int) -> PageImages:
@@ -173,6 +177,7 @@ class PdfFile:
             return without_colour(_render(page, (width_px, height_px), is_grey=layout.is_grey))
 
         first = upright(*size)
+        self._check_images(page, layout)
         ink = self._ink(page, layout, first, size)
 
         def make(width_px: int, height_px: int) -> Image.Image:
@@ -184,6 +189,20 @@ class PdfFile:
         effective_dpi = max(view.size) * 72 / max(layout.size_pt)
         only = PageView(data, mime, *view.size, effective_dpi, turn)
         return PageImages((only,), ink.is_blank, ink.share)
+
+    def _check_images(self, page: Page, layout: Layout) -> None:
+        """Refuse a page whose image ends before its last lines; MuPDF fills them up and goes on.
+
+        Raises:
+            PageRenderError: More is missing than the last line or two, which scanners often owe.
+        """
+        warned = clean_text(pymupdf.TOOLS.mupdf_warnings(reset=False))
+        # Warned of once only, when it is decoded; a second look finds it in MuPDF's store.
+        if _CUT_SHORT.search(warned) and layout.image_coverage >= _MATTERS:
+            self._cut_short.setdefault(page.number, _stored_share(self._document, page))
+        share = self._cut_short.get(page.number, 1.0)
+        if share < _COMPLETE:
+            raise PageRenderError("The page's image is cut short.", hint="Copy or scan the file again.")
 
     def _ink(self, page: Page, layout: Layout, view: Image.Image, size: tuple[int, int]) -> Ink:
         """Judge the page, on the view where that is fine enough.
@@ -242,6 +261,20 @@ def _box(document: Document, page: Page, key: str) -> pymupdf.Rect | None:
     if len(numbers) != 4:  # noqa: PLR2004 - the sides of a box
         return None
     return pymupdf.Rect(*(float(number) for number in numbers)).normalize()
+
+
+def _stored_share(document: Document, page: Page) -> float:
+    """How much of the page's most incomplete image is there, 0 to 1; 0 where that is not known."""
+    shares = []
+    for xref, _, width, height, bits, *_ in document.get_page_images(page.number, full=True):
+        try:
+            stored = len(document.xref_stream(xref))
+            colours = document.extract_image(xref)["colorspace"]
+        except MUPDF_ERRORS:
+            return 0.0
+        needed = (width * bits * colours + 7) // 8 * height
+        shares.append(min(1.0, stored / needed) if needed else 1.0)
+    return min(shares, default=0.0)
 
 
 def _label(page: Page) -> str:

@@ -164,6 +164,9 @@ def picture_images(
     picture.load()
     flat = flatten(picture)
     paper = flat.resize(judged, Image.Resampling.BOX, reducing_gap=2.0) if flat.size != judged else flat
+    paper = without_colour(paper)
+    if paper.mode == "L":
+        flat = flat.convert("L")  # one channel to resample instead of three
     ink = find_ink(paper)
     if mime and original is not None:
         data, size = original, stored_size

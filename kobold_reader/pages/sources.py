@@ -27,7 +27,7 @@ from kobold_reader.pages.source_file import (
 )
 from kobold_reader.pages.values import Kind
 
-__all__ = ["Selection", "SourceFile", "local_uri", "select", "sha256_of"]
+__all__ = ["Selection", "SourceFile", "local_uri", "natural_key", "select", "sha256_of"]
 
 
 _NOT_COUNTED: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})

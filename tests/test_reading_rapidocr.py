@@ -1,0 +1,75 @@
+"""RapidOCR on real pixels of the samples, against their ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kobold_reader import KoboldReader
+from kobold_reader.errors import ConfigError, MissingExtraError
+from tests.conftest import GROUND_TRUTH, SAMPLES
+from tests.kobold_simulator import EyesBrain, KoboldSimulator
+from tests.measure import character_error_rate, precision, recall
+
+
+def truth(name: str, page_number: int = 1) -> str:
+    text = (GROUND_TRUTH / f"{name}.txt").read_text(encoding="utf-8")
+    return text.split("\f")[page_number - 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "page", "least_recall", "highest_error_rate"),
+    [
+        ("letters/1954-lindqvist-letter.pdf", 1, 0.95, 0.05),
+        ("minutes/1961 annual meeting.pdf", 1, 0.95, 0.05),
+        ("ledger/1938-harbour-dues.pdf", 1, 0.95, 0.05),
+    ],
+)
+def test_samples_are_read(name: str, page: int, least_recall: float, highest_error_rate: float) -> None:
+    [document] = KoboldReader(engine="rapidocr", pages=str(page)).load_data(SAMPLES / name)
+    wanted = truth(name, page)
+    assert recall(wanted, document.text) >= least_recall
+    assert precision(wanted, document.text) >= least_recall
+    assert character_error_rate(wanted, document.text) <= highest_error_rate, "reading order counts here"
+    assert document.metadata["model"].startswith("rapidocr-")
+    assert 0.5 < document.metadata["confidence"] <= 1
+
+
+@pytest.mark.slow
+def test_a_photo_has_no_text_and_a_blank_page_is_not_asked() -> None:
+    documents = KoboldReader(engine="rapidocr", include_empty=True).load_data(
+        [SAMPLES / "photos" / "boathouse 1999.jpg", SAMPLES / "scans" / "scan0008.jpg"]
+    )
+    assert [document.metadata["page_status"] for document in documents] == ["no_text", "blank"]
+    assert [document.text for document in documents] == ["", ""]
+    assert documents[0].metadata["camera"]
+    assert documents[0].metadata["latitude"]
+
+
+def test_it_says_what_it_cannot_do() -> None:
+    with pytest.raises(ConfigError, match=r"rapidocr.*cannot do the task 'caption'; it can do ocr"):
+        KoboldReader(engine="rapidocr", tasks=["caption"]).load_data(SAMPLES / "receipts")
+
+
+def test_a_missing_engine_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "kobold-reader\[rapidocr\]"'):
+        KoboldReader(engine="rapidocr").load_data(SAMPLES / "receipts")
+
+
+@pytest.mark.slow
+def test_the_page_survives_the_way_through_the_server(
+    make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    """The simulator's eyes read the very pixels that would reach the encoder."""
+    name = "receipts/1987-05-12 chandler.jpg"
+    simulator = make_simulator(brain=EyesBrain(), visionmaxres=1024)
+    reader = KoboldReader(api_url=simulator.url, ledger=str(tmp_path / "ledger.sqlite"))
+    [document] = reader.load_data(SAMPLES / name)
+    text, _, caption = document.text.partition("\n\n## Image description\n\n")
+    assert recall(truth(name), text) >= 0.9
+    assert caption
+    assert simulator.encodings == 1
