@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from kobold_reader.kobold import RetryPolicy, pool
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -61,6 +63,12 @@ def only_loopback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between attempts are tested with a clock of their own; everywhere else they only cost time."""
+    monkeypatch.setattr(pool, "RetryPolicy", functools.partial(RetryPolicy, base_s=0.01, cap_s=0.02))
 
 
 def page_text(request: BrainRequest) -> str:

@@ -6,6 +6,7 @@ process writes at a time (a file lock); any number search meanwhile, and see new
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
 
@@ -27,6 +28,7 @@ from kobold_reader.archive.embedder import (
 )
 from kobold_reader.archive.folder import check_folder
 from kobold_reader.archive.indexing import Indexer
+from kobold_reader.archive.retriever import ArchiveRetriever
 from kobold_reader.archive.search import DenseSearch, Hit, Mode, Searcher
 from kobold_reader.archive.sync import Syncer, SyncReport
 from kobold_reader.archive.vectors import Near, Vectors
@@ -43,9 +45,6 @@ from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Outlook
-
-if TYPE_CHECKING:
-    from kobold_reader.archive.retriever import ArchiveRetriever
 
 __all__ = ["Archive", "ArchiveStatus"]
 
@@ -358,9 +357,7 @@ class Archive:
 
     def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", where: Sequence[str] = ()) -> ArchiveRetriever:
         """Return a LlamaIndex retriever over `search`, one node a page."""
-        from kobold_reader.archive.retriever import ArchiveRetriever
-
-        return ArchiveRetriever(self, limit=limit, mode=mode, where=where)
+        return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, where=where))
 
     def uris(self) -> list[str]:
         """Return the URIs of all files that the archive knows."""

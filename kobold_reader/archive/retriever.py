@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from typing_extensions import override
 
-from kobold_reader.archive.search import Hit, Mode
+from kobold_reader.archive.search import Hit
 from kobold_reader.documents import EMBED_KEYS, LLM_KEYS
-
-if TYPE_CHECKING:
-    from kobold_reader.archive.archive import Archive
 
 __all__ = ["ArchiveRetriever"]
 
@@ -22,22 +18,16 @@ class ArchiveRetriever(BaseRetriever):
     """Retrieves whole pages by hybrid search; a node's text is all of the page's text.
 
     Args:
-        archive: Stays open as long as the retriever is used.
-        limit: At most so many pages.
-        mode: As in `Archive.search`.
-        where: As in `Archive.search`.
+        search: From a query to pages, best first; its archive stays open as long as the retriever is used.
     """
 
-    def __init__(self, archive: Archive, *, limit: int, mode: Mode, where: Sequence[str]) -> None:
+    def __init__(self, search: Callable[[str], list[Hit]]) -> None:
         super().__init__()
-        self._archive = archive
-        self._limit = limit
-        self._mode: Mode = mode
-        self._where = where
+        self._search = search
 
     @override
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        hits = self._archive.search(query_bundle.query_str, limit=self._limit, mode=self._mode, where=self._where)
+        hits = self._search(query_bundle.query_str)
         return [NodeWithScore(node=_node(hit), score=hit.score) for hit in hits if hit.page_text]
 
 
