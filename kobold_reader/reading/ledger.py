@@ -236,12 +236,14 @@ class Ledger:
         return known
 
     def remember_pages(self, sha256: str, pages: Sequence[KnownPage]) -> None:
-        """Record facts of pages, in one transaction."""
+        """Record facts of pages, in one transaction; what is known of blankness stays known."""
         if not pages:
             return
         with self._transaction("write") as db:
             db.executemany(
-                "INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, page_number) DO UPDATE SET "
+                "content_sha256 = excluded.content_sha256, is_blank = coalesce(excluded.is_blank, is_blank), "
+                "text_layer = excluded.text_layer, facts = excluded.facts",
                 [
                     (
                         sha256,

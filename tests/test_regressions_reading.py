@@ -1,0 +1,64 @@
+"""Faults that were found once, and must not come back: reading pages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pymupdf
+import pytest
+from PIL import Image, ImageDraw
+
+from kobold_reader import KoboldReader
+from kobold_reader.errors import PageRenderError
+from kobold_reader.pages import select
+from tests.conftest import SAMPLES
+from tests.kobold_simulator import KoboldSimulator
+
+PROSE = "The minutes of the annual meeting were read and approved. Axel Lindqvist reported on the harbour dues. " * 6
+
+
+def scan(number: int) -> bytes:
+    """A picture of a page with ink on it, different for each number."""
+    image = Image.new("RGB", (600, 849), "white")
+    draw = ImageDraw.Draw(image)
+    for line in range(12):
+        draw.text((40, 40 + line * 50), f"Line {line} of scan number {number} with words", fill="black")
+        draw.line((40, 60 + line * 50, 300 + 15 * number, 60 + line * 50), fill="black", width=3)
+    pixmap = pymupdf.Pixmap(pymupdf.csRGB, 600, 849, image.tobytes(), False)
+    return bytes(pixmap.tobytes("png"))
+
+
+def make_pdf(path: Path, pages: Sequence[int | str]) -> Path:
+    """A PDF of pages: a number is a scan, `blank` an empty page, `text` prose above a picture."""
+    document = pymupdf.open()
+    for what in pages:
+        page = document.new_page(width=595, height=842)
+        if isinstance(what, int):
+            page.insert_image(page.rect, stream=scan(what))
+        elif what == "text":
+            page.insert_textbox((50, 50, 545, 400), PROSE, fontsize=11)
+            page.insert_image((50, 420, 545, 820), stream=scan(3))
+    document.save(str(path))
+    document.close()
+    return path
+
+
+def no_images(*_: Any, **__: Any) -> None:
+    raise PageRenderError("the image cannot be decoded")
+
+
+def test_a_blank_page_stays_known_as_blank(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    """The facts of a file's pages, kept when its last page was looked at, wiped out which of them were blank."""
+    file = make_pdf(tmp_path / "a.pdf", [1, "blank", 2])
+    statuses = [page.status for page in KoboldReader(api_url=simulator.url).read_pages(file)]
+    simulator.stop()
+
+    again = list(KoboldReader(api_url=simulator.url).read_pages(file))
+
+    assert [page.status for page in again] == statuses == ["ok", "blank", "ok"]
+    assert all(page.is_kept for page in again)
+    simulator.restart()
