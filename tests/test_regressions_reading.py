@@ -62,3 +62,42 @@ def test_a_blank_page_stays_known_as_blank(simulator: KoboldSimulator, tmp_path:
     assert [page.status for page in again] == statuses == ["ok", "blank", "ok"]
     assert all(page.is_kept for page in again)
     simulator.restart()
+
+
+def test_text_layer_only_takes_the_text_of_a_page_with_a_picture(tmp_path: Path) -> None:
+    """The caption that nobody could answer made the whole page fail, "for it has no text layer"."""
+    file = make_pdf(tmp_path / "a.pdf", ["text", 1])
+
+    first, second = KoboldReader(text_layer="only").read_pages(file)
+
+    assert (first.status, first.errors) == ("text_layer", {})
+    assert "no text layer" in str(second.error)
+    assert second.error is not None
+    assert second.error.page_number == 2
+
+
+def test_a_page_whose_image_is_broken_keeps_its_text_layer(
+    simulator: KoboldSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = make_pdf(tmp_path / "a.pdf", ["text"])
+    monkeypatch.setattr("kobold_reader.pages.PageChild.page_images", no_images)
+
+    [page] = KoboldReader(api_url=simulator.url).read_pages(file)
+
+    assert (page.status, page.failed_tasks) == ("text_layer", ("caption",))
+    assert "Axel Lindqvist" in page.text
+
+
+def test_a_page_that_is_gone_keeps_what_was_read_of_it(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    """A further task on a file that has gone meanwhile threw away the transcription that was there."""
+    file = make_pdf(tmp_path / "a.pdf", [1, 2])
+    list(KoboldReader(api_url=simulator.url, tasks=["ocr"]).read_pages(file))
+    files = select([file]).files
+    file.unlink()
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr", "caption"])
+
+    with reader.open_ledger() as ledger:
+        pages = list(reader.transcriber(ledger).run(files))
+
+    assert [(page.status, page.failed_tasks) for page in pages] == [("ok", ("caption",))] * 2
+    assert [page.errors["caption"].page_number for page in pages] == [1, 2]

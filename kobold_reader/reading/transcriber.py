@@ -205,6 +205,7 @@ class Transcriber:
                         seen.append(known[number])
                     yield self._step(opened, source, file, known.pop(number))
                 except SourceError as err:
+                    err.at(source.path, number)
                     self._ledger.record_failure(source, file.sha256, number, {"": err})
                     yield self._failed(source, file, number, err)
         finally:
@@ -221,16 +222,15 @@ class Transcriber:
         if not page.due_tasks:
             return self._result(page, {}, is_kept=True)
         number = known.facts.page_number
-        if self._settings.text_layer == "only":
-            msg = "the page has no text layer, and only text layers were asked for."
-            raise UnsupportedSourceError(
-                msg,
-                source=source.path,
-                page_number=number,
-                hint="--text-layer auto reads its image.",
-            )
-        budget = self._ready().budget
-        page.images = opened.page_images(source, number, budget, self._settings.rotate_deg or 0)
+        try:
+            page.images = self._images(opened, page)
+        except SourceError as err:
+            if page.tasks[0] not in page.readings:
+                raise
+            # What is known of the page stays known; only what was to be asked of its image failed.
+            errors = dict.fromkeys(page.due_tasks, err.at(source.path, number))
+            self._ledger.record(source, file.sha256, known, {}, {}, errors)
+            return self._result(page, errors, is_kept=True)
         page.known = KnownPage(known.facts, page.images.is_blank)
         if page.images.is_blank:
             blanks = {task: _blank(task) for task in page.due_tasks}
@@ -238,6 +238,15 @@ class Transcriber:
             self._ledger.record(source, file.sha256, page.known, {}, {}, {})
             return self._result(page, {})
         return page
+
+    def _images(self, opened: OpenFile, page: _Page) -> PageImages:
+        if self._settings.text_layer == "only":
+            msg = "the page has no text layer, and only text layers were asked for."
+            raise UnsupportedSourceError(msg, hint="--text-layer auto reads its image.")
+        budget = self._ready().budget
+        return opened.page_images(
+            page.source, page.known.facts.page_number, budget, self._settings.rotate_deg or 0
+        )
 
     def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage, engine: EngineFacts | None) -> _Page:
         settings, facts = self._settings, known.facts
