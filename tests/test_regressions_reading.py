@@ -101,3 +101,8 @@ def test_a_page_that_is_gone_keeps_what_was_read_of_it(simulator: KoboldSimulato
 
     assert [(page.status, page.failed_tasks) for page in pages] == [("ok", ("caption",))] * 2
     assert [page.errors["caption"].page_number for page in pages] == [1, 2]
+
+
+def test_a_task_named_twice_is_asked_once(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    list(KoboldReader(api_url=simulator.url, tasks=["ocr", "ocr"]).read_pages(make_pdf(tmp_path / "a.pdf", [1])))
+    assert simulator.count() == 1

@@ -53,7 +53,7 @@ class ReadSettings:
     stop_after_s: float | None = None
 
     def __post_init__(self) -> None:
-        check_tasks(self.tasks)
+        object.__setattr__(self, "tasks", check_tasks(self.tasks))  # each once: a task named twice was asked twice
         for name, value, allowed in (
             ("text_layer", self.text_layer, get_args(TextLayerUse)),
             ("redo", self.redo, (None, *get_args(Redo))),
