@@ -106,3 +106,10 @@ def test_a_page_that_is_gone_keeps_what_was_read_of_it(simulator: KoboldSimulato
 def test_a_task_named_twice_is_asked_once(simulator: KoboldSimulator, tmp_path: Path) -> None:
     list(KoboldReader(api_url=simulator.url, tasks=["ocr", "ocr"]).read_pages(make_pdf(tmp_path / "a.pdf", [1])))
     assert simulator.count() == 1
+
+
+def test_the_survey_counts_the_sample_only(tmp_path: Path) -> None:
+    files = select([make_pdf(tmp_path / "a.pdf", [1, 2, 3, 4])]).files
+    reader = KoboldReader(sample=2)
+    with reader.open_ledger() as ledger:
+        assert reader.transcriber(ledger).survey(files).pages == 2

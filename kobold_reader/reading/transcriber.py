@@ -107,6 +107,7 @@ class Transcriber:
 
     def survey(self, files: Sequence[SourceFile]) -> Outlook:
         """Count what lies ahead: opens the files the ledger does not know, looks at no page, asks no server."""
+        self._choose_sample(files)
         pages = read = failed = 0
         with OpenFile(self._ledger, self._settings.passwords) as opened:
             for source in files:
