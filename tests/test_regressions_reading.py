@@ -113,3 +113,19 @@ def test_the_survey_counts_the_sample_only(tmp_path: Path) -> None:
     reader = KoboldReader(sample=2)
     with reader.open_ledger() as ledger:
         assert reader.transcriber(ledger).survey(files).pages == 2
+
+
+def test_a_file_put_back_as_it_was_has_failed_no_more(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    """Broken, then restored with its old date: known again, so not opened, and its failure stayed for ever."""
+    file = make_pdf(tmp_path / "a.pdf", [1])
+    good, state = file.read_bytes(), file.stat()
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr"])
+    list(reader.read_pages(file))
+    file.write_bytes(b"%PDF-1.4 broken")
+    assert [page.status for page in reader.read_pages(file)] == ["failed"]
+    file.write_bytes(good)
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    assert [page.status for page in reader.read_pages(file)] == ["ok"]
+    with reader.open_ledger() as ledger:
+        assert ledger.failures() == []

@@ -191,6 +191,8 @@ class Transcriber:
                     self._ledger.record_failure(source, "", 0, {"": err})
                     yield self._failed(source, None, 0, err)
                     continue
+                if (source.uri, 0) in self._failed_before:
+                    self._ledger.clear_failure(source.uri, 0)  # it may be back as it was, and not be opened at all
                 yield from self._file_steps(opened, source, file)
 
     def _file_steps(
