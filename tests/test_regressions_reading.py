@@ -41,7 +41,7 @@ def make_pdf(path: Path, pages: Sequence[int | str]) -> Path:
             page.insert_image(page.rect, stream=scan(what))
         elif what == "text":
             page.insert_textbox((50, 50, 545, 400), PROSE, fontsize=11)
-            page.insert_image((50, 420, 545, 820), stream=scan(3))
+            page.insert_image((50, 420, 545, 820), stream=scan(3), keep_proportion=False)
     document.save(str(path))
     document.close()
     return path
