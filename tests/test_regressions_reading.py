@@ -129,3 +129,20 @@ def test_a_file_put_back_as_it_was_has_failed_no_more(simulator: KoboldSimulator
     assert [page.status for page in reader.read_pages(file)] == ["ok"]
     with reader.open_ledger() as ledger:
         assert ledger.failures() == []
+
+
+@pytest.mark.parametrize("redo", ["all", "outdated"])
+def test_redo_asks_copies_once(simulator: KoboldSimulator, tmp_path: Path, redo: str) -> None:
+    """Every copy of a page was read anew, one after the other."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    make_pdf(folder / "a.pdf", [1])
+    for name in ("b.pdf", "c.pdf", "d.pdf", "e.pdf"):
+        shutil.copy(folder / "a.pdf", folder / name)
+    list(KoboldReader(api_url=simulator.url, tasks=["ocr"]).read_pages(folder))
+    simulator.restart(model="Qwen2.5-VL-3B-Instruct-Q4_K_M")
+
+    pages = list(KoboldReader(api_url=simulator.url, tasks=["ocr"], redo=redo).read_pages(folder))
+
+    assert simulator.count() == 2
+    assert {page.readings["ocr"].model for page in pages} == {simulator.model}

@@ -102,6 +102,8 @@ class Transcriber:
         self._clock = clock
         self._chosen: frozenset[tuple[str, int]] | None = None
         self._failed_before: set[tuple[str, int]] = set()
+        self._made: set[tuple[str, str]] = set()
+        """Content and task of every reading made in this run: `redo` does not ask for them again."""
 
     # ── before ───────────────────────────────────────────────────────────────────────────────────
 
@@ -155,6 +157,7 @@ class Transcriber:
         """
         self._choose_sample(files)
         self._failed_before = {(failure.uri, failure.page_number) for failure in self._ledger.failures()}
+        self._made.clear()
         started_s = self._clock()
         failures_in_a_row = 0
         with closing(Ahead(self._steps(files), AHEAD_PAGES)) as steps:
@@ -267,7 +270,8 @@ class Transcriber:
             reading = self._ledger.reading(facts.content_sha256, task, self._engine.name, settings.key(task))
             if reading:
                 readings[task] = reading
-            if reading is None or due.to_redo(reading, settings.redo, engine):
+            redo = None if (facts.content_sha256, task) in self._made else settings.redo
+            if reading is None or due.to_redo(reading, redo, engine):
                 due_tasks.append(task)
         return _Page(source, file, known, tasks, readings, tuple(due_tasks))
 
@@ -282,11 +286,11 @@ class Transcriber:
 
     def _read(self, page: _Page) -> PageResult:
         """Ask the engine for what is due on one page, and record it."""
-        if self._settings.redo is None:
-            # The same scan may have been read a moment ago as another page.
-            page = replace(self._look_up(page.source, page.file, page.known, None), images=page.images)
-            if not page.due_tasks:
-                return self._result(page, {})
+        # The same scan may have been read a moment ago as another page.
+        engine = self._engine.prepare() if self._settings.redo in {"outdated", "low-resolution"} else None
+        page = replace(self._look_up(page.source, page.file, page.known, engine), images=page.images)
+        if not page.due_tasks:
+            return self._result(page, {})
         assert page.images is not None  # noqa: S101  (a page without images never gets here)
         number = page.known.facts.page_number
         started_s = self._clock()
@@ -307,6 +311,7 @@ class Transcriber:
         }
         keys = {task: self._settings.key(task) for task in readings}
         self._ledger.record(page.source, page.file.sha256, page.known, readings, keys, errors)
+        self._made |= {(page.known.facts.content_sha256, task) for task in readings}
         log.debug(
             "%s page %d: %s in %.1f s",
             page.source.path,
