@@ -146,3 +146,25 @@ def test_redo_asks_copies_once(simulator: KoboldSimulator, tmp_path: Path, redo:
 
     assert simulator.count() == 2
     assert {page.readings["ocr"].model for page in pages} == {simulator.model}
+
+
+def test_a_page_error_does_not_open_the_file_again(
+    simulator: KoboldSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each broken page had the whole file hashed (or fetched) once more."""
+    from kobold_reader.pages import PageChild
+
+    opened: list[str] = []
+    real = PageChild.open
+
+    def counted(self: PageChild, path: str, **options: Any) -> Any:
+        opened.append(path)
+        return real(self, path, **options)
+
+    monkeypatch.setattr(PageChild, "open", counted)
+    monkeypatch.setattr(PageChild, "page_images", no_images)
+
+    pages = list(KoboldReader(api_url=simulator.url).read_pages(make_pdf(tmp_path / "a.pdf", [1, 2, 3])))
+
+    assert [page.status for page in pages] == ["failed"] * 3
+    assert len(opened) == 1

@@ -52,7 +52,6 @@ class OpenFile:
         try:
             return self._child.page_facts(page_number)
         except SourceError as err:
-            self._let_go()
             raise err.at(source.path, page_number) from err.__cause__
 
     def page_images(self, source: SourceFile, page_number: int, budget: ImageBudget, rotate_deg: int) -> PageImages:
@@ -65,7 +64,6 @@ class OpenFile:
         try:
             return self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
         except SourceError as err:
-            self._let_go()
             raise err.at(source.path, page_number) from err.__cause__
 
     def _ensure(self, source: SourceFile) -> None:
@@ -86,7 +84,6 @@ class OpenFile:
         return facts
 
     def _let_go(self) -> None:
-        # After an error the child may be a new process that knows no file: open again for the next page.
         self._now = None
         self._holding.close()
 
