@@ -168,3 +168,22 @@ def test_a_page_error_does_not_open_the_file_again(
 
     assert [page.status for page in pages] == ["failed"] * 3
     assert len(opened) == 1
+
+
+def test_a_file_replaced_during_the_run_is_not_read_as_the_one_before(
+    simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    """The new file's pages were kept as readings of the old one's content."""
+    file = make_pdf(tmp_path / "a.pdf", [1])
+    list(KoboldReader(api_url=simulator.url, tasks=["ocr"]).read_pages(file))
+    files = select([file]).files
+    make_pdf(file, [17])
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr", "caption"])
+
+    with reader.open_ledger() as ledger:
+        [page] = reader.transcriber(ledger).run(files)
+
+    assert simulator.count() == 1
+    assert "was changed since this run began" in str(page.errors["caption"])
+    [page] = reader.read_pages(file)
+    assert (page.status, page.failed_tasks) == ("ok", ())

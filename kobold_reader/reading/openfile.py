@@ -6,7 +6,7 @@ import logging
 from contextlib import ExitStack
 from typing import Self
 
-from kobold_reader.errors import SourceError
+from kobold_reader.errors import CorruptSourceError, SourceError
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, SourceFile
 from kobold_reader.reading.ledger import Ledger
 
@@ -30,7 +30,8 @@ class OpenFile:
         self._passwords = passwords
         self._child = PageChild()
         self._holding = ExitStack()
-        self._now: str | None = None
+        self._now: tuple[str, str] | None = None
+        """URI and sha256 of the file that is open."""
 
     def facts(self, source: SourceFile) -> FileFacts:
         """Return the facts of a file, from the ledger where file and content are known.
@@ -42,35 +43,37 @@ class OpenFile:
         known = self._ledger.document(sha256) if sha256 else None
         return known or self._open(source)
 
-    def page_facts(self, source: SourceFile, page_number: int) -> PageFacts:
-        """Look at one page (1-based).
+    def page_facts(self, source: SourceFile, file: FileFacts, page_number: int) -> PageFacts:
+        """Look at one page (1-based) of a file that is still what `file` says.
 
         Raises:
             SourceError: The page or the file cannot be read.
         """
-        self._ensure(source)
+        self._ensure(source, file)
         try:
             return self._child.page_facts(page_number)
         except SourceError as err:
             raise err.at(source.path, page_number) from err.__cause__
 
-    def page_images(self, source: SourceFile, page_number: int, budget: ImageBudget, rotate_deg: int) -> PageImages:
-        """Make the images of one page (1-based).
+    def page_images(
+        self, source: SourceFile, file: FileFacts, page_number: int, budget: ImageBudget, rotate_deg: int
+    ) -> PageImages:
+        """Make the images of one page (1-based) of a file that is still what `file` says.
 
         Raises:
             SourceError: The page or the file cannot be read.
         """
-        self._ensure(source)
+        self._ensure(source, file)
         try:
             return self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
         except SourceError as err:
             raise err.at(source.path, page_number) from err.__cause__
 
-    def _ensure(self, source: SourceFile) -> None:
-        if self._now != source.uri:
-            self._open(source)
+    def _ensure(self, source: SourceFile, file: FileFacts) -> None:
+        if self._now != (source.uri, file.sha256):
+            self._open(source, expected_sha256=file.sha256)
 
-    def _open(self, source: SourceFile) -> FileFacts:
+    def _open(self, source: SourceFile, expected_sha256: str | None = None) -> FileFacts:
         self._let_go()
         try:
             path = self._holding.enter_context(source.opened_path())
@@ -78,7 +81,12 @@ class OpenFile:
         except SourceError as err:
             self._let_go()
             raise err.at(source.path) from err.__cause__
-        self._now = source.uri
+        if expected_sha256 not in {None, facts.sha256}:
+            # Its pages must not be recorded as those of the content that lay here before.
+            self._let_go()
+            msg = "The file was changed since this run began."
+            raise CorruptSourceError(msg, source=source.path, hint="The next run reads it as it is now.")
+        self._now = (source.uri, facts.sha256)
         self._ledger.remember_file(source, facts)
         log.info("%s: %d pages", source.path, facts.total_pages)
         return facts

@@ -207,7 +207,7 @@ class Transcriber:
             for number in self._numbers(source, file):
                 try:
                     if number not in known:
-                        known[number] = KnownPage(opened.page_facts(source, number), None)
+                        known[number] = KnownPage(opened.page_facts(source, file, number), None)
                         seen.append(known[number])
                     yield self._step(opened, source, file, known.pop(number))
                 except SourceError as err:
@@ -250,9 +250,8 @@ class Transcriber:
             msg = "the page has no text layer, and only text layers were asked for."
             raise UnsupportedSourceError(msg, hint="--text-layer auto reads its image.")
         budget = self._ready().budget
-        return opened.page_images(
-            page.source, page.known.facts.page_number, budget, self._settings.rotate_deg or 0
-        )
+        number = page.known.facts.page_number
+        return opened.page_images(page.source, page.file, number, budget, self._settings.rotate_deg or 0)
 
     def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage, engine: EngineFacts | None) -> _Page:
         settings, facts = self._settings, known.facts
