@@ -187,3 +187,19 @@ def test_a_file_replaced_during_the_run_is_not_read_as_the_one_before(
     assert "was changed since this run began" in str(page.errors["caption"])
     [page] = reader.read_pages(file)
     assert (page.status, page.failed_tasks) == ("ok", ())
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_leaves_its_page_to_the_other_one(
+    make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    """The run ended with the first server, though the second one was idle."""
+    first, second = make_simulator(), make_simulator()
+    statuses = []
+    with KoboldReader(api_url=[first.url, second.url], tasks=["ocr"]) as reader:
+        for page in reader.read_pages(make_pdf(tmp_path / "a.pdf", [1, 2, 3])):
+            statuses.append(page.status)
+            first.stop()
+
+    assert statuses == ["ok"] * 3
+    assert (first.count(), second.count()) == (1, 2)

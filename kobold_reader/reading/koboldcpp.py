@@ -17,6 +17,8 @@ from kobold_reader.errors import (
     EmptyTranscriptionError,
     ImageNotSeenError,
     ResponseFormatError,
+    ServerBusyError,
+    ServerConnectionError,
     ServerTimeoutError,
     TranscriptionError,
 )
@@ -144,11 +146,22 @@ class KoboldEngine:
         """Ask all tasks of one page back to back on one server; see `Engine.read`."""
         self.prepare()
         outcomes: dict[str, TaskOutcome] = {}
+        for _ in self._pool.urls[1:]:
+            try:
+                return self._read_on_one_server(job, outcomes)
+            except (ServerConnectionError, ServerBusyError) as err:
+                log.warning("%s; page %d goes to another server", err, job.page_number)
+        return self._read_on_one_server(job, outcomes)
+
+    def _read_on_one_server(self, job: PageJob, outcomes: dict[str, TaskOutcome]) -> Mapping[str, TaskOutcome]:
+        """Ask what has no outcome yet; what was read before a server went stays read."""
         with self._pool.lease(cancel=job.cancel) as lease:
             info = lease.info
             family = self._family_of(info)
             for view in job.images.views:
                 for task in job.tasks:
+                    if task in outcomes:
+                        continue
                     try:
                         ask = self._ask(lease, info, family, task, view)
                         outcomes[task] = self._attempts(lease, info, family, ask, job)
