@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from kobold_reader import KoboldReader
 from kobold_reader.errors import PageRenderError
 from kobold_reader.pages import select
+from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from tests.conftest import SAMPLES
 from tests.kobold_simulator import KoboldSimulator
 
@@ -203,3 +204,14 @@ def test_a_server_that_dies_leaves_its_page_to_the_other_one(
 
     assert statuses == ["ok"] * 3
     assert (first.count(), second.count()) == (1, 2)
+
+
+def test_what_came_from_the_fallback_can_be_forgotten(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    """Readings were copied without the pages they belong to, so `forget` did not find them."""
+    file = make_pdf(tmp_path / "a.pdf", [1])
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr"])
+    list(reader.read_pages(file))
+    with Ledger(tmp_path / "own.sqlite", fallback=reader.open_ledger()) as ledger:
+        list(reader.transcriber(ledger).run(select([file]).files))
+        assert ledger.forget([file.as_uri()]) == 1
+    assert b"Axel Lindqvist" not in (tmp_path / "own.sqlite").read_bytes()

@@ -231,6 +231,9 @@ class Ledger:
                 "SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ?", (sha256,)
             ).fetchall()
         known = dict(self._fallback.pages(sha256)) if self._fallback else {}
+        own = {number for number, *_ in rows}
+        # Copied with the readings: without its pages `forget` could not tell whose readings these are.
+        self.remember_pages(sha256, [page for number, page in known.items() if number not in own])
         for number, is_blank, facts in rows:
             known[number] = KnownPage(PageFacts(**json.loads(facts)), None if is_blank is None else bool(is_blank))
         return known
