@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,37 @@ def test_what_came_from_the_fallback_can_be_forgotten(simulator: KoboldSimulator
         list(reader.transcriber(ledger).run(select([file]).files))
         assert ledger.forget([file.as_uri()]) == 1
     assert b"Axel Lindqvist" not in (tmp_path / "own.sqlite").read_bytes()
+
+
+def test_a_fallback_ledger_without_tables_knows_nothing(tmp_path: Path) -> None:
+    """The process that made the file was killed at once; from then on every archive refused to work."""
+    path = default_ledger_path()
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with Ledger(tmp_path / "own.sqlite", fallback=Ledger(path, read_only=True)) as ledger:
+        assert ledger.sha256_of(select([SAMPLES / "scans"]).files[0]) is None
+
+
+def test_opening_a_ledger_waits_for_a_process_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two first runs at once: one died with "database is locked" (SQLite does not wait for a change of journal)."""
+    Ledger(tmp_path / "ledger.sqlite").close()
+    real, failures = Ledger._use_wal, [1]
+
+    class Busy:
+        def __init__(self, db: sqlite3.Connection) -> None:
+            self._db = db
+
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            if failures:
+                failures.pop()
+                busy = sqlite3.OperationalError("database is locked")
+                busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise busy
+            return self._db.execute(statement)
+
+    monkeypatch.setattr(Ledger, "_use_wal", staticmethod(lambda db: real(Busy(db))))  # type: ignore[arg-type]
+    monkeypatch.setattr("kobold_reader.reading.ledger.time.sleep", lambda _: None)
+    Ledger(tmp_path / "ledger.sqlite").close()
+    assert failures == []

@@ -15,6 +15,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -54,6 +55,9 @@ CREATE TABLE IF NOT EXISTS failures (
     kind TEXT NOT NULL, message TEXT NOT NULL, created_at TEXT NOT NULL,
     PRIMARY KEY (uri, page_number, task)) WITHOUT ROWID;
 """
+
+_JOURNAL_TRIES: Final = 50
+_JOURNAL_WAIT_S: Final = 0.1
 
 _JSON_FIELDS: Final = ("decoding", "view_sizes", "doubtful")
 _READING_FIELDS: Final = tuple(field.name for field in fields(Reading) if field.name not in {"task", "engine"})
@@ -131,16 +135,37 @@ class Ledger:
                 msg = f"the ledger {self.path} was made by a newer release of kobold-reader (format {found})."
                 raise LedgerError(msg, hint="Update kobold-reader, or name another file with --ledger.")
             if not self._read_only:
-                # WAL is refused on some file systems and answers with the mode it kept.
-                if db.execute("PRAGMA journal_mode=WAL").fetchone()[0] not in {"wal", "memory"}:
-                    db.execute("PRAGMA journal_mode=DELETE")
+                self._use_wal(db)
                 db.execute("PRAGMA synchronous=FULL")
-                db.executescript(_SCHEMA)
+            if found < FORMAT:
+                if self._read_only:
+                    # Whoever made it was killed before its tables were there: it knows nothing.
+                    db.close()
+                    db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+                db.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
                 db.execute(f"PRAGMA user_version={FORMAT}")
+                db.execute("COMMIT")
         except BaseException:
             db.close()
             raise
         return db
+
+    @staticmethod
+    def _use_wal(db: sqlite3.Connection) -> None:
+        """Choose the journal; SQLite does not wait for another process that is choosing it at the same time."""
+        for _ in range(_JOURNAL_TRIES):
+            try:
+                # WAL is refused on some file systems and answers with the mode it kept.
+                if db.execute("PRAGMA journal_mode=WAL").fetchone()[0] not in {"wal", "memory"}:
+                    db.execute("PRAGMA journal_mode=DELETE")
+                return
+            except sqlite3.OperationalError as err:
+                if err.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                time.sleep(_JOURNAL_WAIT_S)
+        db.execute("PRAGMA journal_mode=WAL")
 
     @contextmanager
     def _guard(self, doing: str) -> Iterator[None]:
