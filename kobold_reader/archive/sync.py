@@ -72,6 +72,8 @@ class Syncer:
         self._pending: list[PageRow] = []
         self._renamed: dict[str, PageRow] = {}
         self._placed: set[str] = set()
+        self._left: set[str] = set()
+        """Contents that lie no more where they lay: that place holds another one now."""
 
     def run(
         self,
@@ -134,7 +136,9 @@ class Syncer:
             self._placed.add(uri)
             place = self._placed_now(result, known)
             self._report.new_files += known is None
-            self._report.changed_files += known is not None and known.sha256 != place.sha256
+            if known is not None and known.sha256 != place.sha256:
+                self._report.changed_files += 1
+                self._left.add(known.sha256)
         elif known and known.former_sha256 and result.status != "failed":
             place = replace(known, former_sha256="")
         else:
@@ -151,12 +155,11 @@ class Syncer:
             # A file that cannot be opened any more keeps the pages it had.
             kept = (known.sha256, known.former_sha256) if known else ("", "")
             return Place(result.source.uri, kept[0], metadata, error=str(result.error), former_sha256=kept[1])
-        former = known.former_sha256 or known.sha256 if known and known.sha256 != result.file_sha256 else ""
-        if known and known.sha256 == result.file_sha256:
-            former = known.former_sha256
-        return Place(
-            result.source.uri, result.file_sha256, metadata, former_sha256=former if result.status == "failed" else ""
-        )
+        former = ""
+        if known and result.status == "failed":
+            is_new = known.sha256 != result.file_sha256
+            former = known.former_sha256 or (known.sha256 if is_new else "")
+        return Place(result.source.uri, result.file_sha256, metadata, former_sha256=former)
 
     def _row(self, result: PageResult) -> PageRow:
         parts = {
@@ -219,7 +222,7 @@ class Syncer:
             newly = [place.uri for place in missing if not place.is_missing]
             if newly:
                 self._catalog.mark_missing(newly)
-        self._show_at_first_place({place.sha256 for place in gone})
+        self._show_at_first_place({place.sha256 for place in gone} | self._left)
         self._indexer.remove_orphans()
 
     def _show_at_first_place(self, contents: set[str]) -> None:

@@ -1,0 +1,67 @@
+"""Faults that were found once, and must not come back: archives."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kobold_reader import Archive, KoboldReader
+from kobold_reader.archive.catalog import Catalog
+from kobold_reader.archive.embedder import EmbedderKind
+from kobold_reader.errors import ConfigError, ServerError, StoreError
+from tests.kobold_simulator import Fault, KoboldSimulator
+from tests.test_regressions_reading import make_pdf
+
+
+@pytest.fixture
+def server(make_simulator: Callable[..., KoboldSimulator]) -> KoboldSimulator:
+    """A KoboldCpp that reads and embeds."""
+    return make_simulator(embeddings_model="embed-a")
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    make_pdf(folder / "a.pdf", [1])
+    make_pdf(folder / "b.pdf", [2])
+    return folder
+
+
+def make_archive(tmp_path: Path, server: KoboldSimulator, embedder: EmbedderKind = "none") -> Archive:
+    return Archive.open(tmp_path / "archive", create=True, embedder=embedder, api_url=server.url)
+
+
+def reader_of(server: KoboldSimulator, **arguments: Any) -> KoboldReader:
+    return KoboldReader(**{"api_url": server.url, "tasks": ["ocr"], **arguments})
+
+
+def shown(archive: Archive) -> list[str]:
+    return sorted(hit.file_name for hit in archive.search("Lindqvist", limit=9))
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours catches it."""
+
+
+def kill(*_: Any, **__: Any) -> None:
+    raise Killed
+
+
+def test_a_copy_is_shown_where_it_lies_once_the_original_changed(
+    server: KoboldSimulator, tmp_path: Path, scans: Path
+) -> None:
+    """Until the run after next, hits for the old text led to the file that held another one by then."""
+    with make_archive(tmp_path, server) as archive:
+        archive.sync(scans, reader=reader_of(server))
+        shutil.copy(scans / "b.pdf", scans / "0 copy of b.pdf")
+        archive.sync(scans, reader=reader_of(server))
+        make_pdf(scans / "b.pdf", [17])
+        archive.sync(scans, reader=reader_of(server))
+        assert shown(archive) == ["0 copy of b.pdf", "a.pdf", "b.pdf"]
