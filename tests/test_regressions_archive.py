@@ -65,3 +65,32 @@ def test_a_copy_is_shown_where_it_lies_once_the_original_changed(
         make_pdf(scans / "b.pdf", [17])
         archive.sync(scans, reader=reader_of(server))
         assert shown(archive) == ["0 copy of b.pdf", "a.pdf", "b.pdf"]
+
+
+def test_what_cannot_be_looked_at_is_not_pruned(
+    server: KoboldSimulator, tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder or file that could not be read for a moment counted as gone."""
+    (scans / "sub").mkdir()
+    make_pdf(scans / "sub" / "c.pdf", [3])
+    with make_archive(tmp_path, server) as archive:
+        archive.sync(scans, reader=reader_of(server))
+        scandir, open_path = os.scandir, Path.open
+
+        def broken_scandir(path: Any) -> Any:
+            if Path(path).name == "sub":
+                raise PermissionError(13, "Permission denied")
+            return scandir(path)
+
+        def broken_open(self: Path, *arguments: Any, **options: Any) -> Any:
+            if self.name == "b.pdf":
+                raise OSError(5, "Input/output error")
+            return open_path(self, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", broken_scandir)
+            patch.setattr(Path, "open", broken_open)
+            report = archive.sync(scans, reader=reader_of(server), prune=True)
+
+        assert (report.pruned_files, report.missing_files, len(report.errors)) == (0, 0, 2)
+        assert shown(archive) == ["a.pdf", "b.pdf", "c.pdf"]

@@ -203,10 +203,15 @@ class Syncer:
     def _settle(self, selection: Selection, places: dict[str, Place], *, prune: bool) -> None:
         """Mark or remove the places below this run's folders where nothing lies any more."""
         seen = {source.uri for source in selection.files}
+        # What could not be looked at is not known to be gone.
+        unseen = {str(error.source) for error in selection.errors}
+        trusted = _trusted_roots(selection)
         gone = [
             place
             for place in places.values()
-            if place.uri not in seen and any(_is_below(place.uri, root) for root in _trusted_roots(selection))
+            if place.uri not in seen
+            and any(_is_below(place.uri, root) for root in trusted)
+            and not any(place.uri == path or _is_below(place.uri, path) for path in unseen)
         ]
         present = {place.sha256 for place in places.values() if place.uri in seen}
         moved = [place for place in gone if place.sha256 in present]
