@@ -94,3 +94,18 @@ def test_what_cannot_be_looked_at_is_not_pruned(
 
         assert (report.pruned_files, report.missing_files, len(report.errors)) == (0, 0, 2)
         assert shown(archive) == ["a.pdf", "b.pdf", "c.pdf"]
+
+
+def test_a_run_that_stops_early_prunes_nothing(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    """A file that had been renamed, and whose turn had not come yet, was taken for gone."""
+    with make_archive(tmp_path, server) as archive:
+        archive.sync(scans, reader=reader_of(server))
+        (scans / "b.pdf").rename(scans / "renamed.pdf")
+        make_pdf(scans / "0 new.pdf", [9])
+
+        report = archive.sync(scans, reader=reader_of(server, stop_after_s=1e-6), prune=True)
+
+        assert report.pruned_files == 0
+        assert shown(archive) == ["a.pdf", "b.pdf"]
+        archive.sync(scans, reader=reader_of(server), prune=True)
+        assert shown(archive) == ["0 new.pdf", "a.pdf", "renamed.pdf"]

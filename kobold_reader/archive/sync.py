@@ -219,7 +219,7 @@ class Syncer:
         self._report.renamed_files = len(moved)
         self._report.new_files -= min(len(moved), self._report.new_files)
         self._catalog.remove_places([place.uri for place in moved])
-        if prune:
+        if prune and seen <= self._placed:  # else the run ended early: what is missing may have moved to what is left
             self._report.pruned_files = len(missing)
             self._catalog.remove_places([place.uri for place in missing])
         else:
