@@ -109,3 +109,21 @@ def test_a_run_that_stops_early_prunes_nothing(server: KoboldSimulator, tmp_path
         assert shown(archive) == ["a.pdf", "b.pdf"]
         archive.sync(scans, reader=reader_of(server), prune=True)
         assert shown(archive) == ["0 new.pdf", "a.pdf", "renamed.pdf"]
+
+
+def test_redo_is_asked_for_once(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    """It was remembered with the other settings: every later `index` without a path read everything again."""
+    with make_archive(tmp_path, server) as archive:
+        archive.sync(scans, reader=reader_of(server, redo="all"))
+        asked = server.count()
+        archive.sync()
+        assert server.count() == asked == 2
+
+
+def test_a_folder_named_from_the_home_folder_is_remembered(
+    server: KoboldSimulator, tmp_path: Path, scans: Path, home: Path
+) -> None:
+    scans.rename(home / "scans")
+    with make_archive(tmp_path, server) as archive:
+        archive.sync("~/scans", reader=reader_of(server))
+        assert archive.sync().files == 2

@@ -274,8 +274,10 @@ class Archive:
         cancel = threading.Event()
         with self._writing() as indexer, self.open_ledger(reader) as ledger:
             finished = indexer.finish()
+            # To read anew is asked for once; kept, it would make every later run read everything again.
+            settings = {name: value for name, value in reader.to_dict().items() if name != "redo"}
             for path in chosen:
-                self._catalog.remember_root(_root_name(path), reader.to_dict())
+                self._catalog.remember_root(_root_name(path), settings)
             transcriber = reader.transcriber(ledger, cancel=cancel, on_progress=on_progress)
             if on_start:
                 on_start(selection, transcriber.survey(selection.files))
@@ -396,7 +398,9 @@ def _as_list(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:
 def _root_name(path: str | Path) -> str:
     """Return a path as it is remembered: absolute, so that another working directory changes nothing."""
     text = str(path)
-    return text if "://" in text else str(Path(text).absolute())
+    if "://" in text:
+        return text
+    return str((Path(text).expanduser() if text.startswith("~") else Path(text)).absolute())
 
 
 def _remove_collection(folder: Path) -> None:
