@@ -127,3 +127,22 @@ def test_a_folder_named_from_the_home_folder_is_remembered(
     with make_archive(tmp_path, server) as archive:
         archive.sync("~/scans", reader=reader_of(server))
         assert archive.sync().files == 2
+
+
+def test_every_folder_keeps_its_own_settings(server: KoboldSimulator, tmp_path: Path) -> None:
+    """Without paths, the first folder's settings were used for all of them, and remembered: all pages were due."""
+    with make_archive(tmp_path, server) as archive:
+        for number, hint in enumerate(["Swedish letters", None], start=1):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            make_pdf(folder / "a.pdf", [number])
+            archive.sync(folder, reader=reader_of(server, hint=hint))
+        asked, remembered = server.count(), [archive.settings_of(tmp_path / name) for name in ("1", "2")]
+
+        report = archive.sync()
+
+        assert server.count() == asked == 2
+        assert (report.files, report.pages["ok"], report.errors) == (2, 2, [])
+        assert [archive.settings_of(tmp_path / name) for name in ("1", "2")] == remembered
+        shutil.rmtree(tmp_path / "1")
+        assert [str(error) for error in archive.sync().errors if "no such" in str(error)]

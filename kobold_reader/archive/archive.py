@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from kobold_reader.errors import (
     KoboldReaderError,
     MissingExtraError,
     ServerError,
+    SourceError,
     StoreError,
 )
 from kobold_reader.pages import Selection, select
@@ -252,7 +253,8 @@ class Archive:
             reader: What to read with; None: as in past runs, else KoboldReader's defaults.
             prune: Remove what is missing, only below these paths, and never where a folder is absent or empty.
             on_page: Called for every page when its reading is known.
-            on_start: Called once with what lies ahead, before the first page is read.
+            on_start: Called with what lies ahead, before the first page is read; where past runs had different
+                settings, once for the paths of each.
             on_progress: Called with a line of text while a page is being read.
 
         Raises:
@@ -261,6 +263,10 @@ class Archive:
             StoreError: Another process is writing, or the disk is full.
         """
         roots = self._catalog.roots()
+        if paths is None and reader is None and len(groups := _by_settings(roots)) > 1:
+            return self._sync_each(
+                groups, prune=prune, on_page=on_page, on_start=on_start, on_progress=on_progress
+            )
         chosen = _as_list(paths) if paths is not None else list(roots)
         if not chosen:
             msg = f"the archive {self.folder} remembers no paths yet: name what to index."
@@ -284,6 +290,20 @@ class Archive:
             report = Syncer(self._catalog, indexer, on_page).run(selection, transcriber, cancel, prune=prune)
         report.finished_pages = finished
         return report
+
+    def _sync_each(self, groups: Sequence[Sequence[str]], **options: Any) -> SyncReport:
+        """Repeat past runs whose settings differ, each with its own."""
+        total = SyncReport()
+        failed: list[SourceError] = []
+        for group in groups:
+            try:
+                total.add(self.sync(group, **options))
+            except SourceError as err:
+                failed.append(err)
+        if len(failed) == len(groups):
+            raise failed[0]
+        total.errors += failed
+        return total
 
     def reembed(self, embedder: EmbedderKind | None = None) -> int:
         """Make all vectors anew, with another embedder if one is named, without reading a page; returns the pages.
@@ -389,6 +409,14 @@ class Archive:
             embedder=record["kind"] if record["kind"] == "none" else f"{record['kind']} ({record['name']})",
             unfinished_pages=len(self._catalog.unfinished()),
         )
+
+
+def _by_settings(roots: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return the remembered paths, those with the same settings together."""
+    groups: dict[str, list[str]] = {}
+    for path, settings in roots.items():
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(path)
+    return list(groups.values())
 
 
 def _as_list(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:

@@ -49,6 +49,24 @@ class SyncReport:
     errors: list[KoboldReaderError] = field(default_factory=list)
     """One for each failed file and page."""
 
+    def add(self, other: SyncReport) -> None:
+        """Add another run's numbers."""
+        for name in (
+            "files",
+            "new_files",
+            "changed_files",
+            "renamed_files",
+            "missing_files",
+            "pruned_files",
+            "read_pages",
+            "indexed_pages",
+            "finished_pages",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.pages.update(other.pages)
+        self.skipped = dict(Counter(self.skipped) + Counter(other.skipped))
+        self.errors += other.errors
+
 
 class Syncer:
     """One run over one selection of files.
