@@ -146,3 +146,17 @@ def test_every_folder_keeps_its_own_settings(server: KoboldSimulator, tmp_path: 
         assert [archive.settings_of(tmp_path / name) for name in ("1", "2")] == remembered
         shutil.rmtree(tmp_path / "1")
         assert [str(error) for error in archive.sync().errors if "no such" in str(error)]
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_an_archive_killed_while_it_was_made_is_made_anew(
+    server: KoboldSimulator, tmp_path: Path, *, is_empty: bool
+) -> None:
+    """It was taken for an archive of words only, for good."""
+    (tmp_path / "archive").mkdir()
+    if is_empty:
+        (tmp_path / "archive" / "archive.sqlite").touch()
+    else:
+        Catalog(tmp_path / "archive" / "archive.sqlite").close()
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        assert archive.status().embedder == "koboldcpp (embed-a)"

@@ -120,7 +120,7 @@ class Archive:
         folder = Path(folder)
         urls = (api_url,) if isinstance(api_url, str) else tuple(api_url)
         access = ServerAccess(urls, api_password)
-        exists = (folder / CATALOG).is_file()
+        exists = (folder / CATALOG).is_file() and _is_complete(folder / CATALOG)
         if not exists and not create:
             msg = f"there is no archive in {folder}."
             raise StoreError(msg, hint=f"Make one with: kobold-reader index PATH --archive {folder}")
@@ -409,6 +409,15 @@ class Archive:
             embedder=record["kind"] if record["kind"] == "none" else f"{record['kind']} ({record['name']})",
             unfinished_pages=len(self._catalog.unfinished()),
         )
+
+
+def _is_complete(path: Path) -> bool:
+    """Tell whether an archive was made to the end: its embedder is what is written last."""
+    catalog = Catalog(path)
+    try:
+        return catalog.meta("embedder") is not None
+    finally:
+        catalog.close()
 
 
 def _by_settings(roots: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
