@@ -160,3 +160,58 @@ def test_an_archive_killed_while_it_was_made_is_made_anew(
         Catalog(tmp_path / "archive" / "archive.sqlite").close()
     with make_archive(tmp_path, server, "koboldcpp") as archive:
         assert archive.status().embedder == "koboldcpp (embed-a)"
+
+
+def test_two_writers_are_refused_for_reembed_too(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    """The vectors were thrown away under the hands of the process that was writing them."""
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+        with (
+            archive._writing(),
+            Archive.open(tmp_path / "archive", api_url=server.url) as other,
+            pytest.raises(StoreError, match="another process"),
+        ):
+            other.reembed()
+        assert archive.status().unfinished_pages == 0
+        assert len(archive.search("Lindqvist", mode="dense")) == 2
+
+
+@pytest.mark.parametrize(
+    "step", ["kobold_reader.archive.archive._remove_collection", "kobold_reader.archive.indexing.Indexer.index"]
+)
+def test_reembed_killed_midway_is_ended_by_the_next_run(
+    server: KoboldSimulator, tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The old embedder's collection took none of the new one's vectors: the archive could not be written any more."""
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+        server.restart(embeddings_model="embed-b", embedding_dimensions=32)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(step, kill)
+            archive.reembed()
+
+    with Archive.open(tmp_path / "archive", api_url=server.url) as archive:
+        archive.sync(scans, reader=reader_of(server))
+        assert archive.status().unfinished_pages == 0
+        assert len(archive.search("Lindqvist", mode="dense")) == 2
+
+
+def test_vectors_that_are_gone_are_made_again(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    """They are a derived index; without them the archive was searched by words, and nobody said so."""
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+    shutil.rmtree(tmp_path / "archive" / "chroma")
+    with Archive.open(tmp_path / "archive", api_url=server.url) as archive:
+        archive.sync(scans, reader=reader_of(server))
+        assert len(archive.search("Lindqvist", mode="dense")) == 2
+
+
+@pytest.mark.slow
+def test_an_open_archive_follows_a_change_of_embedder(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    """It went on asking the old embedder, whose vectors do not fit."""
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+        assert archive.search("Lindqvist", mode="dense")
+        with Archive.open(tmp_path / "archive", api_url=server.url) as other:
+            other.reembed("minilm")
+        assert len(archive.search("Lindqvist", mode="dense")) == 2

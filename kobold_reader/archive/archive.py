@@ -171,7 +171,13 @@ class Archive:
             record = self._embedder_record()
             if record["kind"] == "none":
                 return None
-            if self._embedder is None:
+            known = self._embedder
+            if known is None or (known.kind, known.name, known.dimension) != (
+                record["kind"],
+                record["name"],
+                record["dimension"],
+            ):  # not opened yet, or another process has made the vectors anew with another one
+                self._embedder = None
                 self._embedder = open_embedder(record, self._access)
             return self._embedder
 
@@ -211,8 +217,12 @@ class Archive:
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def _writing(self) -> Iterator[Indexer]:
-        """Hold the archive for writing; what an interrupted run began is ended first."""
+    def _locked(self) -> Iterator[None]:
+        """Hold the archive for writing.
+
+        Raises:
+            StoreError: Another process does.
+        """
         lock = FileLock(self.folder / "archive.lock", timeout=0)
         try:
             lock.acquire()
@@ -220,13 +230,27 @@ class Archive:
             msg = f"another process is writing to the archive {self.folder}."
             raise StoreError(msg, hint="Wait for it to end; searching goes on meanwhile.") from None
         try:
-            embedder = self._open_embedder()
-            indexer = Indexer(self._catalog, self._fresh_vectors(embedder) if embedder else None, embedder)
-            yield indexer
+            yield
         finally:
             # Our own writes are no news to our own client.
             self._seen_generation = self._catalog.generation
             lock.release()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Indexer]:
+        """Hold the archive for writing, with the indexer that does it."""
+        with self._locked():
+            yield self._indexer()
+
+    def _indexer(self) -> Indexer:
+        embedder = self._open_embedder()
+        if embedder is None:
+            return Indexer(self._catalog, None, None)
+        vectors = self._fresh_vectors(embedder)
+        if vectors.renew_unless_of(embedder.name, embedder.dimension):
+            # The vectors are gone, or were another embedder's: all are due again.
+            self._catalog.begin([row for row in self._catalog.every_page() if row.node_ids])
+        return Indexer(self._catalog, vectors, embedder)
 
     def open_ledger(self, reader: KoboldReader) -> Ledger:
         """Open the archive's ledger, which reads through to the one that the reader names."""
@@ -313,18 +337,18 @@ class Archive:
         """
         kind = embedder or self._embedder_record()["kind"]
         chosen = choose_embedder(kind, self._access)
-        with self._lock:
-            if self._vectors:
-                self._vectors.close()
-                self._vectors = None
-            self._embedder = chosen
-            rows = [row for row in self._catalog.every_page() if row.status != "failed"]
-            # From here on a kill leaves all pages unfinished: the next opening goes on.
-            begun = self._catalog.begin(rows)
-            self._catalog.set_meta("embedder", chosen.record() if chosen else json.dumps(WORDS_ONLY))
-            _remove_collection(self.folder / "chroma")
-        with self._writing() as indexer:
-            indexer.index(begun)
+        with self._locked():
+            with self._lock:
+                if self._vectors:
+                    self._vectors.close()
+                    self._vectors = None
+                self._embedder = chosen
+                rows = [row for row in self._catalog.every_page() if row.status != "failed"]
+                # From here on a kill leaves all pages unfinished: the next opening goes on.
+                begun = self._catalog.begin(rows)
+                self._catalog.set_meta("embedder", chosen.record() if chosen else json.dumps(WORDS_ONLY))
+                _remove_collection(self.folder / "chroma")
+            self._indexer().index(begun)
         return len(begun)
 
     def forget(self, uris: Sequence[str]) -> int:
@@ -441,6 +465,12 @@ def _root_name(path: str | Path) -> str:
 
 
 def _remove_collection(folder: Path) -> None:
+    """Remove Chroma's folder in one step: half of one would not open again."""
     import shutil
 
-    shutil.rmtree(folder, ignore_errors=False) if folder.exists() else None
+    gone = folder.with_name(f"{folder.name}.gone")
+    if gone.exists():
+        shutil.rmtree(gone)
+    if folder.exists():
+        folder.rename(gone)
+        shutil.rmtree(gone)

@@ -63,11 +63,22 @@ class Vectors:
 
     def __init__(self, folder: Path, *, embedder: str, dimension: int) -> None:
         self._client = _open_client(folder)
-        self._collection = self._client.get_or_create_collection(
+        self._collection = self._get_or_create(embedder, dimension)
+
+    def _get_or_create(self, embedder: str, dimension: int) -> Any:
+        return self._client.get_or_create_collection(
             COLLECTION,
             embedding_function=None,
             metadata={"hnsw:space": "cosine", "embedder": embedder, "dimension": dimension},
         )
+
+    def renew_unless_of(self, embedder: str, dimension: int) -> bool:
+        """Empty the collection where another embedder made it; returns whether it is empty now. Only for the writer."""
+        made_by = self._collection.metadata or {}
+        if (made_by.get("embedder"), made_by.get("dimension")) != (embedder, dimension):
+            self._client.delete_collection(COLLECTION)
+            self._collection = self._get_or_create(embedder, dimension)
+        return not self._collection.count()
 
     @property
     def collection(self) -> Any:
