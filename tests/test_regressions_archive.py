@@ -215,3 +215,32 @@ def test_an_open_archive_follows_a_change_of_embedder(server: KoboldSimulator, t
         with Archive.open(tmp_path / "archive", api_url=server.url) as other:
             other.reembed("minilm")
         assert len(archive.search("Lindqvist", mode="dense")) == 2
+
+
+def test_dense_search_says_that_the_embedder_is_gone(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    """It found nothing, and said that it searched by words."""
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+        assert archive.search("Lindqvist", mode="dense")
+        server.stop()
+        with pytest.raises(ServerError):
+            archive.search("Lindqvist", mode="dense")
+        assert len(archive.search("Lindqvist")) == 2
+        assert len(archive.notices) == 1
+        server.restart()
+
+
+@pytest.mark.slow
+def test_a_query_of_broken_bytes_is_a_query(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    with make_archive(tmp_path, server, "minilm") as archive:
+        archive.sync(scans, reader=reader_of(server))
+        assert len(archive.search("Lindqvist \udcff")) == 2
+        with pytest.raises(ConfigError, match="limit"):
+            archive.search("Lindqvist", limit=-1)
+
+
+def test_a_name_that_python_takes_for_a_number_is_found(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    scans.rename(tmp_path / "Nan")
+    with make_archive(tmp_path, server) as archive:
+        archive.sync(tmp_path / "Nan", reader=reader_of(server))
+        assert len(archive.search("Lindqvist", where=["folder=Nan"])) == 2

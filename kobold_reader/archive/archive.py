@@ -395,6 +395,8 @@ class Archive:
             try:
                 embedding = embedder.model.get_query_embedding(query)
             except KoboldReaderError as err:
+                if mode == "dense":
+                    raise
                 self.notices.append(f"Searching by words only: {err}")
                 return []
             return vectors.query(embedding, limit, page_ids)

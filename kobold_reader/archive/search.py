@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from kobold_reader.archive import words
 from kobold_reader.archive.catalog import Catalog, PageRow
 from kobold_reader.archive.passage import Passage, passage
-from kobold_reader.archive.query import Query, parse_query
+from kobold_reader.archive.query import MAX_QUERY_CHARS, Query, parse_query
 from kobold_reader.archive.ranking import Scored, rank
 from kobold_reader.archive.vectors import Near
 from kobold_reader.archive.where import Condition, check_keys
@@ -113,6 +113,11 @@ class Searcher:
         if mode == "dense" and self._dense is None:
             msg = "this archive cannot be searched by meaning: it has no vectors, or their embedder cannot be reached."
             raise ConfigError(msg, hint="Search with --mode hybrid or keyword; index --reembed makes vectors.")
+        # A command line may hold bytes that are no text; embedders take none of them.
+        query = query[:MAX_QUERY_CHARS].encode("utf-8", "replace").decode("utf-8")
+        if limit < 1:
+            msg = f"limit: {limit} must be at least 1."
+            raise ConfigError(msg)
         if not query.strip():
             msg = "the query is empty."
             raise ConfigError(msg)

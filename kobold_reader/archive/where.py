@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -73,10 +75,11 @@ def check_keys(conditions: Iterable[Condition], known: Iterable[str]) -> None:
 
 
 def _key(value: object) -> float | str:
-    try:
-        return float(str(value))
-    except ValueError:
-        return fold(str(value))
+    with contextlib.suppress(ValueError):
+        number = float(str(value))
+        if math.isfinite(number):  # "nan" and "infinity" are words, or names
+            return number
+    return fold(str(value))
 
 
 def _compare(low: object, high: object) -> bool:
