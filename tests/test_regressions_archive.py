@@ -244,3 +244,15 @@ def test_a_name_that_python_takes_for_a_number_is_found(server: KoboldSimulator,
     with make_archive(tmp_path, server) as archive:
         archive.sync(tmp_path / "Nan", reader=reader_of(server))
         assert len(archive.search("Lindqvist", where=["folder=Nan"])) == 2
+
+
+def test_an_archive_can_be_opened_thousands_of_times(
+    server: KoboldSimulator, tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two thousand new generations the path of the vectors was longer than the system allows."""
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+        for number in (2100, 2101, 10**9):
+            monkeypatch.setattr("kobold_reader.archive.vectors._openings", itertools.count(number))
+            archive._seen_generation = -2
+            assert len(archive.search("Lindqvist", mode="dense")) == 2

@@ -8,7 +8,6 @@ given vectors are.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +162,8 @@ def _open_client(folder: Path) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     # Chroma shares one system among all clients of a path, and that system does not see what another process
     # wrote since (measured on 1.5.9). It goes by the path's spelling, so another spelling is a system of our own.
-    path = os.path.join(folder.absolute(), *(["."] * next(_openings)))  # noqa: PTH118  (Path would drop the dots)
+    # The number of the opening is spelled in dots and slashes, bit by bit: one dot each would outgrow any path.
+    path = f"{folder.absolute()}{''.join('/.' if bit == '1' else '//.' for bit in f'{next(_openings):b}')}"
     try:
         return chromadb.PersistentClient(path=path, settings=Settings(anonymized_telemetry=False))
     except (ChromaError, OSError, ValueError) as err:
