@@ -256,3 +256,17 @@ def test_an_archive_can_be_opened_thousands_of_times(
             monkeypatch.setattr("kobold_reader.archive.vectors._openings", itertools.count(number))
             archive._seen_generation = -2
             assert len(archive.search("Lindqvist", mode="dense")) == 2
+
+
+def test_a_page_that_fails_anew_is_still_found_by_what_was_read(
+    server: KoboldSimulator, tmp_path: Path, scans: Path
+) -> None:
+    """One bad answer to a new hint took the page's words and vectors out of the archive."""
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+        server.fault(*[Fault.EMPTY_TEXT] * 3)
+        report = archive.sync(scans, reader=reader_of(server, hint="Swedish letters"))
+        assert report.pages["failed"] == len(archive.status().failed) == 1
+        assert shown(archive) == ["a.pdf", "b.pdf"]
+        archive.sync(scans, reader=reader_of(server, hint="Swedish letters"))
+        assert archive.status().failed == ()

@@ -277,8 +277,8 @@ class Catalog:
         return self._select("sha256 NOT IN (SELECT sha256 FROM places UNION SELECT former_sha256 FROM places)")
 
     def failed(self) -> list[PageRow]:
-        """Return the failed pages."""
-        return self._select("status = 'failed' ORDER BY uri, page_number")
+        """Return the pages that failed at the last try, those that keep an earlier reading too."""
+        return self._select("error IS NOT NULL ORDER BY uri, page_number")
 
     def every_page(self) -> Iterator[PageRow]:
         """Yield all pages by file and page number."""

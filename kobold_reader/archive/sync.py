@@ -135,6 +135,9 @@ class Syncer:
             return
         row = self._row(result)
         old = self._catalog.page(row.page_id)
+        if old is not None and old.parts and row.status == "failed":
+            # What was read of this content before is still true, and still found; the error stands beside it.
+            row = replace(old, error=row.error)
         if old is None or (old.indexed_as, old.status, old.error) != (
             row.version,
             row.status,
