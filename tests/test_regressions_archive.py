@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.catalog import Catalog
 from kobold_reader.archive.embedder import EmbedderKind
+from kobold_reader.archive.vectors import Vectors
 from kobold_reader.errors import ConfigError, ServerError, StoreError
 from tests.kobold_simulator import Fault, KoboldSimulator
 from tests.test_regressions_reading import make_pdf
@@ -186,9 +188,10 @@ def test_reembed_killed_midway_is_ended_by_the_next_run(
     with make_archive(tmp_path, server, "koboldcpp") as archive:
         archive.sync(scans, reader=reader_of(server))
         server.restart(embeddings_model="embed-b", embedding_dimensions=32)
-        with monkeypatch.context() as patch, pytest.raises(Killed):
+        with monkeypatch.context() as patch:
             patch.setattr(step, kill)
-            archive.reembed()
+            with pytest.raises(Killed):
+                archive.reembed()
 
     with Archive.open(tmp_path / "archive", api_url=server.url) as archive:
         archive.sync(scans, reader=reader_of(server))
@@ -270,3 +273,50 @@ def test_a_page_that_fails_anew_is_still_found_by_what_was_read(
         assert shown(archive) == ["a.pdf", "b.pdf"]
         archive.sync(scans, reader=reader_of(server, hint="Swedish letters"))
         assert archive.status().failed == ()
+
+
+def test_searching_threads_do_not_close_each_others_vectors(
+    server: KoboldSimulator, tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread reopened the vectors for what was new while another one was asking them."""
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+        real = Vectors.query
+        inside = []
+
+        def query(self: Vectors, *arguments: Any) -> Any:
+            if not inside:
+                inside.append(True)
+                with archive._catalog.transaction() as db:
+                    archive._catalog._next_generation(db)
+                other = threading.Thread(target=archive.search, args=("Lindqvist",))
+                other.start()
+                other.join(0.5)  # it has to wait
+                others.append(other)
+            return real(self, *arguments)
+
+        others: list[threading.Thread] = []
+        monkeypatch.setattr(Vectors, "query", query)
+        assert len(archive.search("Lindqvist", mode="dense")) == 2
+        others[0].join()
+
+
+def test_searching_while_the_same_archive_is_written(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    """The search closed the vectors that the indexer of the same process was writing."""
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+        with archive._writing() as indexer:
+            rows = list(archive._catalog.every_page())
+            indexer.index(rows[:1])
+            assert len(archive.search("Lindqvist", mode="dense")) == 2
+            indexer.index(rows[1:])
+
+
+def test_reembed_needs_no_answer_from_the_old_embedder(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+    server.stop()
+    with Archive.open(tmp_path / "archive", api_url=server.url) as archive:
+        assert archive.reembed("none") == 2
+        assert shown(archive) == ["a.pdf", "b.pdf"]
+    server.restart()

@@ -227,9 +227,7 @@ def test_a_fallback_ledger_without_tables_knows_nothing(tmp_path: Path) -> None:
         assert ledger.sha256_of(select([SAMPLES / "scans"]).files[0]) is None
 
 
-def test_opening_a_ledger_waits_for_a_process_that_makes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_opening_a_ledger_waits_for_a_process_that_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two first runs at once: one died with "database is locked" (SQLite does not wait for a change of journal)."""
     Ledger(tmp_path / "ledger.sqlite").close()
     real, failures = Ledger._use_wal, [1]

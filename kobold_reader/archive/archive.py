@@ -88,6 +88,7 @@ class Archive:
         self._embedder: Embedder | None = None
         self._vectors: Vectors | None = None
         self._seen_generation = -1
+        self._is_writing = False
         self.notices: list[str] = []
         """What a search could not do (the embedder cannot be reached), for people."""
 
@@ -206,7 +207,8 @@ class Archive:
         """Return the vectors as they are now: opened again if another process has written since."""
         with self._lock:
             generation = self._catalog.generation
-            if self._vectors is not None and generation != self._seen_generation:
+            # While we write, what is new is our own, and the indexer holds this very client.
+            if self._vectors is not None and generation != self._seen_generation and not self._is_writing:
                 self._vectors.close()
                 self._vectors = None
             if self._vectors is None:
@@ -232,8 +234,10 @@ class Archive:
         try:
             yield
         finally:
-            # Our own writes are no news to our own client.
-            self._seen_generation = self._catalog.generation
+            with self._lock:
+                self._is_writing = False
+                # Our own writes are no news to our own client.
+                self._seen_generation = self._catalog.generation
             lock.release()
 
     @contextmanager
@@ -246,7 +250,9 @@ class Archive:
         embedder = self._open_embedder()
         if embedder is None:
             return Indexer(self._catalog, None, None)
-        vectors = self._fresh_vectors(embedder)
+        with self._lock:
+            vectors = self._fresh_vectors(embedder)
+            self._is_writing = True
         if vectors.renew_unless_of(embedder.name, embedder.dimension):
             # The vectors are gone, or were another embedder's: all are due again.
             self._catalog.begin([row for row in self._catalog.every_page() if row.node_ids])
@@ -288,9 +294,7 @@ class Archive:
         """
         roots = self._catalog.roots()
         if paths is None and reader is None and len(groups := _by_settings(roots)) > 1:
-            return self._sync_each(
-                groups, prune=prune, on_page=on_page, on_start=on_start, on_progress=on_progress
-            )
+            return self._sync_each(groups, prune=prune, on_page=on_page, on_start=on_start, on_progress=on_progress)
         chosen = _as_list(paths) if paths is not None else list(roots)
         if not chosen:
             msg = f"the archive {self.folder} remembers no paths yet: name what to index."
@@ -386,7 +390,7 @@ class Archive:
             embedder = self._open_embedder()
             if embedder is None:
                 return None
-            vectors = self._fresh_vectors(embedder)
+            self._fresh_vectors(embedder)
         except (ServerError, MissingExtraError, ConfigError) as err:
             self.notices.append(f"Searching by words only: {err}")
             return None
@@ -399,7 +403,8 @@ class Archive:
                     raise
                 self.notices.append(f"Searching by words only: {err}")
                 return []
-            return vectors.query(embedding, limit, page_ids)
+            with self._lock:  # or another thread would close this client to open a newer one
+                return self._fresh_vectors(embedder).query(embedding, limit, page_ids)
 
         return near
 

@@ -93,9 +93,7 @@ def tasks_of_page(facts: PageFacts, settings: ReadSettings) -> tuple[str, ...]:
     """Return the tasks to ask of this page, a good text layer's own answer to `ocr` included."""
     if settings.tasks[0] != "ocr" and "ocr" not in settings.tasks:
         return settings.tasks
-    if has_text_layer(facts, settings) and (
-        settings.text_layer == "only" or facts.image_coverage < CAPTION_COVERAGE
-    ):
+    if has_text_layer(facts, settings) and (settings.text_layer == "only" or facts.image_coverage < CAPTION_COVERAGE):
         return tuple(task for task in settings.tasks if task != "caption")
     return settings.tasks
 
