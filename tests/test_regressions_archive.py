@@ -282,7 +282,7 @@ def test_searching_threads_do_not_close_each_others_vectors(
     with make_archive(tmp_path, server, "koboldcpp") as archive:
         archive.sync(scans, reader=reader_of(server))
         real = Vectors.query
-        inside = []
+        inside: list[int] = []
 
         def query(self: Vectors, *arguments: Any) -> Any:
             if not inside:

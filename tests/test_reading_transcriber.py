@@ -1,0 +1,213 @@
+"""The story itself: order, laziness, threads, stopping."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kobold_reader import KoboldReader
+from kobold_reader.errors import NoServerAvailableError
+from kobold_reader.pages import select
+from kobold_reader.reading.ahead import Ahead
+from kobold_reader.reading.ledger import Ledger
+from tests.conftest import LETTER, SAMPLES
+from tests.kobold_simulator import Fault, KoboldSimulator
+
+RECEIPT = SAMPLES / "receipts" / "1987-05-12 chandler.jpg"
+
+
+def count_up(seen: list[int], last: int) -> Generator[int, None, None]:
+    for number in range(last):
+        seen.append(number)
+        yield number
+
+
+def test_ahead_keeps_order_and_bounds() -> None:
+    seen: list[int] = []
+    taken: list[int] = []
+    with closing(Ahead(count_up(seen, 200), 3)) as ahead:
+        for item in ahead:
+            taken.append(item)
+            assert len(seen) - len(taken) <= 4, "three waiting, one being made"
+    assert taken == list(range(200))
+
+
+def test_ahead_raises_after_the_items_before() -> None:
+    def failing() -> Generator[int, None, None]:
+        yield 1
+        raise ValueError("second")
+
+    taken: list[int] = []
+    with closing(Ahead(failing(), 5)) as ahead, pytest.raises(ValueError, match="second"):
+        taken.extend(ahead)
+    assert taken == [1]
+
+
+def test_ahead_closed_early_ends_its_thread_and_iterator() -> None:
+    ended = threading.Event()
+
+    def endless() -> Generator[int, None, None]:
+        try:
+            number = 0
+            while True:
+                yield (number := number + 1)
+        finally:
+            ended.set()
+
+    before = threading.active_count()
+    ahead = Ahead(endless(), 2)
+    assert next(iter(ahead)) == 1
+    ahead.close()
+    assert ended.is_set()
+    assert threading.active_count() == before
+
+
+def reader(simulator: KoboldSimulator, **options: object) -> KoboldReader:
+    return KoboldReader(api_url=simulator.url, tasks=["ocr"], **options)
+
+
+def test_the_server_is_asked_page_by_page(simulator: KoboldSimulator) -> None:
+    documents = reader(simulator).lazy_load_data(LETTER)
+    assert simulator.count() == 0, "nothing is asked before the first Document is wanted"
+    next(documents)
+    assert simulator.count() == 1, "the first Document is there before the second page is asked for"
+    next(documents)
+    assert simulator.count() == 2
+    documents.close()  # type: ignore[attr-defined]
+
+
+def test_a_closed_generator_leaves_no_thread_and_no_child(
+    simulator: KoboldSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen.__init__
+
+    def noted(self: subprocess.Popen[bytes], *arguments: Any, **options: Any) -> None:
+        start(self, *arguments, **options)
+        started.append(self)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", noted)
+    before = threading.active_count()
+    documents = reader(simulator).lazy_load_data(LETTER)
+    next(documents)
+    assert started, "the page child runs"
+    documents.close()  # type: ignore[attr-defined]
+    assert [child.wait(10) is not None for child in started] == [True] * len(started)
+    assert threading.active_count() == before
+
+
+def test_what_was_read_before_the_server_died_is_kept(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.sqlite"
+    results = reader(simulator, ledger=str(ledger)).read_pages(LETTER)
+    first = next(results)
+    simulator.stop()
+    with pytest.raises(NoServerAvailableError):
+        list(results)
+    simulator.restart()
+    asked = simulator.count()
+    again = list(reader(simulator, ledger=str(ledger)).read_pages(LETTER))
+    assert [result.page_number for result in again] == [1, 2, 3]
+    assert again[0].text == first.text
+    assert [result.is_kept for result in again] == [True, False, False]
+    assert simulator.count() == asked + 2
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_a_failed_page_keeps_its_number_and_all_others_theirs(simulator: KoboldSimulator, failing: int) -> None:
+    simulator.fault(*[None] * (failing - 1), Fault.DROP_IMAGES)
+    results = list(reader(simulator).read_pages([LETTER, RECEIPT]))
+    assert [(result.source.name, result.page_number) for result in results] == [
+        *((LETTER.name, number) for number in (1, 2, 3)),
+        (RECEIPT.name, 1),
+    ]
+    assert [result.status for result in results] == ["failed" if n == failing else "ok" for n in (1, 2, 3, 4)]
+    error = results[failing - 1].error
+    assert error is not None
+    assert (error.page_number, Path(str(error.source)).name) == (failing, LETTER.name)
+    assert all(bool(result.text) != bool(result.error) for result in results)
+
+
+def test_a_file_that_cannot_be_opened_is_one_named_failure(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"")
+    (tmp_path / "b.pdf").write_bytes(LETTER.read_bytes())
+    with Ledger(None) as ledger:
+        transcriber = reader(simulator).transcriber(ledger)
+        results = list(transcriber.run(select([tmp_path / "a.pdf", tmp_path / "b.pdf"]).files))
+        assert [(result.source.name, result.page_number, result.status) for result in results][:2] == [
+            ("a.pdf", 0, "failed"),
+            ("b.pdf", 1, "ok"),
+        ]
+        [failure] = ledger.failures()
+        assert failure.uri.endswith("/a.pdf")
+        assert failure.page_number == 0
+
+
+def test_the_same_scan_twice_in_one_run_is_asked_once(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(RECEIPT.read_bytes())
+    documents = reader(simulator).load_data(tmp_path)
+    assert [document.metadata["file_name"] for document in documents] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert len({document.text for document in documents}) == 1
+    assert simulator.count() == 1
+
+
+def test_a_failure_is_forgotten_once_the_page_was_read(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.sqlite"
+    simulator.fault(Fault.DROP_IMAGES)
+    list(reader(simulator, ledger=str(ledger)).read_pages(RECEIPT))
+    with Ledger(ledger) as opened:
+        assert len(opened.failures()) == 1
+    list(reader(simulator, ledger=str(ledger)).read_pages(RECEIPT))
+    with Ledger(ledger) as opened:
+        assert opened.failures() == []
+
+
+def test_samples_and_page_ranges(simulator: KoboldSimulator) -> None:
+    assert [r.page_number for r in reader(simulator, pages="2-").read_pages(LETTER)] == [2, 3]
+    assert [r.page_number for r in reader(simulator, sample=1).read_pages(LETTER)] == [2], "the one in the middle"
+
+
+@pytest.mark.parametrize(("redo", "asked"), [(None, 0), ("all", 3), ("outdated", 0), ("truncated", 0)])
+def test_redo(simulator: KoboldSimulator, tmp_path: Path, redo: str | None, asked: int) -> None:
+    ledger = str(tmp_path / "ledger.sqlite")
+    list(reader(simulator, ledger=ledger).read_pages(LETTER))
+    before = simulator.count()
+    list(reader(simulator, ledger=ledger, redo=redo).read_pages(LETTER))
+    assert simulator.count() - before == asked
+
+
+def test_another_model_makes_nothing_due_but_outdated(
+    make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    ledger = str(tmp_path / "ledger.sqlite")
+    list(reader(make_simulator(), ledger=ledger).read_pages(LETTER))
+    other = make_simulator(model="gemma-3-12b-it-Q4_K_M", projector="gemma3")
+    kept = list(reader(other, ledger=ledger).read_pages(LETTER))
+    assert other.count() == 0
+    assert {result.readings["ocr"].model for result in kept} == {"Qwen2.5-VL-7B-Instruct-Q4_K_M"}
+    anew = list(reader(other, ledger=ledger, redo="outdated").read_pages(LETTER))
+    assert other.count() == 3
+    assert {result.readings["ocr"].model for result in anew} == {"gemma-3-12b-it-Q4_K_M"}
+
+
+def test_a_redo_that_fails_keeps_what_there_was(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    ledger = str(tmp_path / "ledger.sqlite")
+    [first] = reader(simulator, ledger=ledger).read_pages(RECEIPT)
+    simulator.fault(Fault.DROP_IMAGES)
+    [second] = reader(simulator, ledger=ledger, redo="all").read_pages(RECEIPT)
+    assert second.text == first.text
+
+
+def test_stopping_after_a_time(simulator: KoboldSimulator) -> None:
+    ticks: Iterator[float] = iter([0.0, 1.0, 2.0, 3.0, 50.0, 50.0, 50.0, 50.0])
+    with Ledger(None) as ledger:
+        transcriber = reader(simulator, stop_after_s=10).transcriber(ledger, clock=lambda: next(ticks))
+        results = list(transcriber.run(select([LETTER]).files))
+    assert 1 <= len(results) < 3
+    assert simulator.count() == len(results)
