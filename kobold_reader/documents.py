@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from llama_index.core.schema import Document
 
+from kobold_reader.errors import KoboldReaderError
 from kobold_reader.reading.results import EMPTY_STATUSES, PageResult, Scalar
 
-__all__ = ["LLM_KEYS", "page_id", "page_link", "to_documents", "to_metadata"]
+__all__ = ["LLM_KEYS", "failed_document", "page_id", "page_link", "to_documents", "to_metadata"]
 
 EMBED_KEYS: Final = frozenset({"title"})
 """Metadata that embedders see; a renamed file must not change what is embedded."""
@@ -65,7 +66,7 @@ def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
         "page_number": result.page_number,
         "page_label": result.page_label,
         "total_pages": result.total_pages,
-        "page_id": page_id(result.file_sha256, result.page_number),
+        "page_id": page_id(result.file_sha256, result.page_number) if result.file_sha256 else None,
         "page_part": part,
         "page_status": result.status,
         **{key: value for key, value in result.metadata.items() if not key.startswith("_")},
@@ -101,21 +102,39 @@ def to_documents(
         if not mark_failed:
             return []
         metadata = {**to_metadata(result), "page_error": str(result.error)}
-        return [_document(result, "page", "", metadata, extra_info)]
+        return [_document(result.source.uri, result.page_number, "page", "", metadata, extra_info)]
     if split:
         texts = {task: result.readings[task].text for task in _PARTS if task in result.readings}
     else:
         texts = {"page": result.text}
     documents = [
-        _document(result, part, text, to_metadata(result, part), extra_info) for part, text in texts.items() if text
+        _document(result.source.uri, result.page_number, part, text, to_metadata(result, part), extra_info)
+        for part, text in texts.items()
+        if text
     ]
     if not documents and include_empty:
-        documents = [_document(result, "page", "", to_metadata(result), extra_info)]
+        documents = [_document(result.source.uri, result.page_number, "page", "", to_metadata(result), extra_info)]
     return documents
 
 
+def failed_document(error: KoboldReaderError, extra_info: Mapping[str, Any] | None = None) -> Document:
+    """Return the Document that marks what could not even be taken: a path that is not there, a folder not readable."""
+    place = error.source or ""
+    metadata = {
+        "file_name": PurePosixPath(place.replace("\\", "/")).name,
+        "file_path": place,
+        "page_number": 0,
+        "total_pages": 0,
+        "page_part": "page",
+        "page_status": "failed",
+        "page_error": str(error),
+    }
+    return _document(place, 0, "page", "", metadata, extra_info)
+
+
 def _document(
-    result: PageResult,
+    uri: str,
+    page_number: int,
     part: str,
     text: str,
     metadata: Mapping[str, Any],
@@ -124,7 +143,7 @@ def _document(
     merged = {**(extra_info or {}), **metadata}
     # By place, not by content: LlamaIndex's docstore then sees a re-scanned file as a changed
     # document, and copies never collide.
-    name = f"{result.source.uri}#page={result.page_number}&part={part}"
+    name = f"{uri}#page={page_number}&part={part}"
     return Document(
         id_=str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
         text=text,

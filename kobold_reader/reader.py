@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Self
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 from llama_index.core.readers.base import BasePydanticReader
-from llama_index.core.schema import Document
+from llama_index.core.schema import BaseComponent, Document
 from typing_extensions import override
 
-from kobold_reader.documents import to_documents
+from kobold_reader.documents import failed_document, to_documents
 from kobold_reader.errors import ConfigError, KoboldReaderError, PagesFailedError
 from kobold_reader.kobold import ServerPool, address_kind
 from kobold_reader.pages import Selection, SourceFile, select
@@ -118,6 +122,7 @@ class KoboldReader(BasePydanticReader):
 
     _engine: Engine | None = PrivateAttr(default=None)
     _engine_lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _threads: ThreadPoolExecutor | None = PrivateAttr(default=None)
 
     DEFAULT_SUFFIXES: ClassVar[tuple[str, ...]] = (
         ".pdf",
@@ -167,9 +172,10 @@ class KoboldReader(BasePydanticReader):
 
     @override
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state["__pydantic_private__"] = None  # connections and locks are made anew where it is unpickled
-        return state
+        # Past LlamaIndex's own, which tries to pickle every private attribute and warns of each that cannot be;
+        # connections and locks are made anew where the copy is used.
+        state: dict[str, Any] = super(BaseComponent, self).__getstate__()
+        return {**state, "__pydantic_private__": None}
 
     # ── what the arguments mean ──────────────────────────────────────────────────────────────────
 
@@ -237,6 +243,9 @@ class KoboldReader(BasePydanticReader):
             if self._engine is not None:
                 self._engine.close()
                 self._engine = None
+            if self._threads is not None:
+                self._threads.shutdown(wait=False)
+                self._threads = None
 
     def __enter__(self) -> Self:
         return self
@@ -291,13 +300,18 @@ class KoboldReader(BasePydanticReader):
         extra_info: Mapping[str, Any] | None,
         fs: Any,
         cancel: threading.Event | None,
-    ) -> Iterator[Document]:
+    ) -> Generator[Document, None, None]:
         selection = take(file, fs)
         failed: list[KoboldReaderError] = list(selection.errors)
         for error in selection.errors:
             self._warn(error)
-        with self.open_ledger() as ledger:
-            results = self.transcriber(ledger, cancel=cancel).run(selection.files)
+            if self.on_error == "mark":
+                yield failed_document(error, extra_info)
+        # A stream that is left early must end its helper thread before the ledger is closed.
+        with (
+            self.open_ledger() as ledger,
+            closing(self.transcriber(ledger, cancel=cancel).run(selection.files)) as results,
+        ):
             for result in self._shown(results, selection.files):
                 if result.error:
                     failed.append(result.error)
@@ -352,16 +366,23 @@ class KoboldReader(BasePydanticReader):
     ) -> list[Document]:
         """Like `load_data`, without blocking the event loop.
 
-        Cancelling the task aborts the running job on the server.
+        Cancelling the task aborts the running job on the server. SimpleDirectoryReader starts all its files at once:
+        of this reader's calls, no more run at a time than keep its servers busy; the others wait.
         """
-        stream = await self.alazy_load_data(file, extra_info, fs)
-        documents: list[Document] = []
+        cancel = threading.Event()
+        load = functools.partial(self._load, file, extra_info, fs, cancel)
         try:
-            async for document in stream:
-                documents.append(document)  # noqa: PERF401  (those read before an error are wanted)
-        except PagesFailedError as err:
-            raise PagesFailedError(documents, err.errors) from None
-        return documents
+            return await asyncio.get_running_loop().run_in_executor(self._loaders(), load)
+        finally:
+            cancel.set()
+
+    def _loaders(self) -> ThreadPoolExecutor:
+        """Return the threads of `aload_data`: one file is opened while each server has another one's page."""
+        with self._engine_lock:
+            if self._threads is None:
+                size = 1 if self.engine == "rapidocr" else len(self.api_urls) + 1
+                self._threads = ThreadPoolExecutor(size, thread_name_prefix="kobold-reader-load")
+            return self._threads
 
     @override
     async def alazy_load_data(
@@ -374,7 +395,9 @@ class KoboldReader(BasePydanticReader):
     def file_extractor(self, *suffixes: str, **changes: Any) -> dict[str, KoboldReader]:
         """Return a `file_extractor` for SimpleDirectoryReader, by default with `on_error="skip"`.
 
-        SimpleDirectoryReader drops a whole file on any exception; with "skip" only the failed pages are missing.
+        SimpleDirectoryReader drops a whole file on any exception; with "skip" only the failed pages are missing. A
+        lost server still costs whole files, which it only prints: give it `raise_on_error=True`, then that ends the
+        run.
 
         Args:
             suffixes: Endings in lower case, with the dot; none: all that are taken.

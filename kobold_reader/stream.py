@@ -26,15 +26,23 @@ class DocumentStream:
     def __init__(self, make: Callable[[], Iterator[Document]], cancel: threading.Event) -> None:
         self._make = make
         self._cancel = cancel
+        self._is_started = False
 
-    def __iter__(self) -> Iterator[Document]:
+    def _start(self) -> Iterator[Document]:
+        if self._is_started:
+            msg = "a DocumentStream can be iterated only once; ask alazy_load_data for another one."
+            raise RuntimeError(msg)
+        self._is_started = True
         return self._make()
 
+    def __iter__(self) -> Iterator[Document]:
+        return self._start()
+
     async def __aiter__(self) -> AsyncIterator[Document]:
+        items = self._start()
         # One thread for all steps: SQLite's and the generator's owner stays the same.
         loop = asyncio.get_running_loop()
         thread = ThreadPoolExecutor(1, thread_name_prefix="kobold-reader-stream")
-        items = self._make()
         try:
             while True:
                 item = await loop.run_in_executor(thread, next, items, None)

@@ -8,10 +8,11 @@ from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.schema import BaseComponent
 from typing_extensions import override
 
-from kobold_reader.errors import ConfigError, ServerError
-from kobold_reader.kobold import SETTINGS, ServerPool
+from kobold_reader.errors import ConfigError
+from kobold_reader.kobold import SETTINGS, ServerInfo, ServerPool
 
 __all__ = ["KoboldEmbedding"]
 
@@ -45,9 +46,10 @@ class KoboldEmbedding(BaseEmbedding):
 
     @override
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state["__pydantic_private__"] = None
-        return state
+        # Past LlamaIndex's own, which tries to pickle every private attribute and warns of each that cannot be;
+        # connections and locks are made anew where the copy is used.
+        state: dict[str, Any] = super(BaseComponent, self).__getstate__()
+        return {**state, "__pydantic_private__": None}
 
     def _servers(self) -> ServerPool:
         with self._lock:
@@ -64,20 +66,13 @@ class KoboldEmbedding(BaseEmbedding):
             ServerError: The server does not answer.
         """
         with self._servers().lease() as lease:
-            info = lease.info
-        if not info.embeddings:
-            msg = f"{info.url} runs without an embedding model."
-            raise ConfigError(msg, hint=f"Start it {SETTINGS['embeddingsmodel'].remedy('FILE.gguf')}.")
-        return info.embedding_model or "koboldcpp"
+            return _loaded_model(lease.info)
 
     @override
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         with self._servers().lease() as lease:
-            vectors = lease.run(lambda client: client.embed(texts))
-        if len(vectors) != len(texts):
-            msg = f"asked for {len(texts)} vectors, got {len(vectors)}."
-            raise ServerError(msg)
-        return vectors
+            _loaded_model(lease.info)
+            return lease.run(lambda client: client.embed(texts))
 
     @override
     def _get_text_embedding(self, text: str) -> list[float]:
@@ -94,3 +89,14 @@ class KoboldEmbedding(BaseEmbedding):
     @override
     async def _aget_text_embedding(self, text: str) -> list[float]:
         return await asyncio.to_thread(self._get_text_embedding, text)
+
+    @override
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+
+def _loaded_model(info: ServerInfo) -> str:
+    if not info.embeddings:
+        msg = f"{info.url} runs without an embedding model."
+        raise ConfigError(msg, server=info.url, hint=f"Start it {SETTINGS['embeddingsmodel'].remedy('FILE.gguf')}.")
+    return info.embedding_model or "koboldcpp"

@@ -1,7 +1,8 @@
 """KoboldEngine: reads pages with the vision model that KoboldCpp runs; owns the *content* attempts.
 
 Transport attempts (refused, busy, reset) belong to the pool's lease; this room decides whether an answer is a reading
-of the page: was the image seen, is the answer empty, a refusal, cut off?
+of the page: was the image seen, is the answer empty, a refusal, cut off? A page whose server is lost goes on with the
+next one.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from kobold_reader.errors import (
-    BadRequestError,
+    AuthenticationError,
     ContextTooSmallError,
     EmptyTranscriptionError,
     ImageNotSeenError,
-    ResponseFormatError,
+    NoServerAvailableError,
+    NoVisionModelError,
     ServerBusyError,
     ServerConnectionError,
+    ServerError,
     ServerTimeoutError,
     TranscriptionError,
 )
@@ -56,14 +59,10 @@ CONTEXT_SHARE: Final = 0.75
 CONTEXT_MARGIN_TOKENS: Final = 4
 """KoboldCpp drops every image where image tokens + max_length + 4 exceed its context."""
 
-PAGE_ERRORS: Final = (
-    TranscriptionError,
-    ContextTooSmallError,
-    ServerTimeoutError,
-    ResponseFormatError,
-    BadRequestError,
-)
-"""What befalls one page; any other error is the server's, and ends the run."""
+PAGE_ERRORS: Final = (TranscriptionError, ServerError)
+"""What befalls one page …"""
+RUN_ERRORS: Final = (NoServerAvailableError, AuthenticationError, NoVisionModelError)
+"""… but for these: no page could be read, so they end the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,31 +142,39 @@ class KoboldEngine:
         return f"{wording}\n{self._hint}" if self._hint else wording
 
     def read(self, job: PageJob) -> Mapping[str, TaskOutcome]:
-        """Ask all tasks of one page back to back on one server; see `Engine.read`."""
+        """Ask all tasks of one page back to back on one server; see `Engine.read`.
+
+        Where the server is lost, the tasks that are left go on with the next one, or with the same one if it answers
+        again; a page that every server broke off is that page's error. Where none answers, the pool ends the run.
+        """
         self.prepare()
         outcomes: dict[str, TaskOutcome] = {}
-        for _ in self._pool.urls[1:]:
-            try:
-                return self._read_on_one_server(job, outcomes)
-            except (ServerConnectionError, ServerBusyError) as err:
-                log.warning("%s; page %d goes to another server", err, job.page_number)
-        return self._read_on_one_server(job, outcomes)
+        for _ in range(len(self._pool.urls) + 1):
+            with self._pool.lease(cancel=job.cancel) as lease:
+                self._read_with(lease, job, outcomes)
+            lost = next((outcome for outcome in outcomes.values() if _is_lost(outcome)), None)
+            has_waited_enough = isinstance(lost, ServerBusyError) and len(self._pool.urls) == 1
+            if lost is None or has_waited_enough:
+                break
+        return {task: outcomes[task] for task in job.tasks}
 
-    def _read_on_one_server(self, job: PageJob, outcomes: dict[str, TaskOutcome]) -> Mapping[str, TaskOutcome]:
-        """Ask what has no outcome yet; what was read before a server went stays read."""
-        with self._pool.lease(cancel=job.cancel) as lease:
-            info = lease.info
-            family = self._family_of(info)
-            for view in job.images.views:
-                for task in job.tasks:
-                    if task in outcomes:
-                        continue
-                    try:
-                        ask = self._ask(lease, info, family, task, view)
-                        outcomes[task] = self._attempts(lease, info, family, ask, job)
-                    except PAGE_ERRORS as err:
-                        outcomes[task] = err
-        return outcomes
+    def _read_with(self, lease: Lease, job: PageJob, outcomes: dict[str, TaskOutcome]) -> None:
+        """Ask one server for what has no outcome yet; a lost server is the outcome of all that is left."""
+        info = lease.client.require_vision()
+        family = self._family_of(info)
+        todo = [task for task in job.tasks if task not in outcomes or _is_lost(outcomes[task])]
+        for view in job.images.views:
+            for position, task in enumerate(todo):
+                try:
+                    ask = self._ask(lease, info, family, task, view)
+                    outcomes[task] = self._attempts(lease, info, family, ask, job)
+                except RUN_ERRORS:
+                    raise
+                except PAGE_ERRORS as err:
+                    outcomes[task] = err
+                    if _is_lost(err):
+                        outcomes.update(dict.fromkeys(todo[position:], err))
+                        return
 
     # ── before sending ───────────────────────────────────────────────────────────────────────────
 
@@ -177,7 +184,8 @@ class KoboldEngine:
         Raises:
             ContextTooSmallError: The server would drop the image silently.
         """
-        prompt = render_prompt(lease.client, info, family, self._instruction(family, task))
+        instruction = self._instruction(family, task)
+        prompt = lease.run(lambda client: render_prompt(client, info, family, instruction))
         view_tokens = image_tokens(family, view.width_px, view.height_px)
         room_tokens = info.context_tokens - view_tokens - prompt.tokens - CONTEXT_MARGIN_TOKENS
         if room_tokens < MIN_ANSWER_TOKENS:
@@ -304,6 +312,14 @@ class KoboldEngine:
         """Close the connections to all servers."""
         self._facts = None
         self._pool.close()
+
+
+def _is_lost(outcome: TaskOutcome) -> bool:
+    """Tell whether no answer came though the request was sent again: the server is to blame, not the page.
+
+    A time limit is not that: another server would need as long.
+    """
+    return isinstance(outcome, ServerConnectionError | ServerBusyError) and not isinstance(outcome, ServerTimeoutError)
 
 
 def _check_seen(completion: Completion, ask: _Ask, info: ServerInfo) -> None:

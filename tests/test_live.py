@@ -1,0 +1,206 @@
+"""Against a real KoboldCpp with a vision model: is the server what the simulator says it is?
+
+    make live KOBOLD_READER_LIVE_URL=http://127.0.0.1:5001
+
+Any model will do, also one of random weights whose answers are noise: what is tested is the server and the way there
+and back. With KOBOLD_READER_LIVE_QUALITY=1 the model must read as well. KOBOLD_READER_LIVE_PASSWORD is the server's.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from kobold_reader import KoboldLLM, KoboldReader
+from kobold_reader.errors import EmptyTranscriptionError, ResponseFormatError
+from kobold_reader.kobold import (
+    CancelledError,
+    Completion,
+    ExpandedPrompt,
+    Family,
+    GenerateRequest,
+    KoboldClient,
+    ServerInfo,
+    choose_family,
+    render_prompt,
+)
+from kobold_reader.reading.results import STATUSES
+from tests.conftest import GROUND_TRUTH, LETTER
+
+# Read now: every test gets an environment without our variables.
+URL = os.environ.get("KOBOLD_READER_LIVE_URL", "")
+PASSWORD = os.environ.get("KOBOLD_READER_LIVE_PASSWORD")
+QUALITY = os.environ.get("KOBOLD_READER_LIVE_QUALITY") == "1"
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(not URL, reason="KOBOLD_READER_LIVE_URL names no KoboldCpp"),
+    pytest.mark.timeout(1800),
+]
+
+LONG = "Count from one to one thousand in words, one number a line, and leave none out."
+
+
+@pytest.fixture
+def client() -> Iterator[KoboldClient]:
+    with KoboldClient(URL, password=PASSWORD, poll_interval_s=0.05) as client:
+        yield client
+
+
+@pytest.fixture
+def info(client: KoboldClient) -> ServerInfo:
+    return client.require_vision()
+
+
+@pytest.fixture
+def family(info: ServerInfo) -> Family:
+    return choose_family(info)
+
+
+@pytest.fixture
+def prompt(client: KoboldClient, info: ServerInfo, family: Family) -> ExpandedPrompt:
+    return render_prompt(client, info, family, "What is written here? Answer briefly.")
+
+
+def card() -> bytes:
+    image = Image.new("L", (448, 448), 245)
+    ImageDraw.Draw(image).text((60, 200), "Axel Lindqvist, inventory 1954/37-b", fill=0)
+    data = io.BytesIO()
+    image.save(data, "JPEG")
+    return data.getvalue()
+
+
+def words(text: str) -> Counter[str]:
+    return Counter(re.findall(r"\w+", text.lower()))
+
+
+def test_the_server_says_what_it_is(info: ServerInfo) -> None:
+    assert info.model
+    assert info.version_tuple >= (1, 76)
+    assert info.vision
+    assert info.context_tokens >= 512
+    assert info.protected is bool(PASSWORD)
+
+
+def test_the_prompt_is_counted_as_it_is_sent(client: KoboldClient, info: ServerInfo, prompt: ExpandedPrompt) -> None:
+    if not info.counts_tokens:
+        pytest.skip(f"KoboldCpp {info.version} returns no counts")
+
+    completion = client.generate(GenerateRequest(prompt.text, max_length=8))
+
+    assert completion.prompt_tokens == prompt.tokens
+    assert completion.completion_tokens is not None
+    assert 1 <= completion.completion_tokens <= 8
+
+
+def test_an_image_adds_tokens(client: KoboldClient, info: ServerInfo, prompt: ExpandedPrompt) -> None:
+    if not info.counts_tokens:
+        pytest.skip(f"KoboldCpp {info.version} returns no counts")
+
+    completion = client.generate(GenerateRequest(prompt.text, images=(card(),), max_length=8))
+
+    assert completion.prompt_tokens is not None
+    assert completion.prompt_tokens > prompt.tokens, "else the image was dropped"
+
+
+def generate_long(client: KoboldClient, family: Family, info: ServerInfo, seed: int, **options: object) -> Completion:
+    text = render_prompt(client, info, family, LONG).text
+    request = GenerateRequest(text, max_length=min(2048, info.context_tokens // 2), temperature=1.0, sampler_seed=seed)
+    return client.generate(request, **options)  # type: ignore[arg-type]
+
+
+def test_progress_is_told(client: KoboldClient, info: ServerInfo, family: Family) -> None:
+    for seed in (1, 2, 3):
+        seen: list[str] = []
+
+        def on_progress(text: str, seen: list[str] = seen) -> bool:
+            seen.append(text)
+            return len(text) < 200
+
+        completion = generate_long(client, family, info, seed, on_progress=on_progress)
+        if any(seen):
+            # A character may be cut in two where the server was asked in its middle.
+            said = max(seen, key=len).strip().rstrip("\ufffd")
+            assert completion.text.strip().startswith(said)
+            return
+    pytest.skip("the model ended every answer before it could be watched")
+
+
+def test_an_abort_ends_the_job(client: KoboldClient, info: ServerInfo, family: Family) -> None:
+    for seed in (1, 2, 3):
+        completion = generate_long(client, family, info, seed, on_progress=lambda text: not text)
+        if completion.ending == "aborted":
+            assert completion.text, "what was written by then is returned"
+            after = client.generate(GenerateRequest("Hello", max_length=2), time_limit_s=60)
+            assert after.ending in {"eos", "length"}, "the server is free at once, and the abort is over"
+            return
+    pytest.skip("the model ended every answer before it could be aborted")
+
+
+def test_a_cancelled_job_ends_too(client: KoboldClient, info: ServerInfo, family: Family) -> None:
+    cancel = threading.Event()
+
+    def on_progress(_: str) -> bool:
+        cancel.set()
+        return True
+
+    try:
+        generate_long(client, family, info, 1, on_progress=on_progress, cancel=cancel)
+    except CancelledError:
+        assert client.generate(GenerateRequest("Hello", max_length=2), time_limit_s=60).elapsed_s < 60
+    else:
+        pytest.skip("the model ended its answer before it could be cancelled")
+
+
+def test_a_page_is_read_end_to_end(info: ServerInfo, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.sqlite"
+    with KoboldReader(api_url=URL, api_password=PASSWORD, tasks=["ocr"], pages="1", ledger=ledger) as reader:
+        (result,) = reader.read_pages(LETTER)
+        (again,) = reader.read_pages(LETTER)
+
+    assert result.status in STATUSES
+    if result.status == "failed":
+        assert isinstance(result.error, EmptyTranscriptionError), f"that is not the model's fault: {result.error}"
+        return
+    reading = result.readings["ocr"]
+    assert reading.model == info.model
+    assert reading.server_version == info.version
+    assert bool(reading.text) is (reading.status in {"ok", "truncated", "looping"})
+    if info.counts_tokens:
+        assert reading.image_verified is True
+        assert reading.prompt_tokens is not None
+        assert reading.completion_tokens is not None
+        assert reading.completion_tokens >= 1
+    assert again.is_kept
+    assert again.text == result.text
+
+
+def test_a_question_is_answered(info: ServerInfo) -> None:
+    llm = KoboldLLM(api_url=URL, api_password=PASSWORD, max_length=16, context_window=info.context_tokens)
+    try:
+        response = llm.complete("Name a colour.")
+    except ResponseFormatError as err:
+        assert "empty answer" in str(err)  # noqa: PT017  (a model of random weights may have nothing to say)
+    else:
+        assert response.text
+        assert response.raw is not None
+        assert response.raw["ending"] in {"eos", "length", "stop_sequence"}
+
+
+@pytest.mark.skipif(not QUALITY, reason="KOBOLD_READER_LIVE_QUALITY is not 1")
+def test_the_model_can_read(tmp_path: Path) -> None:
+    truth = words((GROUND_TRUTH / "letters" / f"{LETTER.name}.txt").read_text(encoding="utf-8").split("\f")[0])
+    ledger = tmp_path / "ledger.sqlite"
+    with KoboldReader(api_url=URL, api_password=PASSWORD, tasks=["ocr"], pages="1", ledger=ledger) as reader:
+        (document,) = reader.load_data(LETTER)
+
+    recall = (truth & words(document.text)).total() / truth.total()
+    assert recall >= 0.5, f"{recall:.0%} of the words: {document.text[:300]!r}"
