@@ -30,7 +30,7 @@ from kobold_reader.errors import (
     ServerStatusError,
     ServerTimeoutError,
 )
-from kobold_reader.kobold import CancelledError, ServerPool
+from kobold_reader.kobold import CancelledError, RetryPolicy, ServerPool
 from kobold_reader.pages import PageImages, PageView
 from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.koboldcpp import KoboldEngine
@@ -78,7 +78,14 @@ def make_engine(tmp_path: Path, waits: list[float]) -> Iterator[MakeEngine]:
     def make(*servers: KoboldSimulator, **options: Any) -> KoboldEngine:
         urls = [server.url for server in servers]
         password = options.pop("password", None)
-        pool = ServerPool(urls, password=password, sleep=waits.append, lock_dir=tmp_path / "locks", random=lambda: 0.0)
+        pool = ServerPool(
+            urls,
+            password=password,
+            policy=RetryPolicy(),  # as users have it: the waits are counted, not slept
+            sleep=waits.append,
+            lock_dir=tmp_path / "locks",
+            random=lambda: 0.0,
+        )
         engines.append(KoboldEngine(pool, **options))
         return engines[-1]
 

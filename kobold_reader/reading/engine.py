@@ -54,8 +54,11 @@ class Engine(Protocol):
 
     name: str
 
-    def prepare(self) -> EngineFacts:
+    def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:
         """Make ready and say what it is; cheap after the first time.
+
+        Args:
+            cancel: Set by another thread to stop waiting for a server that is taken.
 
         Raises:
             ServerError: No server can be used; nothing can be read.

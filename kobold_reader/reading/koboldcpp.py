@@ -8,6 +8,7 @@ next one.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -115,10 +116,10 @@ class KoboldEngine:
             self._families[key] = choose_family(info, self._family)
         return self._families[key]
 
-    def prepare(self) -> EngineFacts:
+    def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:
         """Find a server with vision and the family of its model; see `Engine.prepare`."""
         if self._facts is None:
-            with self._pool.lease() as lease:
+            with self._pool.lease(cancel=cancel) as lease:
                 info = lease.client.require_vision()
             family = self._family_of(info)
             self._facts = EngineFacts(
@@ -147,7 +148,7 @@ class KoboldEngine:
         Where the server is lost, the tasks that are left go on with the next one, or with the same one if it answers
         again; a page that every server broke off is that page's error. Where none answers, the pool ends the run.
         """
-        self.prepare()
+        self.prepare(job.cancel)
         outcomes: dict[str, TaskOutcome] = {}
         for _ in range(len(self._pool.urls) + 1):
             with self._pool.lease(cancel=job.cancel) as lease:

@@ -37,7 +37,7 @@ class RapidOcrEngine:
         self._ocr: Any = None
         self._facts: EngineFacts | None = None
 
-    def prepare(self) -> EngineFacts:
+    def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:  # noqa: ARG002  (nothing to wait for)
         """Load the models (about 2 s, once).
 
         Raises:

@@ -74,6 +74,8 @@ class Reading:
 class PageResult:
     """One page after reading: exactly one of non-empty text, an error, or a status in {blank, no_text}.
 
+    A photo without lettering may have the text of its caption; its status, that of the first task, is `no_text` then.
+
     `page_number` is 1-based; 0 stands for the file as a whole (it could not be opened: `error` says why).
     """
 

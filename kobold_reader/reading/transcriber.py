@@ -14,15 +14,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from kobold_reader.errors import (
-    AuthenticationError,
     ConfigError,
+    ImageNotSeenError,
     KoboldReaderError,
     NoServerAvailableError,
-    NoVisionModelError,
     ServerError,
     SourceError,
     UnsupportedSourceError,
@@ -44,7 +43,6 @@ log = logging.getLogger(__name__)
 AHEAD_PAGES = 2
 BREAKER_FAILURES = 3
 """So many pages in a row failing for the server's sake mean that the server, not the pages, is at fault."""
-LOST_FOR_ALL = (NoServerAvailableError, AuthenticationError, NoVisionModelError, ConfigError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +71,14 @@ class _Page:
 
 
 class Transcriber:
-    """Reads files page by page, keeping every reading in the ledger.
+    """Reads files page by page, keeping every reading in the ledger. Runs once.
 
     Args:
         engine: Asked only when something is due.
         ledger: What was read before; each page is recorded before its result is handed out.
         settings: What the user asks for.
         on_progress: Called with a text like `letter.pdf page 3: ocr, 512 characters` while a page is being read.
-        cancel: Set by any thread to stop: the running job is aborted on the server.
+        cancel: Set by any thread to stop: the running job is aborted on the server. Set at the end of the run, too.
         clock: Monotonic seconds.
     """
 
@@ -160,29 +158,28 @@ class Transcriber:
         self._made.clear()
         started_s = self._clock()
         failures_in_a_row = 0
-        with closing(Ahead(self._steps(files), AHEAD_PAGES)) as steps:
+        with (
+            suppress(CancelledError),
+            closing(Ahead(self._steps(files), AHEAD_PAGES, on_close=self._cancel.set)) as steps,
+        ):
             for step in steps:
-                if self._cancel.is_set():
+                if self._cancel.is_set() or self._is_time_up(started_s):
                     return
-                if isinstance(step, PageResult):
-                    yield step
-                    continue
-                if self._settings.stop_after_s is not None and self._clock() - started_s >= self._settings.stop_after_s:
-                    log.warning(
-                        "stopped after %.0f s as asked; the next run goes on from here",
-                        self._settings.stop_after_s,
-                    )
-                    return
-                try:
-                    result = self._read(step)
-                except CancelledError:
-                    return
-                failures_in_a_row = failures_in_a_row + 1 if _is_server_failure(result) else 0
+                result = step if isinstance(step, PageResult) else self._read(step)
+                if not isinstance(step, PageResult):
+                    failures_in_a_row = failures_in_a_row + 1 if _is_server_failure(result) else 0
                 yield result
                 if failures_in_a_row >= BREAKER_FAILURES:
                     errors = {error.server or "server": error for error in result.errors.values()}
                     msg = f"{BREAKER_FAILURES} pages in a row failed for the server's sake; the last: {result.error}"
                     raise NoServerAvailableError(msg, errors=errors, hint="The next run reads what is missing.")
+
+    def _is_time_up(self, started_s: float) -> bool:
+        limit_s = self._settings.stop_after_s
+        if limit_s is None or self._clock() - started_s < limit_s:
+            return False
+        log.warning("stopped after %.0f s as asked; the next run goes on from here", limit_s)
+        return True
 
     def _steps(self, files: Sequence[SourceFile]) -> Generator[PageResult | _Page, None, None]:
         """Everything up to the engine, in the helper thread: finished results, and pages whose images are ready."""
@@ -223,7 +220,7 @@ class Transcriber:
         Raises:
             SourceError: The page cannot be turned into an image, and nothing else answers for it.
         """
-        engine = self._engine.prepare() if self._settings.redo in {"outdated", "low-resolution"} else None
+        engine = self._engine.prepare(self._cancel) if self._settings.redo in {"outdated", "low-resolution"} else None
         page = self._look_up(source, file, known, engine)
         if not page.due_tasks:
             return self._result(page, {}, is_kept=True)
@@ -275,7 +272,7 @@ class Transcriber:
         return _Page(source, file, known, tasks, readings, tuple(due_tasks))
 
     def _ready(self) -> EngineFacts:
-        facts = self._engine.prepare()
+        facts = self._engine.prepare(self._cancel)
         for task in self._settings.tasks:
             if task not in facts.tasks:
                 who = f"{facts.name} with {facts.model}" if facts.model else facts.name
@@ -286,7 +283,7 @@ class Transcriber:
     def _read(self, page: _Page) -> PageResult:
         """Ask the engine for what is due on one page, and record it."""
         # The same scan may have been read a moment ago as another page.
-        engine = self._engine.prepare() if self._settings.redo in {"outdated", "low-resolution"} else None
+        engine = self._engine.prepare(self._cancel) if self._settings.redo in {"outdated", "low-resolution"} else None
         page = replace(self._look_up(page.source, page.file, page.known, engine), images=page.images)
         if not page.due_tasks:
             return self._result(page, {})
@@ -367,4 +364,5 @@ def _blank(task: str) -> Reading:
 
 
 def _is_server_failure(result: PageResult) -> bool:
-    return isinstance(result.error, ServerError)
+    # A server that drops every image is no better than one that is gone.
+    return isinstance(result.error, ServerError | ImageNotSeenError)
