@@ -211,3 +211,20 @@ def test_stopping_after_a_time(simulator: KoboldSimulator) -> None:
         results = list(transcriber.run(select([LETTER]).files))
     assert 1 <= len(results) < 3
     assert simulator.count() == len(results)
+
+
+def test_three_slow_pages_do_not_starve_the_rest(make_simulator: Callable[..., KoboldSimulator]) -> None:
+    simulator = make_simulator()
+    simulator.fault(Fault.HANG, Fault.HANG, Fault.HANG)
+    slow = reader(simulator, page_timeout_s=0.3)
+    results = list(slow.read_pages([LETTER, RECEIPT]))
+    assert [result.status for result in results] == ["failed", "failed", "failed", "ok"]
+
+
+def test_a_server_that_drops_every_image_ends_the_run(make_simulator: Callable[..., KoboldSimulator]) -> None:
+    simulator = make_simulator()
+    simulator.fault_when = lambda request: Fault.DROP_IMAGES if request.path.endswith("/generate") else None
+    results: list[str] = []
+    with pytest.raises(NoServerAvailableError, match="3 pages in a row"):
+        results.extend(result.status for result in reader(simulator).read_pages([LETTER, RECEIPT]))
+    assert results == ["failed"] * 3

@@ -391,7 +391,9 @@ class Archive:
             if embedder is None:
                 return None
             self._fresh_vectors(embedder)
-        except (ServerError, MissingExtraError, ConfigError) as err:
+        except (ServerError, MissingExtraError, ConfigError, StoreError) as err:
+            if mode == "dense":
+                raise
             self.notices.append(f"Searching by words only: {err}")
             return None
 

@@ -7,11 +7,12 @@ given vectors are.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from kobold_reader.errors import MissingExtraError, StoreError
 
@@ -47,6 +48,26 @@ class Near:
     """Similarity, -1 to 1."""
 
 
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
+
+def _to_the_border(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Raise StoreError for what Chroma raises."""
+
+    @functools.wraps(method)
+    def wrapper(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        from chromadb.errors import ChromaError
+
+        try:
+            return method(*arguments, **options)
+        except ChromaError as err:
+            msg = f"Chroma refused ({method.__name__}): {err}."
+            raise StoreError(msg, hint="index --reembed makes the vectors anew; no page is read for that.") from err
+
+    return wrapper
+
+
 class Vectors:
     """The collection `pages` of one Chroma folder.
 
@@ -71,6 +92,7 @@ class Vectors:
             metadata={"hnsw:space": "cosine", "embedder": embedder, "dimension": dimension},
         )
 
+    @_to_the_border
     def renew_unless_of(self, embedder: str, dimension: int) -> bool:
         """Empty the collection where another embedder made it; returns whether it is empty now. Only for the writer."""
         made_by = self._collection.metadata or {}
@@ -88,6 +110,7 @@ class Vectors:
         """Release the folder."""
         self._client.close()
 
+    @_to_the_border
     def put(self, nodes: Sequence[Node]) -> None:
         """Write nodes in place of those with the same ids; metadata keys that are gone go."""
         for some in _batches(nodes, BATCH):
@@ -100,6 +123,7 @@ class Vectors:
                 metadatas=[_replacing(node.metadata, old.get(node.node_id, {})) for node in some],
             )
 
+    @_to_the_border
     def put_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace the metadata of nodes by id, keeping their vectors."""
         for ids in _batches(list(metadata), BATCH):
@@ -118,15 +142,18 @@ class Vectors:
             found |= dict(zip(answer["ids"], answer["metadatas"], strict=True))
         return found
 
+    @_to_the_border
     def delete(self, ids: Sequence[str]) -> None:
         """Remove nodes; unknown ids are ignored."""
         for some in _batches(ids, _IDS_AT_ONCE):
             self._collection.delete(ids=list(some))
 
+    @_to_the_border
     def ids(self) -> set[str]:
         """Return the ids of all nodes."""
         return set(self._collection.get(include=[])["ids"])
 
+    @_to_the_border
     def query(self, embedding: Sequence[float], limit: int, page_ids: Sequence[str] | None = None) -> list[Near]:
         """Return the nearest chunks, nearest first.
 

@@ -18,11 +18,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 from kobold_reader.errors import (
+    BadRequestError,
     ConfigError,
+    ContextTooSmallError,
     ImageNotSeenError,
     KoboldReaderError,
     NoServerAvailableError,
     ServerError,
+    ServerTimeoutError,
     SourceError,
     UnsupportedSourceError,
 )
@@ -364,5 +367,7 @@ def _blank(task: str) -> Reading:
 
 
 def _is_server_failure(result: PageResult) -> bool:
-    # A server that drops every image is no better than one that is gone.
-    return isinstance(result.error, ServerError | ImageNotSeenError)
+    # A server that drops every image is no better than one that is gone; a page over its time or too large for the
+    # server is the page's own matter, or three of them would starve all pages behind them.
+    own = (ServerTimeoutError, ContextTooSmallError, BadRequestError)
+    return isinstance(result.error, ServerError | ImageNotSeenError) and not isinstance(result.error, own)
