@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from kobold_reader.archive import Archive, Hit, SyncReport
-from kobold_reader.errors import KoboldReaderError, ServerTimeoutError
+from kobold_reader.errors import ConfigError, ServerError, ServerTimeoutError, TranscriptionError
 from kobold_reader.kobold import KoboldClient
 from kobold_reader.pages import select
 from kobold_reader.reader import KoboldReader
@@ -98,9 +99,12 @@ class Demo:
         try:
             with KoboldClient(self._url, password=self._password) as client:
                 info = client.require_vision()
-            self._tell(f"KoboldCpp answers at {info.url} with {info.model}: it reads the samples.")
+            self._tell(
+                f"KoboldCpp answers at {info.url} with {info.model}: it reads the samples, if the first page takes "
+                f"less than {FIRST_PAGE_LIMIT_S:g} s."
+            )
             self._try_first_page(reader, samples, archive)
-        except KoboldReaderError as err:
+        except (ServerError, TranscriptionError, ConfigError) as err:
             self._tell(f"{err.message} So RapidOCR reads the samples: printed text only, no captions.")
             return KoboldReader(engine="rapidocr", on_error="skip")
         return KoboldReader(api_url=self._url, api_password=self._password, on_error="skip")
@@ -110,15 +114,16 @@ class Demo:
 
         Raises:
             ServerTimeoutError: It took longer than FIRST_PAGE_LIMIT_S.
-            ServerError: The server cannot be used after all.
+            ServerError | TranscriptionError: The server, or its model, cannot be used after all.
         """
         first = select([samples]).files[:1]
-        with archive.open_ledger(reader) as ledger:
-            for result in reader.transcriber(ledger).run(first):
-                if any(isinstance(error, ServerTimeoutError) for error in result.errors.values()):
-                    msg = f"KoboldCpp took longer than {FIRST_PAGE_LIMIT_S:.0f} s for the first page."
-                    raise ServerTimeoutError(msg)
-                break
+        with archive.open_ledger(reader) as ledger, closing(reader.transcriber(ledger).run(first)) as results:
+            errors = [error for result in islice(results, 1) for error in result.errors.values()]
+        if any(isinstance(error, ServerTimeoutError) for error in errors):
+            msg = f"KoboldCpp took longer than {FIRST_PAGE_LIMIT_S:g} s for the first page."
+            raise ServerTimeoutError(msg)
+        if errors:
+            raise errors[0]
 
     @staticmethod
     def searches(archive: Archive) -> Iterator[tuple[DemoSearch, list[Hit]]]:

@@ -11,10 +11,20 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from kobold_reader.embeddings import MiniLMEmbedding
-from kobold_reader.errors import KoboldReaderError, ServerError
-from kobold_reader.kobold import DEFAULT, SETTINGS, KoboldClient, ServerInfo, address_kind, choose_family, image_tokens
+from kobold_reader.errors import AuthenticationError, ServerError
+from kobold_reader.kobold import (
+    DEFAULT,
+    SETTINGS,
+    Family,
+    KoboldClient,
+    ServerInfo,
+    address_kind,
+    choose_family,
+    image_tokens,
+)
 from kobold_reader.reading.koboldcpp import DEFAULT_VISIONMAXRES_PX
 from kobold_reader.reading.ledger import default_ledger_path
+from kobold_reader.reading.tasks import TASKS
 
 __all__ = ["Finding", "Level", "examine", "examine_machine", "examine_server"]
 
@@ -36,7 +46,11 @@ class Finding:
 
 
 def examine(urls: Sequence[str], password: str | None, family: str | None, visionmaxres: int | None) -> list[Finding]:
-    """Return all findings about the servers and this machine; never raises for a server that is off."""
+    """Return all findings about the servers and this machine; never raises for a server that is off.
+
+    Raises:
+        ConfigError: An address is none, or no family has that name.
+    """
     findings = [finding for url in urls for finding in examine_server(url, password, family, visionmaxres)]
     return findings + examine_machine()
 
@@ -44,26 +58,45 @@ def examine(urls: Sequence[str], password: str | None, family: str | None, visio
 def examine_server(
     url: str, password: str | None = None, family: str | None = None, visionmaxres: int | None = None
 ) -> list[Finding]:
-    """Return the findings about one server; a `problem` means that no page can be read there."""
-    try:
-        client = KoboldClient(url, password=password)
-    except KoboldReaderError as err:
-        return [Finding("server", "problem", err.message, err.hint or "")]
-    with client:
+    """Return the findings about one server; a `problem` means that no page can be read there.
+
+    Raises:
+        ConfigError: The address is none, or no family has that name.
+    """
+    with KoboldClient(url, password=password) as client:
         try:
             info = client.info()
+        except AuthenticationError as err:
+            return [_about_password(err, password)]
         except ServerError as err:
             return [Finding("server", "problem", err.message, err.hint or "")]
-        return [
-            Finding("server", "ok", f"{info.url} answers: KoboldCpp {info.version}"),
-            *_about_address(info),
-            *_about_version(info),
-            *_about_model(info, family),
-            *_about_vision(info, visionmaxres),
-            *_about_context(info, family),
-            *_about_template(info),
-            *_about_embeddings(info),
-        ]
+    findings = [
+        Finding("server", "ok", f"{info.url} answers: KoboldCpp {info.version}"),
+        *_about_address(info),
+        *_about_version(info),
+    ]
+    if not info.text_model:
+        text = "no language model is loaded: nothing can read a page there"
+        remedy = "Start it with a vision model, and its projector."
+        return [*findings, Finding("model", "problem", text, remedy), *_about_embeddings(info)]
+    chosen = choose_family(info, family)
+    return [
+        *findings,
+        _about_model(info, chosen),
+        *_about_vision(info, visionmaxres),
+        _about_context(info, chosen),
+        *_about_template(info),
+        *_about_embeddings(info),
+    ]
+
+
+def _about_password(error: AuthenticationError, password: str | None) -> Finding:
+    remedy = (
+        f"Give the one it was started {SETTINGS['password'].remedy()}: in a file named by --api-password-file, or in "
+        "the variable KOBOLD_READER_PASSWORD."
+    )
+    what = "the password is wrong" if password else "it asks for a password, and none was given"
+    return Finding("server", "problem", f"{error.server}: {what}.", remedy)
 
 
 def _about_address(info: ServerInfo) -> list[Finding]:
@@ -83,16 +116,12 @@ def _about_version(info: ServerInfo) -> list[Finding]:
     return [Finding("version", "advice", text, "Update KoboldCpp.")]
 
 
-def _about_model(info: ServerInfo, override: str | None) -> list[Finding]:
-    try:
-        family = choose_family(info, override)
-    except KoboldReaderError as err:
-        return [Finding("model", "problem", err.message, err.hint or "")]
+def _about_model(info: ServerInfo, family: Family) -> Finding:
     if family.name == DEFAULT.name:
         text = f"model {info.model}: its name tells no family, so general prompts and sizes are used"
-        return [Finding("model", "advice", text, "If it is one of the known families, name it with --family.")]
-    tasks = ", ".join(sorted(family.tasks))
-    return [Finding("model", "ok", f"model {info.model}, family {family.name}: can do {tasks}")]
+        return Finding("model", "advice", text, "If it is one of the known families, name it with --family.")
+    tasks = ", ".join(task for task in TASKS if task in family.tasks)
+    return Finding("model", "ok", f"model {info.model}, family {family.name}: can do {tasks}")
 
 
 def _about_vision(info: ServerInfo, visionmaxres: int | None) -> list[Finding]:
@@ -113,22 +142,16 @@ def _about_vision(info: ServerInfo, visionmaxres: int | None) -> list[Finding]:
     return findings
 
 
-def _about_context(info: ServerInfo, override: str | None) -> list[Finding]:
-    try:
-        family = choose_family(info, override)
-    except KoboldReaderError:
-        return []
+def _about_context(info: ServerInfo, family: Family) -> Finding:
     side = min(family.max_side_px, DEFAULT_VISIONMAXRES_PX)
     image = image_tokens(family, side, side)
     needed = image + family.max_length["ocr"] + 200
     text = f"context of {info.context_tokens} tokens"
     if info.context_tokens >= needed:
-        return [
-            Finding("context", "ok", f"{text}: enough for an image of up to {image} tokens and a full page of text")
-        ]
+        return Finding("context", "ok", f"{text}: enough for an image of up to {image} tokens and a full page of text")
     remedy = f"Start it {SETTINGS['contextsize'].remedy(str(max(needed, RECOMMENDED_CONTEXT_TOKENS)))}."
     text += f": an image takes up to {image} of them, so a full page of text may be cut"
-    return [Finding("context", "advice", text, remedy)]
+    return Finding("context", "advice", text, remedy)
 
 
 def _about_template(info: ServerInfo) -> list[Finding]:

@@ -271,6 +271,7 @@ class Archive:
         paths: str | Path | Iterable[str | Path] | None = None,
         *,
         reader: KoboldReader | None = None,
+        changes: Mapping[str, Any] | None = None,
         prune: bool = False,
         on_page: Callable[[PageResult], None] | None = None,
         on_start: Callable[[Selection, Outlook], None] | None = None,
@@ -281,6 +282,7 @@ class Archive:
         Args:
             paths: Files, folders, patterns; None: those of past runs.
             reader: What to read with; None: as in past runs, else KoboldReader's defaults.
+            changes: KoboldReader arguments in which this run differs from past ones, where `reader` is None.
             prune: Remove what is missing, only below these paths, and never where a folder is absent or empty.
             on_page: Called for every page when its reading is known.
             on_start: Called with what lies ahead, before the first page is read; where past runs had different
@@ -294,22 +296,25 @@ class Archive:
         """
         roots = self._catalog.roots()
         if paths is None and reader is None and len(groups := _by_settings(roots)) > 1:
-            return self._sync_each(groups, prune=prune, on_page=on_page, on_start=on_start, on_progress=on_progress)
+            return self._sync_each(
+                groups, changes=changes, prune=prune, on_page=on_page, on_start=on_start, on_progress=on_progress
+            )
         chosen = _as_list(paths) if paths is not None else list(roots)
         if not chosen:
             msg = f"the archive {self.folder} remembers no paths yet: name what to index."
             raise ConfigError(msg)
         if reader is None:
             kept = next((settings for path in chosen if (settings := roots.get(_root_name(path)))), {})
-            reader = KoboldReader.from_dict({**kept, "api_password": self._access.password})
+            reader = KoboldReader.from_dict({**kept, **(changes or {}), "api_password": self._access.password})
         selection = select(chosen)
         if selection.errors and not selection.files:
             raise selection.errors[0]
         cancel = threading.Event()
         with self._writing() as indexer, self.open_ledger(reader) as ledger:
             finished = indexer.finish()
-            # To read anew is asked for once; kept, it would make every later run read everything again.
-            settings = {name: value for name, value in reader.to_dict().items() if name != "redo"}
+            # To read anew, or not for long, is asked for once; kept, every later run would do the same.
+            asked_once = {"redo", "stop_after_s"}
+            settings = {name: value for name, value in reader.to_dict().items() if name not in asked_once}
             for path in chosen:
                 self._catalog.remember_root(_root_name(path), settings)
             transcriber = reader.transcriber(ledger, cancel=cancel, on_progress=on_progress)

@@ -8,7 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    import typer
 
 # Before anything can import onnxruntime or tiktoken: no telemetry, no download.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -39,37 +42,63 @@ def main() -> NoReturn:
     sys.exit(run(app))
 
 
-def run(app: object) -> int:
-    """Run the application and return its exit code; no traceback for anything a user can cause."""
-    import click
+def run(app: typer.Typer) -> int:
+    """Run the application with the arguments of this process and return its exit code.
+
+    No traceback for anything a user can cause.
+    """
+    import typer
 
     from kobold_reader.cli.output import complain
     from kobold_reader.errors import KoboldReaderError
 
+    command = typer.main.get_command(app)
     try:
-        code = app(standalone_mode=False)  # type: ignore[operator]
-    except click.exceptions.Abort:
-        return _interrupted()
-    except click.ClickException as err:
-        err.show()
+        # Not `app()`: it turns Ctrl-C and a closed pipe into exits of its own, before they can be told apart here.
+        with command.make_context("kobold-reader", sys.argv[1:]) as context:
+            code = command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as err:
         return err.exit_code
-    except KeyboardInterrupt:
-        return _interrupted()
+    except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted; what was read is kept, the same command goes on from here")
+        return EXIT_INTERRUPTED
+    except _usage_error() as err:
+        _show_usage(err)
+        return EXIT_USAGE
+    except KoboldReaderError as err:
+        complain(str(err))
+        return exit_code(err)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): no error, but nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except KoboldReaderError as err:
-        complain(str(err))
-        return exit_code(err)
+    except OSError as err:
+        # A full disk, a folder that may not be read: what the library could not name any better.
+        complain(f"{err.filename or 'the system'}: {err.strerror or err}")
+        return EXIT_INTERNAL
     return int(code or EXIT_OK)
 
 
-def _interrupted() -> int:
-    from kobold_reader.cli.output import complain
+def _usage_error() -> type[Exception]:
+    """Return what typer raises for wrong arguments: click's class, or that of the copy it now brings along."""
+    import typer
 
-    complain("interrupted; what was read is kept, the same command goes on from here")
-    return EXIT_INTERRUPTED
+    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def _show_usage(error: Exception) -> None:
+    """Say what was wrong with the arguments; on a bare `kobold-reader`, show the help."""
+    from kobold_reader.cli.output import complain, notice
+
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        notice(message)
+        return
+    complain(" ".join(message.split()))
+    if context is not None:
+        notice(f"`{context.command_path} --help` names all options")
 
 
 def exit_code(error: Exception) -> int:
@@ -79,6 +108,7 @@ def exit_code(error: Exception) -> int:
     table: tuple[tuple[type[Exception], int], ...] = (
         (errors.ConfigError, EXIT_USAGE),
         (errors.StoreError, EXIT_USAGE),
+        (errors.LedgerError, EXIT_USAGE),
         (errors.MissingExtraError, EXIT_EXTRA),
         (errors.SourceError, EXIT_SOURCE),
         (errors.ServerError, EXIT_SERVER),

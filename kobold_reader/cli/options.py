@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from kobold_reader.cli.output import show_log
+
 if TYPE_CHECKING:
     from kobold_reader.reader import KoboldReader
 
@@ -91,27 +93,33 @@ class ServerOptions:
     ] = None
     api_password: Annotated[
         str | None,
-        typer.Option("--api-password", metavar="P", help="What KoboldCpp's --password was set to.", show_envvar=True),
+        typer.Option(
+            "--api-password", metavar="P", help="What KoboldCpp's --password was set to. [env: KOBOLD_READER_PASSWORD]"
+        ),
     ] = None
     api_password_file: Annotated[
         Path | None, typer.Option("--api-password-file", metavar="F", help="A file that holds it.")
     ] = None
+    verbose: Annotated[
+        int, typer.Option("-v", count=True, show_default=False, help="Say more on stderr; twice: everything.")
+    ] = 0
+
+    def given_urls(self) -> list[str]:
+        """Return the servers that were named: those given, else the environment's."""
+        return self.api_url or _list_of(os.environ.get(URL_VARIABLE))
 
     def urls(self) -> list[str]:
-        """Return the servers: those given, else the environment's, else the default."""
+        """Return the servers: those named, else the default."""
         from kobold_reader.reader import DEFAULT_URL
 
-        return self.api_url or _list_of(os.environ.get(URL_VARIABLE)) or [DEFAULT_URL]
+        return self.given_urls() or [DEFAULT_URL]
 
     def password(self) -> str | None:
         """Return the password: the one given, else the file's, else the environment's."""
         if self.api_password:
             return self.api_password
         if self.api_password_file:
-            try:
-                return self.api_password_file.read_text(encoding="utf-8").strip()
-            except OSError as err:
-                raise typer.BadParameter(f"{self.api_password_file}: {err}", param_hint="--api-password-file") from err
+            return _text_of(self.api_password_file, "--api-password-file")
         return os.environ.get(PASSWORD_VARIABLE) or None
 
 
@@ -146,7 +154,8 @@ class ReadingOptions(ServerOptions):
         list[str] | None, typer.Option("--pdf-password", metavar="P", help="Tried on encrypted PDFs; may be repeated.")
     ] = None
     page_timeout: Annotated[
-        float | None, typer.Option("--page-timeout", metavar="S", help="Seconds for one request.")
+        float | None,
+        typer.Option("--page-timeout", metavar="S", min=0.1, max=86_400, help="Seconds for one request."),
     ] = None
     stop_after: Annotated[
         str | None, typer.Option("--stop-after", metavar="TIME", help="Ask for no more pages after 7h, 90m or 300s.")
@@ -161,7 +170,7 @@ class ReadingOptions(ServerOptions):
         bool, typer.Option("--allow-remote", help="Send pages to a public address over plain http.")
     ] = False
 
-    def reader(self, **changes: Any) -> KoboldReader:
+    def reader(self) -> KoboldReader:
         """Return the reader that the options describe.
 
         Raises:
@@ -169,30 +178,34 @@ class ReadingOptions(ServerOptions):
         """
         from kobold_reader.reader import KoboldReader
 
-        return KoboldReader(
-            **{
-                "api_url": self.urls(),
-                "api_password": self.password(),
-                "engine": self.engine.value,
-                "tasks": _list_of(self.tasks) or None,
-                "pages": self.pages,
-                "sample": self.sample,
-                "hint": self.hint,
-                "prompts": self._prompts(),
-                "family": self.family,
-                "visionmaxres": self.visionmaxres,
-                "rotate": "auto" if self.rotate is Rotate.auto else int(self.rotate.value),
-                "text_layer": self.text_layer.value,
-                "pdf_passwords": self.pdf_password or [],
-                "page_timeout_s": self.page_timeout,
-                "stop_after_s": _seconds(self.stop_after),
-                "ledger": self.ledger,
-                "redo": self.redo.value if self.redo else None,
-                "on_error": self.on_error.value,
-                "allow_remote": self.allow_remote,
-                **changes,
-            }
-        )
+        return KoboldReader(api_url=self.urls(), api_password=self.password(), **self._arguments())
+
+    def changes(self) -> dict[str, Any]:
+        """Return the arguments of KoboldReader that were named, for a run that repeats past settings."""
+        plain = type(self)()._arguments()  # noqa: SLF001  (another one of this very class)
+        changes = {name: value for name, value in self._arguments().items() if value != plain[name]}
+        return changes | ({"api_url": urls} if (urls := self.given_urls()) else {})
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "engine": self.engine.value,
+            "tasks": _list_of(self.tasks) or None,
+            "pages": self.pages,
+            "sample": self.sample,
+            "hint": self.hint,
+            "prompts": self._prompts(),
+            "family": self.family,
+            "visionmaxres": self.visionmaxres,
+            "rotate": "auto" if self.rotate is Rotate.auto else int(self.rotate.value),
+            "text_layer": self.text_layer.value,
+            "pdf_passwords": self.pdf_password or [],
+            "page_timeout_s": self.page_timeout,
+            "stop_after_s": _seconds(self.stop_after),
+            "ledger": self.ledger,
+            "redo": self.redo.value if self.redo else None,
+            "on_error": self.on_error.value,
+            "allow_remote": self.allow_remote,
+        }
 
     def _prompts(self) -> dict[str, str]:
         prompts: dict[str, str] = {}
@@ -202,11 +215,21 @@ class ReadingOptions(ServerOptions):
                 raise typer.BadParameter(
                     f"{item!r}: write TASK=FILE, for example ocr=my-prompt.txt", param_hint="--prompt"
                 )
-            try:
-                prompts[task] = Path(name).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as err:
-                raise typer.BadParameter(f"{name}: {err}", param_hint="--prompt") from err
+            prompts[task] = _text_of(Path(name), "--prompt")
         return prompts
+
+
+def _text_of(path: Path, option: str) -> str:
+    """Return the text of a file that an option names; nothing of it shows up in an error."""
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+    except OSError as err:
+        raise typer.BadParameter(f"{path} cannot be read ({err.strerror}).", param_hint=option) from err
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{path} is not text in UTF-8.", param_hint=option) from None
+    if not text:
+        raise typer.BadParameter(f"{path} is empty.", param_hint=option)
+    return text
 
 
 def _seconds(text: str | None) -> float | None:
@@ -228,6 +251,8 @@ def with_options(kind: type[ServerOptions]) -> Callable[[Callable[..., Any]], Ca
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> Any:
             options = kind(**{name: arguments.pop(name) for name in names})
+            if options.verbose:
+                show_log(options.verbose)
             return command(options=options, **arguments)
 
         own = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import sys
 import time
@@ -9,7 +11,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-__all__ = ["PageProgress", "complain", "harmless", "notice", "page_progress", "say", "spell_duration", "spell_skipped"]
+from typing_extensions import override
+
+__all__ = [
+    "PageProgress",
+    "complain",
+    "harmless",
+    "notice",
+    "page_progress",
+    "say",
+    "show_log",
+    "spell_count",
+    "spell_duration",
+    "spell_skipped",
+]
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -19,20 +34,49 @@ def harmless(text: str) -> str:
     return _CONTROL.sub("\ufffd", text)
 
 
-def say(text: str = "") -> None:
-    """Write a line of results to stdout."""
-    sys.stdout.write(f"{harmless(text) if sys.stdout.isatty() else text}\n")
+def say(text: str = "", *, is_harmless: bool = False) -> None:
+    """Write a line of results to stdout; `is_harmless`: what came from pages was cleaned, escape codes are our own."""
+    sys.stdout.write(f"{text if is_harmless or not sys.stdout.isatty() else harmless(text)}\n")
 
 
 def notice(text: str) -> None:
     """Write a line for the person at the terminal to stderr."""
-    sys.stderr.write(f"{harmless(text)}\n")
-    sys.stderr.flush()
+    # Nobody may be listening any more (`2>&1 | head`): that must not end a night's work.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{harmless(text)}\n")
+        sys.stderr.flush()
 
 
 def complain(text: str) -> None:
     """Write an error to stderr."""
     notice(f"kobold-reader: {text}")
+
+
+class _LogLines(logging.Handler):
+    """Shows what the library logs as notices."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        notice(record.getMessage())
+
+
+_LOG_LINES: Final = _LogLines()
+
+
+def show_log(verbosity: int) -> None:
+    """Show what the library logs: warnings, with 1 what it does, with 2 everything."""
+    logger = logging.getLogger("kobold_reader")
+    logger.addHandler(_LOG_LINES)  # once only, however often it is added
+    logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
+
+
+def spell_count(count: int, what: str) -> str:
+    """Return a number of things.
+
+    >>> spell_count(1, "page"), spell_count(3, "page")
+    ('1 page', '3 pages')
+    """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def spell_duration(seconds: float) -> str:
@@ -69,10 +113,11 @@ class PageProgress:
         self._started_s = time.monotonic()
 
     def expect(self, pages: int, to_read: int) -> None:
-        """Say how many pages there are, and how many of them need reading."""
-        self._total, self._to_read = pages, to_read
+        """Say how many more pages there are, and how many of them need reading."""
+        self._total += pages
+        self._to_read += to_read
         if self._bar:
-            self._bar.update(self._task, total=pages)
+            self._bar.update(self._task, total=self._total)
 
     def page_done(self, *, is_kept: bool) -> None:
         """Count one page."""
@@ -94,9 +139,9 @@ class PageProgress:
 
 
 @contextmanager
-def page_progress() -> Iterator[PageProgress]:
-    """Show progress while pages are read."""
-    if not sys.stderr.isatty():
+def page_progress(*, is_wanted: bool = True) -> Iterator[PageProgress]:
+    """Show progress while pages are read; `is_wanted`: False where results are being written to the same terminal."""
+    if not sys.stderr.isatty() or not is_wanted:
         yield PageProgress(None, None)
         return
     from rich.console import Console

@@ -46,8 +46,6 @@ def options(
     ] = False,
 ) -> None:
     """Make private scanned archives searchable on your own machine, with KoboldCpp."""
-    import logging
+    from kobold_reader.cli.output import show_log
 
-    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("kobold_reader").setLevel(level)
+    show_log(verbose)

@@ -205,6 +205,7 @@ class KoboldClient:
         read_s = QUEUE_READ_S if time_limit_s is None else time_limit_s + 60.0
         job = Job(self._api.transport, "/api/v1/generate", body, read_timeout_s=read_s)
         try:
+            job.start()
             shown = self._watch(
                 job,
                 genkey=genkey,
@@ -214,7 +215,8 @@ class KoboldClient:
                 cancel=cancel,
             )
         except BaseException:
-            self._stop(job, genkey, wait_for_answer_s=0.0)
+            if job.begun:
+                self._stop(job, genkey, wait_for_answer_s=0.0)
             raise
         if shown is not None:
             self._stop(job, genkey, wait_for_answer_s=self._abort_grace_s)

@@ -14,7 +14,7 @@ __all__ = ["Job"]
 
 
 class Job:
-    """A running POST; `done` is set when it has an answer or has failed.
+    """A POST that runs once it is started; `done` is set when it has an answer or has failed.
 
     The thread is a daemon: if all else fails, it does not keep the program from ending.
     """
@@ -30,6 +30,11 @@ class Job:
             name=f"kobold-reader {path}",
             daemon=True,
         )
+        self.begun = False
+
+    def start(self) -> None:
+        """Send it. Ctrl-C may come while the thread starts: whoever calls this must then stop the job."""
+        self.begun = True
         self._thread.start()
 
     def _run(self, transport: Transport, path: str, body: bytes, read_timeout_s: float) -> None:
@@ -57,4 +62,5 @@ class Job:
         """Cut the connection if it still stands, and wait for the thread to end."""
         if not self.done.is_set():
             self._wire.cut()
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)

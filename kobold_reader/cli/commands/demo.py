@@ -19,7 +19,7 @@ def demo(
     ),
 ) -> int:
     """Read the sample archive, index it, and search it three times; no server needed."""
-    from kobold_reader.cli.commands.outcome import closing_code, summary
+    from kobold_reader.cli.commands.outcome import closing_code, read_pages, summary
     from kobold_reader.cli.commands.search import show_hit
     from kobold_reader.cli.output import notice, page_progress, say
     from kobold_reader.demo import Demo
@@ -37,12 +37,12 @@ def demo(
                 on_page=lambda result: progress.page_done(is_kept=result.is_kept),
                 on_progress=progress.doing,
             )
-        read_pages = sum(report.pages.values()) - report.pages["failed"]
-        notice(summary(report.pages, read_pages - report.read_pages) + f", {report.indexed_pages} indexed just now")
+        done = read_pages(report.pages)
+        notice(summary(report.pages, done - report.read_pages) + f", {report.indexed_pages} indexed just now")
         for search, hits in show.searches(archive):
             say(f'\nSearch {search.what}: "{search.query}"\n')
             for number, hit in enumerate(hits, start=1):
-                say(show_hit(number, hit, colour=sys.stdout.isatty()))
+                say(show_hit(number, hit, colour=sys.stdout.isatty()), is_harmless=True)
             if not hits:
                 say("   nothing found\n")
     place = folder / "archive"
@@ -50,4 +50,4 @@ def demo(
     say(f'  kobold-reader search "harbour dues 1938" --archive {place}')
     say("  kobold-reader doctor                                  what your KoboldCpp can do, and what to change")
     say("  kobold-reader index FOLDER --archive my-archive       your own scans")
-    return closing_code(report.errors, read_pages, "skip")
+    return closing_code(report.errors, done, "skip")

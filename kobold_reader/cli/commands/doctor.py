@@ -19,8 +19,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Say what the server can do, and what to change."""
-    from kobold_reader.cli.app import EXIT_SERVER
-    from kobold_reader.cli.output import say
+    from kobold_reader.cli.app import EXIT_OK, EXIT_SERVER
+    from kobold_reader.cli.output import complain, say, spell_count
     from kobold_reader.doctor import examine
 
     findings = examine(options.urls(), options.password(), family, visionmaxres)
@@ -32,4 +32,7 @@ def doctor(
             say(f"{marks[finding.level]} {finding.text}")
             if finding.remedy:
                 say(f"        -> {finding.remedy}")
-    return EXIT_SERVER if any(finding.level == "problem" for finding in findings) else 0
+    problems = sum(finding.level == "problem" for finding in findings)
+    if problems:
+        complain(f"{spell_count(problems, 'problem')} found: no page can be read there until it is solved")
+    return EXIT_SERVER if problems else EXIT_OK

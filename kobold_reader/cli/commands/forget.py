@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -18,26 +19,37 @@ def forget(
         Path | None, typer.Option("--archive", metavar="DIR", envvar=ARCHIVE_VARIABLE, help="Forget them there too.")
     ] = None,
     ledger: Annotated[
-        Path | None, typer.Option(metavar="FILE", envvar=LEDGER_VARIABLE, help="A ledger; left out: the default one.")
+        str | None, typer.Option(metavar="FILE", envvar=LEDGER_VARIABLE, help="A ledger; left out: the default one.")
     ] = None,
 ) -> int:
     """Remove what was read of files; the files themselves stay."""
     from kobold_reader.archive import Archive
-    from kobold_reader.cli.output import notice
-    from kobold_reader.pages import local_uri
-    from kobold_reader.reading.ledger import Ledger, default_ledger_path
+    from kobold_reader.cli.commands.outcome import existing_ledger
+    from kobold_reader.cli.output import notice, spell_count
+    from kobold_reader.reading.ledger import Ledger
 
-    roots = [local_uri(path) for path in paths]
-    place = ledger or default_ledger_path()
+    roots = [uri for path in paths for uri in _uris_of(path)]
+    place = existing_ledger(ledger)
     removed = pages = 0
-    if place.is_file():
-        with Ledger(place) as opened:
-            removed = opened.forget([uri for uri in opened.uris() if _is_at(uri, roots)])
-    if archive:
-        with Archive.open(archive) as kept:
+    with Archive.open(archive) if archive else nullcontext() as kept:
+        if place:
+            with Ledger(place) as opened:
+                removed = opened.forget([uri for uri in opened.uris() if _is_at(uri, roots)])
+        if kept:
             pages = kept.forget([uri for uri in kept.uris() if _is_at(uri, roots)])
-    notice(f"forgotten: {removed} readings" + (f", {pages} pages of the archive" if archive else ""))
+    said = spell_count(removed, "reading") + (f", {spell_count(pages, 'page')} of the archive" if archive else "")
+    notice(f"forgotten: {said}" if removed or pages else "nothing was known of what lies there")
     return 0
+
+
+def _uris_of(path: str) -> set[str]:
+    """Return the names under which a file, or the files of a folder, may be known."""
+    from kobold_reader.pages import local_uri
+
+    if "://" in path:
+        return {path}
+    # The files of a folder that is a link are known under the folder it leads to.
+    return {local_uri(path), local_uri(Path(path).resolve())}
 
 
 def _is_at(uri: str, roots: list[str]) -> bool:

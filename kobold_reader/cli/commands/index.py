@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +12,11 @@ import typer
 from kobold_reader.cli.options import ArchiveOption, ReadingOptions, with_options
 
 if TYPE_CHECKING:
-    from kobold_reader.archive import SyncReport
+    from kobold_reader.archive import Archive, SyncReport
     from kobold_reader.archive.embedder import EmbedderKind
+    from kobold_reader.cli.output import PageProgress
+    from kobold_reader.reading.results import PageResult
+    from kobold_reader.reading.transcriber import Outlook
 
 
 class EmbedderName(StrEnum):
@@ -38,9 +42,14 @@ def index(
 ) -> int:
     """Read what is new or changed, and index it."""
     from kobold_reader.archive import Archive
-    from kobold_reader.cli.commands.outcome import closing_code
-    from kobold_reader.cli.output import notice, page_progress
+    from kobold_reader.archive.archive import CATALOG
+    from kobold_reader.cli.commands.outcome import closing_code, read_pages, said_if_cut_short
+    from kobold_reader.cli.output import notice, page_progress, spell_count
+    from kobold_reader.reader import take
 
+    if paths and not (archive / CATALOG).exists() and not take(paths).files:
+        return closing_code([], 0, options.on_error.value, nothing_taken=True)  # and no empty archive is left behind
+    pages: Counter[str] = Counter()
     kind: EmbedderKind | None = embedder.value if embedder else None
     wanted = None if reembed else kind
     with Archive.open(
@@ -51,50 +60,58 @@ def index(
         api_password=options.password(),
     ) as opened:
         if reembed:
-            notice(f"{opened.reembed(kind)} pages have new vectors ({opened.status().embedder})")
+            count = opened.reembed(kind)
+            notice(f"vectors made anew for {spell_count(count, 'page')} ({opened.status().embedder})")
             if not paths:
                 return 0
         _say_embedder(opened)
-        with page_progress() as progress:
+        with page_progress() as progress, said_if_cut_short(pages):
             report = opened.sync(
                 paths or None,
                 reader=options.reader() if paths else None,
+                changes=options.changes(),
                 prune=prune,
-                on_start=lambda selection, outlook: _say_start(selection, outlook, progress),
-                on_page=lambda result: progress.page_done(is_kept=result.is_kept),
+                on_start=lambda _, outlook: _say_start(outlook, progress),
+                on_page=lambda result: _count(result, pages, progress),
                 on_progress=progress.doing,
             )
     _say_end(report, archive)
-    read_pages = sum(report.pages.values()) - report.pages["failed"]
-    return closing_code(report.errors, read_pages, options.on_error.value)
+    nothing = bool(paths) and not report.files
+    return closing_code(report.errors, read_pages(report.pages), options.on_error.value, nothing_taken=nothing)
 
 
-def _say_embedder(archive: object) -> None:
-    from kobold_reader.archive import Archive
+def _count(result: PageResult, pages: Counter[str], progress: PageProgress) -> None:
+    pages[result.status] += result.page_number > 0
+    progress.page_done(is_kept=result.is_kept)
+
+
+def _say_embedder(archive: Archive) -> None:
     from kobold_reader.cli.output import notice
+    from kobold_reader.embeddings import MiniLMEmbedding
     from kobold_reader.embeddings.minilm import INSTALL_HINT
 
-    assert isinstance(archive, Archive)  # noqa: S101  (for the type checker; the import is deferred)
-    if archive.status().embedder == "none":
-        notice(f"words only: this archive has no vectors. {INSTALL_HINT}")
+    if archive.status().embedder != "none":
+        return
+    if MiniLMEmbedding.available():
+        notice("words only: this archive has no vectors; index --reembed --embedder minilm makes them")
+    else:
+        notice(f"words only: the embedder MiniLM is not installed, so this archive has no vectors. {INSTALL_HINT}")
 
 
-def _say_start(selection: object, outlook: object, progress: object) -> None:
-    from kobold_reader.cli.output import PageProgress, notice
-    from kobold_reader.pages import Selection
-    from kobold_reader.reading.transcriber import Outlook
+def _say_start(outlook: Outlook, progress: PageProgress) -> None:
+    from kobold_reader.cli.output import notice, spell_count
 
-    assert isinstance(selection, Selection)  # noqa: S101
-    assert isinstance(outlook, Outlook)  # noqa: S101
-    assert isinstance(progress, PageProgress)  # noqa: S101
     to_read = outlook.pages - outlook.read_pages
-    notice(f"{outlook.files} files, {outlook.pages} pages: {outlook.read_pages} read before, {to_read} to look at now")
+    notice(
+        f"{spell_count(outlook.files, 'file')}, {spell_count(outlook.pages, 'page')}: "
+        f"{outlook.read_pages} read before, {to_read} to look at now"
+    )
     progress.expect(outlook.pages, to_read)
 
 
 def _say_end(report: SyncReport, archive: Path) -> None:
     from kobold_reader.cli.commands.outcome import summary
-    from kobold_reader.cli.output import notice, spell_skipped
+    from kobold_reader.cli.output import notice, spell_count, spell_skipped
 
     kept = sum(report.pages.values()) - report.read_pages - report.pages["failed"]
     notice(summary(report.pages, kept))
@@ -107,12 +124,12 @@ def _say_end(report: SyncReport, archive: Path) -> None:
     }
     said = ", ".join(f"{count} {what}" for what, count in changes.items() if count)
     notice(
-        f"{report.files} files"
+        spell_count(report.files, "file")
         + (f": {said}" if said else ", none changed")
-        + f"; {report.indexed_pages} pages indexed"
+        + f"; {spell_count(report.indexed_pages, 'page')} indexed"
     )
     if report.finished_pages:
-        notice(f"{report.finished_pages} pages that an interrupted run had begun were finished first")
+        notice(f"finished first what an interrupted run had begun: {spell_count(report.finished_pages, 'page')}")
     if report.skipped:
         notice(spell_skipped(report.skipped))
     notice(f'search with: kobold-reader search "..." --archive {archive}')

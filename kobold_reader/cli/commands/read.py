@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
@@ -39,7 +39,7 @@ def read(
     ] = None,
 ) -> int:
     """Read pages and write their text."""
-    from kobold_reader.cli.commands.outcome import Outcome
+    from kobold_reader.cli.commands.outcome import Outcome, said_if_cut_short
     from kobold_reader.cli.output import page_progress
     from kobold_reader.reader import take
 
@@ -49,16 +49,17 @@ def read(
         reader,
         reader.open_ledger() as ledger,
         _destination(output) as out,
-        page_progress() as progress,
+        page_progress(is_wanted=not out.isatty()) as progress,
     ):
         outcome = Outcome(selection, ledger)
         transcriber = reader.transcriber(ledger, on_progress=progress.doing)
         outlook = transcriber.survey(selection.files)
         progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
-        for result in transcriber.run(selection.files):
-            outcome.take(result)
-            progress.page_done(is_kept=result.is_kept)
-            _write(out, result, reader, output_format)
+        with said_if_cut_short(outcome.pages), closing(transcriber.run(selection.files)) as results:
+            for result in results:
+                outcome.take(result)
+                progress.page_done(is_kept=result.is_kept)
+                _write(out, result, reader, output_format)
     return outcome.end(reader.on_error)
 
 
@@ -70,11 +71,11 @@ def _write(out: IO[str], result: PageResult, reader: KoboldReader, output_format
         for document in to_documents(result, include_empty=True, mark_failed=reader.on_error == "mark"):
             line = {"id": document.id_, "text": document.text, "metadata": document.metadata}
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
-        return
-    text = result.text if not out.isatty() else harmless(result.text)
-    if result.status != "failed":
-        out.write(f"--- {result.source.name}, page {result.page_number} ({result.status}) ---\n{text}\n\n")
-        out.flush()
+    elif result.status != "failed" or reader.on_error == "mark":
+        number = f", page {result.page_number}" if result.page_number else ""  # 0: the file as a whole
+        page = f"--- {result.source.name}{number} ({result.status}) ---\n{result.text}\n\n"
+        out.write(harmless(page) if out.isatty() else page)
+    out.flush()
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def search(
         say(json.dumps([hit.to_json() for hit in hits], ensure_ascii=False, indent=1))
         return 0
     for number, hit in enumerate(hits, start=1):
-        say(show_hit(number, hit, colour=sys.stdout.isatty()))
+        say(show_hit(number, hit, colour=sys.stdout.isatty()), is_harmless=True)
     if not hits:
         notice("nothing found; other words, or fewer --where conditions, may find more")
     return 0

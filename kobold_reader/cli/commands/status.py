@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +14,23 @@ from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE
 
 def status(
     archive: Annotated[
-        Path | None, typer.Option("--archive", metavar="DIR", envvar=ARCHIVE_VARIABLE, help="The archive's folder.")
+        Path | None,
+        typer.Option("--archive", metavar="DIR", help=f"The archive's folder. [env: {ARCHIVE_VARIABLE}]"),
     ] = None,
     ledger: Annotated[
-        Path | None, typer.Option(metavar="FILE", envvar=LEDGER_VARIABLE, help="A ledger; left out: the default one.")
+        str | None,
+        typer.Option(metavar="FILE", help=f"A ledger; left out: the default one. [env: {LEDGER_VARIABLE}]"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Say what was read: pages by status, failed ones by name."""
     from kobold_reader.cli.output import say
 
-    facts = _archive_facts(archive) if archive else _ledger_facts(ledger)
+    if archive and ledger:
+        raise typer.BadParameter("name one of the two.", param_hint="--archive, --ledger")
+    if not archive and not ledger and (folder := os.environ.get(ARCHIVE_VARIABLE)):
+        archive = Path(folder)
+    facts = _archive_facts(archive) if archive else _ledger_facts(ledger or os.environ.get(LEDGER_VARIABLE))
     if as_json:
         say(json.dumps(facts, ensure_ascii=False, indent=1))
         return 0
@@ -54,20 +61,19 @@ def _archive_facts(folder: Path) -> dict[str, object]:
         "embedder": found.embedder,
         "unfinished_pages": found.unfinished_pages,
         "missing": [{"file": path} for path in found.missing_files],
-        "failed": [{"file": path, "page_number": number, "why": why} for path, number, why in found.failed],
+        "failed": [
+            {"file": path, "page_number": number, "why": _why(path, number, why)} for path, number, why in found.failed
+        ],
     }
 
 
-def _ledger_facts(path: Path | None) -> dict[str, object]:
-    from kobold_reader.errors import ConfigError
+def _ledger_facts(name: str | None) -> dict[str, object]:
+    from kobold_reader.cli.commands.outcome import existing_ledger, path_of
     from kobold_reader.reading.ledger import Ledger, default_ledger_path
 
-    place = path or default_ledger_path()
-    if not place.is_file():
-        if path is not None:
-            msg = f"there is no ledger {path}."
-            raise ConfigError(msg)
-        return {"ledger": str(place), "files": 0, "pages": {}, "failed": []}
+    place = existing_ledger(name)
+    if place is None:
+        return {"ledger": name or str(default_ledger_path()), "files": 0, "pages": {}, "failed": []}
     with Ledger(place, read_only=True) as ledger:
         counts = ledger.count()
         failures = ledger.failures()
@@ -77,5 +83,14 @@ def _ledger_facts(path: Path | None) -> dict[str, object]:
         "ledger": str(place),
         "files": files,
         "pages": {status: count for status, count in counts.items() if count},
-        "failed": [{"file": one.uri, "page_number": one.page_number, "why": one.message} for one in failures],
+        "failed": [
+            {"file": path, "page_number": one.page_number, "why": _why(path, one.page_number, one.message)}
+            for path, one in ((path_of(one.uri), one) for one in failures)
+        ],
     }
+
+
+def _why(path: str, page_number: int, message: str) -> str:
+    """Return an error's message without the file and page, which stand beside it."""
+    place = f"{path} page {page_number}" if page_number else path
+    return message.removeprefix(f"{place}: ")

