@@ -179,7 +179,7 @@ def test_two_writers_are_refused_for_reembed_too(server: KoboldSimulator, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "step", ["kobold_reader.archive.archive._remove_collection", "kobold_reader.archive.indexing.Indexer.index"]
+    "step", ["kobold_reader.archive.meaning._remove", "kobold_reader.archive.indexing.Indexer.index"]
 )
 def test_reembed_killed_midway_is_ended_by_the_next_run(
     server: KoboldSimulator, tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -257,7 +257,7 @@ def test_an_archive_can_be_opened_thousands_of_times(
         archive.sync(scans, reader=reader_of(server))
         for number in (2100, 2101, 10**9):
             monkeypatch.setattr("kobold_reader.archive.vectors._openings", itertools.count(number))
-            archive._seen_generation = -2
+            archive._meaning._seen_generation = -2
             assert len(archive.search("Lindqvist", mode="dense")) == 2
 
 

@@ -20,24 +20,19 @@ from filelock import FileLock, Timeout
 
 from kobold_reader.archive.catalog import Catalog, PageRow
 from kobold_reader.archive.embedder import (
-    Embedder,
     EmbedderKind,
     ServerAccess,
     choose_embedder,
-    open_embedder,
 )
 from kobold_reader.archive.folder import check_folder
 from kobold_reader.archive.indexing import Indexer
+from kobold_reader.archive.meaning import Meaning, record_of
 from kobold_reader.archive.retriever import ArchiveRetriever
-from kobold_reader.archive.search import DenseSearch, Hit, Mode, Searcher
+from kobold_reader.archive.search import Hit, Mode, Searcher
 from kobold_reader.archive.sync import Syncer, SyncReport
-from kobold_reader.archive.vectors import Near, Vectors
 from kobold_reader.archive.where import parse_where
 from kobold_reader.errors import (
     ConfigError,
-    KoboldReaderError,
-    MissingExtraError,
-    ServerError,
     SourceError,
     StoreError,
 )
@@ -52,7 +47,6 @@ __all__ = ["Archive", "ArchiveStatus"]
 log = logging.getLogger(__name__)
 
 CATALOG: Final = "archive.sqlite"
-WORDS_ONLY: Final = {"kind": "none"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +74,11 @@ class Archive:
         ...     archive.search("Lindqvist 1954")[0].link
     """
 
-    def __init__(self, folder: Path, catalog: Catalog, access: ServerAccess) -> None:
+    def __init__(self, folder: Path, catalog: Catalog, access: ServerAccess, meaning: Meaning) -> None:
         self.folder = folder
         self._catalog = catalog
         self._access = access
-        self._lock = threading.RLock()
-        self._embedder: Embedder | None = None
-        self._vectors: Vectors | None = None
-        self._seen_generation = -1
-        self._is_writing = False
+        self._meaning = meaning
         self.notices: list[str] = []
         """What a search could not do (the embedder cannot be reached), for people."""
 
@@ -126,20 +116,19 @@ class Archive:
             msg = f"there is no archive in {folder}."
             raise StoreError(msg, hint=f"Make one with: kobold-reader index PATH --archive {folder}")
         check_folder(folder)
+        # Chosen before anything is written: a missing extra leaves no half-made archive behind.
+        chosen = None if exists else choose_embedder(embedder, access)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            msg = f"the folder {folder} cannot be made: {err}."
+            raise StoreError(msg, hint="Name another folder with --archive.") from err
+        catalog = Catalog(folder / CATALOG)
+        archive = cls(folder, catalog, access, Meaning(folder, catalog, access, chosen))
         if not exists:
-            # Chosen before anything is written: a missing extra leaves no half-made archive behind.
-            chosen = choose_embedder(embedder, access)
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as err:
-                msg = f"the folder {folder} cannot be made: {err}."
-                raise StoreError(msg, hint="Name another folder with --archive.") from err
-            archive = cls(folder, Catalog(folder / CATALOG), access)
-            archive._catalog.set_meta("embedder", chosen.record() if chosen else json.dumps(WORDS_ONLY))
-            archive._embedder = chosen
+            catalog.set_meta("embedder", record_of(chosen))
             return archive
-        archive = cls(folder, Catalog(folder / CATALOG), access)
-        kept = archive._embedder_record()["kind"]
+        kept = archive._meaning.record()["kind"]
         if embedder is not None and embedder != kept:
             archive.close()
             msg = f"the archive {folder} was made with the embedder {kept!r}, not {embedder!r}."
@@ -148,11 +137,8 @@ class Archive:
 
     def close(self) -> None:
         """Release all files."""
-        with self._lock:
-            if self._vectors:
-                self._vectors.close()
-                self._vectors = None
-            self._catalog.close()
+        self._meaning.close()
+        self._catalog.close()
 
     def __enter__(self) -> Self:
         return self
@@ -162,26 +148,6 @@ class Archive:
 
     # ── the embedder ─────────────────────────────────────────────────────────────────────────────
 
-    def _embedder_record(self) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(self._catalog.meta("embedder") or json.dumps(WORDS_ONLY))
-        return record
-
-    def _open_embedder(self) -> Embedder | None:
-        """Open the archive's embedder, once; None for an archive of words only."""
-        with self._lock:
-            record = self._embedder_record()
-            if record["kind"] == "none":
-                return None
-            known = self._embedder
-            if known is None or (known.kind, known.name, known.dimension) != (
-                record["kind"],
-                record["name"],
-                record["dimension"],
-            ):  # not opened yet, or another process has made the vectors anew with another one
-                self._embedder = None
-                self._embedder = open_embedder(record, self._access)
-            return self._embedder
-
     @property
     def embed_model(self) -> Any:
         """The LlamaIndex embed_model of this archive, for `VectorStoreIndex.from_vector_store`.
@@ -189,7 +155,7 @@ class Archive:
         Raises:
             ConfigError: An archive of words only.
         """
-        embedder = self._open_embedder()
+        embedder = self._meaning.embedder()
         if embedder is None:
             msg = f"the archive {self.folder} has words only, no vectors."
             raise ConfigError(msg, hint="index --reembed --embedder minilm makes them.")
@@ -198,23 +164,10 @@ class Archive:
     @property
     def chroma_collection(self) -> Any:
         """Chroma's collection `pages`, for `ChromaVectorStore(chroma_collection=…)`."""
-        embedder = self._open_embedder()
+        embedder = self._meaning.embedder()
         if embedder is None:
             return self.embed_model  # raises
-        return self._fresh_vectors(embedder).collection
-
-    def _fresh_vectors(self, embedder: Embedder) -> Vectors:
-        """Return the vectors as they are now: opened again if another process has written since."""
-        with self._lock:
-            generation = self._catalog.generation
-            # While we write, what is new is our own, and the indexer holds this very client.
-            if self._vectors is not None and generation != self._seen_generation and not self._is_writing:
-                self._vectors.close()
-                self._vectors = None
-            if self._vectors is None:
-                self._vectors = Vectors(self.folder / "chroma", embedder=embedder.name, dimension=embedder.dimension)
-                self._seen_generation = generation
-            return self._vectors
+        return self._meaning.vectors(embedder).collection
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
@@ -234,29 +187,14 @@ class Archive:
         try:
             yield
         finally:
-            with self._lock:
-                self._is_writing = False
-                # Our own writes are no news to our own client.
-                self._seen_generation = self._catalog.generation
+            self._meaning.end_writing()
             lock.release()
 
     @contextmanager
     def _writing(self) -> Iterator[Indexer]:
         """Hold the archive for writing, with the indexer that does it."""
         with self._locked():
-            yield self._indexer()
-
-    def _indexer(self) -> Indexer:
-        embedder = self._open_embedder()
-        if embedder is None:
-            return Indexer(self._catalog, None, None)
-        with self._lock:
-            vectors = self._fresh_vectors(embedder)
-            self._is_writing = True
-        if vectors.renew_unless_of(embedder.name, embedder.dimension):
-            # The vectors are gone, or were another embedder's: all are due again.
-            self._catalog.begin([row for row in self._catalog.every_page() if row.node_ids])
-        return Indexer(self._catalog, vectors, embedder)
+            yield self._meaning.begin_writing()
 
     def open_ledger(self, reader: KoboldReader) -> Ledger:
         """Open the archive's ledger, which reads through to the one that the reader names."""
@@ -344,20 +282,14 @@ class Archive:
         Raises:
             MissingExtraError | ServerError: The embedder cannot be used; nothing was changed.
         """
-        kind = embedder or self._embedder_record()["kind"]
+        kind = embedder or self._meaning.record()["kind"]
         chosen = choose_embedder(kind, self._access)
         with self._locked():
-            with self._lock:
-                if self._vectors:
-                    self._vectors.close()
-                    self._vectors = None
-                self._embedder = chosen
-                rows = [row for row in self._catalog.every_page() if row.status != "failed"]
-                # From here on a kill leaves all pages unfinished: the next opening goes on.
-                begun = self._catalog.begin(rows)
-                self._catalog.set_meta("embedder", chosen.record() if chosen else json.dumps(WORDS_ONLY))
-                _remove_collection(self.folder / "chroma")
-            self._indexer().index(begun)
+            rows = [row for row in self._catalog.every_page() if row.status != "failed"]
+            # From here on a kill leaves all pages unfinished: the next opening goes on.
+            begun = self._catalog.begin(rows)
+            self._meaning.replace(chosen)
+            self._meaning.begin_writing().index(begun)
         return len(begun)
 
     def forget(self, uris: Sequence[str]) -> int:
@@ -382,38 +314,9 @@ class Archive:
         Raises:
             ConfigError: Empty query, unknown mode or key.
         """
-        return Searcher(self._catalog, self._dense_search(mode)).search(
-            query, limit=limit, mode=mode, conditions=parse_where(where)
-        )
-
-    def _dense_search(self, mode: Mode) -> DenseSearch | None:
-        """Return the search by vectors, or None (with a notice) where it cannot be had now."""
         self.notices.clear()
-        if mode == "keyword":
-            return None
-        try:
-            embedder = self._open_embedder()
-            if embedder is None:
-                return None
-            self._fresh_vectors(embedder)
-        except (ServerError, MissingExtraError, ConfigError, StoreError) as err:
-            if mode == "dense":
-                raise
-            self.notices.append(f"Searching by words only: {err}")
-            return None
-
-        def near(query: str, limit: int, page_ids: Sequence[str] | None) -> list[Near]:
-            try:
-                embedding = embedder.model.get_query_embedding(query)
-            except KoboldReaderError as err:
-                if mode == "dense":
-                    raise
-                self.notices.append(f"Searching by words only: {err}")
-                return []
-            with self._lock:  # or another thread would close this client to open a newer one
-                return self._fresh_vectors(embedder).query(embedding, limit, page_ids)
-
-        return near
+        searcher = Searcher(self._catalog, self._meaning.search(mode, self.notices))
+        return searcher.search(query, limit=limit, mode=mode, conditions=parse_where(where))
 
     def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", where: Sequence[str] = ()) -> ArchiveRetriever:
         """Return a LlamaIndex retriever over `search`, one node a page."""
@@ -438,7 +341,7 @@ class Archive:
             (str(row.metadata.get("file_path")), row.page_number, row.error or "") for row in self._catalog.failed()
         ]
         failed += [(str(place.metadata.get("file_path")), 0, place.error) for place in places if place.error]
-        record = self._embedder_record()
+        record = self._meaning.record()
         return ArchiveStatus(
             pages=self._catalog.count_by_status(),
             files=len(places),
@@ -476,15 +379,3 @@ def _root_name(path: str | Path) -> str:
     if "://" in text:
         return text
     return str((Path(text).expanduser() if text.startswith("~") else Path(text)).absolute())
-
-
-def _remove_collection(folder: Path) -> None:
-    """Remove Chroma's folder in one step: half of one would not open again."""
-    import shutil
-
-    gone = folder.with_name(f"{folder.name}.gone")
-    if gone.exists():
-        shutil.rmtree(gone)
-    if folder.exists():
-        folder.rename(gone)
-        shutil.rmtree(gone)

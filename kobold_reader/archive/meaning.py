@@ -1,0 +1,159 @@
+"""An archive's embedder and vectors: opened when needed, and anew when another process has written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from kobold_reader.archive.catalog import Catalog
+from kobold_reader.archive.embedder import Embedder, ServerAccess, open_embedder
+from kobold_reader.archive.indexing import Indexer
+from kobold_reader.archive.search import DenseSearch, Mode
+from kobold_reader.archive.vectors import Near, Vectors
+from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, StoreError
+
+__all__ = ["Meaning", "record_of"]
+
+CHROMA: Final = "chroma"
+WORDS_ONLY: Final = {"kind": "none"}
+
+
+def record_of(embedder: Embedder | None) -> str:
+    """Return what an archive remembers of its embedder; None: words only."""
+    return embedder.record() if embedder else json.dumps(WORDS_ONLY)
+
+
+class Meaning:
+    """What one open archive knows of meaning; safe to use from several threads.
+
+    Args:
+        folder: The archive's.
+        catalog: Remembers the embedder, and counts generations.
+        access: KoboldCpp, where the embedder is its own.
+        embedder: Just chosen for a new archive, so that it is not opened twice.
+    """
+
+    def __init__(self, folder: Path, catalog: Catalog, access: ServerAccess, embedder: Embedder | None = None) -> None:
+        self._folder = folder / CHROMA
+        self._catalog = catalog
+        self._access = access
+        self._lock = threading.RLock()
+        self._embedder = embedder
+        self._vectors: Vectors | None = None
+        self._seen_generation = -1
+        self._is_writing = False
+
+    def record(self) -> dict[str, Any]:
+        """Return the embedder as the archive remembers it."""
+        record: dict[str, Any] = json.loads(self._catalog.meta("embedder") or json.dumps(WORDS_ONLY))
+        return record
+
+    def embedder(self) -> Embedder | None:
+        """Open the archive's embedder, once; None for an archive of words only."""
+        with self._lock:
+            record = self.record()
+            if record["kind"] == "none":
+                return None
+            known = self._embedder
+            if known is None or (known.kind, known.name, known.dimension) != (
+                record["kind"],
+                record["name"],
+                record["dimension"],
+            ):  # not opened yet, or another process has made the vectors anew with another one
+                self._embedder = None
+                self._embedder = open_embedder(record, self._access)
+            return self._embedder
+
+    def vectors(self, embedder: Embedder) -> Vectors:
+        """Return the vectors as they are now: opened again if another process has written since."""
+        with self._lock:
+            generation = self._catalog.generation
+            # While we write, what is new is our own, and the indexer holds this very client.
+            if self._vectors is not None and generation != self._seen_generation and not self._is_writing:
+                self._vectors.close()
+                self._vectors = None
+            if self._vectors is None:
+                self._vectors = Vectors(self._folder, embedder=embedder.name, dimension=embedder.dimension)
+                self._seen_generation = generation
+            return self._vectors
+
+    def begin_writing(self) -> Indexer:
+        """Return the indexer; only for the process that holds the archive's lock, until `end_writing`."""
+        embedder = self.embedder()
+        if embedder is None:
+            return Indexer(self._catalog, None, None)
+        with self._lock:
+            vectors = self.vectors(embedder)
+            self._is_writing = True
+        if vectors.renew_unless_of(embedder.name, embedder.dimension):
+            # The vectors are gone, or were another embedder's: all are due again.
+            self._catalog.begin([row for row in self._catalog.every_page() if row.node_ids])
+        return Indexer(self._catalog, vectors, embedder)
+
+    def end_writing(self) -> None:
+        """Give the vectors back to searches."""
+        with self._lock:
+            self._is_writing = False
+            # Our own writes are no news to our own client.
+            self._seen_generation = self._catalog.generation
+
+    def replace(self, embedder: Embedder | None) -> None:
+        """Forget all vectors, and remember another embedder; only for the writer. All pages are unfinished before."""
+        with self._lock:
+            self.close()
+            self._embedder = embedder
+            self._catalog.set_meta("embedder", record_of(embedder))
+            _remove(self._folder)
+
+    def close(self) -> None:
+        """Release Chroma's folder."""
+        with self._lock:
+            if self._vectors:
+                self._vectors.close()
+                self._vectors = None
+
+    def search(self, mode: Mode, notices: list[str]) -> DenseSearch | None:
+        """Return the search by vectors, or None (with a notice for people) where it cannot be had now.
+
+        Raises:
+            KoboldReaderError: It cannot be had, and `mode` is dense.
+        """
+        if mode == "keyword":
+            return None
+        try:
+            embedder = self.embedder()
+            if embedder is None:
+                return None
+            self.vectors(embedder)
+        except (ServerError, MissingExtraError, ConfigError, StoreError) as err:
+            if mode == "dense":
+                raise
+            notices.append(f"Searching by words only: {err}")
+            return None
+
+        def near(query: str, limit: int, page_ids: Sequence[str] | None) -> list[Near]:
+            try:
+                embedding = embedder.model.get_query_embedding(query)
+                with self._lock:  # or another thread would close this client to open a newer one
+                    return self.vectors(embedder).query(embedding, limit, page_ids)
+            except KoboldReaderError as err:
+                if mode == "dense":
+                    raise
+                notices.append(f"Searching by words only: {err}")
+                return []
+
+        return near
+
+
+def _remove(folder: Path) -> None:
+    """Remove Chroma's folder in one step: half of one would not open again."""
+    gone = folder.with_name(f"{folder.name}.gone")
+    if gone.exists():
+        shutil.rmtree(gone)
+    if folder.exists():
+        folder.rename(gone)
+        shutil.rmtree(gone)
