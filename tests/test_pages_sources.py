@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from kobold_reader.cli.output import spell_skipped
 from kobold_reader.errors import SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages import Selection, SourceFile, select, sha256_of
+from kobold_reader.pages.kinds import kind_of
 from tests import page_files as make
 
 PDF = make.pdf(make.text_on)
@@ -128,9 +130,86 @@ def test_content_decides_and_the_ending_where_it_is_silent(folder: Path) -> None
     )
 
 
-def test_a_raw_photo_is_not_taken_for_its_thumbnail(folder: Path) -> None:
-    (folder / "DSC_1.NEF").write_bytes(make.tiff([make.corners()]))
-    assert select([folder]).skipped == {".mov": 2, ".nef": 1}
+def installed(monkeypatch: pytest.MonkeyPatch, *kinds: str) -> None:
+    """Pretend that only what opens these kinds is installed."""
+    monkeypatch.setattr("kobold_reader.pages.kinds._is_there", lambda kind: kind in kinds)
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+RAW = make.tiff([make.corners()])
+
+
+def test_what_needs_an_extra_is_counted_with_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "DSC_1.NEF").write_bytes(RAW)
+    (folder / "IMG_7.HEIC").write_bytes(HEIC)
+    (folder / "from a phone.jpg").write_bytes(HEIC)
+    installed(monkeypatch)
+    found = select([folder])
+    assert found.skipped == {".heic": 1, ".jpg holding heic": 1, ".mov": 2, ".nef": 1}
+    said = spell_skipped(found.skipped)
+    assert '1 .heic (pip install "kobold-reader[heic]")' in said
+    assert '1 .jpg holding heic (pip install "kobold-reader[heic]")' in said
+    assert '1 .nef (pip install "kobold-reader[raw]")' in said
+    assert "2 .mov," in said
+    (error,) = select([folder / "IMG_7.HEIC"]).errors
+    assert isinstance(error, UnsupportedSourceError)
+    assert "kobold-reader[heic]" in str(error)
+    installed(monkeypatch, "heic", "raw")
+    found = select([folder])
+    assert found.skipped == {".mov": 2}
+    kinds = {file.name: file.kind for file in found.files}
+    assert (kinds["DSC_1.NEF"], kinds["IMG_7.HEIC"], kinds["from a phone.jpg"]) == ("raw", "heic", "heic")
+
+
+@pytest.mark.parametrize("extras", [(), ("raw", "heic")])
+def test_a_raw_photo_and_its_jpeg_are_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, extras: tuple[str, ...]
+) -> None:
+    (folder / "IMG_2.CR2").write_bytes(RAW)
+    (folder / "img_3.dng").write_bytes(RAW)
+    (folder / "Box 2" / "IMG_10.cr2").write_bytes(RAW)  # the JPEG of that name lies elsewhere
+    installed(monkeypatch, *extras)
+    found = select([folder])
+    skipped = {".cr2 beside its .jpg": 1, ".dng beside its .jpg": 1, ".mov": 2}
+    assert found.skipped == (skipped if extras else {**skipped, ".cr2": 1})
+    assert [file.name for file in found.files if file.kind == "raw"] == (["IMG_10.cr2"] if extras else [])
+    assert "IMG_2.jpg" in names(found)
+    if extras:
+        assert names(select([folder / "IMG_2.CR2", folder])).count("IMG_2.CR2") == 1, "named by hand"
+        assert names(select([str(folder / "*.CR2")])) == ["IMG_2.CR2"], "no JPEG is taken beside it"
+
+
+def boxes(brand: bytes, *others: bytes) -> bytes:
+    body = brand + bytes(4) + b"".join(others)
+    return (len(body) + 8).to_bytes(4) + b"ftyp" + body
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "kind"),
+    [
+        (boxes(b"mif1", b"avif"), "a.jpg", "avif"),
+        (boxes(b"mif1", b"heic"), "a", "heic"),
+        (boxes(b"mif1"), "a", "heic"),
+        (boxes(b"avis"), "a.heic", "avif"),
+        (boxes(b"crx "), "a.mp4", "raw"),
+        (boxes(b"isom", b"avc1"), "a.heic", None),
+        (boxes(b"qt  "), "a.jpg", None),
+        (b"PK\x03\x04" + bytes(26) + b"mimetypeapplication/epub+zip", "book.zip", "epub"),
+        (b"PK\x03\x04" + bytes(26) + b"001.jpg", "comic.cbz", "cbz"),
+        (b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "letter.oxps", "xps"),
+        (b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "letter.docx", None),
+        (b"PK\x03\x04" + bytes(26) + b"word.pdf%PDF-1.4", "papers.zip", None),
+        (b"\xff\xd8\xff\xe1", "IMG_1.CR2", "image"),
+        (b"II*\0\x10\0\0\0CR\x02\0", "IMG_1.tif", "raw"),
+        (b"II*\0\x08\0\0\0", "IMG_1.dng", "raw"),
+        (b"II*\0\x08\0\0\0", "IMG_1.tif", "image"),
+        (b"FUJIFILMCCD-RAW 0201", "IMG_1", "raw"),
+        (b"\xff\x4f\xff\x51\0", "scan", "image"),
+        (b"AT&TFORM", "book.djvu", None),
+    ],
+)
+def test_kinds(head: bytes, name: str, kind: str | None) -> None:
+    assert kind_of(head, name) == kind
 
 
 def test_what_is_named_by_hand_and_not_taken(folder: Path) -> None:

@@ -93,8 +93,14 @@ def spell_duration(seconds: float) -> str:
 
 
 def spell_skipped(skipped: Mapping[str, int]) -> str:
-    """Return what was not taken, by ending: `skipped: 412 .mov, 3 .docx`."""
-    return "skipped: " + ", ".join(f"{count} {suffix or '(no ending)'}" for suffix, count in sorted(skipped.items()))
+    """Return what was not taken, by ending, with what would take it: `skipped: 412 .mov, 3 .heic (pip install …)`."""
+    from kobold_reader.pages import extra_hint
+
+    parts = []
+    for ending, count in sorted(skipped.items()):
+        hint = extra_hint(ending)
+        parts.append(f"{count} {ending or '(no ending)'}" + (f" ({hint})" if hint else ""))
+    return "skipped: " + ", ".join(parts)
 
 
 class PageProgress:

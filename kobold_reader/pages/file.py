@@ -80,14 +80,22 @@ def open_file(
         sha256, size = hash_file(path, tick)
         if size == 0:
             raise CorruptSourceError("The file is empty (0 bytes).", hint="Copy or scan it again.")
-    if kind == "pdf":
+    if kind in {"pdf", "epub", "xps"}:
         from kobold_reader.pages.pdf import PdfFile
 
-        return PdfFile(path, sha256, passwords)
-    if kind == "image":
-        from kobold_reader.pages.picture import PictureFile
+        return PdfFile(path, sha256, passwords, kind=kind)
+    if kind in {"image", "heic", "avif"}:
+        from kobold_reader.pages.picture_file import PictureFile
 
-        return PictureFile(path, sha256)
+        return PictureFile(path, sha256, kind=kind)
+    if kind == "raw":
+        from kobold_reader.pages.raw import open_raw
+
+        return open_raw(path, sha256)
+    if kind == "cbz":
+        from kobold_reader.pages.comic import ComicFile
+
+        return ComicFile(path, sha256)
     raise UnsupportedSourceError(f"Files of kind {kind!r} are not taken.")
 
 

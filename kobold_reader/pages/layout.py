@@ -1,11 +1,10 @@
-"""What is painted on a PDF page, in which order: is it one scan, and can its text be trusted?"""
+"""What is painted on a PDF page, in which order: is it one scan?"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -15,6 +14,7 @@ from PIL import Image
 
 from kobold_reader.pages.image import LIBRARY_ERRORS, MAX_PIXELS, is_plain_jpeg
 from kobold_reader.pages.metadata import exif_of, orientation_of
+from kobold_reader.pages.textlayer import PATHS, read_text, verdict
 from kobold_reader.pages.values import TextLayer
 
 __all__ = ["Document", "Layout", "Page", "Scan", "read_layout"]
@@ -26,19 +26,9 @@ Page: TypeAlias = Any
 Box: TypeAlias = tuple[float, float, float, float]
 
 _MUPDF_ERRORS: Final = (pymupdf.mupdf.FzErrorBase, *LIBRARY_ERRORS)
-_TEXT_FLAGS: Final = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
-_HIDDEN: Final = 3  # text render mode: neither fill nor stroke
 _GRID: Final = 128
 _CLOSE: Final = 0.02  # an edge this share of a page away is at the page's edge
 _SCAN_COVERAGE: Final = 0.5
-
-# Letters that a text layer needs before it may stand for the page: more, the more of the page is
-# image, for a stamp or a library's footer on a scan is not its text.
-_MIN_LETTERS: Final = 20
-_LETTERS_PER_COVERAGE: Final = 600
-_MAX_GARBLED: Final = 0.05
-_MANY_PATHS: Final = 200
-_GLYPH_PT: Final = 24.0
 _REFERENCE: Final = re.compile(r"\b(\d+) \d+ R\b")
 _MAX_LINKS: Final = 3
 
@@ -69,6 +59,7 @@ class Layout:
         image_coverage: Share of the page under images.
         image_px: Upright size of the page's largest image where it covers most of the page.
         native_dpi: Where images are all there is: their resolution, beyond which none is gained.
+        is_in_strips: Images are all there is, and there are several.
         is_grey: Nothing on the page has colour.
         scan: The page is just this picture.
         content_sha256: Of that picture, independent of the file it lies in.
@@ -82,6 +73,7 @@ class Layout:
     image_coverage: float
     image_px: tuple[int, int]
     native_dpi: float | None
+    is_in_strips: bool
     is_grey: bool
     scan: Scan | None
     content_sha256: str | None
@@ -105,25 +97,28 @@ def read_layout(document: Document, page: Page) -> Layout:
     images = [(order, box) for order, (what, box) in enumerate(painted) if what in _IMAGES]
     coverage = _coverage([box for _, box in images], flat)
     placed = page.get_image_info(hashes=False, xrefs=False)
-    text, letters, garbled = _text(page, images)
-    small_paths = sum(1 for what, box in painted if what in _PATHS and _is_glyph_sized(box))
-    paths = sum(1 for what, _ in painted if what in _PATHS)
-    only_images = bool(images) and letters == 0 and paths == 0 and not _shaded(painted)
+    found_text = read_text(page, painted, images)
+    visible = found_text.has_visible
+    paths = any(what in PATHS for what, _ in painted)
+    only_images = bool(images) and not visible and not paths and not _shaded(painted)
     image_px, dpi = _largest(placed, flat)
+    if only_images and dpi and image_px == (0, 0) and coverage >= _SCAN_COVERAGE:
+        image_px = (round(flat[0] * dpi / 72), round(flat[1] * dpi / 72))  # one scan, stored in strips
     scan, content = None, None
-    if rotation == 0:
+    if rotation == 0 and document.is_pdf:
         found = _scan(document, page, painted, placed, flat)
         if found is not None:
             scan, content = found
     return Layout(
         size_pt=size,
         rotation_deg=rotation,
-        text=text,
-        text_layer=_verdict(text, letters, garbled, coverage, small_paths),
-        has_visible_text=letters > 0,
+        text=found_text.text,
+        text_layer=verdict(found_text, coverage),
+        has_visible_text=visible,
         image_coverage=coverage,
         image_px=image_px if rotation not in {90, 270} else (image_px[1], image_px[0]),
         native_dpi=dpi if only_images else None,
+        is_in_strips=only_images and len(placed) > 1,
         is_grey=only_images and all(image["colorspace"] == 1 for image in placed),
         scan=scan,
         content_sha256=content,
@@ -131,15 +126,10 @@ def read_layout(document: Document, page: Page) -> Layout:
 
 
 _IMAGES: Final = frozenset({"fill-image", "fill-imgmask"})
-_PATHS: Final = frozenset({"fill-path", "stroke-path"})
 
 
 def _shaded(painted: Sequence[tuple[str, Any]]) -> bool:
     return any(what == "fill-shade" for what, _ in painted)
-
-
-def _is_glyph_sized(box: Box) -> bool:
-    return 0 < box[3] - box[1] <= _GLYPH_PT and 0 < box[2] - box[0] <= _GLYPH_PT
 
 
 def _coverage(boxes: Sequence[Any], size: tuple[float, float]) -> float:
@@ -152,53 +142,6 @@ def _coverage(boxes: Sequence[Any], size: tuple[float, float]) -> float:
         for row in range(y0, y1):
             rows[row] |= bits
     return sum(row.bit_count() for row in rows) / _GRID**2
-
-
-def _text(page: Page, images: Sequence[tuple[int, Any]]) -> tuple[str, int, int]:
-    """The text layer, its visible letters, and its visible characters that mean nothing.
-
-    A text layer that cannot be read counts as none: the image of the page remains.
-    """
-    try:
-        text = str(page.get_text("text", flags=_TEXT_FLAGS)).replace("\x00", "").strip()
-        spans = page.get_texttrace()
-    except _MUPDF_ERRORS:
-        return "", 0, 0
-    letters = garbled = 0
-    for span in spans:
-        if span["type"] == _HIDDEN or span["opacity"] == 0:
-            continue
-        if any(order > span["seqno"] and _inside(span["bbox"], box) for order, box in images):
-            continue  # a scan was laid over it
-        for code, *_ in span["chars"]:
-            character = chr(code) if 0 <= code <= 0x10FFFF else "\ufffd"  # noqa: PLR2004 - Unicode
-            if character.isalnum():
-                letters += 1
-            elif character == "\ufffd" or unicodedata.category(character) in {
-                "Cc",
-                "Co",
-                "Cn",
-                "Cs",
-            }:
-                garbled += 1
-    return text, letters, garbled
-
-
-def _inside(box: Box, outer: Box) -> bool:
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return bool(outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3])
-
-
-def _verdict(text: str, letters: int, garbled: int, coverage: float, small_paths: int) -> TextLayer:
-    if not text:
-        return "none"
-    if garbled > _MAX_GARBLED * (letters + garbled):
-        return "poor"
-    if small_paths > max(_MANY_PATHS, 3 * letters):
-        return "poor"  # letters drawn as outlines: the text layer is a caption or a watermark
-    is_alone = coverage == 0 and small_paths == 0
-    needed = 1 if is_alone else _MIN_LETTERS + _LETTERS_PER_COVERAGE * coverage
-    return "good" if letters >= needed else "poor"
 
 
 def _largest(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tuple[tuple[int, int], float | None]:

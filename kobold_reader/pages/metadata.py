@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,11 +12,22 @@ from PIL import ExifTags, Image
 
 from kobold_reader.pages.image import LIBRARY_ERRORS
 from kobold_reader.pages.values import Scalar
+from kobold_reader.pages.xmp import Xmp
 
-__all__ = ["clean_text", "exif_metadata", "exif_of", "is_photo", "orientation_of", "pdf_metadata"]
+__all__ = [
+    "clean_text",
+    "clean_title",
+    "exif_metadata",
+    "exif_of",
+    "is_photo",
+    "join_names",
+    "orientation_of",
+    "pdf_metadata",
+]
 
 _BASE, _GPS, _IFD = ExifTags.Base, ExifTags.GPS, ExifTags.IFD
 _MAX_CHARS = 500
+_MAX_JOINED = 300  # keywords are counted against the size of a chunk
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]+")
 _EXIF_DATE = re.compile(r"(\d{4})[:\-/.](\d\d)[:\-/.](\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d))?)?")
 _EXIF_OFFSET = re.compile(r"[+-]\d\d:\d\d")
@@ -41,32 +52,56 @@ def clean_text(value: object) -> str:
     return text[:_MAX_CHARS].strip()
 
 
+def join_names(names: Iterable[str]) -> str:
+    """Names or keywords as one line, each once; whole ones, for as many as there is room."""
+    kept: dict[str, None] = {}
+    length = 0
+    for name in names:
+        text = clean_text(name)
+        length += len(text) + 2
+        if text and text not in kept and length <= _MAX_JOINED:
+            kept[text] = None
+    return ", ".join(kept)
+
+
 def _set(facts: dict[str, Scalar], key: str, value: Scalar | None) -> None:
     if value is not None and value != "":
         facts[key] = value
 
 
-def _title(value: object) -> str:
+def clean_title(value: object) -> str:
+    """One line, "" where a camera or program wrote it and no person."""
     text = clean_text(value)
     return "" if _NO_TITLE.fullmatch(text) or "\ufffd" in text else text
 
 
-def pdf_metadata(info: Mapping[str, Any] | None, *, is_scan: bool) -> dict[str, Scalar]:
-    """Title, author and, for a scan, the day it was made.
+def pdf_metadata(info: Mapping[str, Any] | None, xmp: Xmp, *, is_scan: bool) -> dict[str, Scalar]:
+    """Title, author, description, keywords and, for a scan, the day it was made.
 
     Args:
         info: PyMuPDF's `Document.metadata`.
+        xmp: The file's own packet, for what the information leaves out.
         is_scan: The first page is a scan; only then does the creation date tell of the paper's
             digitizing, and not of a text's writing.
     """
     facts: dict[str, Scalar] = {}
-    if info is None:
-        return facts
-    _set(facts, "title", _title(info.get("title")))
-    _set(facts, "author", clean_text(info.get("author")))
+    info = info or {}
+    title = clean_title(info.get("title")) or clean_title(_first(xmp, "title"))
+    _set(facts, "title", title)
+    _set(facts, "author", clean_text(info.get("author")) or clean_text(_first(xmp, "author")))
+    described = clean_text(info.get("subject")) or clean_text(_first(xmp, "description"))
+    _set(facts, "description", described if described != title else "")
+    listed = re.split(r"[,;]", clean_text(info.get("keywords")) or clean_text(_first(xmp, "pdf_keywords")))
+    own, other = join_names(listed), join_names(xmp.of("keywords"))
+    if own or other:
+        facts["keywords"], facts["keywords_source"] = (own, "pdf") if own else (other, "xmp")
     if is_scan:
         _set(facts, "date_digitized", _pdf_date(clean_text(info.get("creationDate"))))
     return facts
+
+
+def _first(xmp: Xmp, name: str) -> str:
+    return next(iter(xmp.of(name)), "")
 
 
 def _pdf_date(text: str) -> str | None:
@@ -132,7 +167,7 @@ def exif_metadata(exif: Image.Exif) -> dict[str, Scalar]:
     _set(
         facts,
         "title",
-        _title(exif.get(_BASE.ImageDescription)) or _title(exif.get(_BASE.DocumentName)),
+        clean_title(exif.get(_BASE.ImageDescription)) or clean_title(exif.get(_BASE.DocumentName)),
     )
     _set(facts, "author", clean_text(exif.get(_BASE.Artist)))
     maker, model = clean_text(exif.get(_BASE.Make)), clean_text(exif.get(_BASE.Model))

@@ -1,19 +1,17 @@
-"""Pictures: the frames of an image file, and a scan lifted out of a PDF."""
+"""One picture, from the decoder to its view: a frame of an image file, or a scan lifted out of a PDF."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from PIL import Image, UnidentifiedImageError
 
-from kobold_reader.errors import CorruptSourceError, PageRenderError, SourceError
+from kobold_reader.errors import PageRenderError, SourceError
 from kobold_reader.pages.blank import analysis_size, find_ink
 from kobold_reader.pages.image import (
     LIBRARY_ERRORS,
@@ -25,21 +23,9 @@ from kobold_reader.pages.image import (
     is_plain_png,
     without_colour,
 )
-from kobold_reader.pages.metadata import exif_metadata, exif_of, is_photo, orientation_of
-from kobold_reader.pages.values import (
-    FileFacts,
-    ImageBudget,
-    Mime,
-    PageFacts,
-    PageImages,
-    PageView,
-    Scalar,
-)
+from kobold_reader.pages.values import ImageBudget, Mime, PageImages, PageView
 
-__all__ = ["FORMATS", "PictureFile", "Placement", "picture_errors", "picture_images"]
-
-FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
-"""Pillow's names of what is opened; its other plugins are never tried on strangers' bytes."""
+__all__ = ["Placement", "picture_errors", "picture_images", "placement_of", "scan_images"]
 
 _TURN = Image.Transpose
 _UPRIGHT: Final = {  # EXIF orientation → what makes it upright, and how far clockwise that turns
@@ -59,8 +45,6 @@ _QUARTER: Final = {90, 270}
 _UNMEASURED_DPI: Final = (72, 96)
 _DPI_RANGE: Final = (50, 4800)
 _PAPER_INCHES: Final = (1, 80)
-_REDUCED_IMAGE: Final = 1  # TIFF NewSubfileType bit 0: a thumbnail of another frame
-_NEW_SUBFILE_TYPE: Final = 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,113 +188,6 @@ def _passing(
     if is_plain_jpeg(original, picture):
         return "image/jpeg"
     return "image/png" if is_plain_png(original, picture) else None
-
-
-class PictureFile:
-    """An image file, one page a frame for TIFF, else one page.
-
-    Args:
-        path: Local path.
-        sha256: Of the file.
-
-    Raises:
-        CorruptSourceError: The bytes are no image, or its head is damaged.
-        PageRenderError: The picture is too large to decode.
-    """
-
-    def __init__(self, path: Path, sha256: str) -> None:
-        self._path = path
-        self._sha256 = sha256
-        with picture_errors(CorruptSourceError):
-            self._picture = Image.open(path, formats=FORMATS)
-        try:
-            with picture_errors(CorruptSourceError):
-                check_pixels(*self._picture.size)
-                self._frames = self._pages()
-                metadata = exif_metadata(exif_of(self._picture))
-        except SourceError:
-            self._picture.close()
-            raise
-        self.facts = FileFacts(sha256, "image", len(self._frames), is_repaired=False, metadata=metadata)
-
-    def _pages(self) -> list[int]:
-        """Indexes of the frames that are pages: a thumbnail beside its picture is none."""
-        total = getattr(self._picture, "n_frames", 1)
-        if self._picture.format != "TIFF" or total == 1:
-            return [0]  # a moving picture is one page; an MPO's other frames are previews
-        pages = []
-        for index in range(total):
-            try:
-                self._picture.seek(index)
-                kind = self._picture.tag_v2.get(_NEW_SUBFILE_TYPE, 0)  # type: ignore[attr-defined]
-            except LIBRARY_ERRORS:
-                kind = 0  # a damaged frame is a page all the same, and will say so itself
-            if not (isinstance(kind, int) and kind & _REDUCED_IMAGE):
-                pages.append(index)
-        self._picture.seek(0)
-        return pages or list(range(total))
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._picture.close()
-
-    @contextmanager
-    def _frame(self, page_number: int) -> Iterator[Image.Image]:
-        if len(self._frames) == 1:
-            # Decoding a JPEG small changes the object for good, so each use has its own.
-            with (
-                picture_errors(CorruptSourceError),
-                Image.open(self._path, formats=FORMATS) as picture,
-            ):
-                yield picture
-            return
-        with picture_errors(PageRenderError):
-            self._picture.seek(self._frames[page_number - 1])
-            yield self._picture
-
-    def _placement(self, picture: Image.Image) -> Placement:
-        exif = exif_of(picture)
-        return placement_of(picture, is_camera=is_photo(exif), orientation=orientation_of(exif))
-
-    def page_facts(self, page_number: int) -> PageFacts:
-        """What the page is."""
-        with self._frame(page_number) as picture:
-            check_pixels(*picture.size)
-            placement = self._placement(picture)
-            width, height = picture.size
-            metadata: dict[str, Scalar] = {}
-            content = self._sha256
-            if len(self._frames) > 1:
-                content = hashlib.sha256(f"{self._sha256}:{page_number}".encode()).hexdigest()
-                own = exif_metadata(exif_of(picture))
-                metadata = {key: value for key, value in own.items() if self.facts.metadata.get(key) != value}
-        paper = placement.inches
-        if placement.is_turned:
-            width, height = height, width
-            paper = paper and (paper[1], paper[0])
-        return PageFacts(
-            page_number=page_number,
-            page_label=str(page_number),
-            content_sha256=content,
-            width_pt=paper[0] * 72 if paper else None,
-            height_pt=paper[1] * 72 if paper else None,
-            width_px=width,
-            height_px=height,
-            text="",
-            text_layer="none",
-            image_coverage=1.0,
-            rotation_deg=placement.rotation_deg,
-            metadata=metadata,
-        )
-
-    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int) -> PageImages:
-        """What the page looks like."""
-        with self._frame(page_number) as picture:
-            placement = self._placement(picture)
-            original = None
-            if len(self._frames) == 1 and picture.format in {"JPEG", "PNG"}:
-                original = self._path.read_bytes() if self._path.stat().st_size <= budget.max_bytes else None
-            return picture_images(picture, placement, budget, original=original, rotate_deg=rotate_deg)
 
 
 def scan_images(data: bytes, inches: tuple[float, float], budget: ImageBudget, *, rotate_deg: int) -> PageImages:

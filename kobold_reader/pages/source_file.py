@@ -7,12 +7,13 @@ reached.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeAlias
@@ -24,7 +25,9 @@ __all__ = [
     "FS_ERRORS",
     "FileSystem",
     "SourceFile",
+    "day_of",
     "local_uri",
+    "moment_of",
     "remote_uri",
     "sha256_of",
     "without_login",
@@ -130,3 +133,22 @@ def remote_uri(fs: FileSystem, path: str) -> str:
 def without_login(url: str) -> str:
     """A URL without user name and password: URIs are shown, stored and sent to models."""
     return re.sub(r"(?<=://)[^/@]*@", "", url)
+
+
+def day_of(timestamp: float) -> str:
+    """The day of a moment in seconds since 1970, where this machine stands."""
+    return dt.datetime.fromtimestamp(timestamp, tz=dt.UTC).astimezone().strftime("%Y-%m-%d")
+
+
+def moment_of(info: Mapping[str, Any]) -> float | None:
+    """Seconds since 1970 of the last change: every filesystem has its own name for it."""
+    for key in ("mtime", "LastModified", "last_modified", "updated", "modified"):
+        value = info.get(key)
+        if isinstance(value, dt.datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                return dt.datetime.fromisoformat(value).timestamp()
+    return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
 import glob
 import os
 import re
@@ -15,12 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from kobold_reader.errors import SourceError, SourceNotFoundError, UnsupportedSourceError
-from kobold_reader.pages.kinds import HEAD_BYTES, kind_of
+from kobold_reader.pages.kinds import HEAD_BYTES, TAKEN, extra_hint, kind_of, missing_extra
 from kobold_reader.pages.source_file import (
     FS_ERRORS,
     FileSystem,
     SourceFile,
+    day_of,
     local_uri,
+    moment_of,
     remote_uri,
     sha256_of,
     without_login,
@@ -31,6 +31,8 @@ __all__ = ["Selection", "SourceFile", "local_uri", "natural_key", "select", "sha
 
 
 _NOT_COUNTED: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
+_CAMERA_JPEGS: Final = (".jpg", ".jpeg", ".heic", ".heif", ".hif")
+_NEEDS_EXTRA: Final = "Files of this kind need an optional part that is not installed."
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Selection:
 
     Attributes:
         files: In natural order within each path given (IMG_2 before IMG_10), each file once.
-        skipped: Files not taken, by lower-case ending; "" for none. Hidden ones are not counted.
+        skipped: Files not taken, by lower-case ending; "" for none. Hidden ones are not counted. A
+            camera's raw file whose JPEG is taken is counted apart (`.cr2 beside its .jpg`), and so
+            is what its ending hides (`.jpg holding heic`); `extra_hint` says what would take it.
         errors: What could not be looked at, and what was named by hand and is not taken.
         roots: URIs of the folders given.
     """
@@ -66,6 +70,7 @@ def select(
     finder = _Finder(recursive=recursive)
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         finder.add(path, fs)
+    finder.settle()
     return Selection(
         tuple(finder.files.values()),
         dict(sorted(finder.skipped.items())),
@@ -190,8 +195,8 @@ class _Finder:
                 folder=str(place.parent),
                 size_bytes=state.st_size,
                 mtime_ns=state.st_mtime_ns,
-                birth_date=_day(birth) if birth else None,
-                modified_date=_day(state.st_mtime),
+                birth_date=day_of(birth) if birth else None,
+                modified_date=day_of(state.st_mtime),
                 kind="",
                 named_by_hand=named,
             ),
@@ -256,7 +261,7 @@ class _Finder:
         except FS_ERRORS as error:
             self._fail(SourceError(f"The file cannot be read ({error}).", source=uri))
             return
-        changed = _moment(info)
+        changed = moment_of(info)
         self._take(
             kind_of(head, pure.name),
             SourceFile(
@@ -267,7 +272,7 @@ class _Finder:
                 size_bytes=int(info.get("size") or 0),
                 mtime_ns=round(changed * 1_000_000) * 1_000 if changed else 0,
                 birth_date=None,
-                modified_date=_day(changed) if changed else None,
+                modified_date=day_of(changed) if changed else None,
                 kind="",
                 named_by_hand=named,
                 filesystem=fs,
@@ -280,15 +285,35 @@ class _Finder:
         if kind is not None:
             self.files[found.uri] = replace(found, kind=kind)
         elif found.named_by_hand:
-            self._fail(
-                UnsupportedSourceError(
-                    "Files of this kind are not taken.",
-                    source=found.uri,
-                    hint="PDF, JPEG, PNG, TIFF, WebP, BMP, GIF and JPEG 2000 are.",
-                )
-            )
+            self._fail(UnsupportedSourceError("Files of this kind are not taken.", source=found.uri, hint=TAKEN))
         else:
             self.skipped[Path(found.name).suffix.lower()] += 1
+
+    def settle(self) -> None:
+        """Let go of what needs an extra that is missing, and of raw files whose JPEG is taken."""
+        for file in list(self.files.values()):
+            extra = missing_extra(file.kind)
+            ending = Path(file.name).suffix.lower()
+            if file.kind == "raw" and not file.named_by_hand and (twin := self._twin_of(file)):
+                del self.files[file.uri]
+                self.skipped[f"{ending} beside its {twin}"] += 1
+            elif extra is not None:
+                del self.files[file.uri]
+                if file.named_by_hand:
+                    hint = f'Install what opens it: pip install "kobold-reader[{extra}]"'
+                    self._fail(UnsupportedSourceError(_NEEDS_EXTRA, source=file.uri, hint=hint))
+                else:
+                    self.skipped[ending if extra_hint(ending) else f"{ending} holding {file.kind}"] += 1
+
+    def _twin_of(self, raw: SourceFile) -> str:
+        """The ending of the picture that the camera wrote beside a raw file; "" where none is taken."""
+        stem = raw.uri.rpartition(".")[0]
+        for ending in _CAMERA_JPEGS:
+            for written in (ending, ending.upper()):
+                file = self.files.get(stem + written)
+                if file is not None and file.kind != "raw" and missing_extra(file.kind) is None:
+                    return ending
+        return ""
 
     def _fail(self, error: SourceError) -> None:
         self.errors.append(error)
@@ -309,21 +334,3 @@ def _is_local(fs: FileSystem) -> bool:
     protocol = getattr(fs, "protocol", "")
     names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
     return "file" in names or "local" in names
-
-
-def _day(timestamp: float) -> str:
-    return dt.datetime.fromtimestamp(timestamp, tz=dt.UTC).astimezone().strftime("%Y-%m-%d")
-
-
-def _moment(info: Mapping[str, Any]) -> float | None:
-    """Seconds since 1970 of the last change: every filesystem has its own name for it."""
-    for key in ("mtime", "LastModified", "last_modified", "updated", "modified"):
-        value = info.get(key)
-        if isinstance(value, dt.datetime):
-            return value.timestamp()
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                return dt.datetime.fromisoformat(value).timestamp()
-    return None

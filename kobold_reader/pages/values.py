@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 Kind = str
-"""What a file is, by its bytes: `"pdf"` or `"image"` now; a str, so that new kinds move no wall."""
+"""What a file is, by its bytes: `pdf image heic avif raw cbz epub xps`; a str, so that new kinds move no wall."""
 
 Mime = Literal["image/jpeg", "image/png"]
 TextLayer = Literal["none", "good", "poor"]
@@ -35,10 +35,12 @@ class FileFacts:
     Attributes:
         sha256: Of the whole file, lower-case hex.
         kind: As it was opened.
-        total_pages: Pages of a PDF; frames of a TIFF; 1 for every other image, animated or not.
+        total_pages: Pages of a PDF or book; pictures of a CBZ; frames of a TIFF; 1 for every other
+            image, animated or not.
         is_repaired: The PDF was damaged and MuPDF rebuilt it: content may be gone without a sign.
-        metadata: `title author camera latitude longitude date_taken date_digitized`, only where
-            known; dates in ISO 8601, degrees north and east.
+        metadata: `title author description keywords keywords_source persons rating camera latitude
+            longitude date_taken date_digitized`, only where known; dates in ISO 8601, degrees north
+            and east, keywords and persons joined by ", ".
     """
 
     sha256: str
@@ -66,7 +68,8 @@ class PageFacts:
             sparse or garbled.
         image_coverage: Share of the page under images, 0 to 1.
         rotation_deg: Clockwise turn already applied to make the page upright (/Rotate, EXIF).
-        metadata: Page-level facts, as of a TIFF frame; usually empty.
+        metadata: Page-level facts, as of a TIFF frame; `notes` are what people pinned to a page whose
+            own text cannot stand for it. Usually empty.
     """
 
     page_number: int
