@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import math
 import random
+import re
 import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -251,3 +255,292 @@ def labelled_pdf() -> bytes:
 
 def locked_pdf(*, user: str, owner: str = "owner") -> bytes:
     return pdf(text_on, encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw=user, owner_pw=owner, permissions=4)
+
+
+def strips_on(picture: Image.Image, count: int) -> Callable[[Any], None]:
+    """One scan laid on the page in strips, as many a scanner's driver stores it."""
+
+    def draw(page: Any) -> None:
+        edges = [round(picture.height * step / count) for step in range(count + 1)]
+        for top, bottom in itertools.pairwise(edges):
+            strip = encoded(picture.crop((0, top, picture.width, bottom)), "PNG")
+            share = page.rect.height / picture.height
+            place = pymupdf.Rect(0, top * share, page.rect.width, bottom * share)
+            page.insert_image(place, stream=strip, keep_proportion=False)
+
+    return draw
+
+
+def jbig2_pdf(picture: Image.Image) -> bytes:
+    """A PDF whose scan is JBIG2: one generic region, coded as a fax is."""
+    black = picture.convert("1")
+    fax = Image.open(io.BytesIO(encoded(black, "TIFF", compression="group4", strip_size=1 << 30)))
+    tags: Any = fax.tag_v2  # type: ignore[attr-defined]
+    start, length = tags[273][0], tags[279][0]
+    coded = fax.fp.getvalue()[start : start + length]  # type: ignore[attr-defined]
+    width, height = black.size
+
+    def segment(number: int, kind: int, body: bytes) -> bytes:
+        return struct.pack(">IBBBI", number, kind, 0, 1, len(body)) + body
+
+    page_info = struct.pack(">IIIIBH", width, height, 0, 0, 0, 0)
+    region = struct.pack(">IIIIB", width, height, 0, 0, 0) + b"\x01" + coded  # MMR
+    data = segment(0, 48, page_info) + segment(1, 38, region)
+    document = pymupdf.open("pdf", pdf(scan_on(encoded(black, "PNG"))))
+    xref = document.get_page_images(0)[0][0]
+    document.update_stream(xref, data, compress=False)
+    for key in ("DecodeParms", "SMask"):
+        document.xref_set_key(xref, key, "null")
+    document.xref_set_key(xref, "Filter", "/JBIG2Decode")
+    document.xref_set_key(xref, "ColorSpace", "/DeviceGray")
+    document.xref_set_key(xref, "BitsPerComponent", "1")
+    made: bytes = document.tobytes()
+    document.close()
+    return made
+
+
+def annotated_on(page: Any) -> None:
+    """A filled form, a text box, a note, and a comment on a marked word."""
+    text_on(page, lines=3)
+    page.add_freetext_annot((60, 300, 300, 330), "Written in a text box")
+    page.add_text_annot((400, 300), "A note pinned to the page")
+    marked = page.add_highlight_annot((60, 70, 160, 84))
+    marked.set_info(content="A comment on marked words")
+    marked.update()
+    field = pymupdf.Widget()
+    field.field_type, field.field_name = pymupdf.PDF_WIDGET_TYPE_TEXT, "name"
+    field.field_value, field.rect = "Filled into a form", pymupdf.Rect(60, 350, 300, 370)
+    page.add_widget(field)
+
+
+def attachment_locked_pdf() -> bytes:
+    """Only what is attached needs the password; the pages are stored in the open."""
+    document = pymupdf.open("pdf", locked_pdf(user="secret"))
+    lock = document.xref_get_key(-1, "Encrypt")[1]
+    document.close()
+    plain = pdf(text_on)
+    at = plain.rindex(b"/Root")
+    lock = re.sub(r"/(StmF|StrF)/\w+", r"/\1/Identity", lock).removesuffix(">>") + "/EFF/StdCF>>"
+    identity = b"/ID[<" + b"00" * 16 + b"><" + b"00" * 16 + b">]"
+    return plain[:at] + b"/Encrypt " + lock.encode("latin-1") + identity + plain[at:]
+
+
+# ── books, comics, raw photos ─────────────────────────────────────────────────────────────────
+
+
+def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in entries.items():
+            kind = zipfile.ZIP_STORED if name == "mimetype" else method
+            archive.writestr(zipfile.ZipInfo(name), data, compress_type=kind)
+    return buffer.getvalue()
+
+
+def epub(*chapters: str, title: str = "The Harbour", author: str = "A. Clerk") -> bytes:
+    items = "".join(f'<item id="c{n}" href="{n}.xhtml" media-type="application/xhtml+xml"/>' for n in range(len(chapters)))
+    spine = "".join(f'<itemref idref="c{n}"/>' for n in range(len(chapters)))
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf" version="2.0" unique-identifier="i">'
+        '<metadata xmlns:dc="http://purl.org/dc/elements/1.1/">'
+        f"<dc:title>{title}</dc:title><dc:creator>{author}</dc:creator></metadata>"
+        f"<manifest>{items}</manifest><spine>{spine}</spine></package>"
+    )
+    container = (
+        '<container version="1.0" xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+        '<rootfile full-path="book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>'
+    )
+    page = '<html xmlns="http://www.w3.org/1999/xhtml"><body>{}</body></html>'
+    return zipped(
+        {
+            "mimetype": b"application/epub+zip",
+            "META-INF/container.xml": container.encode(),
+            "book.opf": package.encode(),
+            **{f"{n}.xhtml": page.format(chapter).encode() for n, chapter in enumerate(chapters)},
+        }
+    )
+
+
+def xps(text: str) -> bytes:
+    schema = "http://schemas.microsoft.com/xps/2005/06"
+    kinds = "".join(
+        f'<Default Extension="{ending}" ContentType="{kind}"/>'
+        for ending, kind in {
+            "rels": "application/vnd.openxmlformats-package.relationships+xml",
+            "fdseq": "application/vnd.ms-package.xps-fixeddocumentsequence+xml",
+            "fdoc": "application/vnd.ms-package.xps-fixeddocument+xml",
+            "fpage": "application/vnd.ms-package.xps-fixedpage+xml",
+            "ttf": "application/vnd.ms-opentype",
+        }.items()
+    )
+    page = (
+        f'<FixedPage xmlns="{schema}" Width="793" Height="1122" xml:lang="en"><Glyphs Fill="#000000" '
+        f'FontUri="/font.ttf" FontRenderingEmSize="16" OriginX="80" OriginY="120" UnicodeString="{text}"/></FixedPage>'
+    )
+    return zipped(
+        {
+            "[Content_Types].xml": (
+                f'<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">{kinds}</Types>'
+            ).encode(),
+            "_rels/.rels": (
+                '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship '
+                f'Id="R" Type="{schema}/fixedrepresentation" Target="/FixedDocSeq.fdseq"/></Relationships>'
+            ).encode(),
+            "FixedDocSeq.fdseq": (
+                f'<FixedDocumentSequence xmlns="{schema}"><DocumentReference Source="/1/FixedDoc.fdoc"/>'
+                "</FixedDocumentSequence>"
+            ).encode(),
+            "1/FixedDoc.fdoc": (
+                f'<FixedDocument xmlns="{schema}"><PageContent Source="/1/1.fpage"/></FixedDocument>'
+            ).encode(),
+            "1/1.fpage": page.encode(),
+            "font.ttf": pymupdf.Font("helv").buffer,
+        }
+    )
+
+
+def _ifd(entries: dict[int, tuple[int, Any]], at: int, following: int = 0) -> bytes:
+    """A TIFF directory, placed at an offset, its longer values behind it."""
+    sizes = {1: "B", 2: "s", 3: "H", 4: "I", 7: "s"}
+    body, behind = b"", b""
+    end = at + 2 + 12 * len(entries) + 4
+    for tag, (kind, value) in sorted(entries.items()):
+        if kind in {2, 7}:
+            packed, count = value, len(value)
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            packed, count = struct.pack(f"<{len(values)}{sizes[kind]}", *values), len(values)
+        if len(packed) > 4:
+            behind += b"\0" * (len(behind) % 2)
+            body += struct.pack("<HHII", tag, kind, count, end + len(behind))
+            behind += packed
+        else:
+            body += struct.pack("<HHI", tag, kind, count) + packed.ljust(4, b"\0")
+    return struct.pack("<H", len(entries)) + body + struct.pack("<I", following) + behind
+
+
+def dng(preview: Image.Image, *, orientation: int = 1) -> bytes:
+    """A camera's raw file: a small sensor's grey levels, and the camera's own JPEG beside them."""
+    shown = jpeg(preview, quality=95)
+    side = 64
+    sensor = struct.pack(f"<{side * side}H", *(1000 for _ in range(side * side)))
+    jpeg_at, sensor_at = 8, 8 + len(shown) + len(shown) % 2
+    sub_at = sensor_at + len(sensor)
+    sub = _ifd(
+        {
+            254: (4, 0), 256: (4, side), 257: (4, side), 258: (3, 16), 259: (3, 1), 262: (3, 32803),
+            273: (4, sensor_at), 277: (3, 1), 278: (4, side), 279: (4, len(sensor)),
+            33421: (3, (2, 2)), 33422: (1, (0, 1, 1, 2)),
+        },
+        sub_at,
+    )  # fmt: skip
+    shot_at = sub_at + len(sub) + len(sub) % 2
+    shot = _ifd({0x9003: (2, b"2008:10:22 16:28:39\0"), 0x8827: (3, 200)}, shot_at)
+    main_at = shot_at + len(shot) + len(shot) % 2
+    main = _ifd(
+        {
+            254: (4, 1), 256: (4, preview.width), 257: (4, preview.height), 258: (3, (8, 8, 8)), 259: (3, 7),
+            262: (3, 6), 271: (2, b"Solstad\0"), 272: (2, b"Solstad Havet\0"), 273: (4, jpeg_at),
+            274: (3, orientation), 277: (3, 3), 278: (4, preview.height), 279: (4, len(shown)), 330: (4, sub_at),
+            0x8769: (4, shot_at), 50706: (1, (1, 4, 0, 0)), 50708: (2, b"Solstad Havet\0"),
+        },
+        main_at,
+    )  # fmt: skip
+    data = bytearray(struct.pack("<2sHI", b"II", 42, main_at))
+    for place, piece in ((jpeg_at, shown), (sensor_at, sensor), (sub_at, sub), (shot_at, shot), (main_at, main)):
+        data.extend(bytes(place - len(data)) + piece)
+    return bytes(data)
+
+
+# ── what people wrote into a picture ──────────────────────────────────────────────────────────
+
+_XMP_NAMES = {
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "xmp": "http://ns.adobe.com/xap/1.0/",
+    "lr": "http://ns.adobe.com/lightroom/1.0/",
+    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
+    "mwg-rs": "http://www.metadataworkinggroup.com/schemas/regions/",
+    "MPReg": "http://ns.microsoft.com/photo/1.2/t/Region#",
+}
+
+
+def xmp(body: str, *, attributes: str = "", before: str = "") -> bytes:
+    names = " ".join(f'xmlns:{name}="{uri}"' for name, uri in _XMP_NAMES.items())
+    return (
+        f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>{before}<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description rdf:about="" {names} {attributes}>{body}</rdf:Description></rdf:RDF></x:xmpmeta>'
+        '<?xpacket end="w"?>'
+    ).encode()
+
+
+def bag(name: str, *values: str) -> str:
+    return f"<{name}><rdf:Bag>{''.join(f'<rdf:li>{value}</rdf:li>' for value in values)}</rdf:Bag></{name}>"
+
+
+def with_segment(data: bytes, marker: int, body: bytes) -> bytes:
+    """A JPEG with one more segment."""
+    return data[:2] + struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body + data[2:]
+
+
+def with_xmp(data: bytes, packet: bytes) -> bytes:
+    return with_segment(data, 0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet)
+
+
+def with_iptc(data: bytes, *fields: tuple[int, int, bytes]) -> bytes:
+    records = b"".join(struct.pack(">BBBH", 0x1C, record, number, len(v)) + v for record, number, v in fields)
+    block = b"8BIM" + struct.pack(">HH", 0x0404, 0) + struct.pack(">I", len(records)) + records
+    return with_segment(data, 0xED, b"Photoshop 3.0\0" + block + b"\0" * (len(records) % 2))
+
+
+# ── files made to harm ────────────────────────────────────────────────────────────────────────
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    data = bytearray(encoded(Image.new("L", (10, 10)), "PNG"))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    return bytes(data)
+
+
+def pdf_of_many_pages(count: int) -> bytes:
+    """Empty pages, written by hand: a library would take minutes."""
+    data, places = bytearray(b"%PDF-1.4\n"), []
+    kids = b" ".join(b"%d 0 R" % (number + 3) for number in range(count))
+    tree = b"<</Type/Pages/Count %d/Kids[%s]/MediaBox[0 0 200 200]>>" % (count, kids)
+    for number, body in enumerate(
+        [b"<</Type/Catalog/Pages 2 0 R>>", tree, *[b"<</Type/Page/Parent 2 0 R>>"] * count], start=1
+    ):
+        places.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    start = len(data)
+    data += b"xref\n0 %d\n0000000000 65535 f \n" % (len(places) + 1)
+    data += b"".join(b"%010d 00000 n \n" % place for place in places)
+    data += b"trailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (len(places) + 1, start)
+    return bytes(data)
+
+
+def tiff_in_a_circle(frames: int = 2) -> bytes:
+    """Frames of 8 × 8 px, of which the last names the first as its follower."""
+    shared: dict[int, tuple[int, Any]] = {
+        256: (3, 8), 257: (3, 8), 258: (3, 8), 259: (3, 1), 262: (3, 1), 273: (4, 8), 277: (3, 1), 278: (3, 8), 279: (4, 64),
+    }  # fmt: skip
+    size = len(_ifd(shared, 0))
+    first = 8 + 64
+    data = struct.pack("<2sHI", b"II", 42, first) + bytes(range(64))
+    for number in range(frames):
+        follower = first if number == frames - 1 else first + (number + 1) * size
+        data += _ifd(shared, first + number * size, follower)
+    return data
+
+
+def nested_pdf(depth: int) -> bytes:
+    """Lists in lists, and a form that paints itself."""
+    return (
+        b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Count 1/Kids[3 0 R]>>endobj\n"
+        b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]/Contents 4 0 R/Resources<</XObject<</A 5 0 R>>>>"
+        b"/X " + b"[" * depth + b"]" * depth + b">>endobj\n"
+        b"4 0 obj<</Length 5>>stream\n/A Do\nendstream endobj\n"
+        b"5 0 obj<</Type/XObject/Subtype/Form/BBox[0 0 99 99]/Resources<</XObject<</A 5 0 R>>>>/Length 11>>stream\n"
+        b"/A Do /A Do\nendstream endobj\ntrailer<</Root 1 0 R>>"
+    )

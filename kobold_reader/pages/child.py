@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import queue
 import threading
 import time
@@ -10,7 +11,7 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from kobold_reader.errors import ConfigError, CorruptSourceError, KoboldReaderError, SourceError
 from kobold_reader.pages.process import ChildProcess, Frame
@@ -18,6 +19,9 @@ from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageIm
 from kobold_reader.pages.wire import Value, error_of, unpack, write_frame
 
 __all__ = ["PageChild"]
+
+_LEAST_MEMORY: Final = 1 << 30
+_MOST_MEMORY: Final = 4 << 30
 
 _V = TypeVar("_V", FileFacts, PageFacts, PageImages)
 
@@ -36,6 +40,15 @@ class _Opened:
         return {"do": "open", **dataclasses.asdict(self)}
 
 
+def _default_limit() -> int:
+    """Half of the machine's memory; the largest picture that is decoded at all needs under 4 GiB."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return _MOST_MEMORY  # Windows does not tell it here, and would not keep to it
+    return min(max(memory // 2, _LEAST_MEMORY), _MOST_MEMORY)
+
+
 class PageChild:
     """Opens files in a child process; one file at a time, one request at a time.
 
@@ -45,14 +58,18 @@ class PageChild:
 
     Args:
         timeout_s: Longest silence of the child in one request; hashing a large file is not silent.
-        memory_limit_bytes: Most memory the child may ask for, where the system can limit that.
+        memory_limit_bytes: Most memory the child may ask for; 0: no limit; left out: half of the
+            machine's, between 1 and 4 GiB. Only Linux enforces it: there a bomb is a named error.
+            Elsewhere the bounds on pixels, unpacked bytes and time alone protect the machine.
     """
 
     def __init__(self, *, timeout_s: float = 120.0, memory_limit_bytes: int | None = None) -> None:
         if timeout_s <= 0:
             raise ConfigError(f"timeout_s must be more than 0, not {timeout_s}.")
         self._timeout_s = timeout_s
-        self._memory_limit_bytes = memory_limit_bytes
+        if memory_limit_bytes is not None and memory_limit_bytes < 0:
+            raise ConfigError(f"memory_limit_bytes must not be negative, as {memory_limit_bytes} is.")
+        self._memory_limit_bytes = _default_limit() if memory_limit_bytes is None else memory_limit_bytes
         self._lock = threading.Lock()
         self._process: ChildProcess | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None

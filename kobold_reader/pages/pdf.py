@@ -58,6 +58,8 @@ _BOOK_PT: Final = (0, 0, 420, 595)  # A5: a book has no pages of its own until i
 _BOOK_LETTER_PT: Final = 11
 _MAX_IN_MEMORY: Final = 256 * 1024 * 1024
 _MAX_NATIVE_PX: Final = 60_000_000
+_NO_MEMORY: Final = "The page needs more memory than the reader may use."
+_NO_MALLOC: Final = re.compile(r"\b(malloc|calloc|realloc)\b.* failed")
 _CUT_SHORT: Final = re.compile("truncated image|premature end of (file|data)")
 _MATTERS: Final = 0.25  # share of the page under images from which a cut one is the page's loss
 _COMPLETE: Final = 0.98
@@ -159,8 +161,10 @@ class PdfFile:
         except SourceError:
             raise
         except MemoryError as error:
-            raise PageRenderError("The page needs more memory than the reader may use.") from error
+            raise PageRenderError(_NO_MEMORY) from error
         except MUPDF_ERRORS as error:
+            if _NO_MALLOC.search(str(error)):
+                raise PageRenderError(_NO_MEMORY) from error
             raise PageRenderError(f"The page cannot be read ({said(error)}).") from error
 
     def _layout_of(self, page_number: int) -> Layout:

@@ -32,10 +32,10 @@ class ChildProcess:
     Reading is done in threads because a pipe cannot be waited on for a limited time on Windows.
     """
 
-    def __init__(self, memory_limit_bytes: int | None) -> None:
+    def __init__(self, memory_limit_bytes: int) -> None:
         self.owner_pid = os.getpid()
         arguments = [sys.executable, "-P", "-m", "kobold_reader.pages.worker"]
-        if memory_limit_bytes is not None:
+        if memory_limit_bytes:
             arguments.append(str(memory_limit_bytes))
         # Ctrl-C in the terminal must reach the parent alone.
         apart: dict[str, Any] = {"start_new_session": True}

@@ -10,7 +10,7 @@ import io
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from kobold_reader.errors import CorruptSourceError
 from kobold_reader.pages.image import LIBRARY_ERRORS
@@ -57,24 +57,19 @@ def _encoded(data: Any) -> bytes:
 
 
 def _exif(path: Path, preview: bytes, flip: int) -> Image.Exif:
-    """The preview's EXIF, or the raw file's own, with how the camera was held.
+    """The raw file's own EXIF, or that of its preview, with how the preview lies.
 
-    Where a preview says nothing of its orientation it lies as the sensor did.
+    A preview that says nothing of its orientation lies as the sensor did. LibRaw gives one without
+    EXIF a short one of its own, without dates, so the outer file comes first.
     """
     with Image.open(io.BytesIO(preview)) as picture:
-        exif = exif_of(picture)
-    is_told = _ORIENTATION in exif
-    if len(exif) < 3:  # noqa: PLR2004 - nothing but a resolution or an orientation
-        try:
-            with Image.open(path, formats=("TIFF",)) as outer:
-                own = exif_of(outer)
-                own.get_ifd(0x8769)  # while the file is open
-                own.get_ifd(0x8825)
-        except LIBRARY_ERRORS:
-            own = Image.Exif()  # not every maker's raw file is a TIFF
-        if is_told:
-            own[_ORIENTATION] = exif[_ORIENTATION]
-        exif = own
-    if not is_told:
-        exif[_ORIENTATION] = _FLIPS.get(flip, 1)
+        inner = exif_of(picture)
+    try:
+        with Image.open(path, formats=("TIFF",)) as outer:
+            exif = exif_of(outer)
+            for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+                exif.get_ifd(part)  # while the file is open
+    except LIBRARY_ERRORS:
+        exif = inner  # not every maker's raw file is a TIFF
+    exif[_ORIENTATION] = inner.get(_ORIENTATION) or _FLIPS.get(flip, 1)
     return exif
