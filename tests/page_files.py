@@ -274,10 +274,12 @@ def strips_on(picture: Image.Image, count: int) -> Callable[[Any], None]:
 def jbig2_pdf(picture: Image.Image) -> bytes:
     """A PDF whose scan is JBIG2: one generic region, coded as a fax is."""
     black = picture.convert("1")
-    fax = Image.open(io.BytesIO(encoded(black, "TIFF", compression="group4", strip_size=1 << 30)))
-    tags: Any = fax.tag_v2  # type: ignore[attr-defined]
-    start, length = tags[273][0], tags[279][0]
-    coded = fax.fp.getvalue()[start : start + length]  # type: ignore[attr-defined]
+    # A fax counts white as 0, a picture of Pillow's as 1.
+    fax = encoded(ImageChops.invert(black), "TIFF", compression="group4", strip_size=1 << 30)
+    with Image.open(io.BytesIO(fax)) as stored:
+        tags: Any = stored.tag_v2  # type: ignore[attr-defined]
+        start, length = tags[273][0], tags[279][0]
+    coded = fax[start : start + length]
     width, height = black.size
 
     def segment(number: int, kind: int, body: bytes) -> bytes:
@@ -338,7 +340,9 @@ def zipped(entries: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
 
 
 def epub(*chapters: str, title: str = "The Harbour", author: str = "A. Clerk") -> bytes:
-    items = "".join(f'<item id="c{n}" href="{n}.xhtml" media-type="application/xhtml+xml"/>' for n in range(len(chapters)))
+    items = "".join(
+        f'<item id="c{n}" href="{n}.xhtml" media-type="application/xhtml+xml"/>' for n in range(len(chapters))
+    )
     spine = "".join(f'<itemref idref="c{n}"/>' for n in range(len(chapters)))
     package = (
         '<package xmlns="http://www.idpf.org/2007/opf" version="2.0" unique-identifier="i">'
@@ -523,7 +527,8 @@ def pdf_of_many_pages(count: int) -> bytes:
 def tiff_in_a_circle(frames: int = 2) -> bytes:
     """Frames of 8 × 8 px, of which the last names the first as its follower."""
     shared: dict[int, tuple[int, Any]] = {
-        256: (3, 8), 257: (3, 8), 258: (3, 8), 259: (3, 1), 262: (3, 1), 273: (4, 8), 277: (3, 1), 278: (3, 8), 279: (4, 64),
+        256: (3, 8), 257: (3, 8), 258: (3, 8), 259: (3, 1), 262: (3, 1),
+        273: (4, 8), 277: (3, 1), 278: (3, 8), 279: (4, 64),
     }  # fmt: skip
     size = len(_ifd(shared, 0))
     first = 8 + 64

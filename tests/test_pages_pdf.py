@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pymupdf
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from kobold_reader.errors import (
     CorruptSourceError,
@@ -205,6 +205,87 @@ def test_two_pictures_are_rendered_together(child: PageChild, opened: Opener) ->
     assert facts.image_coverage == pytest.approx(1.0, abs=0.02)
     assert not images.views[0].is_passthrough
     assert images.views[0].width_px == 90, "no more pixels than the pictures have"
+
+
+def test_a_scan_in_strips_is_one_scan(child: PageChild, opened: Opener) -> None:
+    paper = make.printed_page(150).convert("L")
+    opened(make.pdf(make.strips_on(paper, 20)))
+    facts, images = page(child)
+    assert facts.image_coverage == pytest.approx(1.0, abs=0.01)
+    assert (facts.width_px, facts.height_px) == pytest.approx(paper.size, abs=2)
+    assert facts.text_layer == "none"
+    seen = decoded(images)
+    assert max(seen.size) == 1024
+    assert seen.mode == "L"
+    whole = paper.resize(seen.size, Image.Resampling.LANCZOS)
+    difference = ImageStat.Stat(ImageChops.difference(whole, seen))
+    assert difference.mean[0] < 1, "painted by MuPDF it is 8.7"
+
+
+def test_jbig2(child: PageChild, opened: Opener) -> None:
+    paper = make.printed_page(100)
+    opened(make.jbig2_pdf(paper))
+    facts, images = page(child)
+    assert (facts.width_px, facts.height_px) == paper.size
+    seen = decoded(images).convert("L")
+    expected = paper.convert("1").convert("L").resize(seen.size, Image.Resampling.BOX)
+    assert ImageStat.Stat(ImageChops.difference(expected, seen)).mean[0] < 15, "not inverted, not empty"
+    assert not images.is_blank
+
+
+def test_a_page_of_five_metres(child: PageChild, opened: Opener) -> None:
+    opened(make.pdf(make.text_on, size=(14400, 14400)))
+    facts, images = page(child, budget=ImageBudget(max_side_px=2000))
+    assert (facts.width_pt, facts.height_pt) == (14400, 14400)
+    assert decoded(images).size == (2000, 2000)
+    assert not images.is_blank
+
+
+def test_forms_and_notes_are_in_the_text(child: PageChild, opened: Opener) -> None:
+    opened(make.pdf(make.annotated_on))
+    facts = child.page_facts(1)
+    assert facts.text_layer == "good"
+    assert "Written in a text box" in facts.text
+    assert "Filled into a form" in facts.text
+    assert facts.text.endswith("Note: A note pinned to the page\n\nNote: A comment on marked words")
+    assert facts.text.count("Written in a text box") == 1, "what is painted is not repeated"
+    assert facts.metadata == {}
+
+
+def test_a_note_on_a_scan_is_not_lost(child: PageChild, opened: Opener) -> None:
+    def pin(page: pymupdf.Page) -> None:
+        page.add_text_annot((400, 300), "This is aunt Märta's hand")
+
+    opened(make.pdf(make.both(make.scan_on(make.jpeg(make.printed_page(50))), pin)))
+    facts = child.page_facts(1)
+    assert facts.text_layer == "none"
+    assert facts.metadata == {"notes": "This is aunt Märta's hand"}
+    assert not child.page_images(1, BUDGET).is_blank
+
+
+def test_a_locked_attachment_locks_no_page(child: PageChild, opened: Opener) -> None:
+    assert opened(make.attachment_locked_pdf()).total_pages == 1
+    facts, images = page(child)
+    assert facts.text.startswith("Line 1.")
+    assert not images.is_blank
+
+
+@pytest.mark.parametrize(("stored", "is_lost"), [(b"", False), (b"\0broken", True)])
+def test_white_is_believed_only_where_nothing_was_to_be_painted(
+    child: PageChild, opened: Opener, stored: bytes, is_lost: bool
+) -> None:
+    document = pymupdf.open("pdf", make.pdf(make.text_on))
+    for xref in document[0].get_contents():
+        document.update_stream(xref, stored, compress=False)
+        document.xref_set_key(xref, "Filter", "/FlateDecode")
+    data = document.tobytes()
+    document.close()
+    opened(data)
+    if is_lost:
+        with pytest.raises(PageRenderError, match="cannot be decoded"):
+            child.page_images(1, BUDGET)
+    else:
+        assert child.page_images(1, BUDGET).is_blank
 
 
 def test_a_page_of_square_points_and_oblong_pixels_is_not_distorted(child: PageChild, opened: Opener) -> None:

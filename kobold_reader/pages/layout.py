@@ -103,7 +103,7 @@ def read_layout(document: Document, page: Page) -> Layout:
     only_images = bool(images) and not visible and not paths and not _shaded(painted)
     image_px, dpi = _largest(placed, flat)
     if only_images and dpi and image_px == (0, 0) and coverage >= _SCAN_COVERAGE:
-        image_px = (round(flat[0] * dpi / 72), round(flat[1] * dpi / 72))  # one scan, stored in strips
+        image_px = _joined(placed, flat)  # one scan, stored in strips
     scan, content = None, None
     if rotation == 0 and document.is_pdf:
         found = _scan(document, page, painted, placed, flat)
@@ -159,6 +159,23 @@ def _largest(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tup
             if abs(b) > abs(a):  # laid on its side
                 pixels = (pixels[1], pixels[0])
     return (pixels if best >= _SCAN_COVERAGE else (0, 0)), (dpi or None)
+
+
+def _joined(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tuple[int, int]:
+    """The page in pixels of the finest of the images that cover it together.
+
+    A page is seldom as many points high as its scan is pixels at one resolution: each side has its own.
+    """
+    finest = [0.0, 0.0]
+    for image in placed:
+        a, b, c, d, _, _ = image["transform"]
+        sides = [image["width"], image["height"]]
+        if abs(b) > abs(a):
+            sides.reverse()
+        across, down = max(abs(a), abs(c)), max(abs(b), abs(d))
+        if across > 0 and down > 0:
+            finest = [max(finest[0], sides[0] / across), max(finest[1], sides[1] / down)]
+    return round(flat[0] * finest[0]), round(flat[1] * finest[1])
 
 
 def _scan(

@@ -39,6 +39,7 @@ from kobold_reader.pages.pdf_page import (
     stored_share,
 )
 from kobold_reader.pages.picture import scan_images
+from kobold_reader.pages.strips import join_strips
 from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageView, Scalar
 from kobold_reader.pages.xmp import xmp_of_bytes
 
@@ -57,7 +58,6 @@ _A: Final = {"pdf": "a PDF", "epub": "an EPUB", "xps": "an XPS document"}
 _BOOK_PT: Final = (0, 0, 420, 595)  # A5: a book has no pages of its own until it is laid out
 _BOOK_LETTER_PT: Final = 11
 _MAX_IN_MEMORY: Final = 256 * 1024 * 1024
-_MAX_NATIVE_PX: Final = 60_000_000
 _NO_MEMORY: Final = "The page needs more memory than the reader may use."
 _NO_MALLOC: Final = re.compile(r"\b(malloc|calloc|realloc)\b.* failed")
 _CUT_SHORT: Final = re.compile("truncated image|premature end of (file|data)")
@@ -107,7 +107,9 @@ class PdfFile:
 
     def _file_facts(self, passwords: Sequence[str]) -> FileFacts:
         document = self._document
-        if document.is_pdf != (self._kind == "pdf"):
+        # MuPDF trusts the bytes more than what it is told, and knows HTML and plain text too.
+        opened_as = str((document.metadata or {}).get("format") or "")
+        if document.is_pdf != (self._kind == "pdf") or (not document.is_pdf and opened_as not in {"EPUB", "XPS"}):
             raise UnsupportedSourceError(f"It is called {_A[self._kind]}, but its bytes are of another kind.")
         if document.needs_pass and not any(document.authenticate(word) for word in ("", *passwords)):
             document = self._without_lock(has_passwords=bool(passwords))
@@ -242,17 +244,11 @@ class PdfFile:
         return PageImages((only,), ink.is_blank, ink.share)
 
     def _whole(self, page: Page, layout: Layout) -> Image.Image | None:
-        """A scan stored in strips, put together at its own resolution; None for every other page.
-
-        MuPDF moves each strip to whole pixels of what it paints: at any smaller size letters on the
-        seams would be squeezed and lines lost.
-        """
-        if not (layout.is_in_strips and layout.native_dpi and layout.is_scan_like):
+        """A scan stored in strips, whole and at its own resolution; None for every other page."""
+        if not (layout.is_in_strips and layout.is_scan_like):
             return None
-        size = tuple(round(side * layout.native_dpi / 72) for side in layout.size_pt)
-        if not 0 < size[0] * size[1] <= _MAX_NATIVE_PX:
-            return None
-        return without_colour(render(page, (size[0], size[1]), is_grey=layout.is_grey))
+        joined = join_strips(self._document, page, layout)
+        return without_colour(joined) if joined else None
 
     def _check_images(self, page: Page, layout: Layout) -> None:
         """Refuse a page whose image ends before its last lines; MuPDF fills them up and goes on.

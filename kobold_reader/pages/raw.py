@@ -36,16 +36,15 @@ def open_raw(path: Path, sha256: str) -> PictureFile:
         raise needs_extra("Camera raw", "raw") from error
     try:
         with rawpy.imread(str(path)) as photo:
-            flip = int(photo.sizes.flip)
-            preview = photo.extract_thumb()
-            data = _encoded(preview.data)
+            sizes = photo.sizes
+            data = _encoded(photo.extract_thumb().data)
     except rawpy.LibRawNoThumbnailError as error:
         raise CorruptSourceError("The raw photo holds no preview.", hint="Export it as a JPEG.") from error
     except (rawpy.LibRawError, *LIBRARY_ERRORS) as error:
         said = error.args[0] if error.args else type(error).__name__
         text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
         raise CorruptSourceError(f"The raw photo cannot be opened ({text}).", hint="Export it as a JPEG.") from error
-    return PictureFile(data, sha256, kind="raw", exif=_exif(path, data, flip))
+    return PictureFile(data, sha256, kind="raw", exif=_exif(path, data, sizes))
 
 
 def _encoded(data: Any) -> bytes:
@@ -56,7 +55,7 @@ def _encoded(data: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _exif(path: Path, preview: bytes, flip: int) -> Image.Exif:
+def _exif(path: Path, preview: bytes, sizes: Any) -> Image.Exif:
     """The raw file's own EXIF, or that of its preview, with how the preview lies.
 
     A preview that says nothing of its orientation lies as the sensor did. LibRaw gives one without
@@ -64,6 +63,8 @@ def _exif(path: Path, preview: bytes, flip: int) -> Image.Exif:
     """
     with Image.open(io.BytesIO(preview)) as picture:
         inner = exif_of(picture)
+        # Phones turn the preview itself and leave the sensor's picture lying.
+        is_upright = picture.height > picture.width and sizes.raw_width > sizes.raw_height
     try:
         with Image.open(path, formats=("TIFF",)) as outer:
             exif = exif_of(outer)
@@ -71,5 +72,5 @@ def _exif(path: Path, preview: bytes, flip: int) -> Image.Exif:
                 exif.get_ifd(part)  # while the file is open
     except LIBRARY_ERRORS:
         exif = inner  # not every maker's raw file is a TIFF
-    exif[_ORIENTATION] = inner.get(_ORIENTATION) or _FLIPS.get(flip, 1)
+    exif[_ORIENTATION] = inner.get(_ORIENTATION) or (1 if is_upright else _FLIPS.get(int(sizes.flip), 1))
     return exif
