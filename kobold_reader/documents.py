@@ -38,6 +38,15 @@ LLM_KEYS: Final = frozenset(
 """Metadata that LLMs see."""
 
 _PARTS: Final = ("ocr", "caption")
+_FILE_TYPES: Final = {  # every other kind has several, told by the ending
+    "pdf": "application/pdf",
+    "epub": "application/epub+zip",
+    "xps": "application/oxps",
+    "cbz": "application/vnd.comicbook+zip",
+    "heic": "image/heic",
+    "avif": "image/avif",
+    "raw": "image/x-raw",
+}
 
 
 def page_id(file_sha256: str, page_number: int) -> str:
@@ -53,11 +62,10 @@ def page_link(uri: str, file_type: str, page_number: int) -> str:
 def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
     """Return the metadata of a page (`part`: page, ocr or caption); unknown keys are left out."""
     source = result.source
-    kinds = {"pdf": "application/pdf"}
     metadata: dict[str, Any] = {
         "file_name": source.name,
         "file_path": source.path,
-        "file_type": kinds.get(source.kind) or mimetypes.guess_type(source.name)[0] or f"{source.kind}/unknown",
+        "file_type": _FILE_TYPES.get(source.kind) or mimetypes.guess_type(source.name)[0] or f"{source.kind}/unknown",
         "file_size": source.size_bytes,
         "creation_date": source.birth_date,
         "last_modified_date": source.modified_date,

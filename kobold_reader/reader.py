@@ -134,6 +134,13 @@ class KoboldReader(BasePydanticReader):
         ".webp",
         ".bmp",
         ".gif",
+        ".jp2",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".cbz",
+        ".epub",
+        ".xps",
     )
 
     def __init__(self, **arguments: Any) -> None:
