@@ -55,6 +55,12 @@ def test_xmp_of_a_jpeg() -> None:
     assert told(make.with_xmp(PLAIN, FULL)) == TOLD
 
 
+def test_xmp_where_pillow_leaves_it_in_the_segments() -> None:
+    with Image.open(io.BytesIO(make.with_xmp(PLAIN, FULL))) as picture:
+        picture.info.pop("xmp", None)
+        assert picture_metadata(picture) == TOLD
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_xmp_of_other_formats(kind: str) -> None:
     options: dict[str, object] = {"xmp": FULL}

@@ -15,6 +15,7 @@ from kobold_reader.pages.xmp import Xmp, xmp_of_bytes
 __all__ = ["picture_metadata"]
 
 _XMP_TAG: Final = 700
+_XMP_SEGMENT: Final = b"http://ns.adobe.com/xap/1.0/\x00"
 _USER_COMMENT: Final = 0x9286
 _RATING: Final = 0x4746
 _XP_TITLE, _XP_COMMENT, _XP_AUTHOR, _XP_KEYWORDS, _XP_SUBJECT = range(0x9C9B, 0x9CA0)
@@ -87,6 +88,9 @@ def _stars(ratings: Sequence[str]) -> int | None:
 
 def _xmp_of(picture: Image.Image) -> Xmp:
     packet: Any = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp")
+    for name, segment in getattr(picture, "applist", ()):  # older Pillows leave a JPEG's there
+        if not packet and name == "APP1" and segment.startswith(_XMP_SEGMENT):
+            packet = segment.removeprefix(_XMP_SEGMENT)
     if not packet:
         tags = getattr(picture, "tag_v2", None)
         try:
