@@ -9,6 +9,7 @@ from kobold_reader.pages.child import PageChild
 from kobold_reader.pages.kinds import extra_hint
 from kobold_reader.pages.sources import Selection, SourceFile, local_uri, select, sha256_of
 from kobold_reader.pages.values import (
+    Box,
     FileFacts,
     ImageBudget,
     Kind,
@@ -16,11 +17,13 @@ from kobold_reader.pages.values import (
     PageFacts,
     PageImages,
     PageView,
+    Posture,
     Scalar,
     TextLayer,
 )
 
 __all__ = [
+    "Box",
     "FileFacts",
     "ImageBudget",
     "Kind",
@@ -29,6 +32,7 @@ __all__ = [
     "PageFacts",
     "PageImages",
     "PageView",
+    "Posture",
     "Scalar",
     "Selection",
     "SourceFile",

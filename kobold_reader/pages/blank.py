@@ -7,11 +7,12 @@ lies along the very edge, and the round shadow of a punched hole.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 from PIL import Image, ImageChops, ImageFilter, ImageStat
+
+from kobold_reader.pages.shapes import Shape, find_shapes
 
 __all__ = ["Ink", "analysis_size", "find_ink"]
 
@@ -38,11 +39,9 @@ _BORDER_SHARE = 0.08  # a bar or shadow along an edge reaches no further
 _BORDER_START = 0.04  # and its rim begins no later: a wide bar has no contrast of its own
 _BORDER_GAP_PX = 3
 _BORDER_FILL = 64  # of 255: a line that is a quarter dark
-_MAX_RUNS = 60_000
 _FLAT_RANGE = 80  # grey levels between the darkest and lightest large areas of a sheet of paper
 _FLAT_CHROMA = 8.0
 _HOLE_PX = (13, 36)  # 3.3 to 9 mm
-_RUN = re.compile(b"\xff+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +52,13 @@ class Ink:
         is_blank: Nothing but paper.
         share: Ink pixels by all pixels, dust and edges taken away.
         is_white: Every pixel is white: not even paper was scanned.
+        mask: Where there is ink (255), for whoever looks closer; None where there is none.
     """
 
     is_blank: bool
     share: float
     is_white: bool
+    mask: Image.Image | None = field(default=None, repr=False)
 
 
 def analysis_size(width_px: float, height_px: float, inches: tuple[float, float] | None) -> tuple[int, int]:
@@ -82,7 +83,8 @@ def find_ink(picture: Image.Image) -> Ink:
     if inked <= _INKED_SHARE * pixels:
         inked, found = _components(mask)
     flat = _is_flat(paper, picture)
-    return Ink(is_blank=flat and not found, share=min(1.0, inked / pixels), is_white=False)
+    is_blank = flat and not found
+    return Ink(is_blank, min(1.0, inked / pixels), is_white=False, mask=None if is_blank else mask)
 
 
 def _contrast(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
@@ -183,20 +185,6 @@ def _is_flat(paper: Image.Image, picture: Image.Image) -> bool:
     return max(ImageStat.Stat(blue).stddev[0], ImageStat.Stat(red).stddev[0]) <= _FLAT_CHROMA
 
 
-@dataclass(slots=True)
-class _Component:
-    left: int
-    top: int
-    right: int
-    bottom: int
-    area: int
-
-    def add(self, other: _Component) -> None:
-        self.left, self.top = min(self.left, other.left), min(self.top, other.top)
-        self.right, self.bottom = max(self.right, other.right), max(self.bottom, other.bottom)
-        self.area += other.area
-
-
 def _components(mask: Image.Image) -> tuple[int, bool]:
     """Pixels of all connected shapes that are ink, and whether there is any."""
     shapes = _shapes(mask)
@@ -212,55 +200,19 @@ def _components(mask: Image.Image) -> tuple[int, bool]:
     return sum(shape.area for shape in found), bool(found)
 
 
-def _shapes(mask: Image.Image) -> list[_Component] | None:
+def _shapes(mask: Image.Image) -> list[Shape] | None:
     """The connected shapes of a mask; None where there are too many to be dust.
 
     The mask is joined over gaps of two pixels first: thin writing breaks at this resolution, and a
     broken letter must not pass for dust. Areas count the pixels of the mask itself.
     """
-    width, height = mask.size
     joined = mask
     for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
         joined = ImageChops.lighter(joined, ImageChops.offset(joined, *shift))
-    data, ink = joined.tobytes(), mask.tobytes()
-    runs: list[tuple[int, int]] = []
-    parent: list[int] = []
-    whole: list[_Component] = []
-
-    def root_of(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    above: list[int] = []
-    for y in range(height):
-        offset, here, first = y * width, [], 0
-        for match in _RUN.finditer(data, offset, offset + width):
-            start, end = match.start() - offset, match.end() - offset
-            node = len(parent)
-            parent.append(node)
-            runs.append((start, end))
-            area = ink.count(b"\xff", match.start(), match.end())
-            whole.append(_Component(start, y, end, y + 1, area))
-            here.append(node)
-            while first < len(above) and runs[above[first]][1] < start:
-                first += 1
-            for other in above[first:]:
-                if runs[other][0] > end:
-                    break
-                parent[root_of(other)] = root_of(node)
-        above = here
-        if len(runs) > _MAX_RUNS:
-            return None
-    for node, shape in enumerate(whole):
-        root = root_of(node)
-        if root != node:
-            whole[root].add(shape)
-    return [shape for node, shape in enumerate(whole) if parent[node] == node]
+    return find_shapes(joined, mask)
 
 
-def _is_small(shape: _Component) -> bool:
+def _is_small(shape: Shape) -> bool:
     """Whether two or three specks that touch could look like this; they would not form a 1."""
     across, down = shape.right - shape.left - 2, shape.bottom - shape.top - 2
     if down >= _NUMERAL_PX and across * 2 <= down:
@@ -268,7 +220,7 @@ def _is_small(shape: _Component) -> bool:
     return max(across, down) < _SMALL_PX and shape.area <= _SMALL_AREA_PX
 
 
-def _is_ink(shape: _Component, width: int, height: int) -> bool:
+def _is_ink(shape: Shape, width: int, height: int) -> bool:
     # The joining added a pixel on each side.
     across, down = shape.right - shape.left - 2, shape.bottom - shape.top - 2
     if max(across, down) < _LETTER_PX or shape.area < _LETTER_AREA_PX:
@@ -279,7 +231,7 @@ def _is_ink(shape: _Component, width: int, height: int) -> bool:
     return not _is_hole(shape, across, down, width, height)
 
 
-def _is_hole(shape: _Component, across: int, down: int, width: int, height: int) -> bool:
+def _is_hole(shape: Shape, across: int, down: int, width: int, height: int) -> bool:
     """A filled disc near a long or short edge: where a punch has been."""
     low, high = _HOLE_PX
     if not (low <= across <= high and low <= down <= high and abs(across - down) <= 4):  # noqa: PLR2004

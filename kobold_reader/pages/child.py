@@ -131,19 +131,20 @@ class PageChild:
         """
         return self._ask_page({"do": "page_facts"}, page_number, PageFacts)
 
-    def page_images(self, page_number: int, budget: ImageBudget, *, rotate_deg: int = 0) -> PageImages:
+    def page_images(self, page_number: int, budget: ImageBudget, *, rotate_deg: int | None = 0) -> PageImages:
         """What a page of the open file looks like.
 
         Args:
             page_number: 1-based.
             budget: How large its image may be.
-            rotate_deg: Clockwise turn beyond what the file itself asks for: 0, 90, 180 or 270.
+            rotate_deg: Clockwise turn beyond what the file itself asks for: 0, 90, 180 or 270; None: upright, as far
+                as the picture tells which way is up, and the rest in `PageImages.posture`.
 
         Raises:
             PageRenderError: This page is damaged.
             CorruptSourceError: The file is cut short, or this page made the child crash or hang.
         """
-        if rotate_deg not in {0, 90, 180, 270}:
+        if rotate_deg not in {None, 0, 90, 180, 270}:
             raise ConfigError(f"rotate_deg must be 0, 90, 180 or 270, not {rotate_deg}.")
         request = {
             "do": "page_images",

@@ -111,7 +111,7 @@ class ComicFile:
             facts, page_number=page_number, page_label=str(page_number), metadata=picture.facts.metadata
         )
 
-    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int) -> PageImages:
+    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What the page looks like."""
         picture = self._page(page_number)
         with _as_page():

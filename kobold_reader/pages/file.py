@@ -28,8 +28,8 @@ class OpenFile(Protocol):
     def page_facts(self, page_number: int) -> PageFacts:
         """What a page is; PageRenderError where that one page is damaged."""
 
-    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int) -> PageImages:
-        """What a page looks like; PageRenderError where that one page is damaged."""
+    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
+        """What a page looks like, turned as asked or (None) as it seems to need; PageRenderError where damaged."""
 
     def close(self) -> None:
         """Let go of the file."""

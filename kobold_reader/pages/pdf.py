@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ from kobold_reader.pages.blank import Ink, analysis_size, find_ink
 from kobold_reader.pages.image import encode_within, fit_size, without_colour
 from kobold_reader.pages.layout import Document, Layout, Page, read_layout
 from kobold_reader.pages.metadata import clean_text, pdf_metadata
+from kobold_reader.pages.orientation import Lie, find_lie
 from kobold_reader.pages.pdf_page import (
     MUPDF_ERRORS,
     label_of,
@@ -203,7 +205,7 @@ class PdfFile:
                 metadata=metadata,
             )
 
-    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int) -> PageImages:
+    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What the page looks like."""
         layout = self._layout_of(page_number)
         inches = (layout.size_pt[0] / 72, layout.size_pt[1] / 72)
@@ -218,7 +220,7 @@ class PdfFile:
                 return scan_images(data, inches, budget, rotate_deg=rotate_deg)
             return self._rendering(page, layout, budget, rotate_deg)
 
-    def _rendering(self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int) -> PageImages:
+    def _rendering(self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         width, height = layout.size_pt
         dpi = layout.native_dpi or budget.max_dpi
         size = fit_size(width * dpi / 72, height * dpi / 72, budget)
@@ -230,18 +232,20 @@ class PdfFile:
         first = whole.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0) if whole else upright(*size)
         self._check_images(page, layout)
         ink = self._ink(page, layout, first, size)
+        lie = find_lie(ink.mask) if rotate_deg is None and ink.mask is not None else Lie()
+        turn_deg = lie.turn_deg if rotate_deg is None else rotate_deg
 
         def make(width_px: int, height_px: int) -> Image.Image:
             made = first
             if (width_px, height_px) != size:
                 made = whole.resize((width_px, height_px)) if whole else upright(width_px, height_px)
-            return made.transpose(_CLOCKWISE[rotate_deg]) if rotate_deg else made
+            return made.transpose(_CLOCKWISE[turn_deg]) if turn_deg else made
 
         data, mime, view = encode_within(make, size, budget)
-        turn = (layout.rotation_deg + rotate_deg) % 360
+        turned = (layout.rotation_deg + turn_deg) % 360
         effective_dpi = max(view.size) * 72 / max(layout.size_pt)
-        only = PageView(data, mime, *view.size, effective_dpi, turn)
-        return PageImages((only,), ink.is_blank, ink.share)
+        only = PageView(data, mime, *view.size, effective_dpi, turned)
+        return PageImages((only,), ink.is_blank, ink.share, lie.after(turn_deg))
 
     def _whole(self, page: Page, layout: Layout) -> Image.Image | None:
         """A scan stored in strips, whole and at its own resolution; None for every other page."""
@@ -291,7 +295,7 @@ class PdfFile:
             if layout.image_coverage > 0 and warned:
                 raise PageRenderError(f"The page's image cannot be decoded ({warned[:200]}).")
         if layout.has_visible_text and not ink.is_white:
-            return Ink(is_blank=False, share=ink.share, is_white=False)
+            return replace(ink, is_blank=False)
         return ink
 
 

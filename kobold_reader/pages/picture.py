@@ -23,6 +23,7 @@ from kobold_reader.pages.image import (
     is_plain_png,
     without_colour,
 )
+from kobold_reader.pages.orientation import Lie, find_lie
 from kobold_reader.pages.values import ImageBudget, Mime, PageImages, PageView
 
 __all__ = ["Placement", "picture_errors", "picture_images", "placement_of", "scan_images"]
@@ -124,7 +125,7 @@ def picture_images(
     budget: ImageBudget,
     *,
     original: bytes | None,
-    rotate_deg: int,
+    rotate_deg: int | None,
 ) -> PageImages:
     """The one view of a picture, and whether anything is on it.
 
@@ -133,13 +134,12 @@ def picture_images(
         placement: How it lies.
         budget: How large the view may be.
         original: Its encoded bytes, where they are to be sent untouched if they may be.
-        rotate_deg: Clockwise turn asked for beyond uprightness: 0, 90, 180 or 270.
+        rotate_deg: Clockwise turn asked for beyond uprightness: 0, 90, 180 or 270; None: as it lies.
     """
     check_pixels(*picture.size)
     target = fit_size(*placement.square, budget)
     judged = analysis_size(*placement.square, placement.inches)
-    turn = (placement.rotation_deg + rotate_deg) % 360
-    mime = None if original is None else _passing(picture, placement, budget, original, rotate_deg)
+    mime = None if original is None else _passing(picture, placement, budget, original, rotate_deg or 0)
     stored_size = picture.size
     if picture.format == "JPEG" and placement.square == picture.size:
         # The decoder itself can halve: never below twice what is needed, so LANCZOS still decides.
@@ -152,6 +152,12 @@ def picture_images(
     if paper.mode == "L":
         flat = flat.convert("L")  # one channel to resample instead of three
     ink = find_ink(paper)
+    lie = Lie()
+    if rotate_deg is None and ink.mask is not None:
+        lie = find_lie(_upright(ink.mask, placement))
+    turn_deg = lie.turn_deg if rotate_deg is None else rotate_deg
+    if mime and original is not None and turn_deg:
+        mime, flat = None, _decoded(original, is_grey=paper.mode == "L")  # it was to pass, and decoded small
     if mime and original is not None:
         data, size = original, stored_size
     else:
@@ -160,17 +166,31 @@ def picture_images(
             made = flat
             if made.size != (width_px, height_px):
                 made = flat.resize((width_px, height_px), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            for step in (_UPRIGHT[placement.orientation][0], _CLOCKWISE[rotate_deg]):
-                made = made if step is None else made.transpose(step)
-            return without_colour(made)
+            made = _upright(made, placement)
+            step = _CLOCKWISE[turn_deg]
+            return without_colour(made if step is None else made.transpose(step))
 
         data, mime, view = encode_within(make, target, budget)
         size = view.size
     dpi = None
     if placement.inches is not None:
         dpi = max(size) / max(placement.inches)
-    only = PageView(data, mime, *size, dpi, turn, is_passthrough=data is original)
-    return PageImages((only,), ink.is_blank, ink.share)
+    turned = (placement.rotation_deg + turn_deg) % 360
+    only = PageView(data, mime, *size, dpi, turned, is_passthrough=data is original)
+    return PageImages((only,), ink.is_blank, ink.share, lie.after(turn_deg))
+
+
+def _upright(picture: Image.Image, placement: Placement) -> Image.Image:
+    """The picture as its EXIF orientation asks for."""
+    step = _UPRIGHT[placement.orientation][0]
+    return picture if step is None else picture.transpose(step)
+
+
+def _decoded(original: bytes, *, is_grey: bool) -> Image.Image:
+    """A picture's pixels, all of them."""
+    with Image.open(io.BytesIO(original), formats=("JPEG", "PNG")) as picture:
+        flat = flatten(picture)
+        return flat.convert("L") if is_grey else flat.copy()
 
 
 def _passing(
@@ -190,7 +210,7 @@ def _passing(
     return "image/png" if is_plain_png(original, picture) else None
 
 
-def scan_images(data: bytes, inches: tuple[float, float], budget: ImageBudget, *, rotate_deg: int) -> PageImages:
+def scan_images(data: bytes, inches: tuple[float, float], budget: ImageBudget, *, rotate_deg: int | None) -> PageImages:
     """The view of a scan lifted out of a PDF page that is nothing else."""
     with (
         picture_errors(PageRenderError),

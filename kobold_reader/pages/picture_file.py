@@ -160,7 +160,7 @@ class PictureFile:
             metadata=metadata,
         )
 
-    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int) -> PageImages:
+    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What the page looks like."""
         with self._frame(page_number) as picture:
             placement = self._placement(picture)

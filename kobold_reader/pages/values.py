@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = [
+    "Box",
     "FileFacts",
     "ImageBudget",
     "Kind",
@@ -16,6 +17,7 @@ __all__ = [
     "PageFacts",
     "PageImages",
     "PageView",
+    "Posture",
     "Scalar",
     "TextLayer",
 ]
@@ -26,6 +28,8 @@ Kind = str
 Mime = Literal["image/jpeg", "image/png"]
 TextLayer = Literal["none", "good", "poor"]
 Scalar = str | int | float | bool
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom as shares of a picture's sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +132,21 @@ class PageView:
     height_px: int
     effective_dpi: float | None
     rotation_deg: int
-    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    box: Box = (0.0, 0.0, 1.0, 1.0)
     is_passthrough: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Posture:
+    """What a page's picture alone does not tell: which of two ways is up.
+
+    Attributes:
+        turns: Clockwise turns of the view, one of which puts its writing upright.
+        lines: Some lines of writing in the view, for whoever can read them both ways.
+    """
+
+    turns: tuple[int, int]
+    lines: tuple[Box, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +157,10 @@ class PageImages:
         views: Together they show the whole page; now always one.
         is_blank: Nothing but paper: dust, texture, bleed-through and edge shadows do not count.
         ink_share: Share of the page's pixels that are ink, after dust is taken away.
+        posture: Which way may be up, where the page was to be turned by itself and that is open.
     """
 
     views: tuple[PageView, ...]
     is_blank: bool
     ink_share: float
+    posture: Posture | None = None

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from kobold_reader import errors
 from kobold_reader.errors import CorruptSourceError, KoboldReaderError
-from kobold_reader.pages.values import FileFacts, PageFacts, PageImages, PageView
+from kobold_reader.pages.values import Box, FileFacts, PageFacts, PageImages, PageView, Posture
 
 __all__ = ["Value", "error_of", "header_of_error", "pack", "read_frame", "unpack", "write_frame"]
 
@@ -77,11 +77,20 @@ def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
             return PageFacts(**fields)
         case "PageImages":
             views = tuple(
-                PageView(**{**view, "box": tuple(view["box"]), "image": blob})
+                PageView(**{**view, "box": _box(view["box"]), "image": blob})
                 for view, blob in zip(fields["views"], blobs, strict=True)
             )
-            return PageImages(**{**fields, "views": views})
+            posture = fields["posture"]
+            if posture is not None:
+                lines = tuple(_box(line) for line in posture["lines"])
+                posture = Posture(turns=(posture["turns"][0], posture["turns"][1]), lines=lines)
+            return PageImages(**{**fields, "views": views, "posture": posture})
     raise ValueError(f"unknown value {header['value']!r}")
+
+
+def _box(shares: list[float]) -> Box:
+    left, top, right, bottom = shares
+    return left, top, right, bottom
 
 
 def header_of_error(error: KoboldReaderError) -> dict[str, Any]:
