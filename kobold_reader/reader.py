@@ -98,7 +98,8 @@ class KoboldReader(BasePydanticReader):
         description="What the server was started with, px; left out: its default 1024.",
     )
     rotate: Literal["auto"] | int = Field(
-        default="auto", description="auto: as the file says; or 0, 90, 180, 270 clockwise."
+        default="auto",
+        description="auto: pages on their side or head are turned; or 0 (as the file says), 90, 180, 270 clockwise.",
     )
     text_layer: TextLayerUse = Field(
         default="auto",

@@ -148,7 +148,9 @@ class ReadingOptions(ServerOptions):
     visionmaxres: Annotated[
         int | None, typer.Option(metavar="N", min=64, help="What the server was started with.  [default: 1024]")
     ] = None
-    rotate: Annotated[Rotate, typer.Option(help="Turn pages clockwise; auto: as the file says.")] = Rotate.auto
+    rotate: Annotated[
+        Rotate, typer.Option(help="Turn pages clockwise; auto: those on their side or head; 0: none.")
+    ] = Rotate.auto
     text_layer: Annotated[TextLayerUse, typer.Option("--text-layer", help="Use a PDF's own text.")] = TextLayerUse.auto
     pdf_password: Annotated[
         list[str] | None, typer.Option("--pdf-password", metavar="P", help="Tried on encrypted PDFs; may be repeated.")

@@ -12,6 +12,7 @@ is turned, but never turns an upright page on its head: only whoever reads a few
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def find_lie(mask: Image.Image) -> Lie:
 def _is_clear(votes: int, against: int) -> bool:
     if votes < max(_CLEAR_VOTES, _CLEAR_RATIO * against):
         return False
-    return votes - against >= _CLEAR_SIGMAS * (votes + against) ** 0.5
+    return votes - against >= _CLEAR_SIGMAS * math.sqrt(votes + against)
 
 
 def _posture(lines: Iterable[Shape], turns: tuple[int, int], size: tuple[int, int]) -> Posture | None:

@@ -40,7 +40,7 @@ class ReadSettings:
     tasks: tuple[str, ...] = DEFAULT_TASKS
     text_layer: TextLayerUse = "auto"
     rotate_deg: int | None = None
-    """Turn every page clockwise; None: trust the file's own orientation."""
+    """Turn every page clockwise; 0: as the file says; None: pages on their side or head are turned by themselves."""
     pages: PageRange = field(default_factory=PageRange)
     sample: int | None = None
     """Read only so many pages, spread evenly over everything."""

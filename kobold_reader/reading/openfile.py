@@ -56,9 +56,11 @@ class OpenFile:
             raise err.at(source.path, page_number) from err.__cause__
 
     def page_images(
-        self, source: SourceFile, file: FileFacts, page_number: int, budget: ImageBudget, rotate_deg: int
+        self, source: SourceFile, file: FileFacts, page_number: int, budget: ImageBudget, rotate_deg: int | None
     ) -> PageImages:
         """Make the images of one page (1-based) of a file that is still what `file` says.
+
+        Turned clockwise by `rotate_deg`, or where that is None as its picture asks for.
 
         Raises:
             SourceError: The page or the file cannot be read.

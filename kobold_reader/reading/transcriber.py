@@ -38,6 +38,7 @@ from kobold_reader.reading.engine import Engine, EngineFacts, PageJob
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.openfile import OpenFile
 from kobold_reader.reading.results import PageResult, Reading
+from kobold_reader.reading.upright import upright_images
 
 __all__ = ["Outlook", "Transcriber"]
 
@@ -251,7 +252,9 @@ class Transcriber:
             raise UnsupportedSourceError(msg, hint="--text-layer auto reads its image.")
         budget = self._ready().budget
         number = page.known.facts.page_number
-        return opened.page_images(page.source, page.file, number, budget, self._settings.rotate_deg or 0)
+        if self._settings.rotate_deg is None:
+            return upright_images(opened, page.source, page.file, page.known.facts, budget)
+        return opened.page_images(page.source, page.file, number, budget, self._settings.rotate_deg)
 
     def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage, engine: EngineFacts | None) -> _Page:
         settings, facts = self._settings, known.facts
