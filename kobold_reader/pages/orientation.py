@@ -33,14 +33,15 @@ _MIN_SHAPES: Final = 12
 _SAMPLE: Final = 700  # so many shapes are asked for their neighbours
 _NEAR: Final = 2.0  # letters: no neighbour is further away
 _BESIDE: Final = 1.5
+_WORD: Final = 2.0
 _SMALL, _LONG, _THICK = 0.25, 12.0, 3.0  # letters: what is no letter, accent or joined word of the page's own size
 _UPRIGHT_SHARE: Final = 0.65
 _SIDEWAYS_SHARE: Final = 0.8  # columns of Chinese, Japanese and Korean reach 0.76
 _SIDEWAYS_PAIRS: Final = 60
 
 # How much more neighbours must share one line than the other: so many times, and so many standard deviations.
-_CLEAR_RATIO: Final = 2.5
-_CLEAR_SIGMAS: Final = 5.0
+_CLEAR_RATIO: Final = 3.0
+_CLEAR_SIGMAS: Final = 3.5
 _CLEAR_VOTES: Final = 30
 
 _LINES: Final = 8
@@ -195,7 +196,13 @@ class _Letters:
         votes = _Votes()
         asked: set[tuple[int, int]] = set()
         for index in range(0, len(self._shapes), len(self._shapes) // _SAMPLE + 1):
-            nearest = min(self._around(index), key=lambda one: one[1] or one[2], default=None)
+            one = self._shapes[index]
+            if max(one.width, one.height) >= _WORD * self._size and not 1 / _WORD < one.width / one.height < _WORD:
+                # Letters that touch: a word is nearer to the lines above and below than to the next word.
+                votes.across += one.width > one.height
+                votes.down += one.height > one.width
+                continue
+            nearest = min(self._around(index), key=lambda near: near[1] or near[2], default=None)
             if nearest is None or max(nearest[1:]) > _NEAR * self._size:
                 continue
             other, across, down = nearest
@@ -206,7 +213,7 @@ class _Letters:
             pair = (min(index, other), max(index, other))
             if pair not in asked and max(across, down) <= _BESIDE * self._size:
                 asked.add(pair)
-                self._compare(self._shapes[index], self._shapes[other], votes, is_across=across > 0)
+                self._compare(one, self._shapes[other], votes, is_across=across > 0)
         return votes
 
     def _compare(self, one: Shape, other: Shape, votes: _Votes, *, is_across: bool) -> None:
