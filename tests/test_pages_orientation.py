@@ -72,8 +72,7 @@ def lie_of(picture: Image.Image) -> Lie:
 # ── what the picture tells ──────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("columns", [1, 2])
-@pytest.mark.parametrize("skew", [0.0, 2.5, -4.0])
+@pytest.mark.parametrize(("columns", "skew"), [(1, 0.0), (1, -4.0), (2, 2.5)])
 def test_a_printed_page_on_its_side_is_turned_and_an_upright_one_is_not(columns: int, skew: float) -> None:
     page = prose(columns=columns).rotate(skew, Image.Resampling.BICUBIC, fillcolor=(255, 255, 255))
     assert {deg: lie_of(turned(page, deg)).turn_deg for deg in CLOCKWISE} == {0: 0, 90: 270, 180: 0, 270: 90}
@@ -272,6 +271,14 @@ def test_without_rapidocr_no_page_is_turned_on_its_head(
     monkeypatch.setattr(upright, "line_reader", lambda: None)
     assert look(on_its_head, tmp_path).views[0].rotation_deg == 0
     assert look(SIDEWAYS, tmp_path).views[0].rotation_deg == 270
+
+
+def test_a_reader_that_breaks_turns_nothing(on_its_head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> tuple[str, float]:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(upright, "line_reader", lambda: broken)
+    assert look(on_its_head, tmp_path).views[0].rotation_deg == 0
 
 
 @pytest.mark.slow

@@ -52,7 +52,11 @@ def upright_images(
         if max(view.width_px, view.height_px) < LOOK_PX and budget.max_side_px < LOOK_PX:
             larger = replace(budget, max_side_px=LOOK_PX, max_pixels=None)
             view = opened.page_images(source, file, number, larger, turned).views[0]
-        more = turn_by_reading(view, images.posture, read)
+        try:
+            more = turn_by_reading(view, images.posture, read)
+        except Exception as err:  # noqa: BLE001  (OpenCV and onnxruntime raise what they like; the page lies as it lies)
+            log.warning("%s page %d: RapidOCR cannot tell which end is up: %s", source.path, number, err)
+            more = 0
         if more:
             turned = (turned + more) % 360
             images = opened.page_images(source, file, number, budget, turned)
@@ -104,14 +108,18 @@ def _load() -> LineReader | None:
         log.info("RapidOCR is not installed: pages on their head are not turned, pages on their side only if clear")
         return None
     ocr: Any = RapidOCR(params={"Global.log_level": "error"})
-    last: tuple[bytes, Any] | None = None
+    last: list[tuple[bytes, Any]] = []
+    lock = threading.Lock()
+
+    def pixels_of(view: PageView) -> Any:
+        with lock:
+            if not last or last[0][0] is not view.image:
+                flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+                last[:] = [(view.image, cv2.imdecode(np.frombuffer(view.image, np.uint8), flags))]
+            return last[0][1]
 
     def read(view: PageView, box: Box, turn_deg: int) -> tuple[str, float]:
-        nonlocal last
-        if last is None or last[0] is not view.image:
-            flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-            last = (view.image, cv2.imdecode(np.frombuffer(view.image, np.uint8), flags))
-        pixels = last[1]
+        pixels = pixels_of(view)
         height, width = pixels.shape[:2]
         left, top, right, bottom = box
         line = pixels[int(top * height) : int(bottom * height) + 1, int(left * width) : int(right * width) + 1]
