@@ -255,7 +255,9 @@ def test_lines_that_contradict_each_other_need_more_lines() -> None:
 def look(path: Path, tmp_path: Path) -> PageImages:
     with Ledger(tmp_path / "ledger.sqlite") as ledger, OpenFile(ledger) as opened:
         (source,) = select([path]).files
-        return upright.upright_images(opened, source, opened.page_facts(source, 1), ImageBudget(max_side_px=800))
+        file = opened.facts(source)
+        facts = opened.page_facts(source, file, 1)
+        return upright.upright_images(opened, source, file, facts, ImageBudget(max_side_px=800))
 
 
 @pytest.fixture
