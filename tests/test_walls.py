@@ -1,0 +1,225 @@
+"""Walls: files are not changed, text is not interpreted, passwords stay where they belong; and the rarer ways in."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import inspect
+import json
+import logging
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from llama_index.core import node_parser
+from llama_index.core.node_parser import NodeParser
+from llama_index.core.schema import Document
+from typing_extensions import override
+
+from kobold_reader import Archive, KoboldReader
+from kobold_reader.cli.output import harmless
+from kobold_reader.errors import KoboldReaderError, PagesFailedError
+from tests.conftest import LETTER, SAMPLES
+from tests.kobold_simulator import KoboldSimulator, ScriptBrain
+
+RECEIPT = SAMPLES / "receipts" / "1987-05-12 chandler.jpg"
+SECRET, PDF_SECRET = "correct-horse-7391", "battery-staple-5527"
+HOSTILE = "Lindqvist \x1b]0;title\x07\x1b[2J\x9b31m<script>alert('1954')</script> & <img src=x onerror=alert(1)>"
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no read-only folders")
+def test_files_are_opened_read_only_and_never_changed(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for source in (LETTER, RECEIPT):
+        copy = folder / source.name
+        copy.write_bytes(source.read_bytes())
+        copy.chmod(0o444)
+    folder.chmod(0o555)
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    try:
+        with Archive.open(tmp_path / "archive", create=True, embedder="none") as archive:
+            archive.sync(folder, reader=KoboldReader(api_url=simulator.url, tasks=["ocr"]))
+            assert archive.search("Lindqvist")
+        assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == before
+    finally:
+        folder.chmod(0o755)
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_pages_text_steers_no_terminal_and_no_browser(
+    make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    simulator = make_simulator(brain=ScriptBrain(lambda _: HOSTILE))
+    with Archive.open(tmp_path / "archive", create=True, embedder="none") as archive:
+        archive.sync(RECEIPT, reader=KoboldReader(api_url=simulator.url, tasks=["ocr"]))
+        [hit] = archive.search("Lindqvist")
+    html = hit._repr_html_()
+    assert "<script" not in html
+    assert "<img" not in html
+    assert "&lt;script&gt;" in html
+    assert json.loads(json.dumps(hit.to_json()))["text"].startswith("Lindqvist"), "a program gets the text as it is"
+    shown = harmless(hit.page_text)
+    assert not set(shown) & {"\x1b", "\x07", "\x9b"}
+    assert "Lindqvist" in shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_on_a_terminal_escape_codes_are_shown_not_obeyed(
+    make_simulator: Callable[..., KoboldSimulator],
+) -> None:
+    import pty
+    import subprocess
+
+    simulator = make_simulator(brain=ScriptBrain(lambda _: HOSTILE))
+    mine, its = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "kobold_reader",
+        "read",
+        str(RECEIPT),
+        "--api-url",
+        simulator.url,
+        "--tasks",
+        "ocr",
+    ]
+    with subprocess.Popen(command, stdout=its, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as child:
+        os.close(its)
+        seen = b""
+        while True:
+            try:
+                piece = os.read(mine, 4096)
+            except OSError:  # Linux says so at the end of a pseudo-terminal
+                break
+            if not piece:
+                break
+            seen += piece
+        assert child.wait(60) == 0
+    os.close(mine)
+    assert b"Lindqvist" in seen
+    assert b"\x1b" not in seen
+    assert b"\x07" not in seen
+
+
+# ── passwords ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_passwords_are_in_nothing_but_a_pickle(
+    make_simulator: Callable[..., KoboldSimulator],
+    tmp_path: Path,
+    home: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    simulator = make_simulator(password=SECRET)
+    reader = KoboldReader(api_url=simulator.url, api_password=SECRET, pdf_passwords=[PDF_SECRET], tasks=["ocr"])
+    with Archive.open(tmp_path / "archive", create=True, embedder="none", api_password=SECRET) as archive:
+        archive.sync(RECEIPT, reader=reader)
+    broken = tmp_path / "broken.pdf"
+    broken.write_bytes(b"%PDF-1.7 nothing")
+    wrong = KoboldReader(api_url=simulator.url, api_password=SECRET + "!", pdf_passwords=[PDF_SECRET], ledger="none")
+    said: list[str] = []
+    for path in (broken, LETTER):
+        with pytest.raises(KoboldReaderError) as raised:
+            wrong.load_data(path)
+        said.append(f"{raised.value!r} {raised.value} {raised.value.__cause__!r} {raised.value.__cause__}")
+        if isinstance(raised.value, PagesFailedError):
+            said += [f"{error!r} {error}" for error in raised.value.errors]
+    said += [
+        repr(reader),
+        str(reader),
+        json.dumps(reader.to_dict()),
+        reader.to_json(),
+        caplog.text,
+        *capfd.readouterr(),
+    ]
+    for folder in (tmp_path / "archive", home):
+        said += [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
+    assert not [text for text in said if SECRET in text or PDF_SECRET in text]
+    copy = pickle.loads(pickle.dumps(reader))  # noqa: S301  (our own)
+    assert (copy.api_password, copy.pdf_passwords) == (SECRET, [PDF_SECRET]), "a worker process needs them"
+
+
+# ── the rarer ways in ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """A web server over a folder with the letter."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    (folder / "letter.pdf").write_bytes(LETTER.read_bytes())
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+
+    class Quiet(http.server.ThreadingHTTPServer):
+        @override
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that hangs up is no news."""
+
+    with Quiet(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_files_on_a_web_server(simulator: KoboldSimulator, web: str) -> None:
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr"])
+    by_url = reader.load_data(f"{web}/letter.pdf")
+    by_filesystem = reader.load_data(f"{web}/letter.pdf", fs=fsspec.filesystem("http"))
+    assert [document.metadata["page_number"] for document in by_url] == [1, 2, 3]
+    assert [document.id_ for document in by_filesystem] == [document.id_ for document in by_url]
+    assert {document.metadata["file_name"] for document in by_url} == {"letter.pdf"}
+    assert simulator.count() == 3, "the same content is not asked again"
+
+
+def splitters() -> dict[str, NodeParser]:
+    """Every splitter of llama-index-core that takes plain text and needs no model and no library of its own."""
+    found: dict[str, NodeParser] = {}
+    for name in node_parser.__all__:
+        kind: Any = getattr(node_parser, name)
+        if not _is_splitter(kind):
+            continue
+        try:
+            splitter = kind.from_defaults()
+            if splitter.get_nodes_from_documents([Document(text="One sentence. And another.")]):
+                found[name] = splitter
+        except (ImportError, TypeError, ValueError, AttributeError):
+            continue
+    return found
+
+
+def _is_splitter(kind: object) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, NodeParser) and not inspect.isabstract(kind)
+
+
+SPLITTERS = splitters()
+
+
+def test_the_common_splitters_are_among_those_tried() -> None:
+    assert {"SentenceSplitter", "TokenTextSplitter", "SentenceWindowNodeParser", "MarkdownNodeParser"} <= set(SPLITTERS)
+
+
+@pytest.mark.parametrize("name", sorted(SPLITTERS))
+def test_metadata_survives_every_splitter(simulator: KoboldSimulator, name: str) -> None:
+    documents = KoboldReader(api_url=simulator.url, tasks=["ocr"]).load_data(LETTER)
+    nodes = SPLITTERS[name].get_nodes_from_documents(documents)
+    assert {node.metadata["page_number"] for node in nodes} == {1, 2, 3}
+    for node in nodes:
+        [document] = [one for one in documents if one.metadata["page_number"] == node.metadata["page_number"]]
+        kept = {key: node.metadata.get(key) for key in ("file_name", "page_id", "page_status", "file_sha256")}
+        assert kept == {key: document.metadata[key] for key in kept}
