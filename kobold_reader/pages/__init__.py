@@ -6,7 +6,7 @@ Importing this is cheap: PyMuPDF and Pillow are loaded only inside the child.
 from __future__ import annotations
 
 from kobold_reader.pages.child import PageChild
-from kobold_reader.pages.kinds import extra_hint
+from kobold_reader.pages.kinds import TAKEN, extra_hint
 from kobold_reader.pages.sources import Selection, SourceFile, local_uri, select, sha256_of
 from kobold_reader.pages.values import (
     Box,
@@ -23,6 +23,7 @@ from kobold_reader.pages.values import (
 )
 
 __all__ = [
+    "TAKEN",
     "Box",
     "FileFacts",
     "ImageBudget",

@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 from kobold_reader.cli.app import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 from kobold_reader.cli.output import complain, notice, spell_count, spell_skipped
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError
-from kobold_reader.pages import Selection
+from kobold_reader.pages import TAKEN, Selection
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult
 
@@ -100,7 +100,7 @@ def closing_code(
 ) -> int:
     """Name the errors and return the exit code."""
     if nothing_taken and not errors:
-        complain("nothing there is of a kind that is taken (PDF, JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000).")
+        complain(f"nothing there is of a kind that is taken: {TAKEN}")
         return EXIT_SOURCE
     for error in errors[:SHOWN_ERRORS]:
         complain(str(error))
