@@ -245,6 +245,12 @@ def test_a_page_that_reads_no_better_upside_down_stays(line: dict[int, tuple[str
     assert by_reading((0, 180), [line] * 6) == 0
 
 
+def test_columns_of_chinese_are_no_page_on_its_side() -> None:
+    line = {90: ("人人生而自由", 0.99), 270: ("所", 0.3)}
+    assert by_reading((90, 270), [line] * 6) == 0
+    assert by_reading((0, 180), [{0: ("所", 0.3), 180: ("人人生而自由", 0.99)}] * 3) == 180
+
+
 def test_lines_that_contradict_each_other_need_more_lines() -> None:
     one, other = {0: RIGHT, 180: WRONG}, {0: WRONG, 180: RIGHT}
     assert by_reading((0, 180), [one, other, other, other, other]) == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,9 @@ LOOK_PX: Final = 1600
 _READ: Final = 0.9  # the wrong way up, real lines reached 0.91 at most, and most of them 0.75
 _BETTER: Final = 0.15
 _LETTERS: Final = 4
+_SIDEWAYS: Final = (90, 270)
+# Chinese, Japanese, Korean: an upright page of columns looks like one on its side, and RapidOCR reads it that way too.
+_COLUMN_SCRIPT: Final = re.compile("[\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _LINES: Final = 3  # so many lines must agree, and three more for each that does not
 
 
@@ -72,7 +76,7 @@ def turn_by_reading(view: PageView, posture: Posture, read: LineReader) -> int:
         scores = [0.0, 0.0]
         for index, turn in sorted(enumerate(posture.turns), key=lambda one: one[1]):
             text, score = read(view, box, turn)
-            if len(text.replace(" ", "")) >= _LETTERS:
+            if len(text.replace(" ", "")) >= _LETTERS and not (turn in _SIDEWAYS and _COLUMN_SCRIPT.search(text)):
                 scores[index] = score
             if turn == 0 and scores[index] >= _READ:
                 break  # it reads well as it lies: no need to look at it upside down
