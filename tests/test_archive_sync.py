@@ -16,6 +16,8 @@ from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
 from tests.conftest import LETTER, ROOT, SAMPLES
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, ScriptBrain
 
+pytestmark = pytest.mark.slow
+
 RECEIPT = SAMPLES / "receipts" / "1987-05-12 chandler.jpg"
 CARD = SAMPLES / "scans" / "scan0007.jpg"
 

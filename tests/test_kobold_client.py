@@ -39,6 +39,8 @@ from kobold_reader.kobold import CancelledError, GenerateRequest, KoboldClient
 from kobold_reader.kobold.transport import Transport, Wire
 from tests.kobold_simulator import Answer, Fault, KoboldSimulator, ScriptBrain
 
+pytestmark = pytest.mark.slow
+
 WORD = "geheim-4711"
 ASK = GenerateRequest("Read the page.", max_length=400)
 

@@ -38,6 +38,8 @@ from kobold_reader.kobold import (
 from kobold_reader.kobold.turn import Turn
 from tests.kobold_simulator import Fault, KoboldSimulator
 
+pytestmark = pytest.mark.slow
+
 ASK = GenerateRequest("Read the page.", max_length=400)
 WORD = "geheim-4711"
 NOWHERE = "http://127.0.0.1:9"

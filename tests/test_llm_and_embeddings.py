@@ -25,6 +25,8 @@ from kobold_reader.errors import (
 )
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, ScriptBrain
 
+pytestmark = pytest.mark.slow
+
 MakeSimulator = Callable[..., KoboldSimulator]
 
 WORD = "anchor-and-rope"

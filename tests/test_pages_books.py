@@ -17,6 +17,8 @@ from kobold_reader.pages import FileFacts, ImageBudget, PageChild, select
 from tests import page_files as make
 from tests.test_pages_pdf import assert_corners
 
+pytestmark = pytest.mark.slow
+
 BUDGET = ImageBudget()
 Opener = Callable[[bytes, str], FileFacts]
 CORNERS = make.jpeg(make.corners(), quality=95)

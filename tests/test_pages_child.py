@@ -28,6 +28,8 @@ from kobold_reader.pages.wire import (
 )
 from tests import page_files as make
 
+pytestmark = pytest.mark.slow
+
 BUDGET = ImageBudget()
 ROOT = Path(__file__).resolve().parent.parent
 posix = pytest.mark.skipif(os.name == "nt", reason="stops the child by a signal")

@@ -19,6 +19,8 @@ from kobold_reader.pages import ImageBudget, PageChild, PageFacts, PageImages
 from kobold_reader.pages.kinds import HEAD_BYTES, kind_of
 from tests import page_files as make
 
+pytestmark = pytest.mark.slow
+
 BUDGET = ImageBudget(max_side_px=300)
 SMALL = make.printed_page(30, 8)
 

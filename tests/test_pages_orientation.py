@@ -22,6 +22,8 @@ from kobold_reader.reading.openfile import OpenFile
 from tests import page_files as make
 from tests.conftest import SAMPLES
 
+pytestmark = pytest.mark.slow
+
 BUDGET = ImageBudget()
 CLOCKWISE = {
     0: None,

@@ -14,6 +14,8 @@ from kobold_reader.errors import SourceError
 from kobold_reader.pages import ImageBudget, PageChild, select
 from tests import page_files as make
 
+pytestmark = pytest.mark.slow
+
 
 def edited(draw: Callable[[Any], Any], edit: Callable[[Any], Any]) -> bytes:
     document = pymupdf.open("pdf", make.pdf(draw))

@@ -22,6 +22,8 @@ from kobold_reader.errors import (
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages
 from tests import page_files as make
 
+pytestmark = pytest.mark.slow
+
 BUDGET = ImageBudget()
 Opener = Callable[[bytes], FileFacts]
 

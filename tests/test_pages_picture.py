@@ -16,6 +16,8 @@ from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageView
 from tests import page_files as make
 from tests.test_pages_pdf import assert_corners
 
+pytestmark = pytest.mark.slow
+
 BUDGET = ImageBudget()
 Opener = Callable[[bytes], FileFacts]
 

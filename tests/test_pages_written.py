@@ -17,6 +17,8 @@ from kobold_reader.pages.written import picture_metadata
 from kobold_reader.pages.xmp import Xmp, xmp_of_bytes
 from tests import page_files as make
 
+pytestmark = pytest.mark.slow
+
 PLAIN = make.jpeg(make.corners())
 
 

@@ -43,6 +43,8 @@ from kobold_reader.reader import PageSkippedWarning
 from tests.conftest import GROUND_TRUTH, SAMPLES, page_text
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, RecordedRequest, ScriptBrain
 
+pytestmark = pytest.mark.slow
+
 MakeSimulator = Callable[..., KoboldSimulator]
 
 TEXT_LAYER = SAMPLES / "yearbook" / "yearbook-1993.pdf"

@@ -13,6 +13,8 @@ from tests.conftest import GROUND_TRUTH, SAMPLES
 from tests.kobold_simulator import EyesBrain, KoboldSimulator
 from tests.measure import character_error_rate, precision, recall
 
+pytestmark = pytest.mark.slow
+
 
 def truth(name: str, page_number: int = 1) -> str:
     text = (GROUND_TRUTH / f"{name}.txt").read_text(encoding="utf-8")

@@ -19,6 +19,8 @@ from kobold_reader.reading.ledger import Ledger
 from tests.conftest import LETTER, SAMPLES
 from tests.kobold_simulator import Fault, KoboldSimulator
 
+pytestmark = pytest.mark.slow
+
 RECEIPT = SAMPLES / "receipts" / "1987-05-12 chandler.jpg"
 
 

@@ -20,6 +20,8 @@ from kobold_reader.errors import ConfigError, ServerError, StoreError
 from tests.kobold_simulator import Fault, KoboldSimulator
 from tests.test_regressions_reading import make_pdf
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(make_simulator: Callable[..., KoboldSimulator]) -> KoboldSimulator:

@@ -20,6 +20,8 @@ from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from tests.conftest import SAMPLES
 from tests.kobold_simulator import KoboldSimulator
 
+pytestmark = pytest.mark.slow
+
 PROSE = "The minutes of the annual meeting were read and approved. Axel Lindqvist reported on the harbour dues. " * 6
 
 

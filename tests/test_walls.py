@@ -28,6 +28,8 @@ from kobold_reader.errors import KoboldReaderError, PagesFailedError
 from tests.conftest import LETTER, SAMPLES
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 
+pytestmark = pytest.mark.slow
+
 RECEIPT = SAMPLES / "receipts" / "1987-05-12 chandler.jpg"
 SECRET, PDF_SECRET = "correct-horse-7391", "battery-staple-5527"
 HOSTILE = "Lindqvist \x1b]0;title\x07\x1b[2J\x9b31m<script>alert('1954')</script> & <img src=x onerror=alert(1)>"
