@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from kobold_reader.kobold import RetryPolicy, pool
+from kobold_reader.pages import PageChild
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -82,6 +83,13 @@ def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.module.__name__.startswith("tests.test_kobold_"):
         return
     monkeypatch.setattr(pool, "RetryPolicy", functools.partial(RetryPolicy, base_s=0.01, cap_s=0.02))
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[PageChild]:
+    """The process in which files are opened, one for all tests of a module."""
+    with PageChild(timeout_s=60) as child:
+        yield child
 
 
 def page_text(request: BrainRequest) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,12 +26,6 @@ CORNERS = make.jpeg(make.corners(), quality=95)
 needs_heif = pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="needs pillow-heif")
 needs_rawpy = pytest.mark.skipif(importlib.util.find_spec("rawpy") is None, reason="needs rawpy")
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow knows no AVIF")
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[PageChild]:
-    with PageChild(timeout_s=60) as child:
-        yield child
 
 
 @pytest.fixture

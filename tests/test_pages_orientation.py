@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pymupdf
@@ -37,12 +36,6 @@ PROSE = (
     "tools. The harbour master thanked everybody who had helped during the autumn storms, although only half of the "
     "boats could be saved. A letter from the neighbouring club was read aloud and put by until the next meeting. "
 )
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[PageChild]:
-    with PageChild(timeout_s=60) as child:
-        yield child
 
 
 def turned(picture: Image.Image, deg: int) -> Image.Image:

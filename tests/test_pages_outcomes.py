@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,6 @@ FILES: dict[str, tuple[bytes, str]] = {
     "letter.docx": (make.zipped({"[Content_Types].xml": b""}), "not taken"),
     "notes.txt": (b"notes", "not taken"),
 }
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[PageChild]:
-    with PageChild(timeout_s=60) as child:
-        yield child
 
 
 def said(error: SourceError, source: str | None, page_number: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pymupdf
@@ -26,12 +26,6 @@ pytestmark = pytest.mark.slow
 
 BUDGET = ImageBudget()
 Opener = Callable[[bytes], FileFacts]
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[PageChild]:
-    with PageChild(timeout_s=60) as child:
-        yield child
 
 
 @pytest.fixture
