@@ -17,7 +17,8 @@ from typing import Any
 
 import fsspec
 import pytest
-from llama_index.core import node_parser
+from fsspec.implementations.dirfs import DirFileSystem
+from llama_index.core import SimpleDirectoryReader, node_parser
 from llama_index.core.node_parser import NodeParser
 from llama_index.core.schema import Document
 from typing_extensions import override
@@ -187,6 +188,18 @@ def test_files_on_a_web_server(simulator: KoboldSimulator, web: str) -> None:
     assert [document.id_ for document in by_filesystem] == [document.id_ for document in by_url]
     assert {document.metadata["file_name"] for document in by_url} == {"letter.pdf"}
     assert simulator.count() == 3, "the same content is not asked again"
+
+
+def test_a_directory_reader_over_a_web_server(simulator: KoboldSimulator, web: str) -> None:
+    """Relative paths under a base, as object stores have them: LlamaIndex itself would spoil the `//` of a URL."""
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr"])
+    store = DirFileSystem(path=web, fs=fsspec.filesystem("http"))
+    documents = SimpleDirectoryReader(
+        input_files=["letter.pdf"], fs=store, file_extractor=reader.file_extractor(), raise_on_error=True
+    ).load_data()
+    assert [document.metadata["page_number"] for document in documents] == [1, 2, 3]
+    assert {document.metadata["file_name"] for document in documents} == {"letter.pdf"}
+    assert simulator.count() == 3
 
 
 def splitters() -> dict[str, NodeParser]:
