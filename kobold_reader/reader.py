@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Self
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, ValidationError
-from llama_index.core.readers.base import BasePydanticReader
+from llama_index.core.readers.base import BasePydanticReader, BaseReader
 from llama_index.core.schema import BaseComponent, Document
 from typing_extensions import override
 
@@ -400,7 +400,7 @@ class KoboldReader(BasePydanticReader):
         cancel = threading.Event()
         return DocumentStream(lambda: self._documents(file, extra_info, fs, cancel), cancel)
 
-    def file_extractor(self, *suffixes: str, **changes: Any) -> dict[str, KoboldReader]:
+    def file_extractor(self, *suffixes: str, **changes: Any) -> dict[str, BaseReader]:
         """Return a `file_extractor` for SimpleDirectoryReader, by default with `on_error="skip"`.
 
         SimpleDirectoryReader drops a whole file on any exception; with "skip" only the failed pages are missing. A
