@@ -12,7 +12,9 @@ import pytest
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.catalog import Catalog
+from kobold_reader.archive.sync import Syncer
 from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
+from kobold_reader.reading.results import PageResult
 from tests.conftest import LETTER, ROOT, SAMPLES
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, ScriptBrain
 
@@ -189,6 +191,41 @@ def test_a_failed_page_is_no_text_and_is_tried_again(
         assert simulator.count() == asked + 1, "only the failed page was asked again"
         assert found(archive) == EVERYTHING
         assert archive.status().failed == ()
+
+
+def test_a_redo_that_fails_is_said_and_takes_nothing_away(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        archive.sync(folder, reader=reader)
+        simulator.fault(Fault.DROP_IMAGES)
+        again = KoboldReader(api_url=simulator.url, tasks=["ocr"], on_error="skip", redo="all")
+        report = archive.sync(folder, reader=again)
+        assert [type(error).__name__ for error in report.errors] == ["ImageNotSeenError"]
+        assert found(archive) == EVERYTHING
+
+
+def test_an_interrupt_aborts_the_page_before_anything_is_embedded(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With KoboldCpp's own embedder, embedding waits for the lease that the page being read holds."""
+    simulator.fault(None, None, Fault.HANG)  # two pages are read, the third never ends
+    aborted_first: list[bool] = []
+
+    def interrupted(_: PageResult) -> None:
+        assert simulator.wait_for(lambda: simulator.count() == 3)
+        raise KeyboardInterrupt
+
+    flush = Syncer._flush
+
+    def noted(self: Syncer) -> None:
+        aborted_first.append(simulator.wait_for(lambda: not simulator.running, 10))
+        flush(self)
+
+    monkeypatch.setattr(Syncer, "_flush", noted)
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive, pytest.raises(KeyboardInterrupt):
+        archive.sync(folder, reader=reader, on_page=interrupted)
+    assert aborted_first == [True]
 
 
 def test_words_only(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:

@@ -204,6 +204,24 @@ def test_a_redo_that_fails_keeps_what_there_was(simulator: KoboldSimulator, tmp_
     simulator.fault(Fault.DROP_IMAGES)
     [second] = reader(simulator, ledger=ledger, redo="all").read_pages(RECEIPT)
     assert second.text == first.text
+    assert second.status == "ok"
+    assert second.failed_tasks == (), "the page has its reading"
+    assert [type(error).__name__ for error in second.errors.values()] == ["ImageNotSeenError"], (
+        "and the failure is said"
+    )
+
+
+def test_a_redo_on_a_server_that_drops_every_image_ends_the_run(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    ledger = str(tmp_path / "ledger.sqlite")
+    everything = [LETTER, RECEIPT]
+    before = [result.text for result in reader(simulator, ledger=ledger).read_pages(everything)]
+    asked = simulator.count()
+    simulator.fault_when = lambda request: Fault.DROP_IMAGES if request.path.endswith("/generate") else None
+    with pytest.raises(NoServerAvailableError, match="3 pages in a row"):
+        list(reader(simulator, ledger=ledger, redo="all").read_pages(everything))
+    assert simulator.count() == asked + 3
+    simulator.fault_when = None
+    assert [result.text for result in reader(simulator, ledger=ledger).read_pages(everything)] == before
 
 
 def test_stopping_after_a_time(simulator: KoboldSimulator) -> None:

@@ -116,6 +116,10 @@ class Syncer:
             try:
                 for result in results:
                     self._take(result, before)
+            except BaseException:
+                # First the page that is being read: KoboldCpp's own embedder would wait for it.
+                cancel.set()
+                raise
             finally:
                 self._flush()
         self._settle(selection, before, prune=prune)

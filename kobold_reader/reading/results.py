@@ -89,7 +89,7 @@ class PageResult:
     readings: Mapping[str, Reading]
     """By task; a task that failed is absent."""
     errors: Mapping[str, KoboldReaderError]
-    """By task."""
+    """By task; beside a reading, that making it again failed."""
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     """Of the file and the page: title, author, camera, dates …"""
     is_kept: bool = False
@@ -108,8 +108,8 @@ class PageResult:
 
     @property
     def failed_tasks(self) -> tuple[str, ...]:
-        """Tasks that failed on a page that was read all the same."""
-        return () if self.status == "failed" else tuple(self.errors)
+        """Tasks that have no reading on a page that was read all the same."""
+        return () if self.status == "failed" else tuple(task for task in self.errors if task not in self.readings)
 
     @property
     def text(self) -> str:

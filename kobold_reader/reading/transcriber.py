@@ -171,11 +171,12 @@ class Transcriber:
                     return
                 result = step if isinstance(step, PageResult) else self._read(step)
                 if not isinstance(step, PageResult):
-                    failures_in_a_row = failures_in_a_row + 1 if _is_server_failure(result) else 0
+                    failures_in_a_row = failures_in_a_row + 1 if _is_server_failure(result, step.due_tasks) else 0
                 yield result
                 if failures_in_a_row >= BREAKER_FAILURES:
                     errors = {error.server or "server": error for error in result.errors.values()}
-                    msg = f"{BREAKER_FAILURES} pages in a row failed for the server's sake; the last: {result.error}"
+                    last = next(iter(result.errors.values()))
+                    msg = f"{BREAKER_FAILURES} pages in a row failed for the server's sake; the last: {last}"
                     raise NoServerAvailableError(msg, errors=errors, hint="The next run reads what is missing.")
 
     def _is_time_up(self, started_s: float) -> bool:
@@ -321,6 +322,9 @@ class Transcriber:
             ", ".join(page.due_tasks),
             self._clock() - started_s,
         )
+        for task, error in errors.items():
+            if task in page.readings:
+                log.warning("%s The reading there was is kept.", error)
         page.readings |= readings
         return self._result(page, errors)
 
@@ -345,8 +349,8 @@ class Transcriber:
             file_sha256=page.file.sha256,
             tasks=page.tasks,
             readings={task: page.readings[task] for task in page.tasks if task in page.readings},
-            # A task that failed when made again keeps the reading it had.
-            errors={task: error for task, error in errors.items() if task not in page.readings},
+            # A task that failed when made again keeps the reading it had; that it failed is said all the same.
+            errors=dict(errors),
             metadata={**page.file.metadata, **facts.metadata},
             is_kept=is_kept,
         )
@@ -369,8 +373,14 @@ def _blank(task: str) -> Reading:
     return Reading(task=task, status="blank", text="", engine="image")
 
 
-def _is_server_failure(result: PageResult) -> bool:
-    # A server that drops every image is no better than one that is gone; a page over its time or too large for the
-    # server is the page's own matter, or three of them would starve all pages behind them.
+def _is_server_failure(result: PageResult, asked: Sequence[str]) -> bool:
+    """Tell whether nothing that was asked of a page came back, and the server is to blame.
+
+    A server that drops every image is no better than one that is gone. A page over its time or too large for the server
+    is the page's own matter, or three of them would starve all pages behind them.
+    """
     own = (ServerTimeoutError, ContextTooSmallError, BadRequestError)
-    return isinstance(result.error, ServerError | ImageNotSeenError) and not isinstance(result.error, own)
+    return set(asked) <= set(result.errors) and all(
+        isinstance(error, ServerError | ImageNotSeenError) and not isinstance(error, own)
+        for error in result.errors.values()
+    )
