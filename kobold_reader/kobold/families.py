@@ -93,6 +93,8 @@ class Family:
         image: How many tokens an image becomes.
         min_version: First KoboldCpp that can load it.
         projector: `clip.projector_type` of its mmproj.
+        language_model: The language models it is built on, for people.
+        encoder: Its image encoder and what reaches it, for people.
         tested: Whether a test drives it through the simulator; if not, it is from papers only.
         forced: Chosen by the user against the model's name: its own tags are used.
     """
@@ -116,6 +118,8 @@ class Family:
     min_px_per_inch: float = 85.0
     min_version: str = "1.76"
     projector: str = ""
+    language_model: str = ""
+    encoder: str = ""
     tested: bool = False
     forced: bool = False
 

@@ -101,6 +101,7 @@ class ImageBudget:
         multiple_px: The encoder's patch size; a hint only, sides need not be multiples.
         jpeg_quality: Quality to begin with; lowered only to keep max_bytes.
         max_dpi: Born-digital pages are rendered at no more.
+        min_px_per_inch: A page that would come out below it is cut into tiles as well; None: never.
     """
 
     max_side_px: int = 1024
@@ -109,6 +110,7 @@ class ImageBudget:
     multiple_px: int = 1
     jpeg_quality: int = 90
     max_dpi: float = 300.0
+    min_px_per_inch: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,9 @@ class PageImages:
     """The views of a page, and whether anything is on it.
 
     Attributes:
-        views: Together they show the whole page; now always one.
+        views: The whole page, as the budget allows; always one.
+        tiles: Where that is too small to be read: overlapping parts of the page, in reading order,
+            that together show all that is on it. Empty where the whole page is legible.
         is_blank: Nothing but paper: dust, texture, bleed-through and edge shadows do not count.
         ink_share: Share of the page's pixels that are ink, after dust is taken away.
         posture: Which way may be up, where the page was to be turned by itself and that is open.
@@ -164,3 +168,4 @@ class PageImages:
     is_blank: bool
     ink_share: float
     posture: Posture | None = None
+    tiles: tuple[PageView, ...] = ()

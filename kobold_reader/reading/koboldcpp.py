@@ -1,23 +1,18 @@
-"""KoboldEngine: reads pages with the vision model that KoboldCpp runs; owns the *content* attempts.
+"""KoboldEngine: reads pages with the vision model that KoboldCpp runs.
 
-Transport attempts (refused, busy, reset) belong to the pool's lease; this room decides whether an answer is a reading
-of the page: was the image seen, is the answer empty, a refusal, cut off? A page whose server is lost goes on with the
-next one.
+Which server, which family, which views for which task; the conversation about one view is `asking`'s. A page whose
+server is lost goes on with the next one.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Final
 
 from kobold_reader.errors import (
     AuthenticationError,
-    ContextTooSmallError,
-    EmptyTranscriptionError,
-    ImageNotSeenError,
     NoServerAvailableError,
     NoVisionModelError,
     ServerBusyError,
@@ -26,23 +21,10 @@ from kobold_reader.errors import (
     ServerTimeoutError,
     TranscriptionError,
 )
-from kobold_reader.kobold import (
-    SETTINGS,
-    Completion,
-    ExpandedPrompt,
-    Family,
-    GenerateRequest,
-    Lease,
-    ServerInfo,
-    ServerPool,
-    choose_family,
-    image_tokens,
-    render_prompt,
-)
-from kobold_reader.pages import ImageBudget, PageView
+from kobold_reader.kobold import Family, Lease, ServerInfo, ServerPool, choose_family
+from kobold_reader.pages import ImageBudget
+from kobold_reader.reading.asking import ENGINE_NAME, Asking, ask
 from kobold_reader.reading.engine import EngineFacts, PageJob, TaskOutcome
-from kobold_reader.reading.quality import is_refusal, tidy
-from kobold_reader.reading.results import Reading, Status
 from kobold_reader.release import RELEASE
 
 __all__ = ["DEFAULT_VISIONMAXRES_PX", "KoboldEngine"]
@@ -51,29 +33,10 @@ log = logging.getLogger(__name__)
 
 DEFAULT_VISIONMAXRES_PX: Final = 1024
 """What a server shrinks images to unless started with --visionmaxres; no endpoint reports it (measured on 1.115.1)."""
-CONTENT_ATTEMPTS: Final = ((0.1, 1), (0.2, 2), (0.4, 3))
-"""Temperature and seed of each attempt: the first is nearly greedy and repeatable, the next ones leave the same rut."""
-MIN_ANSWER_TOKENS: Final = 256
-"""A context that leaves less room than this for the answer cannot hold a page."""
-CONTEXT_SHARE: Final = 0.75
-"""KoboldCpp cuts `max_length` to 80 % of its context without a word, so we stay below it."""
-CONTEXT_MARGIN_TOKENS: Final = 4
-"""KoboldCpp drops every image where image tokens + max_length + 4 exceed its context."""
-
 PAGE_ERRORS: Final = (TranscriptionError, ServerError)
 """What befalls one page …"""
 RUN_ERRORS: Final = (NoServerAvailableError, AuthenticationError, NoVisionModelError)
 """… but for these: no page could be read, so they end the run."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """One task on one view, ready to be sent."""
-
-    task: str
-    view: PageView
-    prompt: ExpandedPrompt
-    max_length: int
 
 
 class KoboldEngine:
@@ -88,7 +51,7 @@ class KoboldEngine:
         page_timeout_s: Limit for one request; None: none.
     """
 
-    name = "koboldcpp"
+    name = ENGINE_NAME
 
     def __init__(
         self,
@@ -164,150 +127,24 @@ class KoboldEngine:
         info = lease.client.require_vision()
         family = self._family_of(info)
         todo = [task for task in job.tasks if task not in outcomes or _is_lost(outcomes[task])]
-        for view in job.images.views:
-            for position, task in enumerate(todo):
-                try:
-                    ask = self._ask(lease, info, family, task, view)
-                    outcomes[task] = self._attempts(lease, info, family, ask, job)
-                except RUN_ERRORS:
-                    raise
-                except PAGE_ERRORS as err:
-                    outcomes[task] = err
-                    if _is_lost(err):
-                        outcomes.update(dict.fromkeys(todo[position:], err))
-                        return
-
-    # ── before sending ───────────────────────────────────────────────────────────────────────────
-
-    def _ask(self, lease: Lease, info: ServerInfo, family: Family, task: str, view: PageView) -> _Ask:
-        """Expand the prompt and make room for the answer.
-
-        Raises:
-            ContextTooSmallError: The server would drop the image silently.
-        """
-        instruction = self._instruction(family, task)
-        prompt = lease.run(lambda client: render_prompt(client, info, family, instruction))
-        view_tokens = image_tokens(family, view.width_px, view.height_px)
-        room_tokens = info.context_tokens - view_tokens - prompt.tokens - CONTEXT_MARGIN_TOKENS
-        if room_tokens < MIN_ANSWER_TOKENS:
-            needed = view_tokens + prompt.tokens + MIN_ANSWER_TOKENS + CONTEXT_MARGIN_TOKENS
-            msg = (
-                f"the context of {info.context_tokens} tokens is too small for this page: the image takes up to "
-                f"{view_tokens}, the prompt {prompt.tokens}; KoboldCpp would drop the image without a word."
-            )
-            hint = f"Start it {SETTINGS['contextsize'].remedy(str(max(8192, needed)))}."
-            raise ContextTooSmallError(msg, server=info.url, hint=hint)
-        max_length = min(family.max_length[task], room_tokens, int(info.context_tokens * CONTEXT_SHARE))
-        return _Ask(task, view, prompt, max_length)
-
-    # ── asking ───────────────────────────────────────────────────────────────────────────────────
-
-    def _attempts(self, lease: Lease, info: ServerInfo, family: Family, ask: _Ask, job: PageJob) -> TaskOutcome:
-        """Ask until the answer is a reading, at most once per rung of CONTENT_ATTEMPTS."""
-        refusals = 0
-        for attempt, (temperature, seed) in enumerate(CONTENT_ATTEMPTS, start=1):
-            request = GenerateRequest(
-                prompt=ask.prompt.text,
-                images=(ask.view.image,),
-                max_length=ask.max_length,
-                temperature=temperature,
-                sampler_seed=seed,
-                stop_sequence=family.stop_sequence,
-            )
-            completion = lease.generate(
-                request,
-                time_limit_s=self._page_timeout_s,
-                on_progress=self._progress(ask, job),
-                cancel=job.cancel,
-            )
-            _check_seen(completion, ask, info)
-            text = tidy(completion.text)
-            refusals += is_refusal(text)
-            if text and not is_refusal(text):
-                status: Status = "truncated" if completion.ending == "length" else "ok"
-                return self._reading(
-                    info,
-                    family,
-                    ask,
-                    request,
-                    completion,
-                    text=text,
-                    status=status,
-                    attempts=attempt,
-                )
-            if refusals == 2 and ask.task == "ocr":  # noqa: PLR2004  (said twice, it is taken at its word)
-                return self._reading(
-                    info,
-                    family,
-                    ask,
-                    request,
-                    completion,
-                    text="",
-                    status="no_text",
-                    attempts=attempt,
-                )
-            log.info(
-                "page %d: %s on attempt %d",
-                job.page_number,
-                "refused" if text else "empty answer",
-                attempt,
-            )
-        what = "says that it cannot see anything" if refusals else "gave no text"
-        msg = f"the model {info.model} {what} on a page with ink on it, {len(CONTENT_ATTEMPTS)} times ({ask.task})."
-        raise EmptyTranscriptionError(
-            msg,
-            server=info.url,
-            hint="Look at the page; another model or --visionmaxres may read it.",
+        asking = Asking(
+            lease,
+            info,
+            family,
+            job,
+            time_limit_s=self._page_timeout_s,
+            max_side_px=self._budget(family).max_side_px,
         )
-
-    def _progress(self, ask: _Ask, job: PageJob) -> Callable[[str], bool] | None:
-        on_progress = job.on_progress
-        if on_progress is None:
-            return None
-
-        def report(text_so_far: str) -> bool:
-            on_progress(ask.task, len(text_so_far))
-            return True
-
-        return report
-
-    def _reading(
-        self,
-        info: ServerInfo,
-        family: Family,
-        ask: _Ask,
-        request: GenerateRequest,
-        completion: Completion,
-        *,
-        text: str,
-        status: Status,
-        attempts: int,
-    ) -> Reading:
-        view = ask.view
-        return Reading(
-            task=ask.task,
-            status=status,
-            text=text,
-            engine=self.name,
-            model=info.model,
-            family=family.name,
-            prompt=ask.prompt.text,
-            decoding={
-                "temperature": request.temperature,
-                "sampler_seed": request.sampler_seed,
-                "max_length": request.max_length,
-            },
-            view_sizes=((view.width_px, view.height_px),),
-            effective_px=min(max(view.width_px, view.height_px), self._budget(family).max_side_px),
-            server_version=info.version,
-            release=RELEASE,
-            image_verified=completion.prompt_tokens is not None,
-            rotation_deg=view.rotation_deg,
-            attempts=attempts,
-            prompt_tokens=completion.prompt_tokens,
-            completion_tokens=completion.completion_tokens,
-            elapsed_s=round(completion.elapsed_s, 3),
-        )
+        for position, task in enumerate(todo):
+            try:
+                outcomes[task] = ask(asking, task, self._instruction(family, task), job.images.views[0])
+            except RUN_ERRORS:
+                raise
+            except PAGE_ERRORS as err:
+                outcomes[task] = err
+                if _is_lost(err):
+                    outcomes.update(dict.fromkeys(todo[position:], err))
+                    return
 
     def close(self) -> None:
         """Close the connections to all servers."""
@@ -321,20 +158,3 @@ def _is_lost(outcome: TaskOutcome) -> bool:
     A time limit is not that: another server would need as long.
     """
     return isinstance(outcome, ServerConnectionError | ServerBusyError) and not isinstance(outcome, ServerTimeoutError)
-
-
-def _check_seen(completion: Completion, ask: _Ask, info: ServerInfo) -> None:
-    """Raise where the server dropped the image: then its prompt was no longer than the text that was sent.
-
-    Before 1.77 servers return no counts, so nothing is proved (`Reading.image_verified` is False).
-    """
-    if completion.prompt_tokens is not None and completion.prompt_tokens <= ask.prompt.tokens:
-        msg = (
-            f"the server did not see the image: it read {completion.prompt_tokens} tokens, as many as the text alone "
-            f"has ({ask.prompt.tokens}). Its answer would be invented, so it was thrown away."
-        )
-        hint = (
-            f"Check that the projector is loaded (start it {SETTINGS['mmproj'].remedy()}) and that the context is "
-            f"large enough ({SETTINGS['contextsize'].remedy('8192')}); `kobold-reader doctor` tells more."
-        )
-        raise ImageNotSeenError(msg, server=info.url, hint=hint)
