@@ -167,7 +167,16 @@ class KoboldSimulator:
     @property
     def old(self) -> bool:
         """Whether this is a KoboldCpp of 2024, before token counts and chat templates."""
-        return tuple(int(part) for part in self.version.split(".")[:2]) < (1, 77)
+        return self._release < (1, 77)
+
+    @property
+    def expands_messages(self) -> bool:
+        """Whether tokencount takes `messages` (known of 1.115)."""
+        return self._release >= (1, 115)
+
+    @property
+    def _release(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.version.split(".")[:2])
 
     def start(self) -> Self:
         """Bind the port; connections are refused until the model is loaded."""

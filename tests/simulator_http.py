@@ -393,7 +393,7 @@ class Handler(BaseHTTPRequestHandler):
         simulator = self._simulator
         try:
             body = json.loads(raw)
-            if "messages" in body and not simulator.old:
+            if "messages" in body and simulator.expands_messages:
                 prompt = chat_prompt(body["messages"], simulator)[0]
             else:
                 prompt = body.get("prompt", "")

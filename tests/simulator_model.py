@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from PIL import Image, ImageOps, ImageStat
+from PIL import Image, ImageStat
+
+from tests.simulator_projectors import Projector
 
 __all__ = [
     "ADAPTERS",
@@ -137,6 +139,13 @@ class Adapter:
     user_end: str = ""
     assistant_start: str = ""
     assistant_end: str = ""
+    assistant_gen: str = ""
+    """Opens the answer in place of assistant_start."""
+
+    @property
+    def opening(self) -> str:
+        """What stands before the answer."""
+        return self.assistant_gen or self.assistant_start
 
 
 ADAPTERS: dict[str, Adapter] = {
@@ -144,9 +153,27 @@ ADAPTERS: dict[str, Adapter] = {
         "<|im_start|>system\n", "<|im_end|>\n", "<|im_start|>user\n", "<|im_end|>\n",
         "<|im_start|>assistant\n", "<|im_end|>\n",
     ),
+    "ChatML-NoThink": Adapter(
+        "<|im_start|>system\n", "<|im_end|>\n", "<|im_start|>user\n", "<|im_end|>\n",
+        "<|im_start|>assistant\n<think>\n\n</think>\n", "<|im_end|>\n",
+    ),
     "Gemma-3": Adapter(
         "<start_of_turn>user\n", "<end_of_turn>\n", "<start_of_turn>user\n", "<end_of_turn>\n",
         "<start_of_turn>model\n", "<end_of_turn>\n",
+    ),
+    "Gemma-4-E2B-E4B": Adapter(
+        "<|turn>system\n", "<turn|>\n", "<|turn>user\n", "<turn|>\n", "<|turn>model\n", "<turn|>\n"
+    ),
+    "Gemma-4-26B-31B": Adapter(
+        "<|turn>system\n", "<turn|>\n", "<|turn>user\n", "<turn|>\n", "<|turn>model\n", "<turn|>\n",
+        "<|turn>model\n<|channel>thought\n<channel|>",
+    ),
+    "GLM-4": Adapter("<|system|>\n", "", "<|user|>\n", "", "<|assistant|>\n", ""),
+    "GLM-4.7": Adapter("<|system|>\n", "", "<|user|>\n", "", "<|assistant|><think>", ""),
+    "Granite-4": Adapter(
+        "<|start_of_role|>system<|end_of_role|>", "<|end_of_text|>\n",
+        "<|start_of_role|>user<|end_of_role|>", "<|end_of_text|>\n",
+        "<|start_of_role|>assistant<|end_of_role|>", "<|end_of_text|>\n",
     ),
     "Llama-3": Adapter(
         "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>",
@@ -156,7 +183,7 @@ ADAPTERS: dict[str, Adapter] = {
     "Mistral-Tekken": Adapter(
         "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "", "[/INST]", "</s>"
     ),
-    "Mistral-NonTekken": Adapter("[INST] ", "", "[INST] ", "", "[/INST] ", "</s>"),
+    "Mistral-NonTekken": Adapter("[INST] ", "", "[INST] ", "", "[/INST] ", "</s>", "[/INST]"),
     "Phi-3": Adapter(
         "<|system|>\n", "<|end|>\n", "<|user|>\n", "<|end|>\n", "<|assistant|>\n", "<|end|>\n"
     ),
@@ -167,13 +194,22 @@ ADAPTERS: dict[str, Adapter] = {
 }  # fmt: skip
 
 _GUESSES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("<start_of_turn>",), "Gemma-3"),
-    (("<|start_header_id|>",), "Llama-3"),
+    (("<|im_start|>assistant", "<|im_end|>", "<|im_sep|>"), "ChatML"),
+    (("<start_of_image>", "<start_of_turn>", "<end_of_turn>"), "Gemma-3"),
+    (("<image_soft_token>", "<start_of_turn>model", "<end_of_turn>"), "Gemma-3"),
+    (("<|turn>model", "<|think|>", "<|channel>thought\\n<channel|>"), "Gemma-4-26B-31B"),
+    (("<|turn>model", "<|think|>"), "Gemma-4-E2B-E4B"),
+    (("<|start_header_id|>assistant<|end_header_id|>",), "Llama-3"),
+    (("<|start_of_role|>system<|end_of_role|>",), "Granite-4"),
     (("[/INST]", "[SYSTEM_PROMPT]"), "Mistral-Tekken"),
+    (("[/INST]", '"[INST] " + system_message'), "Mistral-NonTekken"),
+    (("[gMASK]<sop>", "content.split('</think>')"), "GLM-4.7"),
+    (("[gMASK]<sop>",), "GLM-4"),
     (("<|system|>", "<|user|>"), "Phi-3"),
     (("[/INST]",), "Mistral-NonTekken"),
-    (("<|im_start|>", "<|im_end|>"), "ChatML"),
+    (("<|im_start|>assistant", "<|im_end|>"), "ChatML"),
 )
+"""AutoGuess of KoboldCpp 1.115.1, as far as vision models meet it, in its order."""
 
 
 def guess_adapter(chat_template: str) -> Adapter:
@@ -189,9 +225,6 @@ def guess_adapter(chat_template: str) -> Adapter:
 _BASE64_HEAD = re.compile(r"[A-Za-z0-9+/]*")
 # stb_image's formats as Pillow names them: no WebP, TIFF, AVIF, HEIC or JPEG 2000.
 _STB_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TGA", "PSD", "PPM")
-_PAD_COLOUR = (122, 116, 104)
-_PATCH_PX = 28
-_SLICE_PX = 448
 
 
 def clean_base64(text: str) -> bytes:
@@ -224,91 +257,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P":
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
-
-
-def clamp(image: Image.Image, longest_px: int) -> Image.Image:
-    """Scale the longest side down to `--visionmaxres`, as KoboldCpp does before the projector."""
-    longest = max(image.size)
-    if longest <= longest_px:
-        return image
-    width, height = (max(1, round(side * longest_px / longest)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
-
-
-def letterbox(image: Image.Image) -> Image.Image:
-    """Black bars where one side is more than four times the other."""
-    width, height = image.size
-    wide, high = max(width, height // 4), max(height, width // 4)
-    if (wide, high) == (width, height):
-        return image
-    canvas = Image.new("RGB", (wide, high))
-    canvas.paste(image, ((wide - width) // 2, (high - height) // 2))
-    return canvas
-
-
-@dataclass(frozen=True)
-class Projector:
-    """What reaches the encoder of one kind of projector, and how many tokens it makes."""
-
-    kind: str
-    encoder_px: int | None = None
-    visionmaxres: int | None = 1024
-    mrope: bool = False
-
-    def view(self, image: Image.Image) -> Image.Image:
-        """The pixels the encoder gets."""
-        if self.visionmaxres is not None:
-            image = letterbox(clamp(image, self.visionmaxres))
-        if self.kind == "mlp":
-            return _padded(image, self.encoder_px or 336, _PAD_COLOUR)
-        if self.kind == "gemma3":
-            return _padded(image, self.encoder_px or 896, (0, 0, 0))
-        if self.encoder_px is not None:
-            image = clamp(image, self.encoder_px)
-        if self.kind == "resampler":
-            return image.resize(_sliced_size(*image.size), Image.Resampling.BICUBIC)
-        return image.resize(_patched_size(*image.size), Image.Resampling.BICUBIC)
-
-    def tokens(self, view: Image.Image) -> int:
-        """Tokens of one image with its markers and the two line feeds after it."""
-        if self.kind == "mlp":
-            return ((self.encoder_px or 336) // 14) ** 2 + 2
-        if self.kind == "gemma3":
-            return 256 + 14 + 2
-        if self.kind == "resampler":
-            return 64 * (1 + _slices(*view.size)) + 2 + 2
-        columns, rows = (side // _PATCH_PX for side in view.size)
-        return (max(columns, rows) if self.mrope else columns * rows) + 10 + 2
-
-
-def _padded(image: Image.Image, side: int, colour: tuple[int, int, int]) -> Image.Image:
-    return ImageOps.pad(image, (side, side), Image.Resampling.BILINEAR, colour)
-
-
-def _patched_size(width: int, height: int) -> tuple[int, int]:
-    """Qwen2-VL: sides a multiple of 28, between 8 and 2048 tokens (KoboldCpp's own maximum)."""
-    low, high = 8 * _PATCH_PX**2, 2048 * _PATCH_PX**2
-    wide, tall = (max(1, round(side / _PATCH_PX)) * _PATCH_PX for side in (width, height))
-    if wide * tall > high:
-        shrink = math.sqrt(width * height / high)
-        wide, tall = (max(1, math.floor(side / shrink / _PATCH_PX)) * _PATCH_PX for side in (width, height))
-    elif wide * tall < low:
-        grow = math.sqrt(low / (width * height))
-        wide, tall = (math.ceil(side * grow / _PATCH_PX) * _PATCH_PX for side in (width, height))
-    return wide, tall
-
-
-def _slices(width: int, height: int) -> int:
-    """MiniCPM-V: none for an image of one slice's size, else up to nine."""
-    needed = math.ceil(width * height / _SLICE_PX**2 - 0.01)
-    return 0 if needed <= 1 else min(needed, 9)
-
-
-def _sliced_size(width: int, height: int) -> tuple[int, int]:
-    """The size of the whole picture that the slices cover together."""
-    area = max(1, _slices(width, height)) * _SLICE_PX**2
-    scale = math.sqrt(area / (width * height))
-    return max(14, round(width * scale)), max(14, round(height * scale))
 
 
 # --- brains -------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ def chat_prompt(messages: list[Any], simulator: KoboldSimulator) -> tuple[str, l
     if messages and messages[-1]["role"] == "assistant":
         parts.pop()
     else:
-        parts.append(adapter.assistant_start)
+        parts.append(adapter.opening)
     return "".join(parts), images
 
 

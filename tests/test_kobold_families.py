@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
-from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +12,7 @@ from kobold_reader.errors import ConfigError
 from kobold_reader.kobold import (
     DEFAULT,
     FAMILIES,
+    RECOMMENDED,
     SETTINGS,
     Family,
     GenerateRequest,
@@ -24,14 +22,11 @@ from kobold_reader.kobold import (
     choose_family,
     image_tokens,
     normalize_url,
-    render_prompt,
 )
 from kobold_reader.kobold.addresses import server_key
 from kobold_reader.kobold.values import version_tuple
-from tests.kobold_simulator import KoboldSimulator
-
-NAMED = [family for family in FAMILIES.values() if family is not DEFAULT]
-
+from tests.conftest import ROOT
+from tests.families_appendix import appendix
 
 # ── addresses ─────────────────────────────────────────────────────────────────────────────────
 
@@ -131,18 +126,18 @@ def test_settings_name_flag_and_field() -> None:
 # ── families ──────────────────────────────────────────────────────────────────────────────────
 
 
-def info(model: str) -> ServerInfo:
+def info(model: str, chat_template: str | None = "", version: str = "1.115.1") -> ServerInfo:
     return ServerInfo(
         url="http://127.0.0.1:5001",
         model=model,
-        version="1.115.1",
+        version=version,
         vision=True,
         protected=False,
         jinja=False,
         embeddings=False,
         embedding_model=None,
         context_tokens=8192,
-        chat_template="",
+        chat_template=chat_template,
     )
 
 
@@ -151,18 +146,101 @@ def info(model: str) -> ServerInfo:
     [
         ("Qwen2.5-VL-7B-Instruct-Q4_K_M", "qwen2.5-vl"),
         ("qwen2_5_vl_3b", "qwen2.5-vl"),
+        ("Qwen.Qwen2.5-VL-72B-Instruct.Q3_K_S", "qwen2.5-vl"),
+        ("Qwen2-VL-2B-Instruct-Q8_0", "qwen2-vl"),
+        ("Qwen3-VL-8B-Instruct-UD-Q4_K_XL", "qwen3-vl"),
+        ("Qwen3VL-4B-Instruct-Q4_K_M", "qwen3-vl"),
+        ("Qwen3-VL-30B-A3B-Thinking-Q4_K_M", "qwen3-vl-thinking"),
+        ("Qwen3.5-9B-Q4_K_M", "qwen3.5"),
+        ("Qwen_Qwen3.5-35B-A3B-Q4_K_L", "qwen3.5"),
+        ("my-qwen-vl-tune", "qwen-vl"),
         ("gemma-3-12b-it-Q4_K_M", "gemma-3"),
         ("google_gemma-3-4b-it-qat-q4_0", "gemma-3"),
+        ("gemma3-27b-abliterated", "gemma-3"),
+        ("medgemma-4b-it-Q4_K_M", "gemma-3"),
+        ("gemma-4-E4B-it-Q4_K_M", "gemma-4"),
+        ("gemma-4-26B-A4B-it-UD-Q4_K_XL", "gemma-4-large"),
+        ("google_gemma-4-31B-it-Q4_K_M", "gemma-4-large"),
+        ("InternVL2_5-4B-Q4_K_M", "internvl-2.5"),
+        ("InternVL3-8B-Instruct-Q4_K_M", "internvl-3"),
+        ("OpenGVLab_InternVL3_5-8B-Q4_K_M", "internvl-3.5"),
+        ("pixtral-12b-Q4_K_M", "pixtral"),
+        ("mistral-community_pixtral-12b-Q5_K_M", "pixtral"),
+        ("Mistral-Small-3.1-24B-Instruct-2503-Q4_K_M", "mistral-small-3"),
+        ("mistralai_Mistral-Small-3.2-24B-Instruct-2506-Q4_K_M", "mistral-small-3"),
         ("MiniCPM-V-2_6-Q4_K_M", "minicpm-v-2.6"),
         ("minicpm-v-2.6-f16", "minicpm-v-2.6"),
+        ("Model-7.6B-MiniCPM-o-2_6-Q4_K_M", "minicpm-v-2.6"),
+        ("MiniCPM-Llama3-V-2_5-Q4_K_M", "minicpm-v-2.5"),
+        ("MiniCPM-V-4-Q4_K_M", "minicpm-v-4"),
+        ("MiniCPM-V-4_5-Q4_K_M", "minicpm-v-4.5"),
+        ("MiniCPM-V-4.6-F16", "minicpm-v-4.6"),
+        ("SmolVLM2-2.2B-Instruct-Q8_0", "smolvlm"),
+        ("SmolVLM-500M-Instruct-f16", "smolvlm"),
+        ("LFM2-VL-1.6B-Q8_0", "lfm2-vl"),
+        ("LFM2.5-VL-1.6B-Q4_0", "lfm2-vl"),
+        ("GLM-4.1V-9B-Thinking-Q4_K_M", "glm-4v"),
+        ("zai-org_GLM-4.6V-Flash-Q4_K_M", "glm-4v"),
+        ("granite-vision-3.3-2b-Q8_0", "granite-vision"),
+        ("granite-3.1-vision-2b", "granite-vision"),
+        ("olmOCR-2-7B-1025-Q4_K_M", "olmocr-2"),
+        ("allenai_olmOCR-7B-0225-preview-Q8_0", "olmocr-2"),
+        ("qwen2.5-vl-7b-olmocr-tune", "olmocr-2"),
+        ("RolmOCR.Q4_K_M", "rolmocr"),
+        ("Nanonets-OCR-s-Q8_0", "nanonets-ocr-s"),
+        ("Nanonets-OCR2-3B-Q4_K_M", "nanonets-ocr2"),
+        ("DeepSeek-OCR-Q8_0", "deepseek-ocr"),
+        ("deepseek-ocr-2-bf16", "deepseek-ocr-2"),
+        ("GLM-OCR-Q8_0", "glm-ocr"),
+        ("LightOnOCR-1B-1025-Q8_0", "lightonocr"),
+        ("LightOnOCR-2-1B-Q8_0", "lightonocr"),
+        ("PaddleOCR-VL-1.5-GGUF", "paddleocr-vl"),
+        ("dots.ocr-Q8_0", "dots.ocr"),
+        ("dots.mocr-bf16", "dots.ocr"),
         ("llava-v1.5-7b-Q4_K", "llava-1.5"),
         ("ggml_llava-v1.5-13b", "llava-1.5"),
+        ("ggml_llava-v1.5-7b-q4_k", "llava-1.5"),
+        ("ggml_bakllava-1-q4_k", "llava-1.5-mistral"),
+        ("llava-phi-2-3b.Q4_K_M", "llava-phi-2"),
+        ("llava-phi-3-mini-int4", "llava-phi-3-mini"),
+        ("llava-phi-3-mini-f16", "llava-phi-3-mini"),
+        ("llava-llama-3-8b-v1_1-int4", "llava-llama-3"),
+        ("LLaVA-Llama-3-8B-v1_1.Q5_K_M", "llava-llama-3"),
+        ("Llama-3.1-Unhinged-Vision-8B-q8_0", "llama-3.1-unhinged-vision"),
+        ("llava-v1.6-mistral-7b.Q4_K_M", "llava-1.6-mistral"),
+        ("llava-1.6-mistral-7b-gguf", "llava-1.6-mistral"),
+        ("llava-v1.6-vicuna-13b.Q5_K_M", "llava-1.6-vicuna"),
+        ("llava-v1.6-vicuna-7b.Q4_K_M", "llava-1.6-vicuna"),
+        ("llava-v1.6-34b.Q4_K_M", "llava-1.6-34b"),
+        ("llama3-llava-next-8b-Q4_K_M", "llava-1.6-llama-3"),
+        ("LLaVA-NeXT-Video-7B-Mistral.Q4_K_M", "llava-next-video-mistral"),
+        ("LLaVA-NeXT-Video-7B-32K-Q8_0", "llava-next-video-mistral"),
+        ("mobilevlm_v2-1.7b-q4_k", "mobilevlm-v2"),
+        ("MobileVLM_V2-1.7B-ggml-model-q4_k", "mobilevlm-v2"),
+        ("MobileVLM-1.7B-q4_k", "mobilevlm"),
+        ("ShareGPT4V-13B-Q4_K_M", "sharegpt4v"),
+        ("ggml-share-gpt4v-7b-q5_k", "sharegpt4v"),
+        ("bunny-llama-3-8b-v-q4_k_m", "bunny-llama-3"),
+        ("Bunny-Llama-3-8B-V-Q4_K_M", "bunny-llama-3"),
+        ("Bunny-v1_0-4B-Q4_K_S", "bunny-phi-3"),
+        # No vision family, however near: what their projector is, only the user knows.
         ("gemma-3n-E4B-it", "unknown"),
         ("gemma-2-9b", "unknown"),
         ("Qwen2.5-7B-Instruct", "unknown"),
-        ("Qwen3-VL-8B", "unknown"),
-        ("llava-v1.6-mistral-7b", "unknown"),
-        ("MiniCPM-V-4_5", "unknown"),
+        ("Qwen3-8B-Q4_K_M", "unknown"),
+        ("Mistral-7B-Instruct-v0.3.Q4_K_M", "unknown"),
+        ("Mistral-Small-24B-Instruct-2501-Q4_K_M", "unknown"),
+        ("Llama-3-8B-Instruct", "unknown"),
+        ("Meta-Llama-3.1-8B-Instruct-Q4_K_M", "unknown"),
+        ("Phi-3-mini-4k-instruct-q4", "unknown"),
+        ("vicuna-13b-v1.5.Q4_K_M", "unknown"),
+        ("Nous-Hermes-2-Yi-34B.Q4_K_M", "unknown"),
+        ("granite-3.3-8b-instruct-Q4_K_M", "unknown"),
+        ("GLM-4-9B-0414-Q4_K_M", "unknown"),
+        ("DeepSeek-R1-Distill-Qwen-7B-Q4_K_M", "unknown"),
+        ("SmolLM2-1.7B-Instruct", "unknown"),
+        ("LFM2-1.2B-Q8_0", "unknown"),
+        ("MiniCPM3-4B-Q4_K_M", "unknown"),
         ("ggml-model-Q4_K_M", "unknown"),
     ],
 )
@@ -170,11 +248,38 @@ def test_models_are_known_by_name(model: str, name: str) -> None:
     assert choose_family(info(model), None).name == name
 
 
+@pytest.mark.parametrize(
+    ("chat_template", "name"),
+    [
+        ("<start_of_image><start_of_turn>model<end_of_turn>", "gemma-3"),
+        ("<|vision_start|><|image_pad|><|vision_end|><|im_start|>", "qwen-vl"),
+        (r"<|turn>model<|think|><|channel>thought\n<channel|>", "gemma-4-large"),
+        ("<|turn>model<|think|>", "gemma-4"),
+        ("[INST][IMG][/INST]", "pixtral"),
+        ("[SYSTEM_PROMPT][INST][IMG][/INST]", "mistral-small-3"),
+        ("User: <image><end_of_utterance>", "smolvlm"),
+        ("<|im_start|>user\n<|im_end|>", "unknown"),
+        ("", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_a_template_tells_where_the_name_does_not(chat_template: str | None, name: str) -> None:
+    assert choose_family(info("renamed", chat_template)).name == name
+    assert choose_family(info("llava-v1.5-7b", chat_template)).name == "llava-1.5"
+
+
 def test_an_unknown_model_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     assert choose_family(info("mystery"), None) is DEFAULT
     assert "mystery" in caplog.text
     assert "--family" in caplog.text
-    assert "qwen2.5-vl" in caplog.text
+    assert "kobold-reader models" in caplog.text
+
+
+def test_a_server_too_old_for_the_family_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert choose_family(info("gemma-3-12b-it", version="1.86")).name == "gemma-3"
+    assert not caplog.text
+    assert choose_family(info("gemma-3-12b-it", version="1.76")).name == "gemma-3"
+    assert "1.76 is older than 1.86" in caplog.text
 
 
 def test_the_user_chooses() -> None:
@@ -188,16 +293,51 @@ def test_the_user_chooses() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
 def test_every_row_is_complete(family: Family) -> None:
-    assert family.tasks >= {"ocr", "caption"}
-    assert set(family.prompts) == family.tasks == set(family.max_length)
-    assert family.min_px_per_inch > 0
+    assert "ocr" in family.tasks
+    assert set(family.prompts) == family.tasks <= set(family.max_length)
+    assert family.min_px_per_inch is None or family.min_px_per_inch > 0
     assert version_tuple(family.min_version) >= (1, 76)
     assert not family.assistant_start.endswith(" ")
+    assert family.template
+    assert bool(family.projector and family.language_model and family.encoder) == (family is not DEFAULT)
+    assert family.no_think == "" or family.thinking != "none"
+    # The server's template would put around a fixed prompt what it thinks right.
+    assert family.takes_instructions or not family.trusts_server
     assert pickle.loads(pickle.dumps(family)) == family  # noqa: S301
     # All of it can be sent, and nothing that could be printed on a page ends one.
-    request = GenerateRequest("", stop_sequence=family.stop_sequence, **family.decoding)
-    assert request.body("K")["temperature"] == 0.1
-    assert all(stop.startswith("<") and stop.endswith(">") for stop in family.stop_sequence)
+    request = GenerateRequest("", stop_sequence=family.stop_sequence, **family.decoding_for(info("x")))
+    body = request.body("K")
+    assert body["temperature"] in {0.1, 0.2}  # at 0 the log-probabilities say nothing
+    assert body.get("reasoning_effort") == (None if family.thinking == "none" else "none")
+    fences = {"\n```"}
+    assert all((stop.startswith("<") and stop.endswith(">")) or stop in fences for stop in family.stop_sequence)
+
+
+def test_thinking_is_forbidden_where_the_server_knows_how() -> None:
+    family = FAMILIES["qwen3.5"]
+    assert family.decoding_for(info("x", version="1.112"))["reasoning_effort"] == "none"
+    assert "reasoning_effort" not in family.decoding_for(info("x", version="1.111.2"))
+    assert "reasoning_effort" not in FAMILIES["qwen2.5-vl"].decoding_for(info("x"))
+
+
+def test_a_hint_is_told_apart_from_the_page() -> None:
+    family = FAMILIES["qwen2.5-vl"]
+    said = family.instruction("ocr", hint="Swedish letters, about 1900; Lindqvist, Uppsala.")
+    assert said.startswith(family.prompts["ocr"])
+    assert said.endswith(
+        "What is known of these pages, to help in reading them, and not to be written down: "
+        "Swedish letters, about 1900; Lindqvist, Uppsala."
+    )
+    assert family.instruction("caption", wording="Say what it is.") == "Say what it is."
+
+
+@pytest.mark.parametrize("name", ["lightonocr", "deepseek-ocr", "glm-ocr", "paddleocr-vl", "dots.ocr"])
+def test_a_model_of_fixed_prompts_takes_no_others(name: str) -> None:
+    family = FAMILIES[name]
+    assert family.instruction("ocr") == family.prompts["ocr"]
+    for words in ({"hint": "Swedish"}, {"wording": "Read it."}):
+        with pytest.raises(ConfigError, match=f"family {name} takes no"):
+            family.instruction("ocr", **words)
 
 
 @pytest.mark.parametrize(
@@ -221,129 +361,17 @@ def test_estimated_tokens_are_no_fewer_than_measured(name: str, size: tuple[int,
 def test_estimates_are_bounded_and_grow(name: str, width: int, height: int) -> None:
     family = FAMILIES[name]
     small, large = image_tokens(family, width, height), image_tokens(family, 2 * width, height)
-    assert 0 < small <= large <= 2048 + 32
+    assert 0 < small <= 15_000
+    # Where the longest side is scaled to one length, a wider picture becomes a flatter one.
+    assert small <= large or family.image.longest_px
 
 
-# ── prompts ───────────────────────────────────────────────────────────────────────────────────
-
-GEMMA_TEMPLATE = "<start_of_image><start_of_turn>model<end_of_turn>"
-
-
-@pytest.mark.parametrize("family", NAMED, ids=lambda family: family.name)
-def test_the_tokens_are_those_of_the_text_sent(family: Family) -> None:
-    for settings in (
-        {"chat_template": ""},
-        {"jinja": True},
-        {"version": "1.76", "projector": "mlp"},
-        {},
-    ):
-        with KoboldSimulator(**settings) as sim:
-            client = KoboldClient(sim.url)
-            prompt = render_prompt(client, client.info(), family, "Read {{[INPUT]}} this.")
-            assert prompt.tokens == client.count_tokens(prompt.text)
-            assert "Read {{[INPUT]}} this." in prompt.text
-            counted = client.generate(GenerateRequest(prompt.text)).prompt_tokens
-            assert counted in (prompt.tokens, None)
+def test_recommendations_name_rows() -> None:
+    assert set(RECOMMENDED) == {6, 12, 24}
+    for advices in RECOMMENDED.values():
+        assert all(choose_family(info(advice.model)).name == advice.family for advice in advices)
+        assert all(advice.note for advice in advices)
 
 
-def test_the_servers_own_template_is_used_where_it_has_one() -> None:
-    with KoboldSimulator() as sim:
-        client = KoboldClient(sim.url)
-        prompt = render_prompt(client, client.info(), DEFAULT, "Read.")
-        assert prompt.text == "<|im_start|>user\nRead.<|im_end|>\n<|im_start|>assistant\n"
-
-
-def test_the_prompt_is_asked_for_once_per_check() -> None:
-    with KoboldSimulator() as sim:
-        client = KoboldClient(sim.url)
-        for _ in range(3):
-            render_prompt(client, client.info(), DEFAULT, "Read.")
-        assert sim.count("/api/extra/tokencount") == 1
-        render_prompt(client, client.info(refresh=True), DEFAULT, "Read.")
-        assert sim.count("/api/extra/tokencount") == 2
-
-
-VICUNA = "USER: Read.\nASSISTANT:"
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"chat_template": ""}, VICUNA),
-        ({"version": "1.76", "projector": "mlp"}, VICUNA),
-        ({"jinja": True}, VICUNA),
-        ({"chat_template": "unheard of", "adapter": None}, VICUNA),
-    ],
-)
-def test_the_familys_tags_are_used_where_the_servers_are_none(settings: dict[str, Any], text: str) -> None:
-    with KoboldSimulator(**settings) as sim:
-        client = KoboldClient(sim.url)
-        prompt = render_prompt(client, client.info(), FAMILIES["llava-1.5"], "Read.")
-        assert prompt.text == text
-
-
-def test_a_forced_family_brings_its_own_tags() -> None:
-    with KoboldSimulator(model="mystery") as sim:
-        client = KoboldClient(sim.url)
-        family = choose_family(client.info(), "gemma-3")
-        prompt = render_prompt(client, client.info(), family, "Read.")
-        assert prompt.text == ("<start_of_turn>user\nRead.<end_of_turn>\n<start_of_turn>model\n")
-
-
-def test_a_template_without_the_start_of_the_answer_gets_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from kobold_reader.kobold import ExpandedPrompt
-
-    with KoboldSimulator() as sim:
-        client = KoboldClient(sim.url)
-        open_end = ExpandedPrompt("<|im_start|>user\nRead.<|im_end|>\n", 7)
-        monkeypatch.setattr(client, "expand", lambda _messages: open_end)
-        prompt = render_prompt(client, client.info(), FAMILIES["qwen2.5-vl"], "Read.")
-        assert prompt.text == open_end.text + "<|im_start|>assistant\n"
-        assert prompt.tokens == client.count_tokens(prompt.text)
-
-
-def test_tags_of_another_adapter_are_left_alone() -> None:
-    with KoboldSimulator() as sim:
-        client = KoboldClient(sim.url)
-        llava = replace(FAMILIES["llava-1.5"])
-        prompt = render_prompt(client, client.info(), llava, "Read.")
-        assert prompt.text.startswith("<|im_start|>")
-
-
-def test_a_family_reads_through_the_simulator(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
-    for name, model, projector in (
-        ("qwen2.5-vl", "Qwen2.5-VL-7B", "qwen2vl"),
-        ("gemma-3", "gemma-3-4b-it", "gemma3"),
-        ("minicpm-v-2.6", "MiniCPM-V-2_6-Q4", "resampler"),
-        ("llava-1.5", "llava-v1.5-7b", "mlp"),
-    ):
-        with KoboldSimulator(model=model, projector=projector) as sim:
-            client = KoboldClient(sim.url)
-            server = client.require_vision()
-            family = choose_family(server, None)
-            assert family.name == name
-            assert family.tested
-            prompt = render_prompt(client, server, family, family.prompts["ocr"])
-            completion = client.generate(
-                GenerateRequest(prompt.text, images=(png(64, 48),), stop_sequence=family.stop_sequence)
-            )
-            assert completion.prompt_tokens is not None
-            seen = completion.prompt_tokens - prompt.tokens
-            assert 0 < seen <= image_tokens(family, 64, 48)
-    assert not caplog.records
-    assert sum(family.tested for family in FAMILIES.values()) == 4
-
-
-def png(width: int, height: int) -> bytes:
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = b"".join(b"\x00" + b"\xff" * width for _ in range(height))
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+def test_the_appendix_of_the_readme_is_the_table() -> None:
+    assert appendix() in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,9 +10,11 @@ from kobold_reader.kobold.client import CancelledError, KoboldClient
 from kobold_reader.kobold.families import (
     DEFAULT,
     FAMILIES,
+    RECOMMENDED,
     Decoding,
     Family,
     ImageRule,
+    Recommendation,
     choose_family,
     image_tokens,
 )
@@ -31,6 +33,7 @@ from kobold_reader.kobold.values import (
 __all__ = [
     "DEFAULT",
     "FAMILIES",
+    "RECOMMENDED",
     "SETTINGS",
     "AddressKind",
     "CancelledError",
@@ -43,6 +46,7 @@ __all__ = [
     "ImageRule",
     "KoboldClient",
     "Lease",
+    "Recommendation",
     "RetryPolicy",
     "ServerInfo",
     "ServerPool",

@@ -102,8 +102,7 @@ class KoboldEngine:
         return ImageBudget(max_side_px=min(family.max_side_px, self._visionmaxres_px), max_pixels=family.max_pixels)
 
     def _instruction(self, family: Family, task: str) -> str:
-        wording = self._prompts.get(task) or family.prompts[task]
-        return f"{wording}\n{self._hint}" if self._hint else wording
+        return family.instruction(task, wording=self._prompts.get(task), hint=self._hint)
 
     def read(self, job: PageJob) -> Mapping[str, TaskOutcome]:
         """Ask all tasks of one page back to back on one server; see `Engine.read`.
