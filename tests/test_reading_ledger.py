@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import stat
 import subprocess
 import sys
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from kobold_reader.errors import EmptyTranscriptionError, LedgerError
 from kobold_reader.pages import FileFacts, PageFacts, SourceFile
 from kobold_reader.reading.ledger import KnownPage, Ledger, default_ledger_path
+from kobold_reader.reading.ledgerrows import PUT_PAGE, PUT_READING, file_statements, page_row, reading_row
 from kobold_reader.reading.results import Reading
 
 SOURCE = SourceFile("file:///scans/a.pdf", "/scans/a.pdf", "a.pdf", "/scans", 10, 20, None, None, "pdf", True)
@@ -125,6 +128,42 @@ def test_the_fallback_is_read_and_copied(tmp_path: Path) -> None:
         assert alone.document(FILE.sha256) == FILE
 
 
+def test_copies_of_the_fallback_are_written_together(tmp_path: Path) -> None:
+    """One commit, and one wait for the disk, for a thousand rows and not for each."""
+    sources = [replace(SOURCE, uri=f"file:///scans/{number}.jpg") for number in range(600)]
+    with Ledger(tmp_path / "default.sqlite") as default, default._transaction("fill") as db:
+        for number, source in enumerate(sources):
+            file = replace(FILE, sha256=f"{number:064}", total_pages=1)
+            page = KnownPage(replace(facts(), content_sha256=f"{number:064}"), is_blank=False)
+            for sql, row in file_statements(source, file):
+                db.execute(sql, row)
+            db.execute(PUT_PAGE, page_row(file.sha256, page))
+            db.execute(PUT_READING, reading_row(page.facts.content_sha256, "default", READING))
+    commits: list[str] = []
+    with Ledger(tmp_path / "own.sqlite", fallback=Ledger(tmp_path / "default.sqlite", read_only=True)) as own:
+        own._db.set_trace_callback(lambda statement: commits.append(statement) if statement == "COMMIT" else None)
+        for number, source in enumerate(sources):
+            assert own.sha256_of(source) == f"{number:064}"
+            assert own.pages(f"{number:064}")
+            assert own.reading(f"{number:064}", "ocr", "koboldcpp", "default") == READING
+    assert 1 <= len(commits) <= 4, "3,000 rows"
+    with Ledger(tmp_path / "own.sqlite") as alone:
+        assert alone.count() == {"files": 600, "pages": 600, "text_layer": 0, "blank": 0, "failed": 0, "ok": 600}
+        assert alone.document(f"{599:064}") == replace(FILE, sha256=f"{599:064}", total_pages=1)
+
+
+def test_a_copy_never_replaces_what_was_read_since(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "default.sqlite") as default:
+        record(default)
+    newer = replace(READING, text="read again")
+    with Ledger(tmp_path / "own.sqlite", fallback=Ledger(tmp_path / "default.sqlite", read_only=True)) as own:
+        assert own.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
+        record(own, newer)
+        assert own.reading("c" * 64, "ocr", "koboldcpp", "default") == newer
+    with Ledger(tmp_path / "own.sqlite") as alone:
+        assert alone.reading("c" * 64, "ocr", "koboldcpp", "default") == newer
+
+
 def test_forgetting_leaves_no_word_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     secret = replace(READING, text="the forgotten sentence")
@@ -156,10 +195,91 @@ def test_a_newer_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
         Ledger(path)
 
 
+def record_page(ledger: Ledger, number: int) -> None:
+    page = KnownPage(facts(number, chr(0x4E00 + number)), is_blank=False)
+    ledger.record(SOURCE, FILE.sha256, page, {"ocr": READING}, {"ocr": "default"}, {})
+
+
+def recorded(ledger: Ledger) -> list[int]:
+    """The numbers of all pages that are there, each of them whole."""
+    assert ledger._db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    known = ledger.pages(FILE.sha256)
+    for page in known.values():
+        assert ledger.reading(page.facts.content_sha256, "ocr", "koboldcpp", "default") == READING
+    return sorted(known)
+
+
+def test_a_full_disk_is_said_and_costs_the_one_page(tmp_path: Path) -> None:
+    """The second failure was "cannot rollback": the first had ended the transaction already."""
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.remember_file(SOURCE, FILE)
+        ledger._db.execute("PRAGMA max_page_count = 40")
+        with pytest.raises(LedgerError, match=r"is full.*Check that .* the disk is not full"):
+            deque(record_page(ledger, number) for number in range(1, 1000))
+        kept = len(recorded(ledger))
+        assert kept > 5
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="is full"):
+                record_page(ledger, kept + 1)
+        assert recorded(ledger) == list(range(1, kept + 1))
+        ledger._db.execute("PRAGMA max_page_count = 100000")
+        record_page(ledger, kept + 1)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert recorded(ledger) == list(range(1, kept + 2))
+
+
+def test_power_lost_at_any_byte_of_a_commit_costs_that_page_at_most(tmp_path: Path) -> None:
+    """What a crash leaves: the file and its log as they were, the log cut or spoilt anywhere behind the last fsync."""
+    path, chance = tmp_path / "ledger.sqlite", random.Random(1)
+    log = Path(f"{path}-wal")
+    with Ledger(path) as ledger:
+        ledger.remember_file(SOURCE, FILE)
+        for number in range(1, 9):
+            safe_bytes = log.stat().st_size
+            record_page(ledger, number)
+            before = path.read_bytes(), log.read_bytes()
+            for _ in range(6):
+                cut = chance.randrange(safe_bytes, len(before[1]) + 1)
+                rest = bytes(chance.randbytes(len(before[1]) - cut)) if chance.random() < 0.5 else b""
+                crashed = tmp_path / "crashed.sqlite"
+                Path(f"{crashed}-shm").unlink(missing_ok=True)
+                crashed.write_bytes(before[0])
+                Path(f"{crashed}-wal").write_bytes(before[1][:cut] + rest)
+                with Ledger(crashed) as left:
+                    kept = recorded(left)
+                    assert kept in (list(range(1, number)), list(range(1, number + 1))), (number, cut)
+                    record_page(left, number)
+                    assert recorded(left) == list(range(1, number + 1))
+
+
+def test_power_lost_within_a_checkpoint_costs_nothing(tmp_path: Path) -> None:
+    """While the log is copied into the file, the file alone is torn; the log makes it whole."""
+    path, chance = tmp_path / "ledger.sqlite", random.Random(2)
+    with Ledger(path) as ledger:
+        ledger.remember_file(SOURCE, FILE)
+        for number in range(1, 13):
+            record_page(ledger, number)
+        old, log = path.read_bytes(), Path(f"{path}-wal").read_bytes()
+        ledger._db.execute("PRAGMA wal_checkpoint(FULL)")
+        new = path.read_bytes()
+    assert len(new) > len(old)
+    for _ in range(20):
+        pages = [
+            (new if chance.random() < 0.5 else old)[start : start + 4096].ljust(4096, b"\0")
+            for start in range(0, len(new), 4096)
+        ]
+        crashed = tmp_path / "crashed.sqlite"
+        Path(f"{crashed}-shm").unlink(missing_ok=True)
+        crashed.write_bytes(b"".join(pages))
+        Path(f"{crashed}-wal").write_bytes(log)
+        with Ledger(crashed) as left:
+            assert recorded(left) == list(range(1, 13))
+
+
 def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(LedgerError, match="cannot be used"):
+    with pytest.raises(LedgerError, match=r"cannot be used.*damaged, or no ledger"):
         Ledger(path)
     assert path.read_bytes().startswith(b"this is no database"), "it was left alone"
 

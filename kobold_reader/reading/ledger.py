@@ -3,73 +3,43 @@
 A reading belongs to a page's *content* (sha256 of its embedded scan or image frame, else of file and page number), so a
 renamed file, a copy, the same scan in two PDFs and a new release of a rendering library cost nothing. It is found again
 under its task, the engine, and a key of the settings that the *user* gave; what the user did not choose makes nothing
-due.
-
-Why SQLite with `synchronous=FULL` and one transaction a page: a page takes seconds of GPU time, a commit milliseconds.
-Failures are kept for their names' sake only: they are never a hit.
+due. Failures are kept for their names' sake only: they are never a hit.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
-from kobold_reader.errors import KoboldReaderError, LedgerError
-from kobold_reader.pages import FileFacts, PageFacts, SourceFile
+from kobold_reader.errors import KoboldReaderError
+from kobold_reader.pages import FileFacts, SourceFile
+from kobold_reader.reading.ledgerfile import LedgerFile
+from kobold_reader.reading.ledgerrows import (
+    GET_READING,
+    PUT_FAILURE,
+    PUT_PAGE,
+    PUT_PAGE_MERGED,
+    PUT_READING,
+    Failure,
+    KnownPage,
+    Statement,
+    failure_rows,
+    file_statements,
+    page_row,
+    reading_row,
+    to_file_facts,
+    to_page,
+    to_reading,
+)
 from kobold_reader.reading.results import Reading
 
 __all__ = ["Failure", "KnownPage", "Ledger", "default_ledger_path"]
 
-FORMAT: Final = 1
-"""`user_version` of the file; a newer one is refused, an older one would be brought up to date here."""
-
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS files (
-    uri TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS files_by_sha256 ON files (sha256);
-CREATE TABLE IF NOT EXISTS documents (
-    sha256 TEXT PRIMARY KEY, total_pages INTEGER NOT NULL, facts TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS pages (
-    sha256 TEXT NOT NULL, page_number INTEGER NOT NULL, content_sha256 TEXT NOT NULL,
-    is_blank INTEGER, text_layer TEXT NOT NULL, facts TEXT NOT NULL,
-    PRIMARY KEY (sha256, page_number)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS pages_by_content ON pages (content_sha256);
-CREATE TABLE IF NOT EXISTS readings (
-    content_sha256 TEXT NOT NULL, task TEXT NOT NULL, engine TEXT NOT NULL, settings TEXT NOT NULL,
-    status TEXT NOT NULL, text TEXT NOT NULL, model TEXT, family TEXT, prompt TEXT, decoding TEXT NOT NULL,
-    view_sizes TEXT NOT NULL, effective_px INTEGER, server_version TEXT, release TEXT, image_verified INTEGER,
-    confidence REAL, confidence_p5 REAL, doubtful TEXT NOT NULL, rotation_deg INTEGER NOT NULL, attempts INTEGER NOT
-    NULL, prompt_tokens INTEGER, completion_tokens INTEGER, elapsed_s REAL NOT NULL, created_at TEXT NOT NULL,
-    PRIMARY KEY (content_sha256, task, engine, settings)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS failures (
-    uri TEXT NOT NULL, page_number INTEGER NOT NULL, task TEXT NOT NULL, sha256 TEXT NOT NULL,
-    kind TEXT NOT NULL, message TEXT NOT NULL, created_at TEXT NOT NULL,
-    PRIMARY KEY (uri, page_number, task)) WITHOUT ROWID;
-"""
-
-_JOURNAL_TRIES: Final = 50
-_JOURNAL_WAIT_S: Final = 0.1
-
-_JSON_FIELDS: Final = ("decoding", "view_sizes", "doubtful")
-_READING_FIELDS: Final = tuple(field.name for field in fields(Reading) if field.name not in {"task", "engine"})
-_READING_COLUMNS: Final = ", ".join(_READING_FIELDS)
-_PUT_READING: Final = (
-    f"INSERT OR REPLACE INTO readings (content_sha256, task, engine, settings, {_READING_COLUMNS}, created_at) "  # noqa: S608
-    f"VALUES ({', '.join('?' * (len(_READING_FIELDS) + 5))})"
-)
-_GET_READING: Final = (
-    f"SELECT {_READING_COLUMNS} FROM readings "  # noqa: S608
-    "WHERE content_sha256 = ? AND task = ? AND engine = ? AND settings = ?"
-)
+COPIES_AT_ONCE: Final = 1000
+"""Rows of the fallback copied in one transaction; a kill before that loses nothing, since the fallback has them."""
 
 
 def default_ledger_path() -> Path:
@@ -77,27 +47,6 @@ def default_ledger_path() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("kobold-reader", appauthor=False)) / "ledger.sqlite"
-
-
-@dataclass(frozen=True, slots=True)
-class KnownPage:
-    """A page's facts as the ledger remembers them."""
-
-    facts: PageFacts
-    is_blank: bool | None
-    """None: not looked at yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A page (or, with page_number 0, a file) that could not be read at the last try."""
-
-    uri: str
-    page_number: int
-    task: str
-    kind: str
-    """Name of the error's class."""
-    message: str
 
 
 class Ledger:
@@ -115,88 +64,41 @@ class Ledger:
     def __init__(self, path: Path | None, *, fallback: Ledger | None = None, read_only: bool = False) -> None:
         self.path = path
         self._fallback = fallback
-        self._read_only = read_only
-        self._lock = threading.RLock()
-        with self._guard("open"):
-            self._db = self._connect()
-
-    def _connect(self) -> sqlite3.Connection:
-        if self.path is None:
-            db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-        elif self._read_only:
-            db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
-        else:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=30)
-        try:
-            found = db.execute("PRAGMA user_version").fetchone()[0]
-            if found > FORMAT:
-                msg = f"the ledger {self.path} was made by a newer release of kobold-reader (format {found})."
-                raise LedgerError(msg, hint="Update kobold-reader, or name another file with --ledger.")
-            if not self._read_only:
-                self._use_wal(db)
-                db.execute("PRAGMA synchronous=FULL")
-            if found < FORMAT:
-                if self._read_only:
-                    # Whoever made it was killed before its tables were there: it knows nothing.
-                    db.close()
-                    db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-                db.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version={FORMAT}")
-                db.execute("COMMIT")
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    @staticmethod
-    def _use_wal(db: sqlite3.Connection) -> None:
-        """Choose the journal; SQLite does not wait for another process that is choosing it at the same time."""
-        for _ in range(_JOURNAL_TRIES):
-            try:
-                # WAL is refused on some file systems and answers with the mode it kept.
-                if db.execute("PRAGMA journal_mode=WAL").fetchone()[0] not in {"wal", "memory"}:
-                    db.execute("PRAGMA journal_mode=DELETE")
-                return
-            except sqlite3.OperationalError as err:
-                if err.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                    raise
-                time.sleep(_JOURNAL_WAIT_S)
-        db.execute("PRAGMA journal_mode=WAL")
-
-    @contextmanager
-    def _guard(self, doing: str) -> Iterator[None]:
-        """Hold the lock, and turn SQLite's errors into sentences."""
-        with self._lock:
-            try:
-                yield
-            except (sqlite3.Error, OSError) as err:
-                msg = f"the ledger {self.path or 'in memory'} cannot be used ({doing}): {err}."
-                hint = (
-                    "Check that its folder can be written and the disk is not full, or name another file with --ledger."
-                )
-                raise LedgerError(msg, hint=hint) from err
+        self._file = LedgerFile(path, read_only=read_only)
+        self._db = self._file.db
+        self._copies: list[Statement] = []
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._guard(doing):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        """Hold a write transaction, in which what was found in the fallback is copied first."""
+        with self._file.lock:
+            with self._file.transaction(doing) as db:
+                for sql, row in self._copies:
+                    db.execute(sql, row)
+                yield db
+            self._copies.clear()
+
+    def _copy(self, statements: Iterable[Statement]) -> None:
+        """Have rows of the fallback written with the next transaction: one of their own each would cost an fsync."""
+        with self._file.lock:
+            if not self._file.read_only:
+                self._copies += statements
+            if len(self._copies) >= COPIES_AT_ONCE:
+                self._end_copying()
+
+    def _end_copying(self) -> None:
+        if self._copies:
+            with self._transaction("copy"):
+                pass
 
     def close(self) -> None:
         """Close the file (and the fallback's)."""
-        with self._lock:
-            self._db.close()
-        if self._fallback:
-            self._fallback.close()
+        try:
+            self._end_copying()
+        finally:
+            self._file.close()
+            if self._fallback:
+                self._fallback.close()
 
     def __enter__(self) -> Self:
         return self
@@ -210,7 +112,7 @@ class Ledger:
         """Return the remembered sha256 of a file whose size and modification time are unchanged, else None."""
         if not source.mtime_ns:
             return None  # a filesystem that tells no time: only the bytes can say
-        with self._guard("read"):
+        with self._file.guard("read"):
             row = self._db.execute(
                 "SELECT sha256 FROM files WHERE uri = ? AND size_bytes = ? AND mtime_ns = ?",
                 (source.uri, source.size_bytes, source.mtime_ns),
@@ -220,47 +122,40 @@ class Ledger:
         found = self._fallback.sha256_of(source) if self._fallback else None
         facts = self._fallback.document(found) if self._fallback and found else None
         if facts:
-            self.remember_file(source, facts)
+            self._copy(file_statements(source, facts))
         return facts.sha256 if facts else None
 
     def document(self, sha256: str) -> FileFacts | None:
         """Return what is known of a file's content."""
-        with self._guard("read"):
+        with self._file.guard("read"):
             row = self._db.execute("SELECT facts FROM documents WHERE sha256 = ?", (sha256,)).fetchone()
         if row:
-            return FileFacts(**json.loads(row[0]))
+            return to_file_facts(row[0])
         return self._fallback.document(sha256) if self._fallback else None
 
     def remember_file(self, source: SourceFile, facts: FileFacts) -> None:
         """Record that this file has this content; a failure of the file as a whole is forgotten."""
         with self._transaction("write") as db:
-            db.execute(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
-                (source.uri, source.size_bytes, source.mtime_ns, facts.sha256),
-            )
-            db.execute(
-                "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)",
-                (facts.sha256, facts.total_pages, _json(asdict(facts))),
-            )
-            db.execute(
-                "DELETE FROM failures WHERE uri = ? AND (page_number = 0 OR sha256 != ?)",
-                (source.uri, facts.sha256),
-            )
+            for sql, row in file_statements(source, facts):
+                db.execute(sql, row)
 
     # ── pages ────────────────────────────────────────────────────────────────────────────────────
 
     def pages(self, sha256: str) -> dict[int, KnownPage]:
         """Return the known pages of a file's content by 1-based page number."""
-        with self._guard("read"):
+        with self._file.guard("read"):
             rows = self._db.execute(
                 "SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ?", (sha256,)
             ).fetchall()
-        known = dict(self._fallback.pages(sha256)) if self._fallback else {}
-        own = {number for number, *_ in rows}
-        # Copied with the readings: without its pages `forget` could not tell whose readings these are.
-        self.remember_pages(sha256, [page for number, page in known.items() if number not in own])
-        for number, is_blank, facts in rows:
-            known[number] = KnownPage(PageFacts(**json.loads(facts)), None if is_blank is None else bool(is_blank))
+            document = self._db.execute("SELECT total_pages FROM documents WHERE sha256 = ?", (sha256,)).fetchone()
+        known = {number: to_page(is_blank, facts) for number, is_blank, facts in rows}
+        if self._fallback and not (document and len(rows) == document[0]):
+            behind = self._fallback.pages(sha256)
+            # Copied with the readings: without its pages `forget` could not tell whose readings these are.
+            self._copy(
+                (PUT_PAGE_MERGED, page_row(sha256, page)) for number, page in behind.items() if number not in known
+            )
+            known = behind | known
         return known
 
     def remember_pages(self, sha256: str, pages: Sequence[KnownPage]) -> None:
@@ -268,35 +163,19 @@ class Ledger:
         if not pages:
             return
         with self._transaction("write") as db:
-            db.executemany(
-                "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, page_number) DO UPDATE SET "
-                "content_sha256 = excluded.content_sha256, is_blank = coalesce(excluded.is_blank, is_blank), "
-                "text_layer = excluded.text_layer, facts = excluded.facts",
-                [
-                    (
-                        sha256,
-                        page.facts.page_number,
-                        page.facts.content_sha256,
-                        page.is_blank,
-                        page.facts.text_layer,
-                        _json(asdict(page.facts)),
-                    )
-                    for page in pages
-                ],
-            )
+            db.executemany(PUT_PAGE_MERGED, [page_row(sha256, page) for page in pages])
 
     # ── readings ─────────────────────────────────────────────────────────────────────────────────
 
     def reading(self, content_sha256: str, task: str, engine: str, settings: str) -> Reading | None:
         """Return the reading of a page's content, or None where there is none made this way."""
-        with self._guard("read"):
-            row = self._db.execute(_GET_READING, (content_sha256, task, engine, settings)).fetchone()
+        with self._file.guard("read"):
+            row = self._db.execute(GET_READING, (content_sha256, task, engine, settings)).fetchone()
         if row:
-            return _reading(task, engine, row)
+            return to_reading(task, engine, row)
         found = self._fallback.reading(content_sha256, task, engine, settings) if self._fallback else None
-        if found and not self._read_only:
-            with self._transaction("write") as db:
-                db.execute(_PUT_READING, _row(content_sha256, settings, found))
+        if found:
+            self._copy([(PUT_READING, reading_row(content_sha256, settings, found))])
         return found
 
     def record(
@@ -318,29 +197,18 @@ class Ledger:
             settings: By task: the key under which to keep the reading.
             errors: By task; kept for their names' sake.
         """
-        now = _now()
         facts = page.facts
         with self._transaction("write") as db:
-            db.execute(
-                "INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    sha256,
-                    facts.page_number,
-                    facts.content_sha256,
-                    page.is_blank,
-                    facts.text_layer,
-                    _json(asdict(facts)),
-                ),
-            )
+            db.execute(PUT_PAGE, page_row(sha256, page))
             db.executemany(
-                _PUT_READING,
-                [_row(facts.content_sha256, settings[task], reading) for task, reading in readings.items()],
+                PUT_READING,
+                [reading_row(facts.content_sha256, settings[task], reading) for task, reading in readings.items()],
             )
             db.execute(
                 "DELETE FROM failures WHERE uri = ? AND page_number = ?",
                 (source.uri, facts.page_number),
             )
-            self._put_failures(db, source, sha256, facts.page_number, errors, now)
+            db.executemany(PUT_FAILURE, failure_rows(source, sha256, facts.page_number, errors))
 
     def record_failure(
         self,
@@ -351,36 +219,20 @@ class Ledger:
     ) -> None:
         """Record that a page, or with page_number 0 a file, could not be read."""
         with self._transaction("write") as db:
-            self._put_failures(db, source, sha256, page_number, errors, _now())
-
-    @staticmethod
-    def _put_failures(
-        db: sqlite3.Connection,
-        source: SourceFile,
-        sha256: str,
-        page_number: int,
-        errors: Mapping[str, KoboldReaderError],
-        now: str,
-    ) -> None:
-        db.executemany(
-            "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (source.uri, page_number, task, sha256, type(error).__name__, str(error), now)
-                for task, error in errors.items()
-            ],
-        )
+            db.executemany(PUT_FAILURE, failure_rows(source, sha256, page_number, errors))
 
     # ── looking back ─────────────────────────────────────────────────────────────────────────────
 
     def uris(self) -> list[str]:
         """Return the URIs of all files that the ledger knows, failed ones too."""
-        with self._guard("read"):
+        self._end_copying()
+        with self._file.guard("read"):
             rows = self._db.execute("SELECT uri FROM files UNION SELECT uri FROM failures").fetchall()
         return [row[0] for row in rows]
 
     def failures(self) -> list[Failure]:
         """Return what failed at the last try, by file and page."""
-        with self._guard("read"):
+        with self._file.guard("read"):
             rows = self._db.execute(
                 "SELECT uri, page_number, task, kind, message FROM failures ORDER BY uri, page_number, task"
             ).fetchall()
@@ -393,7 +245,8 @@ class Ledger:
 
     def count(self) -> dict[str, int]:
         """Count `files`, `pages`, and pages by status (of `ocr`)."""
-        with self._guard("read"):
+        self._end_copying()
+        with self._file.guard("read"):
             one = self._db.execute
             counts = {
                 "files": one("SELECT count(DISTINCT sha256) FROM files").fetchone()[0],
@@ -407,6 +260,9 @@ class Ledger:
 
     def forget(self, uris: Iterable[str]) -> int:
         """Remove these files and the readings that no other known file shares; returns how many readings went."""
+        with self._file.guard("forget"):
+            # A kill before the file is written anew leaves zeros where the text was.
+            self._db.execute("PRAGMA secure_delete=ON")
         with self._transaction("forget") as db:
             before = db.total_changes
             removed = 0
@@ -422,33 +278,6 @@ class Ledger:
                 for content in contents:
                     if not db.execute("SELECT 1 FROM pages WHERE content_sha256 = ?", content).fetchone():
                         removed += db.execute("DELETE FROM readings WHERE content_sha256 = ?", content).rowcount
-        if self.path is not None and self._db.total_changes > before:
-            with self._guard("forget"):
-                # What was deleted must not stay readable in the file's free pages or its log.
-                self._db.execute("VACUUM")
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._db.total_changes > before:
+            self._file.erase_deleted()
         return removed
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _row(content_sha256: str, settings: str, reading: Reading) -> tuple[Any, ...]:
-    values = {name: getattr(reading, name) for name in _READING_FIELDS}
-    values |= {name: _json(values[name]) for name in _JSON_FIELDS}
-    return (content_sha256, reading.task, reading.engine, settings, *values.values(), _now())
-
-
-def _reading(task: str, engine: str, row: tuple[Any, ...]) -> Reading:
-    values = dict(zip(_READING_FIELDS, row, strict=True))
-    values |= {name: json.loads(values[name]) for name in _JSON_FIELDS}
-    values["view_sizes"] = tuple(tuple(size) for size in values["view_sizes"])
-    values["doubtful"] = tuple(values["doubtful"])
-    if values["image_verified"] is not None:
-        values["image_verified"] = bool(values["image_verified"])
-    return Reading(task=task, engine=engine, **values)
