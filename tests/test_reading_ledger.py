@@ -7,7 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections import deque
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,9 +195,10 @@ def test_a_newer_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
         Ledger(path)
 
 
-def record_page(ledger: Ledger, number: int) -> None:
-    page = KnownPage(facts(number, chr(0x4E00 + number)), is_blank=False)
-    ledger.record(SOURCE, FILE.sha256, page, {"ocr": READING}, {"ocr": "default"}, {})
+def record_pages(ledger: Ledger, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        page = KnownPage(facts(number, chr(0x4E00 + number)), is_blank=False)
+        ledger.record(SOURCE, FILE.sha256, page, {"ocr": READING}, {"ocr": "default"}, {})
 
 
 def recorded(ledger: Ledger) -> list[int]:
@@ -215,15 +216,15 @@ def test_a_full_disk_is_said_and_costs_the_one_page(tmp_path: Path) -> None:
         ledger.remember_file(SOURCE, FILE)
         ledger._db.execute("PRAGMA max_page_count = 40")
         with pytest.raises(LedgerError, match=r"is full.*Check that .* the disk is not full"):
-            deque(record_page(ledger, number) for number in range(1, 1000))
+            record_pages(ledger, range(1, 1000))
         kept = len(recorded(ledger))
         assert kept > 5
         for _ in range(2):
             with pytest.raises(LedgerError, match="is full"):
-                record_page(ledger, kept + 1)
+                record_pages(ledger, [kept + 1])
         assert recorded(ledger) == list(range(1, kept + 1))
         ledger._db.execute("PRAGMA max_page_count = 100000")
-        record_page(ledger, kept + 1)
+        record_pages(ledger, [kept + 1])
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert recorded(ledger) == list(range(1, kept + 2))
 
@@ -236,7 +237,7 @@ def test_power_lost_at_any_byte_of_a_commit_costs_that_page_at_most(tmp_path: Pa
         ledger.remember_file(SOURCE, FILE)
         for number in range(1, 9):
             safe_bytes = log.stat().st_size
-            record_page(ledger, number)
+            record_pages(ledger, [number])
             before = path.read_bytes(), log.read_bytes()
             for _ in range(6):
                 cut = chance.randrange(safe_bytes, len(before[1]) + 1)
@@ -248,7 +249,7 @@ def test_power_lost_at_any_byte_of_a_commit_costs_that_page_at_most(tmp_path: Pa
                 with Ledger(crashed) as left:
                     kept = recorded(left)
                     assert kept in (list(range(1, number)), list(range(1, number + 1))), (number, cut)
-                    record_page(left, number)
+                    record_pages(left, [number])
                     assert recorded(left) == list(range(1, number + 1))
 
 
@@ -258,7 +259,7 @@ def test_power_lost_within_a_checkpoint_costs_nothing(tmp_path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.remember_file(SOURCE, FILE)
         for number in range(1, 13):
-            record_page(ledger, number)
+            record_pages(ledger, [number])
         old, log = path.read_bytes(), Path(f"{path}-wal").read_bytes()
         ledger._db.execute("PRAGMA wal_checkpoint(FULL)")
         new = path.read_bytes()

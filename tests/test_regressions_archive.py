@@ -181,7 +181,7 @@ def test_two_writers_are_refused_for_reembed_too(server: KoboldSimulator, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "step", ["kobold_reader.archive.meaning._remove", "kobold_reader.archive.indexing.Indexer.index"]
+    "step", ["kobold_reader.archive.meaning.discard", "kobold_reader.archive.indexing.Indexer.index"]
 )
 def test_reembed_killed_midway_is_ended_by_the_next_run(
     server: KoboldSimulator, tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch, step: str

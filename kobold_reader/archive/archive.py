@@ -29,14 +29,14 @@ from kobold_reader.archive.indexing import Indexer
 from kobold_reader.archive.meaning import Meaning, record_of
 from kobold_reader.archive.retriever import ArchiveRetriever
 from kobold_reader.archive.search import Hit, Mode, Searcher
-from kobold_reader.archive.sync import Syncer, SyncReport
+from kobold_reader.archive.sync import Syncer, SyncReport, at_place, is_at
 from kobold_reader.archive.where import parse_where
 from kobold_reader.errors import (
     ConfigError,
     SourceError,
     StoreError,
 )
-from kobold_reader.pages import Selection, select
+from kobold_reader.pages import Selection, local_uri, select
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult
@@ -194,6 +194,7 @@ class Archive:
     def _writing(self) -> Iterator[Indexer]:
         """Hold the archive for writing, with the indexer that does it."""
         with self._locked():
+            self._end_erasing()
             yield self._meaning.begin_writing()
 
     def open_ledger(self, reader: KoboldReader) -> Ledger:
@@ -290,15 +291,43 @@ class Archive:
             begun = self._catalog.begin(rows)
             self._meaning.replace(chosen)
             self._meaning.begin_writing().index(begun)
+            if self._catalog.is_erasing:  # the old vectors are gone as a whole
+                self._catalog.erase_deleted()
         return len(begun)
 
     def forget(self, uris: Sequence[str]) -> int:
-        """Remove files with their pages, words, vectors and readings; returns how many pages went."""
-        with self._writing() as indexer, Ledger(self.folder / "ledger.sqlite") as ledger:
-            self._catalog.remove_places(uris)
-            removed = indexer.remove_orphans()
+        """Remove files with their pages, words, vectors and readings, down to the bytes; returns how many pages went.
+
+        The other pages' vectors are copied, about 700 chunks a second. A kill on the way leaves nothing that can be
+        found; the next `forget` or `sync` erases the bytes.
+
+        Raises:
+            StoreError: Another process is writing, or the disk is full.
+            ServerError: A copy of a forgotten file stays, and the embedder, which has to cut its pages, is KoboldCpp's
+                and does not answer.
+        """
+        with self._locked(), Ledger(self.folder / "ledger.sqlite") as ledger:
             ledger.forget(uris)
+            removed = self._catalog.forget(uris)
+            for root in self._catalog.roots():
+                at = root if "://" in root else local_uri(root)
+                if any(is_at(uri, at) for uri in uris) and not any(is_at(uri, at) for uri in self._catalog.places()):
+                    self._catalog.forget_root(root)
+            moved = [
+                at_place(row, place)
+                for row in self._catalog.shown_at(uris)
+                if (place := self._catalog.first_place(row.sha256)) and place.uri != row.uri
+            ]
+            if moved:
+                self._meaning.begin_writing().rename(moved)
+            self._end_erasing()
         return removed
+
+    def _end_erasing(self) -> None:
+        """Take what was forgotten out of the bytes of all files; also what a killed `forget` left there."""
+        if self._catalog.is_erasing:
+            self._meaning.erase_deleted()
+            self._catalog.erase_deleted()
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 

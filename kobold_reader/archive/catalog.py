@@ -8,6 +8,7 @@ kill between any two leaves it completable: (1) its row is written with `indexed
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from kobold_reader.archive import words
 from kobold_reader.errors import StoreError
 
 __all__ = ["FILE_KEYS", "Catalog", "PageRow", "Place"]
+
+log = logging.getLogger(__name__)
 
 FORMAT: Final = 1
 FILE_KEYS: Final = (
@@ -101,6 +104,7 @@ _PLACE_COLUMNS: Final = "uri, sha256, metadata, is_missing, error, former_sha256
 _PAGE_COLUMNS: Final = (
     "page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, indexed_as, error"
 )
+_ORPHANED: Final = "sha256 NOT IN (SELECT sha256 FROM places UNION SELECT former_sha256 FROM places)"
 
 
 class Catalog:
@@ -253,6 +257,49 @@ class Catalog:
             ).fetchone()
         return _place(row) if row else None
 
+    # ── forgetting ───────────────────────────────────────────────────────────────────────────────
+
+    def forget(self, uris: Iterable[str]) -> int:
+        """Remove places, and pages whose last place went, with their words; returns how many pages went.
+
+        What was removed is still readable in the bytes: `is_erasing` until `erase_deleted`.
+        """
+        with self._guard("forget"):
+            self.db.execute("PRAGMA secure_delete=ON")
+        with self.transaction("forget") as db:
+            gone = [db.execute("DELETE FROM places WHERE uri = ?", (uri,)).rowcount for uri in uris]
+            orphans = [row[0] for row in db.execute(f"SELECT page_id FROM pages WHERE {_ORPHANED}")]  # noqa: S608
+            for page_id in orphans:
+                words.delete(db, page_id)
+                db.execute("DELETE FROM pages WHERE page_id = ?", (page_id,))
+            if any(gone) or orphans:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('erasing', '1')")
+                self._next_generation(db)
+        return len(orphans)
+
+    def forget_root(self, path: str) -> None:
+        """Forget that this path was ever read."""
+        with self.transaction("forget") as db:
+            db.execute("DELETE FROM roots WHERE path = ?", (path,))
+
+    @property
+    def is_erasing(self) -> bool:
+        """Whether something was removed that may still be readable in the bytes of the archive's files."""
+        return self.meta("erasing") is not None
+
+    def erase_deleted(self) -> None:
+        """Write the file anew without anything deleted; the last step of forgetting."""
+        with self._guard("forget"):
+            words.compact(self.db)
+            self.db.execute("VACUUM")
+            is_busy, *_ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            log.warning("another process is using %s: the next run erases what was forgotten from its bytes", self.path)
+            return
+        with self.transaction("forget") as db:
+            db.execute("DELETE FROM meta WHERE key = 'erasing'")
+            self._next_generation(db)
+
     # ── pages ────────────────────────────────────────────────────────────────────────────────────
 
     def page(self, page_id: str) -> PageRow | None:
@@ -275,7 +322,18 @@ class Catalog:
 
     def orphans(self) -> list[PageRow]:
         """Return pages of contents that lie nowhere any more."""
-        return self._select("sha256 NOT IN (SELECT sha256 FROM places UNION SELECT former_sha256 FROM places)")
+        return self._select(_ORPHANED)
+
+    def shown_at(self, uris: Sequence[str]) -> list[PageRow]:
+        """Return the pages that are shown as lying at these places."""
+        return self._select("uri IN (SELECT value FROM json_each(?))", _json(list(uris)))
+
+    def nodes(self) -> Iterator[tuple[str, list[str], bool]]:
+        """Yield page id, node ids, and whether the page is finished, without loading any text."""
+        with self._guard("read"):
+            rows = self.db.execute("SELECT page_id, node_ids, indexed_as IS NOT NULL FROM pages").fetchall()
+        for page_id, node_ids, is_finished in rows:
+            yield page_id, json.loads(node_ids), bool(is_finished)
 
     def failed(self) -> list[PageRow]:
         """Return the pages that failed at the last try, those that keep an earlier reading too."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from kobold_reader.archive.catalog import Catalog
 from kobold_reader.archive.embedder import Embedder, ServerAccess, open_embedder
+from kobold_reader.archive.erasing import any_left, discard, rewrite, settle
 from kobold_reader.archive.indexing import Indexer
 from kobold_reader.archive.search import DenseSearch, Mode
 from kobold_reader.archive.vectors import Near, Vectors
@@ -87,6 +87,9 @@ class Meaning:
         if embedder is None:
             return Indexer(self._catalog, None, None)
         with self._lock:
+            if any_left(self._folder):
+                self.close()
+                settle(self._folder)
             vectors = self.vectors(embedder)
             self._is_writing = True
         if vectors.renew_unless_of(embedder.name, embedder.dimension):
@@ -107,7 +110,15 @@ class Meaning:
             self.close()
             self._embedder = embedder
             self._catalog.set_meta("embedder", record_of(embedder))
-            _remove(self._folder)
+            discard(self._folder)
+
+    def erase_deleted(self) -> None:
+        """Write the vectors anew without what the catalog has forgotten; only for the writer. Asks no embedder."""
+        with self._lock:
+            self.close()
+            record = self.record()
+            if record["kind"] != "none":
+                rewrite(self._folder, record, self._catalog)
 
     def close(self) -> None:
         """Release Chroma's folder."""
@@ -147,13 +158,3 @@ class Meaning:
                 return []
 
         return near
-
-
-def _remove(folder: Path) -> None:
-    """Remove Chroma's folder in one step: half of one would not open again."""
-    gone = folder.with_name(f"{folder.name}.gone")
-    if gone.exists():
-        shutil.rmtree(gone)
-    if folder.exists():
-        folder.rename(gone)
-        shutil.rmtree(gone)

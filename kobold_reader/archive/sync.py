@@ -22,7 +22,7 @@ from kobold_reader.reading.ahead import Ahead
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Transcriber
 
-__all__ = ["SyncReport", "Syncer"]
+__all__ = ["SyncReport", "Syncer", "at_place", "is_at"]
 
 AHEAD_RESULTS: Final = 64
 
@@ -236,7 +236,7 @@ class Syncer:
             for place in places.values()
             if place.uri not in seen
             and any(_is_below(place.uri, root) for root in trusted)
-            and not any(place.uri == path or _is_below(place.uri, path) for path in unseen)
+            and not any(is_at(place.uri, path) for path in unseen)
         ]
         present = {place.sha256 for place in places.values() if place.uri in seen}
         moved = [place for place in gone if place.sha256 in present]
@@ -262,10 +262,11 @@ class Syncer:
             if first is None:
                 continue
             rows = [row for row in self._catalog.pages_of(sha256) if row.uri != first.uri]
-            self._indexer.rename([_at(row, first) for row in rows])
+            self._indexer.rename([at_place(row, first) for row in rows])
 
 
-def _at(row: PageRow, place: Place) -> PageRow:
+def at_place(row: PageRow, place: Place) -> PageRow:
+    """Return a page's row as it is shown at this place."""
     return replace(row, uri=place.uri, metadata=with_place(row.metadata, place.metadata))
 
 
@@ -275,6 +276,11 @@ def _trusted_roots(selection: Selection) -> list[str]:
     An unmounted disk looks like an empty folder.
     """
     return [root for root in selection.roots if any(_is_below(source.uri, root) for source in selection.files)]
+
+
+def is_at(uri: str, root: str) -> bool:
+    """Tell whether a URI is this one, or of a file below it."""
+    return uri == root or _is_below(uri, root)
 
 
 def _is_below(uri: str, root: str) -> bool:

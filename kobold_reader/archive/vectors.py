@@ -92,11 +92,15 @@ class Vectors:
             metadata={"hnsw:space": "cosine", "embedder": embedder, "dimension": dimension},
         )
 
+    def is_of(self, embedder: str, dimension: int) -> bool:
+        """Tell whether this embedder made the collection."""
+        made_by = self._collection.metadata or {}
+        return (made_by.get("embedder"), made_by.get("dimension")) == (embedder, dimension)
+
     @_to_the_border
     def renew_unless_of(self, embedder: str, dimension: int) -> bool:
         """Empty the collection where another embedder made it; returns whether it is empty now. Only for the writer."""
-        made_by = self._collection.metadata or {}
-        if (made_by.get("embedder"), made_by.get("dimension")) != (embedder, dimension):
+        if not self.is_of(embedder, dimension):
             self._client.delete_collection(COLLECTION)
             self._collection = self._get_or_create(embedder, dimension)
         return not self._collection.count()
@@ -147,6 +151,17 @@ class Vectors:
         """Remove nodes; unknown ids are ignored."""
         for some in _batches(ids, _IDS_AT_ONCE):
             self._collection.delete(ids=list(some))
+
+    @_to_the_border
+    def copy(self, other: Vectors, ids: Sequence[str]) -> set[str]:
+        """Copy nodes of another folder, vectors and all; returns the ids of those that were there."""
+        copied: set[str] = set()
+        for some in _batches(ids, _IDS_AT_ONCE):
+            found = other.collection.get(ids=list(some), include=["documents", "metadatas", "embeddings"])
+            if found["ids"]:
+                self._collection.upsert(**{key: found[key] for key in ("ids", "documents", "metadatas", "embeddings")})
+                copied |= set(found["ids"])
+        return copied
 
     @_to_the_border
     def ids(self) -> set[str]:

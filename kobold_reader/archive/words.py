@@ -25,6 +25,7 @@ from kobold_reader.archive.query import Kind, Query, Term, fold, is_unspaced
 __all__ = [
     "Evidence",
     "Lookup",
+    "compact",
     "create",
     "delete",
     "document_frequency",
@@ -140,6 +141,12 @@ def delete(db: sqlite3.Connection, page_id: str) -> None:
             found,
         )
     db.execute("DELETE FROM word_pages WHERE id = ?", found[:1])
+
+
+def compact(db: sqlite3.Connection) -> None:
+    """Write both indexes anew: until then they hold the words of deleted pages, each with a mark that it is gone."""
+    for table in ("words", "trigrams"):
+        db.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")  # noqa: S608
 
 
 def _rejoined(text: str) -> str:

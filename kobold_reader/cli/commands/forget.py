@@ -24,6 +24,7 @@ def forget(
 ) -> int:
     """Remove what was read of files; the files themselves stay."""
     from kobold_reader.archive import Archive
+    from kobold_reader.archive.sync import is_at
     from kobold_reader.cli.commands.outcome import existing_ledger
     from kobold_reader.cli.output import notice, spell_count
     from kobold_reader.reading.ledger import Ledger
@@ -34,9 +35,12 @@ def forget(
     with Archive.open(archive) if archive else nullcontext() as kept:
         if place:
             with Ledger(place) as opened:
-                removed = opened.forget([uri for uri in opened.uris() if _is_at(uri, roots)])
+                removed = opened.forget([uri for uri in opened.uris() if any(is_at(uri, root) for root in roots)])
         if kept:
-            pages = kept.forget([uri for uri in kept.uris() if _is_at(uri, roots)])
+            uris = [uri for uri in kept.uris() if any(is_at(uri, root) for root in roots)]
+            if uris:
+                notice("the archive's files are written anew, so that nothing of it stays readable in their bytes")
+            pages = kept.forget(uris)
     said = spell_count(removed, "reading") + (f", {spell_count(pages, 'page')} of the archive" if archive else "")
     notice(f"forgotten: {said}" if removed or pages else "nothing was known of what lies there")
     return 0
@@ -50,7 +54,3 @@ def _uris_of(path: str) -> set[str]:
         return {path}
     # The files of a folder that is a link are known under the folder it leads to.
     return {local_uri(path), local_uri(Path(path).resolve())}
-
-
-def _is_at(uri: str, roots: list[str]) -> bool:
-    return any(uri == root or uri.startswith(root.rstrip("/") + "/") for root in roots)

@@ -1,0 +1,231 @@
+"""What was forgotten is in no byte of any file, and a kill on the way there changes nothing about that."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kobold_reader import Archive, KoboldReader
+from kobold_reader.archive import erasing
+from kobold_reader.archive.catalog import Catalog
+from kobold_reader.archive.vectors import Node, Vectors
+from kobold_reader.errors import ServerError, StoreError
+from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from tests.kobold_simulator import KoboldSimulator, ScriptBrain
+from tests.test_regressions_archive import Killed, kill, reader_of
+from tests.test_regressions_reading import make_pdf
+
+pytestmark = pytest.mark.slow
+
+WORDS = {"a.pdf": b"qzyxwhistle", "secretplace.pdf": b"vjkwbadger"}
+SECRETS = (WORDS["secretplace.pdf"], b"secretplace")
+
+
+@pytest.fixture
+def server(make_simulator: Callable[..., KoboldSimulator]) -> KoboldSimulator:
+    """A KoboldCpp that reads, in the order of the files, and embeds."""
+    said = iter([word.decode() for word in WORDS.values()])
+    return make_simulator(
+        embeddings_model="embed-a", brain=ScriptBrain(lambda _: f"Lindqvist saw the {next(said, 'mole')}. " * 9)
+    )
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number, name in enumerate(WORDS, start=1):
+        make_pdf(folder / name, [number])
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, server: KoboldSimulator, scans: Path) -> Path:
+    """An archive of two files."""
+    with Archive.open(tmp_path / "archive", create=True, embedder="koboldcpp", api_url=server.url) as archive:
+        archive.sync([scans / name for name in WORDS], reader=reader_of(server))
+    return tmp_path / "archive"
+
+
+def holding(folder: Path, *words: bytes) -> set[str]:
+    """The files, by name, in whose bytes one of the words stands."""
+    return {
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and any(word in path.read_bytes().lower() for word in words)
+    }
+
+
+def opened(place: Path) -> Archive:
+    return Archive.open(place, api_url="http://127.0.0.1:9")  # forgetting asks no server
+
+
+def test_what_is_forgotten_is_in_no_byte(place: Path, scans: Path) -> None:
+    assert holding(place, *SECRETS) == {"ledger.sqlite", "archive.sqlite", "chroma.sqlite3"}, "else nothing is proved"
+    with opened(place) as archive:
+        assert archive.forget([(scans / "secretplace.pdf").as_uri()]) == 1
+        assert [hit.file_name for hit in archive.search("Lindqvist", mode="keyword")] == ["a.pdf"]
+        assert archive.status().unfinished_pages == 0
+    with Ledger(default_ledger_path()) as ledger:
+        ledger.forget([(scans / "secretplace.pdf").as_uri()])
+    assert holding(place, *SECRETS) == set()
+    assert holding(default_ledger_path().parent, *SECRETS) == set()
+    assert {path.name for path in place.iterdir()} <= {"archive.lock", "archive.sqlite", "chroma", "ledger.sqlite"}
+
+
+def test_the_others_keep_their_vectors_and_nothing_is_embedded(
+    place: Path, server: KoboldSimulator, scans: Path
+) -> None:
+    asked = server.count("/v1/embeddings")
+    with opened(place) as archive:
+        archive.forget([(scans / "secretplace.pdf").as_uri()])
+    assert server.count("/v1/embeddings") == asked
+    with Archive.open(place, api_url=server.url) as archive:
+        assert [hit.file_name for hit in archive.search("Lindqvist", mode="dense")] == ["a.pdf"]
+        archive.sync(reader=reader_of(server))
+        assert [hit.file_name for hit in archive.search("whistle", mode="dense")] == ["a.pdf"]
+    assert server.count() == 2, "its path is forgotten as well: it was not read again"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "kobold_reader.archive.catalog.Catalog.forget",
+        "kobold_reader.archive.meaning.rewrite",
+        "kobold_reader.archive.erasing._sync",
+        "kobold_reader.archive.erasing.settle",
+        "kobold_reader.archive.erasing._remove",
+        "kobold_reader.archive.catalog.Catalog.erase_deleted",
+        "kobold_reader.archive.words.compact",
+    ],
+)
+def test_a_kill_on_the_way_is_made_good_by_the_next_run(
+    place: Path, scans: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    gone = (scans / "secretplace.pdf").as_uri()
+    calls = iter([step.endswith("settle")])  # the first only looks; the second puts the new folder in place
+    module, _, name = step.rpartition(".")
+    real = erasing.settle
+
+    def dying(*arguments: Path) -> None:
+        real(*arguments) if next(calls, False) else kill()
+
+    with monkeypatch.context() as patch, opened(place) as archive:
+        patch.setattr(f"{module}.{name}", dying)
+        with pytest.raises(Killed):
+            archive.forget([gone])
+    with opened(place) as archive:
+        archive.forget([gone] if gone in archive.uris() else [])
+    assert holding(place, *SECRETS) == set()
+    assert {path.name for path in place.iterdir()} <= {"archive.lock", "archive.sqlite", "chroma", "ledger.sqlite"}
+    with opened(place) as archive:
+        assert archive.status().unfinished_pages == 0
+        assert [hit.file_name for hit in archive.search("Lindqvist", mode="keyword")] == ["a.pdf"]
+    assert holding(place / "chroma", WORDS["a.pdf"]), "the other page's vectors are there"
+
+
+def test_a_copy_that_stays_is_shown_where_it_lies(place: Path, server: KoboldSimulator, scans: Path) -> None:
+    (scans / "kept.pdf").write_bytes((scans / "secretplace.pdf").read_bytes())
+    with Archive.open(place, api_url=server.url) as archive:
+        archive.sync(scans / "kept.pdf", reader=reader_of(server))
+        assert archive.forget([(scans / "secretplace.pdf").as_uri()]) == 0
+        assert {hit.file_name for hit in archive.search("badger", mode="keyword")} == {"kept.pdf"}
+    assert holding(place, b"secretplace") == set()
+    assert holding(place, WORDS["secretplace.pdf"]) == {"ledger.sqlite", "archive.sqlite", "chroma.sqlite3"}
+
+
+def test_without_the_embedder_such_a_copy_waits_for_it(place: Path, server: KoboldSimulator, scans: Path) -> None:
+    (scans / "kept.pdf").write_bytes((scans / "secretplace.pdf").read_bytes())
+    with Archive.open(place, api_url=server.url) as archive:
+        archive.sync(scans / "kept.pdf", reader=reader_of(server))
+    with opened(place) as archive, pytest.raises(ServerError):
+        archive.forget([(scans / "secretplace.pdf").as_uri()])
+    with Archive.open(place, api_url=server.url) as archive:
+        archive.sync(reader=reader_of(server))
+        assert {hit.file_name for hit in archive.search("badger", mode="keyword")} == {"kept.pdf"}
+    assert holding(place, b"secretplace") == set()
+
+
+def test_a_page_whose_vectors_were_lost_gets_them_again(place: Path, server: KoboldSimulator, scans: Path) -> None:
+    vectors = Vectors(place / "chroma", embedder="embed-a", dimension=384)
+    vectors.delete(sorted(vectors.ids()))
+    vectors.close()
+    with opened(place) as archive:
+        archive.forget([(scans / "secretplace.pdf").as_uri()])
+        assert archive.status().unfinished_pages == 1
+    with Archive.open(place, api_url=server.url) as archive:
+        archive.sync(reader=reader_of(server))
+        assert [hit.file_name for hit in archive.search("Lindqvist", mode="dense")] == ["a.pdf"]
+
+
+def test_an_archive_of_words_only(tmp_path: Path, server: KoboldSimulator, scans: Path) -> None:
+    with Archive.open(tmp_path / "words", create=True, embedder="none") as archive:
+        archive.sync([scans / name for name in WORDS], reader=reader_of(server, ledger="none"))
+        archive.forget([(scans / "secretplace.pdf").as_uri()])
+    assert holding(tmp_path / "words", *SECRETS) == set()
+    assert holding(tmp_path / "words", WORDS["a.pdf"]) == {"archive.sqlite", "ledger.sqlite"}
+
+
+def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
+    """Chroma writes its graph to a file only from a thousand nodes on, and never takes a vector out of it."""
+    folder, dimension, chance = tmp_path / "chroma", 8, random.Random(1)
+    embeddings = [[chance.uniform(-1, 1) for _ in range(dimension)] for _ in range(1200)]
+    nodes = [
+        Node(f"n{number}", f"text {number}", {"page_id": f"p{number}", "page_part": "ocr"}, embedding)
+        for number, embedding in enumerate(embeddings)
+    ]
+    vectors = Vectors(folder, embedder="e", dimension=dimension)
+    vectors.put(nodes)
+    vectors.delete(["n7"])
+    stored = vectors.collection.get(ids=["n8"], include=["embeddings"])["embeddings"][0]
+    vectors.close()
+    lengths = [sum(value * value for value in embedding) ** 0.5 for embedding in embeddings]
+    forgotten = [struct.pack(f"<{dimension}f", *(value / lengths[7] for value in embeddings[7]))[:12]]
+    forgotten.append(struct.pack(f"<{dimension}f", *embeddings[7])[:12])
+    assert len(stored) == dimension
+    assert holding_bytes(folder, forgotten), "else nothing is proved"
+
+    catalog = Catalog(tmp_path / "archive.sqlite")
+    with catalog.transaction() as db:
+        db.executemany(
+            "INSERT INTO pages VALUES (?, 's', 1, 'ok', '{}', 'v', '{}', 'u', ?, 'v', NULL)",
+            [(f"p{number}", f'["n{number}"]') for number in range(1200) if number != 7],
+        )
+    erasing.rewrite(folder, {"name": "e", "dimension": dimension}, catalog)
+    catalog.close()
+
+    assert not holding_bytes(folder, forgotten)
+    vectors = Vectors(folder, embedder="e", dimension=dimension)
+    assert len(vectors.ids()) == 1199
+    assert [near.page_id for near in vectors.query(embeddings[8], 1)] == ["p8"]
+    vectors.close()
+
+
+def holding_bytes(folder: Path, pieces: list[bytes]) -> bool:
+    return any(piece in path.read_bytes() for path in folder.rglob("*") if path.is_file() for piece in pieces)
+
+
+def test_a_folder_that_cannot_be_replaced_is_said(place: Path, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows: another process holds a file of the folder open."""
+    with opened(place) as archive:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(PermissionError(13, "in use")))
+            with pytest.raises(StoreError, match=r"cannot be written anew.*End what else uses the archive"):
+                archive.forget([(scans / "secretplace.pdf").as_uri()])
+        archive.forget([])
+    assert holding(place, *SECRETS) == set()
+
+
+def test_all_of_it(place: Path, scans: Path, server: KoboldSimulator) -> None:
+    with Archive.open(place, api_url=server.url) as archive:
+        assert set(archive.uris()) == {(scans / name).as_uri() for name in WORDS}
+        archive.sync(scans, reader=KoboldReader(api_url=server.url, tasks=["ocr"]))
+        archive.forget(archive.uris())
+        assert archive.status().files == 0
+        assert archive.uris() == []
+        assert archive._catalog.roots() == {}, "the next `index` would read it all again"
+    assert holding(place, *SECRETS, *WORDS.values()) == set()
