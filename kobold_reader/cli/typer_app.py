@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kobold_reader.cli.commands import demo, doctor, forget, index, read, search, status
+from kobold_reader.cli.commands import demo, doctor, forget, index, models, read, search, status
 
 __all__ = ["app"]
 
@@ -19,7 +19,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for command in (demo.demo, read.read, index.index, search.search, status.status, doctor.doctor, forget.forget):
+for command in (
+    demo.demo,
+    read.read,
+    index.index,
+    search.search,
+    status.status,
+    doctor.doctor,
+    models.models,
+    forget.forget,
+):
     app.command()(command)
 
 
