@@ -87,7 +87,7 @@ class KoboldReader(BasePydanticReader):
     engine: Literal["koboldcpp", "rapidocr"] = Field(
         default="koboldcpp", description="rapidocr: printed text only, no server."
     )
-    tasks: list[str] | None = Field(default=None, description="ocr, caption; left out: all that the engine can do.")
+    tasks: list[str] | None = Field(default=None, description="ocr, caption; left out: all that the model can do.")
     pages: str | None = Field(default=None, description="Which pages of each file, like 1-3,7; left out: all.")
     sample: int | None = Field(default=None, description="Read only so many pages, spread evenly over everything.")
     prompts: dict[str, str] = Field(default_factory=dict, description="Wording by task in place of the family's.")
@@ -201,6 +201,7 @@ class KoboldReader(BasePydanticReader):
         every = ("ocr",) if self.engine == "rapidocr" else DEFAULT_TASKS
         return ReadSettings(
             tasks=tuple(self.tasks) if self.tasks else every,
+            are_tasks_default=not self.tasks,
             text_layer=self.text_layer,
             rotate_deg=None if self.rotate == "auto" else self.rotate,
             pages=PageRange.parse(self.pages),

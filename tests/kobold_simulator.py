@@ -523,10 +523,12 @@ class KoboldSimulator:
 
     def _said_so_far(self, prompt: str) -> str:
         """The part of the prompt after the last tag that opens an answer."""
-        starts = {self.chat_adapter().assistant_start}
-        starts |= {adapter.assistant_start for adapter in ADAPTERS.values()}
+        adapters = [self.chat_adapter(), *ADAPTERS.values()]
+        starts = {tag for adapter in adapters for tag in (adapter.assistant_start, adapter.opening)}
         ends = [prompt.rfind(tag) + len(tag) for tag in starts if tag and tag in prompt]
-        return prompt[max(ends) :] if ends else ""
+        said = prompt[max(ends) :] if ends else ""
+        said = re.sub(r"\s*<think>\s*</think>\s*", "", said)  # an empty thought is no part of an answer
+        return said if said.strip() else ""
 
     def _generate(self, task: Task, job: Job, told: Callable[[str], None] | None = None) -> Done:
         """Run one request; the caller holds the model."""

@@ -82,7 +82,7 @@ class Dynamic:
     def _size(self, width: int, height: int) -> Size:
         patch = self.patch_px
         low, high = self.low * patch**2, self.high * patch**2
-        wide, tall = (max(1, round(side / patch)) * patch for side in (width, height))
+        wide, tall = (max(1, math.floor(side / patch + 0.5)) * patch for side in (width, height))  # as std::round
         if wide * tall > high:
             shrink = math.sqrt(width * height / high)
             wide, tall = (max(1, math.floor(side / shrink / patch)) * patch for side in (width, height))

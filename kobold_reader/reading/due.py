@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from kobold_reader.errors import ConfigError
+from kobold_reader.kobold import FAMILIES
 from kobold_reader.pages import PageFacts
 from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.pagerange import PageRange
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.tasks import DEFAULT_TASKS, check_tasks
 
-__all__ = ["ReadSettings", "Redo", "TextLayerUse", "is_outdated", "tasks_of_page", "to_redo"]
+__all__ = ["ReadSettings", "Redo", "TextLayerUse", "is_outdated", "possible", "tasks_of_page", "to_redo"]
 
 TextLayerUse = Literal["auto", "ignore", "only"]
 Redo = Literal["outdated", "truncated", "looping", "low-confidence", "low-resolution", "all"]
@@ -38,6 +39,8 @@ class ReadSettings:
     """
 
     tasks: tuple[str, ...] = DEFAULT_TASKS
+    are_tasks_default: bool = False
+    """The user named none: what the model cannot do is left out, where it would be refused."""
     text_layer: TextLayerUse = "auto"
     rotate_deg: int | None = None
     """Turn every page clockwise; 0: as the file says; None: pages on their side or head are turned by themselves."""
@@ -103,6 +106,28 @@ def has_text_layer(facts: PageFacts, settings: ReadSettings) -> bool:
     if settings.text_layer == "only":
         return bool(facts.text.strip())
     return settings.text_layer == "auto" and facts.text_layer == "good"
+
+
+def possible(
+    due_tasks: Sequence[str], readings: Mapping[str, Reading], able: frozenset[str] | None, last_family: str | None
+) -> tuple[str, ...]:
+    """Return what can be done of the tasks that are asked for by default.
+
+    A page read by a model that only reads is read: it is not due for a caption, neither now (no server is asked to find
+    that out) nor when another model happens to be loaded.
+
+    Args:
+        due_tasks: Of one page.
+        readings: Kept ones of that page.
+        able: What the engine can do; None: nobody has asked it yet.
+        last_family: Of the model that read last; stands for the model of a page whose text layer answers `ocr`.
+    """
+    can = set(due_tasks) if able is None else set(due_tasks) & able
+    ocr = readings.get("ocr")
+    if ocr is not None and "ocr" not in due_tasks:
+        maker = FAMILIES.get((ocr.family if ocr.status != "text_layer" or able is not None else last_family) or "")
+        can = {task for task in can if task in readings or maker is None or task in maker.tasks}
+    return tuple(task for task in due_tasks if task in can)
 
 
 def is_outdated(reading: Reading, engine: EngineFacts) -> bool:

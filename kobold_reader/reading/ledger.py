@@ -178,6 +178,16 @@ class Ledger:
             self._copy([(PUT_READING, reading_row(content_sha256, settings, found))])
         return found
 
+    def last_family(self, engine: str) -> str | None:
+        """Return the model family of the newest reading made with this engine; None where there is none."""
+        with self._guard("read"):
+            row = self._db.execute(
+                "SELECT family FROM readings WHERE engine = ? ORDER BY created_at DESC LIMIT 1", (engine,)
+            ).fetchone()
+        if row is None and self._fallback:
+            return self._fallback.last_family(engine)
+        return str(row[0]) if row and row[0] else None
+
     def record(
         self,
         source: SourceFile,

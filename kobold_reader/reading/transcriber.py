@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from kobold_reader.errors import (
     BadRequestError,
@@ -104,6 +105,8 @@ class Transcriber:
         self._clock = clock
         self._chosen: frozenset[tuple[str, int]] | None = None
         self._failed_before: set[tuple[str, int]] = set()
+        self._able: frozenset[str] | None = None
+        """What the engine can do, once it was asked."""
         self._made: set[tuple[str, str]] = set()
         """Content and task of every reading made in this run: `redo` does not ask for them again."""
 
@@ -227,6 +230,9 @@ class Transcriber:
         """
         engine = self._engine.prepare(self._cancel) if self._settings.redo in {"outdated", "low-resolution"} else None
         page = self._look_up(source, file, known, engine)
+        if page.due_tasks and self._settings.are_tasks_default and self._settings.text_layer != "only":
+            self._ready()  # only the model knows which of them it can do
+            page = self._look_up(source, file, known, engine)
         if not page.due_tasks:
             return self._result(page, {}, is_kept=True)
         number = known.facts.page_number
@@ -276,12 +282,20 @@ class Transcriber:
             redo = None if (facts.content_sha256, task) in self._made else settings.redo
             if reading is None or due.to_redo(reading, redo, engine):
                 due_tasks.append(task)
+        if due_tasks and settings.are_tasks_default:
+            due_tasks = list(due.possible(due_tasks, readings, self._able, self._last_family))
+            tasks = tuple(task for task in tasks if task in readings or task in due_tasks)
         return _Page(source, file, known, tasks, readings, tuple(due_tasks))
+
+    @cached_property
+    def _last_family(self) -> str | None:
+        return self._ledger.last_family(self._engine.name)
 
     def _ready(self) -> EngineFacts:
         facts = self._engine.prepare(self._cancel)
+        self._able = facts.tasks
         for task in self._settings.tasks:
-            if task not in facts.tasks:
+            if task not in facts.tasks and not self._settings.are_tasks_default:
                 who = f"{facts.name} with {facts.model}" if facts.model else facts.name
                 msg = f"{who} cannot do the task {task!r}; it can do {', '.join(sorted(facts.tasks))}."
                 raise ConfigError(msg, hint="Leave it out of --tasks, or load a model that can.")

@@ -31,6 +31,7 @@ _GEMMA_4_PIXELS: Final = 280 * 48 * 48
 _GEMMA_4_ENCODER: Final = "48 px a token, up to 0.6 MP (280 tokens)"
 
 _INTERNVL: Final = ImageRule("fixed", tokens=13 * 256)  # the most; the nearest grid is taken, however small the picture
+_INTERNVL_SIDE_PX: Final = 3 * 448  # 2 by 3 tiles have the shape of a page
 _INTERNVL_ENCODER: Final = "InternViT, up to 12 tiles of 448 px and an overview"
 
 _MINICPM: Final = ImageRule("slices", tokens=64, patch_px=448, max_slices=9)
@@ -181,8 +182,7 @@ TODAY: Final = (
         **templates.CHATML,
         prompts=_TRANSCRIBE,
         image=_INTERNVL,
-        max_side_px=2048,
-        max_pixels=12 * 448 * 448,
+        max_side_px=_INTERNVL_SIDE_PX,
         min_version="1.91",
         projector="internvl",
         language_model="InternLM2.5, Qwen2.5 1B to 78B",
@@ -195,8 +195,7 @@ TODAY: Final = (
         **templates.CHATML,
         prompts=_TRANSCRIBE,
         image=_INTERNVL,
-        max_side_px=2048,
-        max_pixels=12 * 448 * 448,
+        max_side_px=_INTERNVL_SIDE_PX,
         min_version="1.91",
         projector="internvl",
         language_model="Qwen3 1B to 241B",
@@ -210,8 +209,7 @@ TODAY: Final = (
         marks=("<IMG_CONTEXT>",),
         prompts=_TRANSCRIBE,
         image=_INTERNVL,
-        max_side_px=2048,
-        max_pixels=12 * 448 * 448,
+        max_side_px=_INTERNVL_SIDE_PX,
         min_version="1.91",
         projector="internvl",
         language_model="Qwen2.5 1B to 78B",
