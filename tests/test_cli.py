@@ -21,8 +21,9 @@ from typing_extensions import override
 from kobold_reader.cli import app as cli
 from kobold_reader.embeddings import MiniLMEmbedding
 from kobold_reader.release import RELEASE
+from tests.card_reader import DRAWN_BY, SEED, reads_down_to
 from tests.conftest import ROOT, SAMPLES
-from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
+from tests.kobold_simulator import Fault, KoboldSimulator, RecordedRequest, ScriptBrain
 
 pytestmark = pytest.mark.slow
 
@@ -430,6 +431,44 @@ def html(make: Simulators) -> KoboldSimulator:
     return server
 
 
+def loading(make: Simulators) -> KoboldSimulator:
+    return make(loading=True)
+
+
+def answering(answer: Callable[[str], Fault]) -> Callable[[Simulators], KoboldSimulator]:
+    """A server that is something else: what it answers, by path."""
+
+    def start(make: Simulators) -> KoboldSimulator:
+        def reply(request: RecordedRequest) -> Fault:
+            return answer(request.path)
+
+        server = make()
+        server.fault_when = reply
+        return server
+
+    return start
+
+
+def ollama(path: str) -> Fault:
+    text = "text/plain; charset=utf-8"
+    return Fault.reply(200, "Ollama is running", text) if path == "/" else Fault.reply(404, "404 page not found", text)
+
+
+def llama_server(path: str) -> Fault:
+    missing = '{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}'
+    served = {"/": (200, "<html>"), "/v1/models": (200, '{"models":[],"object":"list","data":[]}')}
+    return Fault.reply(*served.get(path, (404, missing)), headers={"Server": "llama.cpp"})
+
+
+def openai_like(path: str) -> Fault:
+    models = '{"object":"list","data":[{"id":"Qwen/Qwen2.5-VL-7B-Instruct","object":"model","owned_by":"vllm"}]}'
+    return Fault.reply(200, models) if path == "/v1/models" else Fault.reply(404, '{"detail":"Not Found"}')
+
+
+def gateway(_: str) -> Fault:
+    return Fault.reply(502, "<!DOCTYPE html><h1>502 Bad Gateway</h1>", "text/html")
+
+
 SERVERS: dict[str, tuple[Callable[[Simulators], KoboldSimulator], str, str, str]] = {
     # how it is, what `read` says, what the doctor says, what the doctor advises
     "off": (off, "nobody listens there", "nobody listens there", "Is KoboldCpp started"),
@@ -445,39 +484,60 @@ SERVERS: dict[str, tuple[Callable[[Simulators], KoboldSimulator], str, str, str]
         "the password is wrong",
         'with --password (launcher: "Password" in "Network")',
     ),
-    "no KoboldCpp": (html, "it is no KoboldCpp", "it is no KoboldCpp", ""),
+    "web page": (html, "it is no KoboldCpp (the answer is a web page", "it is no KoboldCpp", "own port is 5001"),
+    "loading": (loading, "has it finished loading its model?", "nobody listens there", "finished loading"),
+    "router": (answering(gateway), "wait a minute and start again", "(HTTP 502)", "loading its model"),
+    "too old": (
+        lambda make: make(version="1.60"),
+        "KoboldCpp 1.60 is too old; 1.76 is the oldest",
+        "KoboldCpp 1.60 is too old",
+        "Update KoboldCpp",
+    ),
+    "Ollama": (answering(ollama), "Ollama answers there, not KoboldCpp", "Ollama answers there", "needs KoboldCpp"),
+    "llama.cpp": (answering(llama_server), "llama.cpp's own server", "llama.cpp's own server", "needs KoboldCpp"),
+    "vLLM": (answering(openai_like), "an OpenAI-compatible server", "an OpenAI-compatible", "needs KoboldCpp"),
 }
 
 
 @pytest.mark.parametrize("state", SERVERS)
 def test_a_server_that_cannot_be_used_is_exit_4(
-    kobold: Command, make_simulator: Simulators, pages: Path, state: str
+    kobold: Command, make_simulator: Simulators, pages: Path, tmp_path: Path, state: str
 ) -> None:
     make, reads, finds, advises = SERVERS[state]
     server = make(make_simulator)
     asked = ["--api-url", server.url, "--api-password", HUSH]
 
-    said = kobold("read", pages, *asked)
-    assert (said.code, said.out) == (4, "")
-    assert server.url in said.err
-    assert reads in said.err
+    for command in (["read"], ["index", "--archive", tmp_path / "archive", "--embedder", "none"]):
+        said = kobold(*command, pages, *asked)
+        assert (said.code, said.out) == (4, "")
+        (sentence,) = [line for line in said.err.splitlines() if line.startswith("kobold-reader: ")]
+        assert server.url in sentence
+        assert reads in sentence
+        assert "<" not in sentence, "no web page is shown to people"
     assert server.count() == 0, "no page was sent"
 
     diagnosis = kobold("doctor", "--json", *asked)
     found = json.loads(diagnosis.out)
     assert diagnosis.code == 4
-    assert {tuple(finding) for finding in found} == {("about", "level", "text", "remedy")}
+    assert {tuple(finding) for finding in found} == {("about", "level", "text", "remedy", "server", "values")}
     (problem,) = [finding for finding in found if finding["level"] == "problem"]
     assert finds in problem["text"]
     assert advises in problem["remedy"]
     assert f"PROBLEM {problem['text']}\n" in kobold("doctor", *asked).out
 
 
-def test_the_doctor_finds_nothing_wrong(kobold: Command, make_simulator: Simulators) -> None:
-    server = make_simulator(password=HUSH)
+def test_the_doctor_finds_nothing_wrong(
+    kobold: Command, make_simulator: Simulators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DRAWN_BY, lambda _: SEED)
+    server = make_simulator(password=HUSH, brain=reads_down_to(10))
     said = kobold("doctor", "--api-url", server.url, "--api-password", HUSH)
     assert said.code == 0
     assert "family qwen2.5-vl: can do ocr, caption\n" in said.out
+    assert "it asks for a password, and takes the one given\n" in said.out
+    assert "ok      self-test: print down to 10 pt is read on a whole A4 page (small letters 6.5 px high)\n" in said.out
+    assert "images of up to 1024 px reach the encoder (measured)" in said.out
+    assert "is shown a test card" in said.err
     assert "-> Start it with --visionmaxres 2048 (launcher:" in said.out
     assert "PROBLEM" not in said.out
 
@@ -491,11 +551,110 @@ def test_the_doctor_asks_for_a_missing_password_and_for_larger_settings(
     kobold: Command, make_simulator: Simulators
 ) -> None:
     locked, small = make_simulator(password=HUSH), make_simulator(context_size=1024)
-    said = kobold("doctor", "--api-url", locked.url, "--api-url", small.url)
+    said = kobold("doctor", "--no-self-test", "--api-url", locked.url, "--api-url", small.url)
     assert said.code == 4
+    assert small.count() == 0
     assert "it asks for a password, and none was given" in said.out
     assert "KOBOLD_READER_PASSWORD" in said.out
     assert "with --contextsize 8192 (launcher:" in said.out
+
+
+def test_a_server_that_sees_nothing_is_no_server(kobold: Command, make_simulator: Simulators) -> None:
+    """A projector of the right width that was made for another model: nothing but the card tells."""
+    counted = make_simulator(brain=ScriptBrain("A letter to Axel Lindqvist, 1954."))
+    said = kobold("doctor", "--api-url", counted.url)
+    assert said.code == 4
+    assert "PROBLEM self-test: its token counts say that it saw the picture, but not one word" in said.out
+    assert "-> Load the projector that was made for this very model" in said.out
+
+    dropping = make_simulator()
+    dropping.fault(Fault.DROP_IMAGES)
+    said = kobold("doctor", "--api-url", dropping.url)
+    assert said.code == 4
+    assert "the server did not see the test card" in said.out
+
+
+def test_the_numbers_behind_a_finding_are_for_programs(
+    kobold: Command, make_simulator: Simulators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DRAWN_BY, lambda _: SEED)
+    server = make_simulator(visionmaxres=2048, brain=reads_down_to(8))
+    said = kobold("doctor", "--api-url", server.url, "--json")
+    values = {finding["about"]: finding["values"] for finding in json.loads(said.out) if finding["server"]}
+    assert said.code == 0
+    assert list(values) == [
+        "server",
+        "address",
+        "model",
+        "template",
+        "vision",
+        "self-test",
+        "resolution",
+        "context",
+        "embeddings",
+    ]
+    assert values["self-test"] == {"smallest_pt": 8, "letter_px": 7.7}
+    assert values["resolution"] == {"visionmaxres_px": 2048, "measured_px": 2048}
+    assert values["template"] == {"template": "found"}
+
+
+@pytest.mark.parametrize(
+    ("options", "about", "level", "words"),
+    [
+        ({"chat_template": ""}, "template", "advice", "has no chat template: the tags of family qwen2.5-vl"),
+        ({"chat_template": "{{ strange }}"}, "template", "ok", "would use Alpaca; the tags of family qwen2.5-vl"),
+        ({"chat_template": "{{ strange }}", "model": "foo"}, "template", "advice", "uses Alpaca, which suits few"),
+        ({"jinja": True}, "template", "ok", "--jinja is on, so the tags of family qwen2.5-vl"),
+        ({"version": "1.76"}, "template", "ok", "the tags of family qwen2.5-vl are sent"),
+        ({"version": "1.76"}, "version", "advice", "it lacks token counts, so only a test card proves"),
+        ({"version": "1.80"}, "model", "advice", "KoboldCpp sees with it from 1.90 on"),
+        ({"model": "foo"}, "model", "advice", "its name tells no family"),
+        ({"context_size": 3000}, "context", "advice", "so a full page of text may be cut"),
+        ({"embeddings_model": "nomic"}, "embeddings", "ok", "an embedding model is loaded (nomic)"),
+        ({"model": "llava-v1.5-7b", "projector": "mlp"}, "resolution", "ok", "takes 336 px: --visionmaxres makes no"),
+        ({}, "address", "ok", "runs on this machine: no page leaves it"),
+    ],
+)
+def test_the_doctor_names_what_is_special(
+    kobold: Command, make_simulator: Simulators, options: dict[str, Any], about: str, level: str, words: str
+) -> None:
+    said = kobold("doctor", "--no-self-test", "--json", "--api-url", make_simulator(**options).url)
+    (finding,) = [finding for finding in json.loads(said.out) if finding["about"] == about]
+    assert finding["level"] == level
+    assert words in finding["text"]
+    assert bool(finding["remedy"]) is (level != "ok")
+
+
+def test_pages_read_at_a_lower_resolution_are_named(
+    kobold: Command, make_simulator: Simulators, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DRAWN_BY, lambda _: SEED)
+    server = make_simulator(visionmaxres=2048, brain=reads_down_to(8))
+    monkeypatch.setenv("KOBOLD_READER_URL", server.url)
+    scans, archive = tmp_path / "scans", tmp_path / "archive"
+    draw_pages(scans / "small.png", ["a small scan"])
+    page = Image.new("L", (1500, 2000), 255)
+    ImageDraw.Draw(page).text((100, 100), "A large scan of a letter", fill=0, font_size=90)
+    page.save(scans / "large.png")
+    index = ["index", scans, "--archive", archive, "--embedder", "none", "--tasks", "ocr"]
+    assert "low-resolution" not in kobold(*index).err
+    assert json.loads(kobold("status", "--archive", archive, "--json").out)["low_resolution"] is None
+
+    assert kobold("doctor").code == 0
+    asked = server.count()
+    said = kobold("status", "--archive", archive).out
+    assert "low resolution: 1 page was read at up to 1024 px; " in said, "the small scan has no more to give"
+    assert f"{server.url} could give 1463 px when it was tested (" in said
+    assert "--redo low-resolution" in said
+    assert "1 page was read at up to 1024 px" in kobold(*index).err
+    assert server.count() == asked, "neither asks the server"
+
+    again = kobold(*index, "--redo", "low-resolution")
+    assert again.code == 0
+    assert server.count() == asked + 1, "the large one"
+    assert "read at up to" not in again.err
+    assert kobold(*index, "--redo", "low-resolution").code == 0
+    assert server.count() == asked + 1, "not for ever"
 
 
 @pytest.mark.parametrize("way", ["option", "file", "variable"])
@@ -709,12 +868,13 @@ def test_status_says_what_was_read(kobold: Command, archive: Path, broken: Path)
     assert shown.count(str(broken)) == 1, "named once"
 
     facts = json.loads(kobold("status", "--archive", archive, "--json").out)
-    assert list(facts) == ["archive", "files", "pages", "embedder", "unfinished_pages", "missing", "failed"]
+    keys = ["archive", "files", "pages", "embedder", "unfinished_pages", "missing", "failed", "low_resolution"]
+    assert list(facts) == keys
     assert facts["pages"] == {"ok": 3}
     assert list(facts["failed"][0]) == ["file", "page_number", "why"]
 
     ledger = json.loads(kobold("status", "--ledger", archive / "ledger.sqlite", "--json").out)
-    assert list(ledger) == ["ledger", "files", "pages", "failed"]
+    assert list(ledger) == ["ledger", "files", "pages", "failed", "low_resolution"]
     assert ledger["pages"]["ok"] == 3
 
 

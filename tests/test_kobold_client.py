@@ -237,7 +237,7 @@ def test_a_blind_server_is_refused_with_the_remedy_for_everyone() -> None:
     [
         (http(b"<!DOCTYPE html><title>Open WebUI</title>"), "web page"),
         (http(b'{"result": "llama"}'), "calls itself 'llama'"),
-        (http(b'{"version": "0.7.0"}'), "calls itself 'None'"),
+        (http(b'{"version": "0.7.0"}'), "does not say what it is"),
         (http(b'["a"]'), "no JSON object"),
         (http(b"404 page not found", "404 Not Found"), "does not know"),
         (http(b"", "301 Moved", "Location: https://a.example/x\r\n"), "https://a.example/x"),

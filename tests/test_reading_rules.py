@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -122,11 +123,43 @@ def test_a_text_layer_answers_ocr_and_spares_the_caption() -> None:
         ("outdated", replace(READING, model="older"), True),
         ("outdated", replace(READING, prompt="Other words"), True),
         ("low-resolution", replace(READING, effective_px=512), True),
+        ("low-resolution", replace(READING, effective_px=None), False),
         ("low-resolution", READING, False),
     ],
 )
 def test_redo(redo: due.Redo | None, reading: Reading, again: bool) -> None:
-    assert due.to_redo(reading, redo, ENGINE) is again
+    assert due.to_redo(reading, redo, ENGINE, facts()) is again
+
+
+A4_PT = {"width_pt": 595.0, "height_pt": 842.0}
+BORN_DIGITAL = {"width_px": 0, "height_px": 0}
+
+
+@pytest.mark.parametrize(
+    ("page", "budget", "effective_px", "again"),
+    [
+        ({"width_px": 2480, "height_px": 3508}, {}, 1024, True),
+        ({"width_px": 2480, "height_px": 3508}, {}, 1990, False),  # rounding is no reason
+        ({"width_px": 420, "height_px": 600}, {}, 600, False),  # a small scan has no more to give
+        ({"width_px": 1000, "height_px": 1400}, {}, 1024, True),
+        ({**BORN_DIGITAL, **A4_PT}, {}, 1024, True),
+        # What the family takes by area: 1506 of the 2048 px that would pass.
+        ({**BORN_DIGITAL, **A4_PT}, {"max_pixels": 2048 * 28 * 28}, 1506, False),
+        ({**BORN_DIGITAL, **A4_PT}, {"max_pixels": 2048 * 28 * 28}, 1024, True),
+        # A visiting card is rendered at 300 dpi and no more.
+        ({**BORN_DIGITAL, "width_pt": 241.0, "height_pt": 156.0}, {}, 1004, False),
+        ({**BORN_DIGITAL, "width_pt": None, "height_pt": None}, {}, 1024, True),
+        # Read in tiles: effective_px is the page's long side at the scale of its tiles.
+        ({"width_px": 2480, "height_px": 3508}, {}, 3508, False),
+    ],
+)
+def test_low_resolution_is_what_this_page_lacks(
+    page: dict[str, Any], budget: dict[str, Any], effective_px: int, again: bool
+) -> None:
+    engine = replace(ENGINE, budget=ImageBudget(max_side_px=2048, **budget))
+    reading = replace(READING, effective_px=effective_px)
+    assert due.to_redo(reading, "low-resolution", engine, replace(facts(), **page)) is again
+    assert not due.to_redo(reading, "low-resolution", None, replace(facts(), **page))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ _LONGEST_TOKEN_CHARS: Final = 256
 
 _RATE_LIMIT: Final = re.compile(r"try again in (\d+(?:\.\d+)?) second", re.IGNORECASE)
 _HTTP_OK: Final = 200
+_GATEWAY_HINT: Final = "It may be loading its model: wait a minute and start again, or look at its console."
+_BUSY_HINTS: Final[Mapping[int, str]] = {
+    502: _GATEWAY_HINT,
+    503: f"If it stays so, start it {SETTINGS['multiuser'].remedy('10')}.",
+    504: _GATEWAY_HINT,
+}
 
 
 def excerpt(body: bytes) -> str:
@@ -191,7 +197,7 @@ def classify_error(status: int, body: bytes, url: str, *, headers: Mapping[str, 
             detail_type=kind,
             detail_msg=msg,
             server=url,
-            hint="Give the one KoboldCpp was started with (KOBOLD_READER_PASSWORD).",
+            hint="Give the one KoboldCpp was started with (--api-password-file, or KOBOLD_READER_PASSWORD).",
         )
     if status in (429, 502, 503, 504):
         return _busy(status, kind, msg, url)
@@ -231,16 +237,14 @@ def _busy(status: int, kind: str, msg: str, url: str) -> ServerError:
     elif status == 503:  # noqa: PLR2004
         why = "it is busy, its queue is full"
     else:
-        why = f"the router or proxy in front of it has no answer (HTTP {status}); is it loading?"
+        why = f"the router or proxy in front of KoboldCpp has no answer from it (HTTP {status})"
     error = ServerBusyError(
         f"{url}: {why}.",
         status=status,
         detail_type=kind,
         detail_msg=msg,
         server=url,
-        hint=f"If it stays so, start it {SETTINGS['multiuser'].remedy('10')}."
-        if status == 503 and not wait  # noqa: PLR2004
-        else None,
+        hint=_BUSY_HINTS.get(status) if not wait else None,
     )
     error.retry_after_s = float(wait.group(1)) if wait else None
     return error

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from kobold_reader.errors import ResponseFormatError, ServerStatusError
+from kobold_reader.errors import ResponseFormatError, ServerError, ServerStatusError
 from kobold_reader.kobold.api import Api
-from kobold_reader.kobold.values import ServerInfo
+from kobold_reader.kobold.transport import Answer
+from kobold_reader.kobold.values import ServerInfo, version_tuple
 
-__all__ = ["ask_info"]
+__all__ = ["OLDEST_VERSION", "ask_info"]
 
-_NOT_FOUND = 404
+OLDEST_VERSION: Final = (1, 76)
+"""Before it, too much of what is needed is missing (projectors, aborting one job) or answers otherwise."""
+_NOT_FOUND: Final = 404
+_OK: Final = 200
 
 
 def ask_info(api: Api) -> ServerInfo:
@@ -20,6 +24,13 @@ def ask_info(api: Api) -> ServerInfo:
     answers 401 at once, where generate would wait for its turn.
     """
     version = _version(api)
+    if version_tuple(version["version"]) < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise ServerError(
+            f"{api.url}: KoboldCpp {version['version']} is too old; {oldest} is the oldest that can read pages.",
+            server=api.url,
+            hint="Update KoboldCpp: it is one file, and the same models go on working.",
+        )
     protected = version.get("protected") is True
     if protected:
         api.count_tokens("x")
@@ -51,19 +62,49 @@ def _version(api: Api) -> dict[str, Any]:
             raise _not_kobold(api, "it does not know /api/extra/version") from err
         raise
     except ResponseFormatError as err:
-        why = err.message.removeprefix(f"{api.url}: ").rstrip(".")
+        why = err.message.removeprefix(f"{api.url}: ").partition(". It begins")[0].rstrip(".")
         raise _not_kobold(api, why, hint=err.hint) from err
     if version.get("result") != "KoboldCpp" or not isinstance(version.get("version"), str):
-        raise _not_kobold(api, f"it calls itself {str(version.get('result'))[:60]!r}")
+        name = version.get("result")
+        raise _not_kobold(
+            api, f"it calls itself {name[:60]!r}" if isinstance(name, str) else "it does not say what it is"
+        )
     return version
 
 
 def _not_kobold(api: Api, why: str, *, hint: str | None = None) -> ResponseFormatError:
+    other = "" if hint else _other_server(api)
+    if other:
+        return ResponseFormatError(
+            f"{api.url}: {other} answers there, not KoboldCpp.",
+            server=api.url,
+            hint="kobold-reader needs KoboldCpp, which reads the same GGUF files; its own port is 5001.",
+        )
     return ResponseFormatError(
         f"{api.url}: something answers there, but it is no KoboldCpp ({why}).",
         server=api.url,
-        hint=hint or "Look at the port; KoboldCpp's own port is 5001.",
+        hint=hint or "Look at the address and the port: KoboldCpp's own port is 5001.",
     )
+
+
+def _other_server(api: Api) -> str:
+    """The name of a well-known server that is no KoboldCpp, "" for anything else."""
+    try:
+        root = api.get("/")
+        if root.status == _OK and root.body.strip() == b"Ollama is running":
+            return "Ollama"
+        models = api.get("/v1/models")
+        if "llama.cpp" in _server_header(root) + _server_header(models):
+            return "llama.cpp's own server"
+        if isinstance(api.as_object(models).get("data"), list):
+            return "an OpenAI-compatible server (vLLM, LM Studio or another)"
+    except ServerError:
+        pass  # whoever it is, it is not one of these
+    return ""
+
+
+def _server_header(answer: Answer) -> str:
+    return next((value for name, value in answer.headers.items() if name.lower() == "server"), "")
 
 
 def _props(api: Api) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from kobold_reader.kobold import FAMILIES
 from kobold_reader.pages import PageFacts
 from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.pagerange import PageRange
+from kobold_reader.reading.resolution import is_clearly_lower, would_reach_px
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.tasks import DEFAULT_TASKS, check_tasks
 
@@ -137,13 +138,14 @@ def is_outdated(reading: Reading, engine: EngineFacts) -> bool:
     return reading.model != engine.model or asked_otherwise
 
 
-def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None) -> bool:
+def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None, facts: PageFacts) -> bool:
     """Tell whether the user asked for this reading to be made again.
 
     Args:
         reading: What there is.
         redo: What the user asked for.
         engine: Needed for `outdated` and `low-resolution`.
+        facts: Of the page: one that has few pixels of its own is not read again for more.
     """
     match redo:
         case None:
@@ -157,9 +159,19 @@ def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None) -> 
         case "outdated":
             return engine is not None and is_outdated(reading, engine)
         case "low-resolution":
-            now_px = engine.budget.max_side_px if engine else 0
-            return reading.effective_px is not None and reading.effective_px < now_px
+            return engine is not None and is_clearly_lower(reading.effective_px, _now_px(facts, engine))
     raise AssertionError(redo)
+
+
+def _now_px(facts: PageFacts, engine: EngineFacts) -> int:
+    budget = engine.budget
+    return would_reach_px(
+        (facts.width_px, facts.height_px),
+        (facts.width_pt, facts.height_pt),
+        budget.max_side_px,
+        budget.max_pixels,
+        budget.max_dpi,
+    )
 
 
 def spread(count: int, sample: int) -> Sequence[int]:

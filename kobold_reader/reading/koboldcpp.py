@@ -25,14 +25,13 @@ from kobold_reader.kobold import Family, Lease, ServerInfo, ServerPool, choose_f
 from kobold_reader.pages import ImageBudget
 from kobold_reader.reading.asking import ENGINE_NAME, Asking, ask
 from kobold_reader.reading.engine import EngineFacts, PageJob, TaskOutcome
+from kobold_reader.reading.selftest import DEFAULT_VISIONMAXRES_PX, Eyesight
 from kobold_reader.release import RELEASE
 
 __all__ = ["DEFAULT_VISIONMAXRES_PX", "KoboldEngine"]
 
 log = logging.getLogger(__name__)
 
-DEFAULT_VISIONMAXRES_PX: Final = 1024
-"""What a server shrinks images to unless started with --visionmaxres; no endpoint reports it (measured on 1.115.1)."""
 PAGE_ERRORS: Final = (TranscriptionError, ServerError)
 """What befalls one page …"""
 RUN_ERRORS: Final = (NoServerAvailableError, AuthenticationError, NoVisionModelError)
@@ -47,7 +46,7 @@ class KoboldEngine:
         family: Name of the model family; None: chosen by the model's name.
         prompts: Wording by task in place of the family's.
         hint: What the user knows of the pages ("Swedish letters, about 1900"), added to every instruction.
-        visionmaxres: What the server was started with, in px; None: its default.
+        visionmaxres: What the server was started with, in px; None: what its self-test found out, else the default.
         page_timeout_s: Limit for one request; None: none.
     """
 
@@ -67,7 +66,7 @@ class KoboldEngine:
         self._family = family
         self._prompts = dict(prompts or {})
         self._hint = hint
-        self._visionmaxres_px = visionmaxres or DEFAULT_VISIONMAXRES_PX
+        self._eyesight = Eyesight(visionmaxres)
         self._page_timeout_s = page_timeout_s
         self._facts: EngineFacts | None = None
         self._families: dict[tuple[str, str], Family] = {}
@@ -84,13 +83,14 @@ class KoboldEngine:
         if self._facts is None:
             with self._pool.lease(cancel=cancel) as lease:
                 info = lease.client.require_vision()
+                visionmaxres_px = self._eyesight.visionmaxres_px(lease, info)
             family = self._family_of(info)
             self._facts = EngineFacts(
                 name=self.name,
                 model=info.model,
                 family=family.name,
                 tasks=family.tasks,
-                budget=self._budget(family),
+                budget=self._budget(family, visionmaxres_px),
                 release=RELEASE,
                 server_version=info.version,
                 prompts={task: self._instruction(family, task) for task in family.tasks},
@@ -98,8 +98,9 @@ class KoboldEngine:
             log.info("%s: %s (KoboldCpp %s), family %s", info.url, info.model, info.version, family.name)
         return self._facts
 
-    def _budget(self, family: Family) -> ImageBudget:
-        return ImageBudget(max_side_px=min(family.max_side_px, self._visionmaxres_px), max_pixels=family.max_pixels)
+    @staticmethod
+    def _budget(family: Family, visionmaxres_px: int) -> ImageBudget:
+        return ImageBudget(max_side_px=min(family.max_side_px, visionmaxres_px), max_pixels=family.max_pixels)
 
     def _instruction(self, family: Family, task: str) -> str:
         return family.instruction(task, wording=self._prompts.get(task), hint=self._hint)
@@ -126,13 +127,20 @@ class KoboldEngine:
         info = lease.client.require_vision()
         family = self._family_of(info)
         todo = [task for task in job.tasks if task not in outcomes or _is_lost(outcomes[task])]
+        try:
+            self._eyesight.ensure_vision(lease, info, family, time_limit_s=self._page_timeout_s, cancel=job.cancel)
+        except RUN_ERRORS:
+            raise
+        except PAGE_ERRORS as err:
+            outcomes.update(dict.fromkeys(todo, err))
+            return
         asking = Asking(
             lease,
             info,
             family,
             job,
             time_limit_s=self._page_timeout_s,
-            max_side_px=self._budget(family).max_side_px,
+            max_side_px=self._budget(family, self._eyesight.visionmaxres_px(lease, info)).max_side_px,
         )
         for position, task in enumerate(todo):
             try:

@@ -268,6 +268,21 @@ class Ledger:
             counts |= dict(one("SELECT status, count(*) FROM readings WHERE task = 'ocr' GROUP BY status").fetchall())
         return counts
 
+    def resolutions(self, engine: str) -> list[tuple[int, int, int, float | None, float | None, int]]:
+        """Count pages by what they were read with: effective px, page's own px (wide, high), paper's pt, pages.
+
+        Of several readings of one page the one with the most px counts.
+        """
+        with self._guard("read"):
+            return self._db.execute(
+                "SELECT px, json_extract(facts, '$.width_px'), json_extract(facts, '$.height_px'), "
+                "json_extract(facts, '$.width_pt') AS wide, json_extract(facts, '$.height_pt') AS high, count(*) "
+                "FROM pages JOIN (SELECT content_sha256 AS content, max(effective_px) AS px FROM readings "
+                "WHERE engine = ? AND effective_px IS NOT NULL GROUP BY content_sha256) ON content = content_sha256 "
+                "GROUP BY 1, 2, 3, 4, 5",
+                (engine,),
+            ).fetchall()
+
     def forget(self, uris: Iterable[str]) -> int:
         """Remove these files and the readings that no other known file shares; returns how many readings went."""
         with self._file.guard("forget"):

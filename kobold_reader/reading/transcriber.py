@@ -280,7 +280,7 @@ class Transcriber:
             if reading:
                 readings[task] = reading
             redo = None if (facts.content_sha256, task) in self._made else settings.redo
-            if reading is None or due.to_redo(reading, redo, engine):
+            if reading is None or due.to_redo(reading, redo, engine, facts):
                 due_tasks.append(task)
         if due_tasks and settings.are_tasks_default:
             due_tasks = list(due.possible(due_tasks, readings, self._able, self._last_family))

@@ -15,15 +15,27 @@ from kobold_reader.cli.options import ServerOptions, with_options
 def doctor(
     options: ServerOptions,
     family: Annotated[str | None, typer.Option(metavar="NAME", help="Model family, if its name does not tell.")] = None,
-    visionmaxres: Annotated[int | None, typer.Option(metavar="N", help="What the server was started with.")] = None,
+    visionmaxres: Annotated[
+        int | None, typer.Option(metavar="N", min=64, help="What the server was started with; else it is measured.")
+    ] = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test/--no-self-test", help="Have the server read a drawn test card.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Say what the server can do, and what to change."""
     from kobold_reader.cli.app import EXIT_OK, EXIT_SERVER
-    from kobold_reader.cli.output import complain, say, spell_count
+    from kobold_reader.cli.output import complain, notice, say, spell_count
     from kobold_reader.doctor import examine
 
-    findings = examine(options.urls(), options.password(), family, visionmaxres)
+    findings = examine(
+        options.urls(),
+        options.password(),
+        family,
+        visionmaxres,
+        with_self_test=self_test,
+        on_self_test=lambda url: notice(f"{url} is shown a test card; on a slow machine that takes a while …"),
+    )
     if as_json:
         say(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=1))
     else:

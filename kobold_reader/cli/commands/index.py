@@ -44,6 +44,7 @@ def index(
     from kobold_reader.archive import Archive
     from kobold_reader.archive.archive import CATALOG
     from kobold_reader.cli.commands.outcome import closing_code, read_pages, said_if_cut_short
+    from kobold_reader.cli.commands.resolution import find_lower, spell_lower
     from kobold_reader.cli.output import notice, page_progress, spell_count
     from kobold_reader.reader import take
 
@@ -76,6 +77,8 @@ def index(
                 on_progress=progress.doing,
             )
     _say_end(report, archive)
+    if lower := find_lower(archive / "ledger.sqlite", options.urls()):
+        notice(spell_lower(lower))
     nothing = bool(paths) and not report.files
     return closing_code(report.errors, read_pages(report.pages), options.on_error.value, nothing_taken=nothing)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE
+from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE, ServerOptions
 
 
 def status(
@@ -24,6 +25,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Say what was read: pages by status, failed ones by name."""
+    from kobold_reader.cli.commands.resolution import find_lower, spell_lower
     from kobold_reader.cli.output import say
 
     if archive and ledger:
@@ -31,8 +33,9 @@ def status(
     if not archive and not ledger and (folder := os.environ.get(ARCHIVE_VARIABLE)):
         archive = Path(folder)
     facts = _archive_facts(archive) if archive else _ledger_facts(ledger or os.environ.get(LEDGER_VARIABLE))
+    lower = find_lower(archive / "ledger.sqlite" if archive else Path(str(facts["ledger"])), ServerOptions().urls())
     if as_json:
-        say(json.dumps(facts, ensure_ascii=False, indent=1))
+        say(json.dumps(facts | {"low_resolution": asdict(lower) if lower else None}, ensure_ascii=False, indent=1))
         return 0
     for key, value in facts.items():
         if isinstance(value, dict):
@@ -46,6 +49,8 @@ def status(
                 )
         else:
             say(f"{key}: {value}")
+    if lower:
+        say(f"low resolution: {spell_lower(lower)}")
     return 0
 
 

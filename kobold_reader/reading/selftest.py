@@ -1,0 +1,329 @@
+"""What can this server read? It is shown a drawn card, and what comes back is compared with what is on it.
+
+Three questions, none of which any endpoint answers:
+
+- Is the image seen at all? On KoboldCpp before 1.77, which counts no tokens, words that come back are the only proof.
+- How small may print be? The card is an A4 page; its rows say it in points, all losses on the way included.
+- How large an image does the server let through (`--visionmaxres`)? Where the number of an image's tokens depends on
+  its size, two sheets of one shape that become equally many tokens reached the encoder at one size. Where it does not
+  (the old CLIP projectors, Gemma 3), the encoder's own 336 or 896 px lie below anything the server may be told, and
+  the question does not matter.
+
+What cannot be known: an encoder's own limit and the server's are told apart only by what is known of the family.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from kobold_reader.errors import ContextTooSmallError, ImageNotSeenError, NoVisionModelError
+from kobold_reader.kobold import (
+    DEFAULT,
+    SETTINGS,
+    Decoding,
+    ExpandedPrompt,
+    Family,
+    GenerateRequest,
+    Lease,
+    ServerInfo,
+    image_tokens,
+    render_prompt,
+)
+from kobold_reader.pages.testcard import CARD_HEIGHT_PX, CARD_WIDTH_PX, Card, CardRow, draw_card, draw_probe
+from kobold_reader.reading.remembered import Remembered, SelfTestFile, start_of
+from kobold_reader.reading.resolution import long_side_px
+
+__all__ = ["DEFAULT_VISIONMAXRES_PX", "Eyesight", "SelfTest", "ensure_vision", "self_test", "smallest_row"]
+
+log = logging.getLogger(__name__)
+
+DEFAULT_VISIONMAXRES_PX: Final = 1024
+"""What a server shrinks images to unless started with --visionmaxres; no endpoint reports it (measured on 1.115.1)."""
+UNLIMITED_BEFORE: Final = (1, 83)
+"""The first KoboldCpp that shrinks images before the encoder does."""
+LARGEST_VISIONMAXRES_PX: Final = CARD_HEIGHT_PX
+"""KoboldCpp allows no more."""
+
+_STEPS_PX: Final = (512, 768, 1024, 1280, 1536, 1792, 2048)
+"""What the server's limit is told to; it may be set to anything between the first and the last."""
+_BELOW_ALL_PX: Final = 448
+_PROBE_SHAPE: Final = 2.4
+"""So that each of the steps becomes another number of tokens, also where they come in slices (MiniCPM-V), and no known
+family's limit of area makes two of them alike."""
+_ANSWER_TOKENS: Final = 768
+_LEAST_ANSWER_TOKENS: Final = 64
+_CONTEXT_MARGIN_TOKENS: Final = 4
+_ROW_SHARE: Final = 0.75
+"""A row is read where so many of its words and numbers came back."""
+_TRIES: Final = ((0.1, 1), (0.4, 2))
+"""Temperature and seed; the second try is for a model whose first word led it astray."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """What came of one self-test.
+
+    Attributes:
+        smallest: The smallest row that was read; None: nothing came back.
+        is_smallest_of_card: It is the last row of the card: the server may read even smaller print.
+        letter_px: Height of that row's small letters where they reach the encoder; None: its size is not known.
+        visionmaxres_px: Longest side that the server lets through; None: nothing tells.
+        is_counted: Whether token counts prove that the card was seen.
+    """
+
+    smallest: CardRow | None
+    is_smallest_of_card: bool
+    letter_px: float | None
+    visionmaxres_px: int | None
+    is_counted: bool
+
+
+def self_test(
+    lease: Lease,
+    info: ServerInfo,
+    family: Family,
+    *,
+    time_limit_s: float | None = None,
+    cancel: threading.Event | None = None,
+) -> SelfTest:
+    """Show the card and the sheets to the server that is leased, and remember what came back.
+
+    Args:
+        lease: Of the server.
+        info: What it says of itself.
+        family: Of its model.
+        time_limit_s: For one request.
+        cancel: Set by another thread to stop.
+
+    Raises:
+        ContextTooSmallError: The server would drop the card silently.
+        ImageNotSeenError: It dropped the card.
+        MissingExtraError: Pillow cannot draw the card here.
+        ServerError: As `Lease.generate` says.
+    """
+    card = draw_card(secrets.randbelow(2**31))
+    asker = _Asker(lease, info, family, time_limit_s, cancel)
+    smallest, is_counted = asker.smallest_print(card)
+    visionmaxres_px = asker.visionmaxres_px()
+    max_side_px = min(family.max_side_px, visionmaxres_px or DEFAULT_VISIONMAXRES_PX)
+    is_encoder_known = family.name != DEFAULT.name or visionmaxres_px is not None
+    reaches_px = long_side_px(CARD_WIDTH_PX, CARD_HEIGHT_PX, max_side_px, family.max_pixels)
+    found = SelfTest(
+        smallest=smallest,
+        is_smallest_of_card=smallest is card.rows[-1],
+        letter_px=round(smallest.letter_px * reaches_px / CARD_HEIGHT_PX, 1) if smallest and is_encoder_known else None,
+        visionmaxres_px=visionmaxres_px,
+        is_counted=is_counted,
+    )
+    SelfTestFile().put(
+        info.url,
+        Remembered(
+            model=info.model,
+            version=info.version,
+            started_s=start_of(lease.client),
+            tested_s=time.time(),
+            is_seen=smallest is not None,
+            visionmaxres_px=visionmaxres_px,
+            max_side_px=max_side_px,
+            max_pixels=family.max_pixels,
+            smallest_pt=smallest.size_pt if smallest else None,
+            letter_px=found.letter_px,
+        ),
+    )
+    return found
+
+
+def ensure_vision(
+    lease: Lease,
+    info: ServerInfo,
+    family: Family,
+    *,
+    time_limit_s: float | None = None,
+    cancel: threading.Event | None = None,
+) -> None:
+    """Prove once per start of a server that it sees images, where no token counts prove it for each page.
+
+    Raises:
+        NoVisionModelError: Nothing of the card came back.
+        ServerError: As `self_test` says.
+    """
+    if info.counts_tokens:
+        return
+    known = SelfTestFile().find(info.url)
+    if known and known.is_seen and known.holds_for(info, start_of(lease.client), time.time()):
+        return
+    found = self_test(lease, info, family, time_limit_s=time_limit_s, cancel=cancel)
+    if found.smallest is None:
+        msg = (
+            f"{info.url}: not one word of a test card came back, so this KoboldCpp {info.version} seems not to see "
+            "images at all; what it writes about pages would be invented."
+        )
+        hint = f"Start it {SETTINGS['mmproj'].remedy('FILE.gguf')}, with the file made for its model, or update it."
+        raise NoVisionModelError(msg, server=info.url, hint=hint)
+    log.info("%s: sees images, as a test card proved; print down to %d pt", info.url, found.smallest.size_pt)
+
+
+class Eyesight:
+    """What an engine knows of its servers' eyes, asked once for each time that the pool has checked a server.
+
+    Args:
+        visionmaxres_px: What the user says; None: what a self-test found out, else KoboldCpp's default.
+    """
+
+    def __init__(self, visionmaxres_px: int | None = None) -> None:
+        self._given_px = visionmaxres_px
+        self._known: dict[str, tuple[ServerInfo, int]] = {}
+        self._proved: dict[str, ServerInfo] = {}
+
+    def visionmaxres_px(self, lease: Lease, info: ServerInfo) -> int:
+        """Return the longest side, in px, that the server lets through, as far as is known."""
+        if self._given_px:
+            return self._given_px
+        known = self._known.get(info.url)
+        if known is None or known[0] is not info:
+            self._known[info.url] = known = (info, self._remembered_px(lease, info))
+        return known[1]
+
+    @staticmethod
+    def _remembered_px(lease: Lease, info: ServerInfo) -> int:
+        found = SelfTestFile().find(info.url)
+        if found is None or found.visionmaxres_px is None:
+            return DEFAULT_VISIONMAXRES_PX
+        if not found.holds_for(info, start_of(lease.client), time.time()):
+            log.info("%s was started anew since its self-test; `kobold-reader doctor` tests it again", info.url)
+            return DEFAULT_VISIONMAXRES_PX
+        log.info("%s lets %d px through, as its self-test found out", info.url, found.visionmaxres_px)
+        return found.visionmaxres_px
+
+    def ensure_vision(
+        self,
+        lease: Lease,
+        info: ServerInfo,
+        family: Family,
+        *,
+        time_limit_s: float | None = None,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        """As the function of that name; asked once."""
+        if self._proved.get(info.url) is not info:
+            ensure_vision(lease, info, family, time_limit_s=time_limit_s, cancel=cancel)
+            self._proved[info.url] = info
+
+
+def smallest_row(card: Card, text: str) -> CardRow | None:
+    """Return the smallest row that was read; two rows in a row that were not end it.
+
+    Order and line breaks are the model's own; each word and number stands on the card once.
+    """
+    came = set(re.findall(r"[^\W\d_]+|\d+", text.casefold()))
+    smallest, misses = None, 0
+    for row in card.rows:
+        if sum(word in came for word in row.texts) >= _ROW_SHARE * len(row.texts):
+            smallest, misses = row, 0
+        else:
+            misses += 1
+            if misses == 2:  # noqa: PLR2004  (one may be misread, two are the end of its eyesight)
+                break
+    return smallest
+
+
+class _Asker:
+    """The requests of one self-test."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        info: ServerInfo,
+        family: Family,
+        time_limit_s: float | None,
+        cancel: threading.Event | None,
+    ) -> None:
+        self._lease = lease
+        self._info = info
+        self._family = family
+        self._time_limit_s = time_limit_s
+        self._cancel = cancel
+        self._tokens_by_side: dict[int, int] = {}
+        self._prompt: ExpandedPrompt = lease.run(
+            lambda client: render_prompt(client, info, family, family.prompts["ocr"]), cancel=cancel
+        )
+
+    def smallest_print(self, card: Card) -> tuple[CardRow | None, bool]:
+        """Return the smallest row that was read, and whether token counts prove that the card was seen."""
+        info, family = self._info, self._family
+        image = image_tokens(family, CARD_WIDTH_PX, CARD_HEIGHT_PX)
+        room_tokens = info.context_tokens - image - self._prompt.tokens - _CONTEXT_MARGIN_TOKENS
+        if room_tokens < _LEAST_ANSWER_TOKENS:
+            msg = (
+                f"the context of {info.context_tokens} tokens is too small for the test card: it takes up to {image}; "
+                "KoboldCpp would drop it without a word."
+            )
+            hint = f"Start it {SETTINGS['contextsize'].remedy('8192')}."
+            raise ContextTooSmallError(msg, server=info.url, hint=hint)
+        max_length = min(_ANSWER_TOKENS, room_tokens, int(info.context_tokens * 0.75))
+        prompt_tokens: int | None = None
+        for temperature, seed in _TRIES:
+            decoding: Decoding = {**family.decoding, "temperature": temperature}
+            request = GenerateRequest(
+                prompt=self._prompt.text,
+                images=(card.image,),
+                max_length=max_length,
+                sampler_seed=seed,
+                stop_sequence=family.stop_sequence,
+                **decoding,
+            )
+            completion = self._lease.generate(request, time_limit_s=self._time_limit_s, cancel=self._cancel)
+            prompt_tokens = completion.prompt_tokens
+            if prompt_tokens is not None and prompt_tokens <= self._prompt.tokens:
+                msg = (
+                    f"{info.url}: the server did not see the test card: it read {prompt_tokens} tokens, as many as the "
+                    "text alone has."
+                )
+                hint = f"Start it {SETTINGS['mmproj'].remedy('FILE.gguf')}, with the file made for its model."
+                raise ImageNotSeenError(msg, server=info.url, hint=hint)
+            smallest = smallest_row(card, completion.text)
+            if smallest:
+                return smallest, prompt_tokens is not None
+        return None, prompt_tokens is not None
+
+    def visionmaxres_px(self) -> int | None:
+        """Return the longest side that the server lets through, to the next of `_STEPS_PX`; None: nothing tells."""
+        if self._info.version_tuple < UNLIMITED_BEFORE:
+            return LARGEST_VISIONMAXRES_PX
+        if self._family.image.kind == "fixed":
+            return None
+        largest = _STEPS_PX[-1]
+        try:
+            whole = self._tokens(largest)
+            low, high = 0, len(_STEPS_PX) - 1
+            position = _STEPS_PX.index(DEFAULT_VISIONMAXRES_PX)  # most servers are there
+            while low < high:
+                if self._tokens(_STEPS_PX[position]) == whole:
+                    high = position
+                else:
+                    low = position + 1
+                position = (low + high) // 2
+            if high == 0 and self._tokens(_BELOW_ALL_PX) == whole:
+                return None  # the size of an image makes no difference
+        except ImageNotSeenError as err:
+            log.debug("%s: no sheet can be measured: %s", self._info.url, err)
+            return None
+        return _STEPS_PX[high]
+
+    def _tokens(self, side_px: int) -> int:
+        if side_px not in self._tokens_by_side:
+            sheet = draw_probe(side_px, round(side_px / _PROBE_SHAPE))
+            request = GenerateRequest(prompt=self._prompt.text, images=(sheet,), max_length=1)
+            completion = self._lease.generate(request, time_limit_s=self._time_limit_s, cancel=self._cancel)
+            tokens = completion.prompt_tokens
+            if tokens is None or tokens <= self._prompt.tokens:
+                msg = f"a sheet of {side_px} px was dropped."
+                raise ImageNotSeenError(msg, server=self._info.url)
+            self._tokens_by_side[side_px] = tokens
+        return self._tokens_by_side[side_px]
