@@ -192,6 +192,11 @@ class KoboldReader(BasePydanticReader):
         """The servers, as a list."""
         return [self.api_url] if isinstance(self.api_url, str) else list(self.api_url)
 
+    @property
+    def servers(self) -> int:
+        """How many work at once."""
+        return 1 if self.engine == "rapidocr" else len(set(self.api_urls))
+
     def settings(self) -> ReadSettings:
         """Return what the arguments ask of every page.
 

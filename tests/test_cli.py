@@ -135,7 +135,9 @@ def test_the_version_is_a_result(kobold: Command) -> None:
 def test_the_help_names_every_command(kobold: Command) -> None:
     said = kobold("--help")
     assert said.code == 0
-    assert all(f"\n  {name} " in said.out for name in ("demo", "read", "index", "search", "status", "doctor", "forget"))
+    assert all(
+        f"\n  {name} " in said.out for name in ("demo", "plan", "read", "index", "search", "status", "doctor", "forget")
+    )
     assert "kobold-reader [OPTIONS] COMMAND" in said.out, "the name of the program, however it was started"
 
 
@@ -365,9 +367,22 @@ def test_the_ledger_is_where_it_was_asked_for(
     assert json.loads(kobold("status", "--json").out)["pages"] == {}
 
 
-def test_stop_after_is_no_failure(kobold: Command, simulator: KoboldSimulator, pages: Path) -> None:
-    said = kobold("read", pages, "--stop-after", "0.001s")
-    assert (said.code, said.out, simulator.count()) == (0, "", 0)
+@pytest.mark.parametrize("command", ["read", "index"])
+def test_stop_after_is_no_failure_and_says_what_is_left(
+    kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: Path, command: str
+) -> None:
+    asked: list[object] = [command, pages, "--tasks", "ocr"]
+    if command == "index":
+        asked += ["--archive", tmp_path / "archive", "--embedder", "none"]
+    kobold("read", pages, "--tasks", "ocr", "--pages", "2")
+    said = kobold(*asked, "--stop-after", "0.001s")
+    assert (said.code, said.out, simulator.count()) == (0, "", 1)
+    assert "stopped after 0 s as asked" in said.err
+    assert "2 pages left for the next run\n" in said.err
+
+    said = kobold(*asked, "--stop-after", "1h")
+    assert (said.code, simulator.count()) == (0, 3)
+    assert "left for the next run" not in said.err
 
 
 # ── what can be taken ─────────────────────────────────────────────────────────────────────────────
@@ -718,7 +733,7 @@ def archive(kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: 
     folder = tmp_path / "my archive"
     said = kobold("index", pages.parent, "--archive", folder, "--embedder", "none")
     assert (said.code, said.out) == (0, "")
-    assert "1 file, 3 pages: 0 read before, 3 to look at now\n" in said.err
+    assert "1 file, 3 pages: 3 to be read\n" in said.err
     assert "1 file: 1 new; 3 pages indexed\n" in said.err
     assert simulator.count() == 6
     return folder

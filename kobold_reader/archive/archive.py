@@ -39,8 +39,8 @@ from kobold_reader.errors import (
 from kobold_reader.pages import Selection, local_uri, select
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from kobold_reader.reading.outlook import Outlook, forecast_by_ledger
 from kobold_reader.reading.results import PageResult
-from kobold_reader.reading.transcriber import Outlook
 
 __all__ = ["Archive", "ArchiveStatus"]
 
@@ -258,7 +258,11 @@ class Archive:
                 self._catalog.remember_root(_root_name(path), settings)
             transcriber = reader.transcriber(ledger, cancel=cancel, on_progress=on_progress)
             if on_start:
-                on_start(selection, transcriber.survey(selection.files))
+                outlook = transcriber.survey(selection.files)
+                outlook.forecast = forecast_by_ledger(
+                    outlook, ledger, reader.make_engine(), reader.settings(), servers=reader.servers
+                )
+                on_start(selection, outlook)
             report = Syncer(self._catalog, indexer, on_page).run(selection, transcriber, cancel, prune=prune)
         report.finished_pages = finished
         return report

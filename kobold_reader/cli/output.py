@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
 
@@ -21,11 +21,20 @@ __all__ = [
     "page_progress",
     "say",
     "show_log",
+    "spell_about",
+    "spell_bytes",
     "spell_count",
     "spell_duration",
+    "spell_forecast",
+    "spell_kinds",
     "spell_skipped",
 ]
 
+if TYPE_CHECKING:
+    from kobold_reader.reading.forecast import Forecast
+    from kobold_reader.reading.outlook import PageKind
+
+_HOUR_S: Final = 3600
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -92,6 +101,55 @@ def spell_duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def spell_about(seconds: float) -> str:
+    """Return a duration as exactly as a forecast can be.
+
+    >>> spell_about(26_500), spell_about(800), spell_about(300_000)
+    ('7 h 20 min', '13 min', '3 days 11 h')
+    """
+    if seconds >= 48 * _HOUR_S:
+        days, hours = divmod(round(seconds / _HOUR_S), 24)
+        return f"{days} days {hours} h"
+    step_s = 600 if seconds >= 2 * _HOUR_S else 60 if seconds >= 120 else 1  # noqa: PLR2004
+    return spell_duration(round(seconds / step_s) * step_s).removesuffix(" 00 s")
+
+
+def spell_bytes(size_bytes: float) -> str:
+    """Return a size.
+
+    >>> spell_bytes(812), spell_bytes(45_000), spell_bytes(2_600_000)
+    ('1 kB', '45 kB', '2.6 MB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.1f} {name}"
+    return f"{max(1, round(size_bytes / 1000))} kB"
+
+
+def spell_forecast(forecast: Forecast) -> str:
+    """Return how long it will take, and how far that can be trusted: `about 7 h 20 min (5–9 h)`."""
+    unit_s, unit = next(
+        (size_s, name)
+        for size_s, name in ((24 * _HOUR_S, "days"), (_HOUR_S, "h"), (60, "min"), (1, "s"))
+        if forecast.high_s >= 3 * size_s or size_s == 1
+    )
+    low, high = (f"{seconds / unit_s:.0f}" for seconds in (forecast.low_s, forecast.high_s))
+    return f"about {spell_about(forecast.seconds)}" + (f" ({low}–{high} {unit})" if low != high else "")
+
+
+def spell_kinds(by_kind: Mapping[PageKind, int]) -> str:
+    """Return pages by what will become of them."""
+    words: tuple[tuple[PageKind, str], ...] = (
+        ("read", "read before"),
+        ("text_layer", "with their own text"),
+        ("blank", "known to be blank"),
+        ("copy", "copy" if by_kind.get("copy") == 1 else "copies"),
+        ("failed", "unreadable"),
+        ("to_read", "to be read"),
+    )
+    return ", ".join(f"{by_kind[kind]} {what}" for kind, what in words if by_kind.get(kind)) or "none"
+
+
 def spell_skipped(skipped: Mapping[str, int]) -> str:
     """Return what was not taken, by ending, with what would take it: `skipped: 412 .mov, 3 .heic (pip install …)`."""
     from kobold_reader.pages import extra_hint
@@ -117,11 +175,14 @@ class PageProgress:
         self._read = 0
         self._to_read = 0
         self._started_s = time.monotonic()
+        self.is_forecast = False
+        """Whether it was said how long all will take."""
 
     def expect(self, pages: int, to_read: int) -> None:
         """Say how many more pages there are, and how many of them need reading."""
         self._total += pages
         self._to_read += to_read
+        self._started_s = time.monotonic()  # looking at what there is was no reading
         if self._bar:
             self._bar.update(self._task, total=self._total)
 
@@ -137,11 +198,25 @@ class PageProgress:
         if self._bar:
             self._bar.update(self._task, doing=harmless(text))
 
-    def _left(self) -> str:
+    @property
+    def read_pages(self) -> int:
+        """Pages that were really read by now."""
+        return self._read
+
+    @property
+    def left_pages(self) -> int:
+        """Pages that still need reading."""
+        return max(0, min(self._to_read - self._read, self._total - self._done))
+
+    @property
+    def left_s(self) -> float | None:
+        """Time that those will take; None before the first was read."""
         if not self._read or not self._to_read:
-            return ""
-        per_page_s = (time.monotonic() - self._started_s) / self._read
-        return f"{spell_duration(per_page_s * max(0, self._to_read - self._read))} left"
+            return None
+        return (time.monotonic() - self._started_s) / self._read * self.left_pages
+
+    def _left(self) -> str:
+        return "" if self.left_s is None else f"{spell_about(self.left_s)} left"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kobold_reader.cli.commands import demo, doctor, forget, index, models, read, search, status
+from kobold_reader.cli.commands import demo, doctor, forget, index, models, plan, read, search, status
 
 __all__ = ["app"]
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 
 for command in (
     demo.demo,
+    plan.plan,
     read.read,
     index.index,
     search.search,

@@ -19,6 +19,7 @@ from kobold_reader.pages import FileFacts, SourceFile
 from kobold_reader.reading.ledgerfile import LedgerFile
 from kobold_reader.reading.ledgerrows import (
     GET_READING,
+    GET_TIMINGS,
     PUT_FAILURE,
     PUT_PAGE,
     PUT_PAGE_MERGED,
@@ -26,6 +27,7 @@ from kobold_reader.reading.ledgerrows import (
     Failure,
     KnownPage,
     Statement,
+    Timing,
     failure_rows,
     file_statements,
     page_row,
@@ -36,7 +38,7 @@ from kobold_reader.reading.ledgerrows import (
 )
 from kobold_reader.reading.results import Reading
 
-__all__ = ["Failure", "KnownPage", "Ledger", "default_ledger_path"]
+__all__ = ["Failure", "KnownPage", "Ledger", "Timing", "default_ledger_path"]
 
 COPIES_AT_ONCE: Final = 1000
 """Rows of the fallback copied in one transaction; a kill before that loses nothing, since the fallback has them."""
@@ -180,7 +182,7 @@ class Ledger:
 
     def last_family(self, engine: str) -> str | None:
         """Return the model family of the newest reading made with this engine; None where there is none."""
-        with self._guard("read"):
+        with self._file.guard("read"):
             row = self._db.execute(
                 "SELECT family FROM readings WHERE engine = ? ORDER BY created_at DESC LIMIT 1", (engine,)
             ).fetchone()
@@ -273,7 +275,7 @@ class Ledger:
 
         Of several readings of one page the one with the most px counts.
         """
-        with self._guard("read"):
+        with self._file.guard("read"):
             return self._db.execute(
                 "SELECT px, json_extract(facts, '$.width_px'), json_extract(facts, '$.height_px'), "
                 "json_extract(facts, '$.width_pt') AS wide, json_extract(facts, '$.height_pt') AS high, count(*) "
@@ -282,6 +284,26 @@ class Ledger:
                 "GROUP BY 1, 2, 3, 4, 5",
                 (engine,),
             ).fetchall()
+
+    def timings(self, engine: str, settings: Mapping[str, str], model: str | None) -> list[Timing]:
+        """Return what readings cost, newest first, all by one model.
+
+        Args:
+            engine: Who read.
+            settings: By task: the key of the settings it was asked with.
+            model: Who read; None: the one that read last.
+        """
+        found: dict[tuple[str, str], Timing] = {}
+        for task, key in settings.items():
+            with self._file.guard("read"):
+                rows = self._db.execute(GET_TIMINGS, (engine, task, key, model, model)).fetchall()
+            own = [Timing(content, task, *row) for content, *row in rows]
+            behind = self._fallback.timings(engine, {task: key}, model) if self._fallback else []
+            for timing in (*own, *behind):
+                model = model or timing.model
+                if timing.model == model:
+                    found.setdefault((timing.content_sha256, task), timing)
+        return list(found.values())
 
     def forget(self, uris: Iterable[str]) -> int:
         """Remove these files and the readings that no other known file shares; returns how many readings went."""

@@ -14,6 +14,7 @@ from kobold_reader.reading.results import Reading
 
 __all__ = [
     "GET_READING",
+    "GET_TIMINGS",
     "PUT_FAILURE",
     "PUT_PAGE",
     "PUT_PAGE_MERGED",
@@ -21,6 +22,7 @@ __all__ = [
     "Failure",
     "KnownPage",
     "Statement",
+    "Timing",
     "failure_rows",
     "file_statements",
     "page_row",
@@ -44,6 +46,12 @@ GET_READING: Final = (
     f"SELECT {_READING_COLUMNS} FROM readings "  # noqa: S608
     "WHERE content_sha256 = ? AND task = ? AND engine = ? AND settings = ?"
 )
+GET_TIMINGS: Final = """
+SELECT content_sha256, model, elapsed_s, json_array_length(view_sizes), prompt_tokens, completion_tokens,
+       length(text) + length(coalesce(prompt, ''))
+FROM readings WHERE engine = ? AND task = ? AND settings = ? AND elapsed_s > 0 AND (? IS NULL OR model = ?)
+ORDER BY created_at DESC LIMIT 300"""
+"""Enough for any mean; a model that was quicker last year does not count for ever."""
 PUT_PAGE: Final = "INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?, ?, ?)"
 PUT_PAGE_MERGED: Final = (
     "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, page_number) DO UPDATE SET "
@@ -73,6 +81,22 @@ class Failure:
     kind: str
     """Name of the error's class."""
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one reading cost."""
+
+    content_sha256: str
+    task: str
+    model: str | None
+    elapsed_s: float
+    images: int
+    """Sent for this task: one, or as many as the page had tiles."""
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    kept_bytes: int
+    """Of its text and prompt."""
 
 
 def file_statements(source: SourceFile, facts: FileFacts) -> list[Statement]:

@@ -37,29 +37,19 @@ from kobold_reader.reading.ahead import Ahead
 from kobold_reader.reading.due import ReadSettings
 from kobold_reader.reading.engine import Engine, EngineFacts, PageJob
 from kobold_reader.reading.ledger import KnownPage, Ledger
+from kobold_reader.reading.lookup import blank_reading, look_up
 from kobold_reader.reading.openfile import OpenFile
+from kobold_reader.reading.outlook import Outlook, PageAhead, pages_ahead
 from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.upright import upright_images
 
-__all__ = ["Outlook", "Transcriber"]
+__all__ = ["Transcriber"]
 
 log = logging.getLogger(__name__)
 
 AHEAD_PAGES = 2
 BREAKER_FAILURES = 3
 """So many pages in a row failing for the server's sake mean that the server, not the pages, is at fault."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What lies ahead, counted before the first request."""
-
-    files: int
-    pages: int
-    """Of files that open, less those outside `pages` and `sample`."""
-    read_pages: int
-    """Pages the ledger knows to need nothing more, as far as it can tell without opening them."""
-    failed_files: int
 
 
 @dataclass(slots=True)
@@ -112,22 +102,41 @@ class Transcriber:
 
     # ── before ───────────────────────────────────────────────────────────────────────────────────
 
-    def survey(self, files: Sequence[SourceFile]) -> Outlook:
-        """Count what lies ahead: opens the files the ledger does not know, looks at no page, asks no server."""
+    def survey(
+        self,
+        files: Sequence[SourceFile],
+        *,
+        looks: bool = True,
+        on_page: Callable[[PageAhead], None] | None = None,
+    ) -> Outlook:
+        """Count what lies ahead, before anything is read: opens the files that the ledger does not know.
+
+        Args:
+            files: What a run would be given.
+            looks: Look at each page that is not known yet, to tell its kind; False: it counts as one to be read.
+            on_page: Called with every page.
+
+        Raises:
+            ServerError: `redo` asks what the model would do now, and no server answers; else none is asked.
+        """
         self._choose_sample(files)
-        pages = read = failed = 0
+        outlook = Outlook(len(files))
         with OpenFile(self._ledger, self._settings.passwords) as opened:
-            for source in files:
-                try:
-                    file = opened.facts(source)
-                except SourceError:
-                    failed += 1  # reported with its error when its turn comes
-                    continue
-                known = self._ledger.pages(file.sha256)
-                for number in self._numbers(source, file):
-                    pages += 1
-                    read += number in known and not self._look_up(source, file, known[number], None).due_tasks
-        return Outlook(files=len(files), pages=pages, read_pages=read, failed_files=failed)
+            for page in pages_ahead(
+                files,
+                opened,
+                self._ledger,
+                self._settings,
+                engine_name=self._engine.name,
+                numbers=self._numbers,
+                engine=self._engine_now(),
+                looks=looks,
+                on_progress=self._on_progress,
+            ):
+                outlook.take(page)
+                if on_page:
+                    on_page(page)
+        return outlook
 
     def _choose_sample(self, files: Sequence[SourceFile]) -> None:
         if self._settings.sample is None:
@@ -228,11 +237,10 @@ class Transcriber:
         Raises:
             SourceError: The page cannot be turned into an image, and nothing else answers for it.
         """
-        engine = self._engine.prepare(self._cancel) if self._settings.redo in {"outdated", "low-resolution"} else None
-        page = self._look_up(source, file, known, engine)
+        page = self._look_up(source, file, known, self._engine_now())
         if page.due_tasks and self._settings.are_tasks_default and self._settings.text_layer != "only":
             self._ready()  # only the model knows which of them it can do
-            page = self._look_up(source, file, known, engine)
+            page = self._look_up(source, file, known, self._engine_now())
         if not page.due_tasks:
             return self._result(page, {}, is_kept=True)
         number = known.facts.page_number
@@ -247,7 +255,7 @@ class Transcriber:
             return self._result(page, errors, is_kept=True)
         page.known = KnownPage(known.facts, page.images.is_blank)
         if page.images.is_blank:
-            blanks = {task: _blank(task) for task in page.due_tasks}
+            blanks = {task: blank_reading(task) for task in page.due_tasks}
             page.readings |= blanks
             self._ledger.record(source, file.sha256, page.known, {}, {}, {})
             return self._result(page, {})
@@ -264,32 +272,25 @@ class Transcriber:
         return opened.page_images(page.source, page.file, number, budget, self._settings.rotate_deg)
 
     def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage, engine: EngineFacts | None) -> _Page:
-        settings, facts = self._settings, known.facts
-        tasks = due.tasks_of_page(facts, settings)
-        readings: dict[str, Reading] = {}
-        due_tasks: list[str] = []
-        for task in tasks:
-            reading: Reading | None
-            if task == "ocr" and due.has_text_layer(facts, settings):
-                readings[task] = Reading(task=task, status="text_layer", text=facts.text.strip(), engine="pdf")
-                continue
-            if known.is_blank:
-                readings[task] = _blank(task)
-                continue
-            reading = self._ledger.reading(facts.content_sha256, task, self._engine.name, settings.key(task))
-            if reading:
-                readings[task] = reading
-            redo = None if (facts.content_sha256, task) in self._made else settings.redo
-            if reading is None or due.to_redo(reading, redo, engine, facts):
-                due_tasks.append(task)
-        if due_tasks and settings.are_tasks_default:
-            due_tasks = list(due.possible(due_tasks, readings, self._able, self._last_family))
-            tasks = tuple(task for task in tasks if task in readings or task in due_tasks)
-        return _Page(source, file, known, tasks, readings, tuple(due_tasks))
+        found = look_up(
+            self._ledger,
+            self._engine.name,
+            self._settings,
+            known,
+            engine=engine,
+            made=self._made,
+            able=self._able,
+            last_family=self._last_family,
+        )
+        return _Page(source, file, known, found.tasks, found.readings, found.due_tasks)
+
+    def _engine_now(self) -> EngineFacts | None:
+        """Return what the engine is, where the user asks for what it would do otherwise today."""
+        return self._engine.prepare(self._cancel) if self._settings.redo in {"outdated", "low-resolution"} else None
 
     @cached_property
     def _last_family(self) -> str | None:
-        return self._ledger.last_family(self._engine.name)
+        return self._ledger.last_family(self._engine.name) if self._settings.are_tasks_default else None
 
     def _ready(self) -> EngineFacts:
         facts = self._engine.prepare(self._cancel)
@@ -304,8 +305,7 @@ class Transcriber:
     def _read(self, page: _Page) -> PageResult:
         """Ask the engine for what is due on one page, and record it."""
         # The same scan may have been read a moment ago as another page.
-        engine = self._engine.prepare(self._cancel) if self._settings.redo in {"outdated", "low-resolution"} else None
-        page = replace(self._look_up(page.source, page.file, page.known, engine), images=page.images)
+        page = replace(self._look_up(page.source, page.file, page.known, self._engine_now()), images=page.images)
         if not page.due_tasks:
             return self._result(page, {})
         assert page.images is not None  # noqa: S101  (a page without images never gets here)
@@ -381,10 +381,6 @@ class Transcriber:
             errors=dict.fromkeys(self._settings.tasks, error),
             metadata=file.metadata if file else {},
         )
-
-
-def _blank(task: str) -> Reading:
-    return Reading(task=task, status="blank", text="", engine="image")
 
 
 def _is_server_failure(result: PageResult, asked: Sequence[str]) -> bool:

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from kobold_reader.archive import Archive, SyncReport
     from kobold_reader.archive.embedder import EmbedderKind
     from kobold_reader.cli.output import PageProgress
+    from kobold_reader.reading.outlook import Outlook
     from kobold_reader.reading.results import PageResult
-    from kobold_reader.reading.transcriber import Outlook
+
+FIRST_PAGES = 5
+"""Where nothing is known of the model yet, so many pages tell how long the rest will take."""
 
 
 class EmbedderName(StrEnum):
@@ -43,7 +46,7 @@ def index(
     """Read what is new or changed, and index it."""
     from kobold_reader.archive import Archive
     from kobold_reader.archive.archive import CATALOG
-    from kobold_reader.cli.commands.outcome import closing_code, read_pages, said_if_cut_short
+    from kobold_reader.cli.commands.outcome import closing_code, read_pages, said_if_cut_short, said_if_stopped
     from kobold_reader.cli.commands.resolution import find_lower, spell_lower
     from kobold_reader.cli.output import notice, page_progress, spell_count
     from kobold_reader.reader import take
@@ -76,6 +79,7 @@ def index(
                 on_page=lambda result: _count(result, pages, progress),
                 on_progress=progress.doing,
             )
+    said_if_stopped(options.stop_after, progress.left_pages)
     _say_end(report, archive)
     if lower := find_lower(archive / "ledger.sqlite", options.urls()):
         notice(spell_lower(lower))
@@ -84,8 +88,16 @@ def index(
 
 
 def _count(result: PageResult, pages: Counter[str], progress: PageProgress) -> None:
-    pages[result.status] += result.page_number > 0
+    from kobold_reader.cli.output import notice, spell_about, spell_count
+
+    if not result.page_number:
+        return  # a file that cannot be opened is none of the pages counted before
+    pages[result.status] += 1
     progress.page_done(is_kept=result.is_kept)
+    if progress.read_pages == FIRST_PAGES and not result.is_kept and not progress.is_forecast and progress.left_s:
+        progress.is_forecast = True
+        left = spell_count(progress.left_pages, "page")
+        notice(f"{left} left: about {spell_about(progress.left_s)}, by the first {FIRST_PAGES}")
 
 
 def _say_embedder(archive: Archive) -> None:
@@ -102,14 +114,20 @@ def _say_embedder(archive: Archive) -> None:
 
 
 def _say_start(outlook: Outlook, progress: PageProgress) -> None:
-    from kobold_reader.cli.output import notice, spell_count
+    from kobold_reader.cli.output import notice, spell_count, spell_forecast, spell_kinds
 
-    to_read = outlook.pages - outlook.read_pages
-    notice(
-        f"{spell_count(outlook.files, 'file')}, {spell_count(outlook.pages, 'page')}: "
-        f"{outlook.read_pages} read before, {to_read} to look at now"
-    )
-    progress.expect(outlook.pages, to_read)
+    files, pages = spell_count(outlook.files, "file"), spell_count(outlook.pages, "page")
+    notice(f"{files}, {pages}: {spell_kinds(outlook.by_kind)}")
+    progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
+    forecast = outlook.forecast
+    if forecast:
+        known = spell_count(forecast.timed_pages, "page")
+        notice(f"{spell_forecast(forecast)}, by {known} that {forecast.model or 'the engine'} read before")
+    elif outlook.to_read_pages > FIRST_PAGES:
+        notice(
+            f"how long that takes is told after the first {FIRST_PAGES} pages (`kobold-reader plan` tells it before)"
+        )
+    progress.is_forecast = bool(forecast)
 
 
 def _say_end(report: SyncReport, archive: Path) -> None:

@@ -16,7 +16,16 @@ from kobold_reader.pages import TAKEN, Selection
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult
 
-__all__ = ["Outcome", "closing_code", "existing_ledger", "path_of", "read_pages", "said_if_cut_short", "summary"]
+__all__ = [
+    "Outcome",
+    "closing_code",
+    "existing_ledger",
+    "path_of",
+    "read_pages",
+    "said_if_cut_short",
+    "said_if_stopped",
+    "summary",
+]
 
 SHOWN_ERRORS = 10
 
@@ -84,6 +93,12 @@ def said_if_cut_short(pages: Mapping[str, int]) -> Iterator[None]:
         if any(pages.values()):
             notice(f"until then {summary(pages, 0)}")
         raise
+
+
+def said_if_stopped(stop_after: str | None, left_pages: int) -> None:
+    """Say what `--stop-after` left; nothing where the time was enough."""
+    if stop_after and left_pages:
+        notice(f"{spell_count(left_pages, 'page')} left for the next run")
 
 
 def summary(pages: Mapping[str, int], kept: int) -> str:

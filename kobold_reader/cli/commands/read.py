@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +17,7 @@ from kobold_reader.cli.options import ReadingOptions, with_options
 
 if TYPE_CHECKING:
     from kobold_reader.reader import KoboldReader
+    from kobold_reader.reading.ledger import Ledger
     from kobold_reader.reading.results import PageResult
 
 
@@ -25,6 +26,7 @@ class Format(StrEnum):
 
     text = "text"
     jsonl = "jsonl"
+    html = "html"
 
 
 @with_options(ReadingOptions)
@@ -32,35 +34,56 @@ def read(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns or URLs.")],
     options: ReadingOptions,
     output_format: Annotated[
-        Format, typer.Option("--format", help="jsonl: {id, text, metadata} a line.")
+        Format, typer.Option("--format", help="jsonl: {id, text, metadata} a line; html: pages beside their text.")
     ] = Format.text,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
     ] = None,
 ) -> int:
     """Read pages and write their text."""
-    from kobold_reader.cli.commands.outcome import Outcome, said_if_cut_short
+    from kobold_reader.cli.commands.outcome import Outcome, said_if_cut_short, said_if_stopped
     from kobold_reader.cli.output import page_progress
     from kobold_reader.reader import take
 
+    if output_format is Format.html and output is None and sys.stdout.isatty():
+        raise typer.BadParameter("a page of pictures is for a file: name one with -o.", param_hint="--format html")
     reader = options.reader()
     selection = take(paths)
     with (
         reader,
         reader.open_ledger() as ledger,
         _destination(output) as out,
+        _writer(out, output_format, reader, ledger, paths) as write,
         page_progress(is_wanted=not out.isatty()) as progress,
     ):
         outcome = Outcome(selection, ledger)
         transcriber = reader.transcriber(ledger, on_progress=progress.doing)
-        outlook = transcriber.survey(selection.files)
+        outlook = transcriber.survey(selection.files, looks=False)  # the first page is wanted soon
         progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
         with said_if_cut_short(outcome.pages), closing(transcriber.run(selection.files)) as results:
             for result in results:
                 outcome.take(result)
-                progress.page_done(is_kept=result.is_kept)
-                _write(out, result, reader, output_format)
+                if result.page_number:
+                    progress.page_done(is_kept=result.is_kept)
+                write(result)
+    said_if_stopped(options.stop_after, progress.left_pages)
     return outcome.end(reader.on_error)
+
+
+@contextmanager
+def _writer(
+    out: IO[str], output_format: Format, reader: KoboldReader, ledger: Ledger, paths: Sequence[str]
+) -> Iterator[Callable[[PageResult], None]]:
+    """Yield what writes one page in the format asked for."""
+    if output_format is not Format.html:
+        yield lambda result: _write(out, result, reader, output_format)
+        return
+    from kobold_reader.html import HtmlWriter
+    from kobold_reader.reading.openfile import OpenFile
+
+    title = ", ".join(PurePath(path).name or path for path in paths)
+    with OpenFile(ledger, tuple(reader.pdf_passwords)) as opened, HtmlWriter(out, title, opened) as writer:
+        yield writer.write
 
 
 def _write(out: IO[str], result: PageResult, reader: KoboldReader, output_format: Format) -> None:

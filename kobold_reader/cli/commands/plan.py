@@ -1,0 +1,106 @@
+"""kobold-reader plan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typing_extensions import override
+
+from kobold_reader.cli.options import ReadingOptions, with_options
+
+if TYPE_CHECKING:
+    from kobold_reader.plan import Plan
+
+
+@dataclass
+class PlanOptions(ReadingOptions):
+    """How pages would be read, and how many to try."""
+
+    sample: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Pages to time, spread evenly over everything; 0: send no request."),
+    ] = 3
+
+    @override
+    def _arguments(self) -> dict[str, Any]:
+        return super()._arguments() | {"sample": None}
+
+
+@with_options(PlanOptions)
+def plan(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns or URLs.")],
+    options: PlanOptions,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> int:
+    """Say what is to be read and how long that takes, by timing a few pages."""
+    from kobold_reader.cli.app import EXIT_SERVER
+    from kobold_reader.cli.commands.outcome import closing_code
+    from kobold_reader.cli.output import complain, notice, page_progress, say, spell_skipped
+    from kobold_reader.plan import make_plan
+    from kobold_reader.reader import take
+
+    selection = take(paths)
+    with options.reader() as reader, reader.open_ledger() as ledger, page_progress() as progress:
+        made = make_plan(reader, selection, ledger, sample=options.sample or 0, on_progress=progress.doing)
+    if as_json:
+        say(json.dumps(made.to_dict(), ensure_ascii=False, indent=1))
+    else:
+        for line in _lines(made, reader.stop_after_s):
+            say(line)
+    if selection.skipped:
+        notice(spell_skipped(selection.skipped))
+    if made.server_error:
+        complain(str(made.server_error))
+        return EXIT_SERVER
+    usable = made.outlook.pages - made.outlook.by_kind["failed"]
+    return closing_code(made.errors, usable, options.on_error.value, nothing_taken=not selection.files)
+
+
+def _lines(made: Plan, stop_after_s: float | None) -> list[str]:
+    from kobold_reader.cli.output import spell_bytes, spell_count, spell_duration, spell_forecast, spell_kinds
+
+    outlook, forecast = made.outlook, made.forecast
+    lines = [f"{spell_count(outlook.files, 'file')}, {spell_count(outlook.pages, 'page')}"]
+    width = max(map(len, outlook.by_file_kind), default=0)
+    lines += [f"  {kind:<{width}}  {spell_kinds(counts)}" for kind, counts in sorted(outlook.by_file_kind.items())]
+    if outlook.poor_text_pages:
+        lines.append(f"{spell_count(outlook.poor_text_pages, 'page')} to be read: the text layer there is too poor")
+    if not outlook.due_tasks:
+        lines.append("nothing is left to be read" if outlook.pages else "nothing to be read")
+        return lines
+    tasks = ", ".join(f"{task} of {spell_count(count, 'page')}" for task, count in outlook.due_tasks.items())
+    lines.append(f"to be asked: {tasks}")
+    if made.sample_pages:
+        now = ", ".join(f"{count} {status}" for status, count in sorted(made.statuses.items()))
+        lines.append(
+            f"sample: {spell_count(made.sample_pages, 'page')}, " + (f"just now {now}" if now else "read before")
+        )
+    if forecast is None:
+        lines.append("how long that takes is not known: no page was timed")
+        return lines
+    who = forecast.model or "this engine"
+    lines.append(f"{spell_forecast(forecast)}, by {spell_count(forecast.timed_pages, 'page')} that {who} read")
+    tiles = f" ({forecast.images_a_page:.1f} tiles a page)" if forecast.images_a_page > 1 else ""
+    cost = [f"about {spell_count(forecast.requests, 'request')}{tiles}"]
+    cost += [f"{spell_tokens(forecast.tokens)} tokens"] if forecast.tokens else []
+    lines.append(", ".join([*cost, f"{spell_bytes(forecast.kept_bytes)} in the ledger"]))
+    if stop_after_s is not None:
+        pages = forecast.pages_in(stop_after_s, outlook.to_read_pages)
+        lines.append(f"in {spell_duration(stop_after_s)}: about {spell_count(pages, 'page')} of these")
+    return lines
+
+
+def spell_tokens(tokens: int) -> str:
+    """Return a number of tokens as exactly as a forecast can be.
+
+    >>> spell_tokens(1_234_567), spell_tokens(45_678), spell_tokens(700)
+    ('1.2 million', '46 thousand', '700')
+    """
+    for size, name in ((1_000_000, "million"), (1000, "thousand")):
+        if tokens >= size:
+            number = tokens / size
+            return f"{number:.1f} {name}" if number < 10 else f"{number:.0f} {name}"  # noqa: PLR2004
+    return str(tokens)

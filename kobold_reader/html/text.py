@@ -1,0 +1,119 @@
+"""What was read, as HTML: escaped, doubtful words marked, tables laid out, and otherwise exactly as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from typing import Final
+
+from kobold_reader.reading.results import Reading, Scalar
+
+__all__ = ["escaped", "reading_html"]
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_RULE: Final = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?\|?\s*")
+_CELL_END: Final = re.compile(r"(?<!\\)\|")
+
+Span = tuple[int, int]
+"""Start and end in a text."""
+
+
+def escaped(text: str) -> str:
+    """Return text that is nothing but text, wherever in HTML it stands."""
+    return escape(_CONTROL.sub("\ufffd", text))
+
+
+def reading_html(reading: Reading) -> str:
+    """Return a reading's text, its doubtful words marked with what else they may be."""
+    marker = _Marker(reading.text, reading.doubtful)
+    blocks = []
+    for rows, span in _blocks(reading.text):
+        if rows:
+            blocks.append(_table(rows, marker))
+        elif reading.text[span[0] : span[1]].strip():
+            blocks.append(f'<div class="text" dir="auto">{marker.html(span)}</div>')
+    return "\n".join(blocks)
+
+
+class _Marker:
+    """Escapes parts of a text, with the doubtful words in them marked."""
+
+    def __init__(self, text: str, doubtful: Sequence[Mapping[str, Scalar]]) -> None:
+        self._text = text
+        self._words: list[tuple[int, int, str]] = []
+        last = 0
+        for word in sorted(doubtful, key=lambda word: int(word.get("start", 0))):
+            start, end = int(word.get("start", 0)), int(word.get("end", 0))
+            if last <= start < end <= len(text):  # else it is no place in this text
+                self._words.append((start, end, str(word.get("rival", ""))))
+                last = end
+
+    def html(self, span: Span) -> str:
+        position, end = span
+        parts = []
+        for first, last, rival in self._words:
+            start, stop = max(first, position), min(last, end)
+            if start >= stop:
+                continue
+            hint = f"or: {rival}" if rival else "doubtful"
+            word = f'<mark tabindex="0" title="{escaped(hint)}">{escaped(self._text[start:stop])}</mark>'
+            parts += [escaped(self._text[position:start]), word]
+            position = stop
+        return "".join([*parts, escaped(self._text[position:end])])
+
+
+def _blocks(text: str) -> Iterator[tuple[list[list[Span]], Span]]:
+    """Yield what stands between tables (without rows), and tables as rows of cells."""
+    lines = _lines(text)
+    begun, number = 0, 0
+    while number < len(lines):
+        if not _is_table(text, lines, number):
+            number += 1
+            continue
+        yield [], (begun, lines[number][0])
+        rows = [_cells(text, lines[number])]
+        number += 2
+        while number < len(lines) and "|" in text[slice(*lines[number])]:
+            rows.append(_cells(text, lines[number]))
+            number += 1
+        begun = lines[number][0] if number < len(lines) else len(text)
+        yield rows, (0, 0)
+    yield [], (begun, len(text))
+
+
+def _lines(text: str) -> list[Span]:
+    """Return the lines without their line ends."""
+    ends = [*(end.start() for end in re.finditer("\n", text)), len(text)]
+    return list(zip([0, *(end + 1 for end in ends)], ends, strict=False))
+
+
+def _is_table(text: str, lines: Sequence[Span], number: int) -> bool:
+    """Tell whether a table's head stands here: a line of cells over a line of dashes."""
+    if number + 1 >= len(lines) or "|" not in text[slice(*lines[number])]:
+        return False
+    return bool(_RULE.fullmatch(text[slice(*lines[number + 1])]))
+
+
+def _cells(text: str, line: Span) -> list[Span]:
+    start, end = line
+    bounds = [start, *(start + bar.end() for bar in _CELL_END.finditer(text[start:end])), end + 1]
+    cells = [(first, last - 1) for first, last in pairwise(bounds)]
+    if not text[slice(*cells[0])].strip():
+        cells = cells[1:]
+    if cells and not text[slice(*cells[-1])].strip():
+        cells = cells[:-1]
+    return cells
+
+
+def _table(rows: Sequence[Sequence[Span]], marker: _Marker) -> str:
+    head, *body = rows
+    return (
+        f'<div class="table"><table dir="auto"><thead>{_row(head, "th", marker)}</thead>\n'
+        f"<tbody>{''.join(_row(row, 'td', marker) for row in body)}</tbody></table></div>"
+    )
+
+
+def _row(cells: Sequence[Span], tag: str, marker: _Marker) -> str:
+    return f"<tr>{''.join(f'<{tag}>{marker.html(cell).strip()}</{tag}>' for cell in cells)}</tr>"

@@ -1,0 +1,178 @@
+"""Before a night's work: what lies there, a few pages timed on this server, and how long the rest will take.
+
+The sample pages are read as a run would read them, and their readings are kept: the run finds them done, and the same
+plan asked again asks nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from kobold_reader.errors import KoboldReaderError, ServerError
+from kobold_reader.pages import Selection, SourceFile
+from kobold_reader.reader import KoboldReader
+from kobold_reader.reading.due import ReadSettings, spread
+from kobold_reader.reading.engine import EngineFacts
+from kobold_reader.reading.forecast import Forecast
+from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.outlook import PAGE_KINDS, Outlook, PageAhead, PageKind, forecast_by_ledger
+from kobold_reader.reading.pagerange import PageRange
+from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.transcriber import Transcriber
+
+__all__ = ["DEFAULT_SAMPLE", "Plan", "choose_sample", "make_plan"]
+
+DEFAULT_SAMPLE: Final = 3
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be done, and what it will take."""
+
+    selection: Selection
+    outlook: Outlook
+    """After the sample was read."""
+    sample_pages: int = 0
+    """Pages chosen, spread evenly over all that need the engine."""
+    statuses: Counter[str] = field(default_factory=Counter)
+    """Of those that were read just now; the others were read before."""
+    engine: EngineFacts | None = None
+    """None where no server was asked."""
+    forecast: Forecast | None = None
+    errors: list[KoboldReaderError] = field(default_factory=list)
+    """Files and pages that cannot be read, and sample pages that failed."""
+    server_error: ServerError | None = None
+    """Why the sample could not be read."""
+
+    def count(self, result: PageResult) -> None:
+        """Count one page of the sample."""
+        self.statuses[result.status] += 1
+        self.errors += [result.error] if result.error else list(result.errors.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `plan --json` writes it."""
+        outlook, forecast = self.outlook, self.forecast
+        return {
+            "files": {
+                "total": outlook.files,
+                "failed": outlook.failed_files,
+                "skipped": dict(self.selection.skipped),
+            },
+            "pages": {"total": outlook.pages, **_by_kind(outlook.by_kind)},
+            "pages_by_file_kind": {kind: _by_kind(counts) for kind, counts in sorted(outlook.by_file_kind.items())},
+            "poor_text_layer_pages": outlook.poor_text_pages,
+            "tasks": dict(outlook.due_tasks),
+            "model": self.engine.model if self.engine else forecast.model if forecast else None,
+            "sample": {"pages": self.sample_pages, "read_now": dict(self.statuses)},
+            "forecast": None
+            if forecast is None
+            else {
+                "seconds": round(forecast.seconds, 1),
+                "low_s": round(forecast.low_s, 1),
+                "high_s": round(forecast.high_s, 1),
+                "timed_pages": forecast.timed_pages,
+                "requests": forecast.requests,
+                "images_a_page": round(forecast.images_a_page, 2),
+                "tokens": forecast.tokens,
+                "kept_bytes": forecast.kept_bytes,
+            },
+            "errors": [str(error) for error in (*self.errors, *([self.server_error] if self.server_error else []))],
+        }
+
+
+def make_plan(
+    reader: KoboldReader,
+    selection: Selection,
+    ledger: Ledger,
+    *,
+    sample: int = DEFAULT_SAMPLE,
+    on_progress: Callable[[str], None] | None = None,
+) -> Plan:
+    """Look at every page, read a few, and say what the rest will take; never raises for a server that is off.
+
+    Args:
+        reader: What would be read how.
+        selection: What would be read.
+        ledger: Keeps the facts of pages, and the readings of the sample.
+        sample: Pages to be timed; 0: no request is sent, and the forecast is what earlier readings tell.
+        on_progress: Called with a line of text while it goes on.
+    """
+    settings = replace(reader.settings(), sample=None, stop_after_s=None)
+    pages: list[PageAhead] = []
+
+    def survey() -> Outlook:
+        pages.clear()
+        transcriber = Transcriber(reader.make_engine(), ledger, settings, on_progress=on_progress)
+        return transcriber.survey(selection.files, on_page=pages.append)
+
+    plan = Plan(selection, Outlook(len(selection.files)))
+    try:
+        plan.outlook = survey()
+        if sample and plan.outlook.due_tasks:
+            plan.engine = reader.make_engine().prepare()
+            timed = {
+                (timing.content_sha256, timing.task)
+                for timing in ledger.timings(reader.engine, _keys(settings), plan.engine.model)
+            }
+            chosen = choose_sample(pages, sample, timed)
+            plan.sample_pages = len(chosen)
+            untimed = [page for page in chosen if {(page.content_sha256, task) for task in page.due_tasks} - timed]
+            try:
+                for result in _read(untimed, reader, ledger, settings, on_progress):
+                    plan.count(result)
+            finally:
+                plan.outlook = survey()
+    except ServerError as err:
+        plan.server_error = err
+    plan.errors += [*selection.errors, *plan.outlook.errors]
+    plan.forecast = forecast_by_ledger(
+        plan.outlook, ledger, reader.make_engine(), settings, servers=reader.servers, asks_server=bool(plan.engine)
+    )
+    return plan
+
+
+def choose_sample(pages: Iterable[PageAhead], sample: int, timed: AbstractSet[tuple[str, str]]) -> list[PageAhead]:
+    """Return pages spread evenly over all that need the engine, each content once.
+
+    Those that were read by this model, or found to be blank, are chosen from as well: so a plan asked again chooses
+    the same pages, and finds them read.
+    """
+    contents = {content for content, _ in timed}
+    needing: dict[str, PageAhead] = {}
+    for page in pages:
+        if page.due_tasks or page.kind == "blank" or (page.kind == "read" and page.content_sha256 in contents):
+            needing.setdefault(page.content_sha256, page)
+    candidates = list(needing.values())
+    return [candidates[position] for position in spread(len(candidates), sample)]
+
+
+def _read(
+    pages: Iterable[PageAhead],
+    reader: KoboldReader,
+    ledger: Ledger,
+    settings: ReadSettings,
+    on_progress: Callable[[str], None] | None,
+) -> Iterator[PageResult]:
+    """Read some pages of some files, as a run would."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    files: dict[str, SourceFile] = {}
+    for page in pages:
+        numbers[page.source.uri].append(page.page_number)
+        files[page.source.uri] = page.source
+    for uri, source in files.items():
+        only = replace(settings, pages=PageRange(tuple((number, number) for number in numbers[uri])))
+        with closing(Transcriber(reader.make_engine(), ledger, only, on_progress=on_progress).run([source])) as results:
+            yield from results
+
+
+def _keys(settings: ReadSettings) -> dict[str, str]:
+    return {task: settings.key(task) for task in settings.tasks}
+
+
+def _by_kind(counts: Mapping[PageKind, int]) -> dict[PageKind, int]:
+    return {kind: counts.get(kind, 0) for kind in PAGE_KINDS}
