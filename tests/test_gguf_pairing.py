@@ -172,6 +172,11 @@ DOUBTS: dict[str, Doubt] = {
         ("mmproj-MiniCPM-V-2_6", "resampler", {"resampler.proj.weight": (3584, 4)}, {"clip__minicpmv_version": 3}),
         "made for qwen2, not for llama",
     ),
+    "LLaVA with a projector named after another": (
+        ("llava-v1.5-7b", "llama", 4096, "a"),
+        ("mmproj-gemma-3-f16", "mlp", {"mm.2.weight": (8, 4096)}, {}),
+        "the model's name says llava-1.5, the projector's gemma-3",
+    ),
     "a kind of which nothing is known": (
         ("x", "llama", 64, "a"),
         ("p", "yasa2", {"mm.2.weight": (8, 64)}, {}),
@@ -427,6 +432,18 @@ def test_a_configuration_is_written_whole_and_over_nothing(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="cannot be written"):
         write_kcpps(tmp_path / "no such folder" / "x.kcpps", settings(pair))
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_configuration_that_cannot_be_finished_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ConfigError, match="No space left on device"):
+        write_kcpps(tmp_path / "ocr.kcpps", {"noshift": True})
+    assert not list(tmp_path.glob("ocr*"))
 
 
 def test_the_unknown_family_is_never_told_by_a_name() -> None:
