@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kobold_reader.errors import ConfigError
-from kobold_reader.kobold import DEFAULT, FAMILIES, ServerInfo, choose_family
+from kobold_reader.kobold import DEFAULT, FAMILIES, ServerInfo, choose_family, pairing
 from kobold_reader.kobold.autoguess import guess_template
 from kobold_reader.kobold.gguf import EmbeddingModel, GgufModel, GgufProjector, read_gguf, survey
 from kobold_reader.kobold.launch import arguments, command, quoted, settings, write_kcpps
@@ -207,6 +208,16 @@ def test_what_takes_the_doubt_away(tmp_path: Path) -> None:
     assert pair_of(same_origin, projector).verdict == "fits"
     assert pair_of(named, projector).verdict == "fits"
     assert pair_of(taught, pixtral).verdict == "fits"
+
+
+def test_a_name_is_enough_for_a_kind_of_which_nothing_else_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = replace(DEFAULT, name="new", patterns=("brand-new",), projector="yasa2")
+    monkeypatch.setattr(pairing, "FAMILIES", {"new": family})
+    projector = write_projector(tmp_path / "p.gguf", "yasa2", {"mm.2.weight": (8, 64)})
+    assert pair_of(write_model(tmp_path / "Brand-New-7B.gguf", "llama", 64), projector).verdict == "fits"
+    assert pair_of(write_model(tmp_path / "other.gguf", "llama", 64), projector).verdict == "doubtful"
 
 
 def test_those_that_fit_come_first(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["say_table"]
 
 _UNBOUNDED: Final = 10_000
-_NEVER_WRAPPED: Final = 24
+_NEVER_WRAPPED: Final = 30
 """Names of families, numbers: broken over two lines nobody can copy or compare them."""
 
 

@@ -108,6 +108,8 @@ def _doubt_by_facts(model: GgufModel, projector: GgufProjector) -> str:
     if projector.kind == "resampler" and projector.minicpmv_version in _MINICPMV:
         made_for = frozenset(_MINICPMV[projector.minicpmv_version])
     if not made_for:
+        if _family_of_file(model).projector == kind.name:
+            return ""
         return f"equally wide, but which models a projector of kind {kind.name} is made for is not known here"
     if model.architecture not in made_for:
         return f"equally wide, but a {kind.name} projector is made for {_or(made_for)}, not for {model.architecture}"
