@@ -23,6 +23,7 @@ from kobold_reader.pages import ImageBudget, PageImages, PageView
 from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.results import Reading
+from tests.card_reader import DRAWN_BY, SEED, card_text
 from tests.conftest import LETTER, SAMPLES
 from tests.kobold_simulator import CHATML_TEMPLATE, KoboldSimulator, ScriptBrain
 from tests.simulator_projectors import Projector
@@ -234,18 +235,23 @@ def test_a_page_is_read_at_the_encoders_resolution(
 
 @pytest.mark.parametrize("driven", GUIDE, ids=lambda driven: driven.family)
 def test_the_guides_models_are_read_by_1_76(
-    driven: Driven, make_simulator: MakeSimulator, make_engine: MakeEngine
+    driven: Driven, make_simulator: MakeSimulator, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(DRAWN_BY, lambda limit: SEED)  # the card that proves vision there
     server = make_simulator(
-        model=driven.model, projector=driven.projector, version="1.76", visionmaxres=2048, brain=ScriptBrain(READ)
+        model=driven.model,
+        projector=driven.projector,
+        version="1.76",
+        visionmaxres=2048,
+        brain=ScriptBrain([card_text(24), READ]),
     )
     engine = make_engine(server)
     outcome = engine.read(job(engine, "ocr"))["ocr"]
     assert isinstance(outcome, Reading), outcome
     assert outcome.text == READ
     assert not outcome.image_verified  # it returns no counts
-    assert server.seen[0].prompt == driven.prompt.format(FAMILIES[driven.family].prompts["ocr"])
-    assert server.seen[0].images[0].size == driven.view
+    assert server.seen[-1].prompt == driven.prompt.format(FAMILIES[driven.family].prompts["ocr"])
+    assert server.seen[-1].images[0].size == driven.view
 
 
 def test_tested_is_what_is_driven() -> None:
