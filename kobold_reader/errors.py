@@ -36,6 +36,7 @@ __all__ = [
     "ServerBusyError",
     "ServerConnectionError",
     "ServerError",
+    "ServerHungError",
     "ServerStatusError",
     "ServerTimeoutError",
     "SourceError",
@@ -168,6 +169,10 @@ class ServerConnectionError(ServerError):
 
 class ServerTimeoutError(ServerConnectionError):
     """No answer within the time limit; the job was aborted on the server."""
+
+
+class ServerHungError(ServerConnectionError):
+    """The server took the job and then showed no sign of work for far longer than it ever needs."""
 
 
 class ServerStatusError(ServerError):

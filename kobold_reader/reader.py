@@ -81,7 +81,7 @@ class KoboldReader(BasePydanticReader):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     api_url: str | list[str] = Field(
-        default=DEFAULT_URL, description="One KoboldCpp server, or several running the same model."
+        default=DEFAULT_URL, description="One KoboldCpp server, or several running the same model: all read at once."
     )
     api_password: str | None = Field(default=None, exclude=True, repr=False, description="What --password was set to.")
     engine: Literal["koboldcpp", "rapidocr"] = Field(
@@ -108,7 +108,12 @@ class KoboldReader(BasePydanticReader):
     pdf_passwords: list[str] = Field(
         default_factory=list, exclude=True, repr=False, description="Tried on encrypted files."
     )
-    page_timeout_s: float | None = Field(default=None, description="Limit for one request; left out: none.")
+    page_timeout_s: float | None = Field(
+        default=None, description="Limit for one request; left out: as long as the server shows any sign of work."
+    )
+    outage_patience_s: float = Field(
+        default=0.0, ge=0, description="If all servers that worked are gone: wait so many seconds for one to come back."
+    )
     stop_after_s: float | None = Field(default=None, description="Ask for no more pages after so many seconds.")
     redo: Redo | None = Field(default=None, description="Which kept readings to make again.")
     ledger: str | None = Field(
@@ -237,7 +242,7 @@ class KoboldReader(BasePydanticReader):
                 msg = f"{url} is a public address, and plain http lets anybody on the way read the pages."
                 raise ConfigError(msg, hint="Use https, or allow it with allow_remote=True (--allow-remote).")
         return KoboldEngine(
-            ServerPool(self.api_urls, password=self.api_password),
+            ServerPool(self.api_urls, password=self.api_password, outage_patience_s=self.outage_patience_s),
             family=self.family,
             prompts=self.prompts,
             hint=self.hint,

@@ -75,7 +75,8 @@ class KoboldSimulator:
     Measured on KoboldCpp 1.115.1 (the recordings say how); `version="1.76"` answers as that
     release's source says. Arguments are named like KoboldCpp's options where one exists.
     `token_counts` teaches token numbers of whole texts; `linger_s` keeps the model locked after
-    an answer (0.05 s on a real server, 0 here so that tests need not wait).
+    an answer (0.05 s on a real server, 0 here so that tests need not wait). With `service_s` every
+    generation takes that long, whatever this machine needs for it; `busy` holds when each ran.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class KoboldSimulator:
         brain: Brain | None = None,
         tokens_per_s: float | None = None,
         prompt_seconds: float = 0.0,
+        service_s: float | None = None,
         default_genamt: int = 2048,
         genlimit: int | None = None,
         ratelimit_s: float | None = None,
@@ -129,6 +131,7 @@ class KoboldSimulator:
         self.brain: Brain = brain or ScriptBrain()
         self.tokens_per_s = tokens_per_s
         self.prompt_seconds = prompt_seconds
+        self.service_s = service_s
         self.default_genamt = default_genamt
         self.genlimit = genlimit
         self.ratelimit_s = ratelimit_s
@@ -141,6 +144,7 @@ class KoboldSimulator:
         self.seen: list[BrainRequest] = []
         self.errors: list[BaseException] = []
         self.encodings = 0
+        self.busy: list[tuple[float, float]] = []
         self.in_flight_max = 0
         self.fault_when: Callable[[RecordedRequest], Fault | None] | None = None
 
@@ -344,13 +348,17 @@ class KoboldSimulator:
             if self._stopping:
                 raise GoneError
             self._running = job
+            began = time.monotonic()
             self._changed.notify_all()
         try:
             yield
+            if self.service_s is not None:
+                self._silence(job, began + self.service_s - time.monotonic(), lambda: False)
         finally:
             with self._changed:
                 self._running = None
                 self._active_at = time.monotonic()
+                self.busy.append((began, self._active_at))
                 self._free_at = self._active_at + self.linger_s
                 self._changed.notify_all()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
@@ -20,6 +21,7 @@ from typing_extensions import override
 
 from kobold_reader.cli import app as cli
 from kobold_reader.embeddings import MiniLMEmbedding
+from kobold_reader.kobold import pool
 from kobold_reader.release import RELEASE
 from tests.card_reader import DRAWN_BY, SEED, reads_down_to
 from tests.conftest import ROOT, SAMPLES
@@ -73,10 +75,10 @@ def kobold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-def process(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
+def process(*arguments: object, before: str = "", **environment: str) -> subprocess.Popen[bytes]:
     """Start the command line in a process of its own, also where whoever started us ignores Ctrl-C."""
     start = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {before or 'pass'}; "
         "from kobold_reader.cli.app import main; main()"
     )
     return subprocess.Popen(
@@ -1039,6 +1041,88 @@ def test_ctrl_c_aborts_the_job_and_says_how_to_go_on(
 
     assert kobold(*asked).code == 0
     assert simulator.count() == 4, "the page that was read is not asked again"
+
+
+@posix_only
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_any_way_of_ending_it_aborts_the_jobs_on_all_servers(
+    kobold: Command, make_simulator: Simulators, pages: Path, tmp_path: Path, name: str
+) -> None:
+    servers = [make_simulator(), make_simulator()]
+    urls = [part for server in servers for part in ("--api-url", server.url)]
+    output = tmp_path / "out.txt"
+    for server in servers:
+        server.fault(Fault.HANG)
+    running = process("read", pages, "--tasks", "ocr", "-o", output, *urls)
+    for server in servers:
+        assert server.wait_for(lambda server=server: server.running, 60)  # type: ignore[misc]
+    running.send_signal(getattr(signal, name))
+    said = finished(running)
+
+    assert said.code == 130
+    assert "what was read is kept, the same command goes on from here" in said.err
+    assert list(tmp_path.glob("out*")) == [], "no half of a file"
+    for server in servers:
+        assert server.count("/api/extra/abort") >= 1
+        assert server.wait_for(lambda server=server: not server.running)  # type: ignore[misc]
+    assert kobold("read", pages, "--tasks", "ocr", *urls).code == 0
+
+
+@posix_only
+@pytest.mark.slow
+def test_nohup_outlives_the_terminal(simulator: KoboldSimulator, pages: Path) -> None:
+    simulator.fault(Fault.HANG)
+    running = process("read", pages, "--tasks", "ocr", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    assert simulator.wait_for(lambda: simulator.running, 60)
+    running.send_signal(signal.SIGHUP)
+    while not simulator.wait_for(lambda: simulator.count() > 1, 0.05):
+        simulator.release()
+    assert finished(running).code == 0
+
+
+ABANDONED = """
+import sys
+from kobold_reader import KoboldReader
+for document in KoboldReader(api_url=sys.argv[2:], tasks=["ocr"], rotate=0).lazy_load_data(sys.argv[1]):
+    raise LookupError("the consumer failed")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_script_that_fails_while_it_consumes_leaves_nothing_running(
+    make_simulator: Simulators, pages: Path, count: int
+) -> None:
+    servers = [make_simulator() for _ in range(count)]
+    for server in servers[1:]:
+        server.fault(Fault.HANG)
+    start = [sys.executable, "-c", ABANDONED, str(pages), *(server.url for server in servers)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(start, capture_output=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 1
+    assert b"LookupError: the consumer failed" in done.stderr
+    for server in servers:
+        assert server.wait_for(lambda server=server: not server.running)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("given", "seconds"), [((), 600.0), (("--wait-for-server", "0"), 0.0)])
+def test_a_night_waits_ten_minutes_for_a_server_to_come_back(
+    kobold: Command, pages: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], seconds: float
+) -> None:
+    patience: list[float] = []
+    make = pool.ServerPool.__init__
+
+    def noted(self: pool.ServerPool, *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options)
+        patience.append(self.policy.outage_patience_s)
+
+    monkeypatch.setattr(pool.ServerPool, "__init__", noted)
+    began = time.monotonic()
+    said = kobold("read", pages, "--ledger", "none", "--api-url", "http://127.0.0.1:9", *given)
+    assert said.code == 4, "an address that never answered is not waited for"
+    assert time.monotonic() - began < 30
+    assert patience == [seconds]
 
 
 @posix_only

@@ -573,3 +573,78 @@ def test_a_long_wait_is_slept_in_slices(tmp_path: Path) -> None:
 
 def test_errors_of_the_pool_are_server_errors() -> None:
     assert issubclass(NoServerAvailableError, ServerError)
+
+
+# ── quarantine ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_quarantine_doubles_with_each_failure_up_to_ten_minutes() -> None:
+    policy = RetryPolicy()
+    assert [policy.quarantine_of(count) for count in range(1, 7)] == [60, 120, 240, 480, 600, 600]
+
+
+def test_a_server_comes_back_by_itself_and_a_page_that_works_clears_it(tmp_path: Path) -> None:
+    time = Time()
+    with (
+        KoboldSimulator() as bad,
+        KoboldSimulator() as good,
+        pool_of(bad.url, good.url, folder=tmp_path, time=time) as pool,
+    ):
+
+        def used() -> str:
+            with pool.lease() as lease:
+                return lease.info.url
+
+        def fail() -> None:
+            bad.fault(Fault.NULL, Fault.NULL)
+            with pytest.raises(ResponseFormatError), pool.lease() as lease:
+                lease.generate(ASK)
+
+        fail()
+        time.now += 59
+        assert used() == good.url
+        time.now += 1
+        fail()
+        time.now += 119
+        assert used() == good.url, "longer this time"
+        time.now += 1
+        assert used() == bad.url
+        fail()
+        time.now += 61
+        assert used() == bad.url, "a page that worked has cleared it"
+
+
+def test_all_servers_are_asked_for_their_model_at_once(tmp_path: Path) -> None:
+    with (
+        KoboldSimulator(model="a-7b") as one,
+        KoboldSimulator(model="b-7b") as two,
+        pool_of(NOWHERE, one.url, two.url, folder=tmp_path) as pool,
+        pytest.raises(ConfigError, match="different models"),
+    ):
+        pool.compare()
+
+
+def test_a_busy_server_is_not_waited_for_where_another_works(tmp_path: Path) -> None:
+    time = Time()
+    with (
+        KoboldSimulator() as busy_one,
+        KoboldSimulator() as free,
+        pool_of(busy_one.url, free.url, folder=tmp_path, time=time) as pool,
+    ):
+        busy_one.fault(*[Fault.BUSY] * 20)
+        with pool.lease() as lease, pytest.raises(ServerBusyError):
+            lease.generate(ASK)
+        assert sum(time.slept) <= 30
+        with pool.lease() as lease:
+            assert lease.generate(ASK).ending == "eos"
+            assert lease.info.url == free.url
+
+
+def test_a_server_that_had_its_chance_is_left_out(tmp_path: Path) -> None:
+    with (
+        KoboldSimulator() as one,
+        pool_of(one.url, NOWHERE, folder=tmp_path) as pool,
+        pytest.raises(NoServerAvailableError),
+        pool.lease(exclude={one.url}),
+    ):
+        pass

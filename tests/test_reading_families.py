@@ -237,7 +237,7 @@ def test_a_page_is_read_at_the_encoders_resolution(
 def test_the_guides_models_are_read_by_1_76(
     driven: Driven, make_simulator: MakeSimulator, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DRAWN_BY, lambda limit: SEED)  # the card that proves vision there
+    monkeypatch.setattr(DRAWN_BY, lambda _limit: SEED)  # the card that proves vision there
     server = make_simulator(
         model=driven.model,
         projector=driven.projector,

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
@@ -54,10 +58,11 @@ def run(app: typer.Typer) -> int:
 
     command = typer.main.get_command(app)
     try:
-        # Not `app()`: it turns Ctrl-C and a closed pipe into exits of its own, before they can be told apart here.
-        with command.make_context("kobold-reader", sys.argv[1:]) as context:
-            code = command.invoke(context)
-        sys.stdout.flush()
+        with _ended_as_by_ctrl_c():
+            # Not `app()`: it turns Ctrl-C and a closed pipe into exits of its own, before they can be told apart here.
+            with command.make_context("kobold-reader", sys.argv[1:]) as context:
+                code = command.invoke(context)
+            sys.stdout.flush()
     except typer.Exit as err:
         return err.exit_code
     except (KeyboardInterrupt, typer.Abort):
@@ -78,6 +83,30 @@ def run(app: typer.Typer) -> int:
         complain(f"{err.filename or 'the system'}: {err.strerror or err}")
         return EXIT_INTERNAL
     return int(code or EXIT_OK)
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Make a logout, `kill`, a shutdown or Ctrl-Break end the command as Ctrl-C does, with its jobs aborted.
+
+    What whoever started us had set aside (`nohup`) stays set aside.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    taken: list[signal.Signals] = []
+    if threading.current_thread() is threading.main_thread():  # the only one in which Python hears signals
+        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # of which each system has some
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, interrupt)
+                taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _usage_error() -> type[Exception]:

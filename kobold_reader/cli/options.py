@@ -159,6 +159,12 @@ class ReadingOptions(ServerOptions):
         float | None,
         typer.Option("--page-timeout", metavar="S", min=0.1, max=86_400, help="Seconds for one request."),
     ] = None
+    wait_for_server: Annotated[
+        str,
+        typer.Option(
+            "--wait-for-server", metavar="TIME", help="If none works any more: wait so long for one to come back."
+        ),
+    ] = "10m"
     stop_after: Annotated[
         str | None, typer.Option("--stop-after", metavar="TIME", help="Ask for no more pages after 7h, 90m or 300s.")
     ] = None
@@ -202,7 +208,8 @@ class ReadingOptions(ServerOptions):
             "text_layer": self.text_layer.value,
             "pdf_passwords": self.pdf_password or [],
             "page_timeout_s": self.page_timeout,
-            "stop_after_s": _seconds(self.stop_after),
+            "outage_patience_s": _seconds(self.wait_for_server, "--wait-for-server"),
+            "stop_after_s": _seconds(self.stop_after, "--stop-after"),
             "ledger": self.ledger,
             "redo": self.redo.value if self.redo else None,
             "on_error": self.on_error.value,
@@ -234,12 +241,12 @@ def _text_of(path: Path, option: str) -> str:
     return text
 
 
-def _seconds(text: str | None) -> float | None:
+def _seconds(text: str | None, option: str) -> float | None:
     if text is None:
         return None
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hms]?)\s*", text)
     if not found:
-        raise typer.BadParameter(f"{text!r}: write 7h, 90m or 300s", param_hint="--stop-after")
+        raise typer.BadParameter(f"{text!r}: write 7h, 90m or 300s", param_hint=option)
     return float(found[1]) * {"h": 3600, "m": 60, "s": 1, "": 1}[found[2]]
 
 

@@ -28,14 +28,14 @@ class Api:
         self.url = transport.url
         self.closed = False
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str, *, read_timeout_s: float = READ_S) -> Answer:
         """The unjudged answer."""
         self.refuse_if_closed()
-        return self.transport.exchange(path, read_timeout_s=READ_S)
+        return self.transport.exchange(path, read_timeout_s=read_timeout_s)
 
-    def get_object(self, path: str) -> dict[str, Any]:
+    def get_object(self, path: str, *, read_timeout_s: float = READ_S) -> dict[str, Any]:
         """GET an object."""
-        return self.as_object(self.get(path))
+        return self.as_object(self.get(path, read_timeout_s=read_timeout_s))
 
     def post(self, path: str, body: Mapping[str, object], *, read_timeout_s: float = READ_S) -> dict[str, Any]:
         """POST an object, get one."""

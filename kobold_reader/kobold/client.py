@@ -17,12 +17,13 @@ from typing import Any, Final, Self
 
 from typing_extensions import override
 
-from kobold_reader.errors import ServerConnectionError, ServerError, ServerTimeoutError
+from kobold_reader.errors import ServerConnectionError, ServerError, ServerHungError, ServerTimeoutError
 from kobold_reader.kobold.addresses import address_kind, normalize_url
 from kobold_reader.kobold.answers import classify_error, no_vision_error, parse_generate
-from kobold_reader.kobold.api import QUEUE_READ_S, QUICK_READ_S, Api, dump
+from kobold_reader.kobold.api import QUICK_READ_S, Api, dump
 from kobold_reader.kobold.job import Job
 from kobold_reader.kobold.server_info import ask_info
+from kobold_reader.kobold.silence import Silence
 from kobold_reader.kobold.transport import Answer, Transport
 from kobold_reader.kobold.values import (
     Completion,
@@ -49,6 +50,8 @@ _log = logging.getLogger(__name__)
 _STEP_S: Final = 0.1  # how soon a cancel is seen; Windows sees Ctrl-C only between two waits
 _ABORT_AGAIN_S: Final = 0.25
 _THREAD_END_S: Final = 6.0
+_QUIET_LOOK_S: Final = 10.0  # between two looks at the text where nobody wants to see it
+_LONGEST_READ_S: Final = 7 * 24 * 3600.0  # the socket is silent until the whole answer is there; `silence` watches
 
 
 class KoboldClient:
@@ -185,7 +188,8 @@ class KoboldClient:
 
         Args:
             request: What is asked.
-            time_limit_s: For the whole, the wait in the server's queue included.
+            time_limit_s: For the whole, the wait in the server's queue included. None: as long as
+                the server shows any sign of work (see `silence`).
             on_progress: Called in this thread with the text so far, about every `poll_interval_s`
                 ("" while it is queued or reads the prompt). False aborts, and what was written so
                 far is returned with the ending `aborted`.
@@ -193,6 +197,7 @@ class KoboldClient:
 
         Raises:
             ServerTimeoutError: The time limit.
+            ServerHungError: No time limit was given, and no sign of work came.
             CancelledError: `cancel` was set (`concurrent.futures.CancelledError`).
             ServerError: As `parse_generate` and `Transport.exchange` say.
         """
@@ -202,7 +207,7 @@ class KoboldClient:
         body = dump(request.body(genkey))
         self._api.refuse_if_closed()
         started = self._clock()
-        read_s = QUEUE_READ_S if time_limit_s is None else time_limit_s + 60.0
+        read_s = _LONGEST_READ_S if time_limit_s is None else time_limit_s + 60.0
         job = Job(self._api.transport, "/api/v1/generate", body, read_timeout_s=read_s)
         try:
             job.start()
@@ -235,7 +240,9 @@ class KoboldClient:
         cancel: threading.Event | None,
     ) -> str | None:
         """Wait until the job is done (None), or `on_progress` has enough (the text it saw)."""
-        next_look = started + self._poll_interval_s
+        interval_s = self._poll_interval_s if on_progress is not None else max(self._poll_interval_s, _QUIET_LOOK_S)
+        next_look = started + interval_s
+        silence = Silence(started)
         while not job.done.wait(_STEP_S if time_limit_s is None else min(_STEP_S, time_limit_s)):
             if cancel is not None and cancel.is_set():
                 raise CancelledError
@@ -245,13 +252,40 @@ class KoboldClient:
                     server=self.url,
                     hint="Allow more time (--page-timeout), or see whether the server is too slow.",
                 )
-            if on_progress is None or self._clock() < next_look:
+            if self._clock() < next_look or (on_progress is None and time_limit_s is not None):
                 continue
             text = self._text_so_far(genkey)
-            next_look = self._clock() + self._poll_interval_s
-            if text is not None and not on_progress(text):
+            next_look = self._clock() + interval_s
+            if time_limit_s is None:
+                self._listen(silence, text)
+            if on_progress is not None and text is not None and not on_progress(text):
                 return text
         return None
+
+    def _listen(self, silence: Silence, text: str | None) -> None:
+        """Raise if the server hangs, or has lost the job."""
+        silence.hear(text, self._clock())
+        if not silence.wants_look(self._clock()):
+            return
+        try:
+            perf = self._api.get_object("/api/extra/perf", read_timeout_s=QUICK_READ_S)
+        except ServerError as err:
+            _log.debug("%s: silent, and does not say what it is doing: %s", self.url, err)
+            perf = None
+        now_s = self._clock()
+        silence.look(perf, now_s)
+        if silence.is_lost(now_s):
+            raise ServerConnectionError(
+                f"{self.url}: the server says that it has nothing to do, but an answer to the job never came.",
+                server=self.url,
+            )
+        if silence.is_hang(now_s):
+            raise ServerHungError(
+                f"{self.url}: no sign of work for {silence.lasts_s(now_s) / 60:.0f} min; the job was aborted.",
+                server=self.url,
+                hint="It hangs, or is far slower than it was: look at its console. --page-timeout sets a limit of your "
+                "own.",
+            )
 
     def _text_so_far(self, genkey: str) -> str | None:
         """What is written so far, or None if that could not be learned, which is no error."""

@@ -2,7 +2,9 @@
 
 A lease holds one server for one page: alone in this process and, by a file lock, alone on this
 machine. KoboldCpp generates one thing at a time and keeps the last image encoded, so two pages at
-once on one server would only throw each other's image out.
+once on one server would only throw each other's image out. Who wants a page read takes the server
+that is free, so a fast one does more. One that fails is left alone for a while, longer each time,
+and then tried with one page; no thread is needed to look after it.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import logging
 import random as _random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -25,11 +29,13 @@ from kobold_reader.errors import (
     ConfigError,
     KoboldReaderError,
     NoServerAvailableError,
+    NoVisionModelError,
     ServerBusyError,
     ServerConnectionError,
     ServerError,
 )
 from kobold_reader.kobold.addresses import server_key
+from kobold_reader.kobold.answers import no_vision_error
 from kobold_reader.kobold.client import (
     CancelledError,
     Completion,
@@ -45,21 +51,24 @@ __all__ = ["Lease", "ServerPool"]
 _log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.1  # how often another process is asked whether its turn is over
-_QUARANTINE_S: Final = 60.0
 _SLICE_S: Final = 0.5
 
 T = TypeVar("T")
 
 
 class _Server:
-    """One server of the pool; all fields but `turn` belong to who holds the turn."""
+    """One server of the pool; who changes what is known of it holds `checking`."""
 
     def __init__(self, client: KoboldClient, lock_dir: Path) -> None:
         self.client = client
         self.turn = Turn(server_key(client.url), lock_dir)
+        self.checking = threading.RLock()
         self.info: ServerInfo | None = None
+        """None: to be asked again before it is used."""
         self.has_worked = False
         self.error: KoboldReaderError | None = None
+        self.failures = 0
+        """In a row: since a lease of it last ended well. That it answers a question proves little."""
         self.shunned_until = 0.0
 
 
@@ -91,11 +100,15 @@ class Lease:
             cancel=cancel,
         )
 
+    def fail(self, error: KoboldReaderError) -> None:
+        """Say that this server, not the page, is at fault: it is left alone for a while."""
+        self._pool.note_failure(self._server, error)
+
     def run(self, call: Callable[[KoboldClient], T], *, cancel: threading.Event | None = None) -> T:
         """Any request to this server, tried again as the pool's policy says.
 
         What cannot be helped by asking again is raised at once. After a failure of the server the
-        next lease checks it anew, and prefers others for a minute.
+        next lease checks it anew, and prefers others for a while.
 
         Raises:
             CancelledError: `cancel` was set while waiting.
@@ -113,8 +126,9 @@ class Lease:
                 else:
                     failures += 1
                     delay_s = policy.delay_s(failures, err, self._pool.random)
-                if policy.gives_up(failures, err, busy_s):
-                    self._pool.note_failure(self._server, err)
+                if policy.gives_up(failures, err, busy_s, has_others=self._pool.has_others(self._server)):
+                    if err.retryable or isinstance(err, AuthenticationError):
+                        self._pool.note_failure(self._server, err)
                     raise
                 _log.debug("%s; again in %.1f s", err, delay_s)
             self._pool.wait(delay_s, cancel)
@@ -127,6 +141,7 @@ class ServerPool:
         urls: One or more. Several spellings of one server count once. Earlier ones are preferred.
         password: The same for all.
         policy: Of trying again.
+        outage_patience_s: In place of the policy's.
         lock_dir: Where processes of this machine see which server is taken; the user's data folder
             if left out.
         sleep: Seconds, between two attempts.
@@ -141,6 +156,7 @@ class ServerPool:
         *,
         password: str | None = None,
         policy: RetryPolicy | None = None,
+        outage_patience_s: float | None = None,
         lock_dir: Path | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -156,12 +172,18 @@ class ServerPool:
         if not unique:
             raise ConfigError("No server address was given.", hint="One like http://127.0.0.1:5001 .")
         self.policy = policy or RetryPolicy()
+        if outage_patience_s is not None:
+            self.policy = replace(self.policy, outage_patience_s=outage_patience_s)
         self.random = random
         self._sleep = sleep
         self._clock = clock
         self._servers = [_Server(make(url), folder) for url in unique]
         self._freed = threading.Condition()
         self._closed = False
+        self._models = threading.Lock()
+        """Held from the comparison of a server's model with the others' until it is recorded."""
+        self._is_compared = False
+        """Whether all servers were asked for their model; one that changes it later is left out, and ends nothing."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -189,61 +211,110 @@ class ServerPool:
             self._closed = True
             self._freed.notify_all()
 
+    def compare(self) -> None:
+        """Ask every server what it runs, so that different models are refused before the first page.
+
+        One that does not answer is left alone for now; it may come later.
+
+        Raises:
+            ConfigError: Two servers run different models.
+        """
+        if self._is_compared or len(self._servers) == 1:
+            return
+        with ThreadPoolExecutor(len(self._servers), thread_name_prefix="kobold-reader-compare") as threads:
+            list(threads.map(self._compared, self._servers))
+        self._is_compared = True
+
+    def _compared(self, server: _Server) -> None:
+        self._checked(server, {})
+
     @contextmanager
-    def lease(self, *, cancel: threading.Event | None = None) -> Iterator[Lease]:
+    def lease(
+        self,
+        *,
+        cancel: threading.Event | None = None,
+        vision: bool = False,
+        exclude: Collection[str] = (),
+    ) -> Iterator[Lease]:
         """Hold one server; waits while all that work are taken.
+
+        Args:
+            cancel: Set by another thread to stop waiting.
+            vision: Only a server with a projector will do.
+            exclude: URLs of servers that had their chance; where no other is left, no server is waited for.
 
         Raises:
             NoServerAvailableError: None can be used; holds the last error of each.
+            NoVisionModelError: None has a projector.
             ConfigError: Two servers run different models: the pages of one archive would be read
                 by both, at random.
             CancelledError: `cancel` was set while waiting.
         """
-        server, info = self._take(cancel)
+        server, info = self._take(cancel, exclude, vision=vision)
+        failures = server.failures
         try:
             yield Lease(self, server, info)
+            if server.failures == failures:
+                self._note_success(server)
         finally:
             self._give_back(server)
 
-    def _take(self, cancel: threading.Event | None) -> tuple[_Server, ServerInfo]:
+    def has_others(self, server: _Server) -> bool:
+        """Whether a server other than this one works, as far as is known."""
+        now = self._clock()
+        return any(other is not server and other.shunned_until <= now for other in self._servers)
+
+    def _take(
+        self, cancel: threading.Event | None, exclude: Collection[str], *, vision: bool
+    ) -> tuple[_Server, ServerInfo]:
         started = self._clock()
         failed: dict[str, KoboldReaderError] = {}
+        has_said = False
+        candidates = [server for server in self._servers if server.client.url not in exclude]
         try:
             while True:
                 if self._closed:
                     raise ConfigError("This ServerPool is closed.")
                 if cancel is not None and cancel.is_set():
                     raise CancelledError
-                found, waiting = self._look(failed)
+                found, waiting = self._look(candidates, failed, vision=vision)
                 if found is not None:
                     return found
                 if waiting:
                     with self._freed:
                         self._freed.wait(_LOOK_S)
                     continue
-                self._out_of_servers(failed, started, cancel)
+                left_s = 0.0 if exclude else self.policy.outage_patience_s - (self._clock() - started)
+                if left_s <= 0 or not self._is_back_soon():
+                    raise _none_left(failed)
+                if not has_said:
+                    has_said = True
+                    why = " ".join(map(str, failed.values()))
+                    _log.warning("%s Waiting up to %s for a server to come back.", why, _spelled(left_s))
+                self.wait(min(self.policy.cap_s, left_s), cancel)
+                failed.clear()
         finally:
             for server in self._servers:
                 server.turn.leave_queue()
 
-    def _look(self, failed: dict[str, KoboldReaderError]) -> tuple[tuple[_Server, ServerInfo] | None, bool]:
-        """One round over all servers: the one taken, and whether one is worth waiting for."""
+    def _look(
+        self, candidates: Sequence[_Server], failed: dict[str, KoboldReaderError], *, vision: bool
+    ) -> tuple[tuple[_Server, ServerInfo] | None, bool]:
+        """One round over the servers: the one taken, and whether one is worth waiting for."""
         waiting = False
         now = self._clock()
         # Those that failed lately come last, but they come: there may be no other.
-        ranked = sorted(self._servers, key=lambda server: server.shunned_until > now)
+        ranked = sorted(candidates, key=lambda server: server.shunned_until > now)
         for server in ranked:
-            url = server.client.url
-            if url in failed:
-                continue
-            if waiting and server.shunned_until > now:
+            is_shunned = server.shunned_until > now
+            if is_shunned and (waiting or server.client.url in failed):
                 continue
             if not server.turn.try_take():
                 waiting = True
                 continue
             info = None
             try:
-                info = self._checked(server, failed)
+                info = self._checked(server, failed, vision=vision)
             finally:
                 if info is None:
                     self._give_back(server)
@@ -251,56 +322,61 @@ class ServerPool:
                 return (server, info), False
         return None, waiting
 
-    def _checked(self, server: _Server, failed: dict[str, KoboldReaderError]) -> ServerInfo | None:
-        if server.info is None:
+    def _checked(
+        self, server: _Server, failed: dict[str, KoboldReaderError], *, vision: bool = False
+    ) -> ServerInfo | None:
+        """What the server is, or None, and why it cannot be used."""
+        with server.checking:
             try:
-                info = server.client.info(refresh=True)
+                info = server.info or server.client.info(refresh=True)
+                with self._models:
+                    if server.info is None:
+                        self._refuse_another_model(server, info)
+                    server.info = info
+                server.has_worked = True
+                if vision and not info.vision:
+                    raise no_vision_error(info.url)
             except ServerError as err:
-                _log.warning("%s", err)
                 self.note_failure(server, err)
                 failed[server.client.url] = err
                 return None
-            for other in self._servers:
-                known = other.info
-                if other is not server and known is not None and known.model != info.model:
-                    raise ConfigError(
-                        f"The servers run different models: {known.url} {known.model}, {info.url} {info.model}.",
-                        hint="Start all with the same model, or use only one of them.",
-                    )
-            server.info, server.error, server.shunned_until = info, None, 0.0
-            server.has_worked = True
-        return server.info
+            failed.pop(server.client.url, None)
+            return info
 
-    def _out_of_servers(
-        self,
-        failed: dict[str, KoboldReaderError],
-        started: float,
-        cancel: threading.Event | None,
-    ) -> None:
-        """Raise, or wait a while and forget the failures, if a server is likely to come back."""
-        waited_s = self._clock() - started
-        back_soon = any(
+    def _refuse_another_model(self, server: _Server, info: ServerInfo) -> None:
+        for other in self._servers:
+            known = other.info
+            if other is server or known is None or known.model == info.model:
+                continue
+            message = f"The servers run different models: {known.url} {known.model}, {info.url} {info.model}."
+            if self._is_compared:
+                raise ServerError(message, server=info.url, hint="It is left out until it runs the same again.")
+            raise ConfigError(message, hint="Start all with the same model, or use only one of them.")
+
+    def _is_back_soon(self) -> bool:
+        return any(
             server.has_worked and isinstance(server.error, ServerConnectionError | ServerBusyError)
             for server in self._servers
         )
-        if back_soon and waited_s < self.policy.outage_patience_s:
-            self.wait(min(self.policy.cap_s, self.policy.outage_patience_s - waited_s), cancel)
-            failed.clear()
-            return
-        if len(failed) == 1:
-            message = f"No server can be used. {next(iter(failed.values()))}"
-        else:
-            shown = " ".join(str(err) for err in failed.values())
-            message = f"None of the {len(failed)} servers can be used. {shown}"
-        raise NoServerAvailableError(message, errors=dict(failed))
 
     def note_failure(self, server: _Server, error: KoboldReaderError) -> None:
         """Remember a failure that is the server's: it is checked anew, others are preferred."""
-        if not (error.retryable or isinstance(error, AuthenticationError)):
-            return
-        server.info = None
-        server.error = error
-        server.shunned_until = self._clock() + _QUARANTINE_S
+        with server.checking:
+            server.info = None
+            server.error = error
+            server.failures += 1
+            quarantine_s = self.policy.quarantine_of(server.failures)
+            server.shunned_until = self._clock() + quarantine_s
+        # Said once, not at every look. Of an only server the error itself tells.
+        is_news = server.failures == 1 and len(self._servers) > 1
+        level = logging.WARNING if is_news else logging.DEBUG
+        _log.log(level, "%s The other servers go on; it is tried again in %s.", error, _spelled(quarantine_s))
+
+    def _note_success(self, server: _Server) -> None:
+        with server.checking:
+            if server.failures and len(self._servers) > 1:
+                _log.warning("%s works again.", server.client.url)
+            server.failures, server.error, server.shunned_until = 0, None, 0.0
 
     def _give_back(self, server: _Server) -> None:
         server.turn.give_back()
@@ -319,3 +395,19 @@ class ServerPool:
             seconds -= _SLICE_S
         if cancel.is_set():
             raise CancelledError
+
+
+def _none_left(failed: Mapping[str, KoboldReaderError]) -> ServerError:
+    """The error that ends a lease: no server can be used, each for its own reason."""
+    errors = list(failed.values())
+    if errors and all(isinstance(error, NoVisionModelError) for error in errors):
+        return NoVisionModelError(errors[0].message, server=errors[0].server, hint=errors[0].hint)
+    if len(errors) == 1:
+        message = f"No server can be used. {errors[0]}"
+    else:
+        message = f"None of the {len(errors)} servers can be used. {' '.join(map(str, errors))}"
+    return NoServerAvailableError(message, errors=dict(failed))
+
+
+def _spelled(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"  # noqa: PLR2004

@@ -10,6 +10,7 @@ from kobold_reader.errors import (
     KoboldReaderError,
     ResponseFormatError,
     ServerBusyError,
+    ServerHungError,
     ServerTimeoutError,
 )
 
@@ -29,6 +30,10 @@ class RetryPolicy:
             being served, and waiting costs nothing that trying another page would save.
         outage_patience_s: How long a lease waits for servers that have worked before and are now
             all gone (one that restarts needs minutes to load its model).
+        handover_s: How long a busy server is waited for where another one works: then the page goes there.
+        quarantine_s: How long a server that failed is left alone while others work; it doubles with each failure in a
+            row, up to `quarantine_cap_s`.
+        quarantine_cap_s: See there.
     """
 
     attempts: int = 4
@@ -37,13 +42,17 @@ class RetryPolicy:
     jitter: float = 0.25
     busy_patience_s: float = 1800.0
     outage_patience_s: float = 0.0
+    handover_s: float = 30.0
+    quarantine_s: float = 60.0
+    quarantine_cap_s: float = 600.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ConfigError(f"attempts is {self.attempts}; it must be 1 or more.")
         if not 0 <= self.jitter <= 1:
             raise ConfigError(f"jitter is {self.jitter}; it must be between 0 and 1.")
-        if min(self.base_s, self.cap_s, self.busy_patience_s, self.outage_patience_s) < 0:
+        times_s = (self.base_s, self.cap_s, self.busy_patience_s, self.outage_patience_s, self.handover_s)
+        if min(*times_s, self.quarantine_s, self.quarantine_cap_s) < 0:
             raise ConfigError("The times of a RetryPolicy cannot be negative.")
 
     def delay_s(self, attempt: int, error: KoboldReaderError, random: Callable[[], float]) -> float:
@@ -61,20 +70,27 @@ class RetryPolicy:
         asked_s = error.retry_after_s if isinstance(error, ServerBusyError) else None
         return own_s if asked_s is None else max(own_s, asked_s)
 
-    def gives_up(self, attempt: int, error: KoboldReaderError, busy_s: float = 0.0) -> bool:
+    def quarantine_of(self, failures: int) -> float:
+        """How long, in s, a server is left alone after so many failures in a row."""
+        return min(self.quarantine_cap_s, self.quarantine_s * 2.0 ** min(failures - 1, 60))
+
+    def gives_up(
+        self, attempt: int, error: KoboldReaderError, busy_s: float = 0.0, *, has_others: bool = False
+    ) -> bool:
         """Whether no further request is to be sent to this server.
 
-        A time limit is not tried again: it was the caller's, and the same work takes the same time.
-        A malformed answer is tried once more only.
+        A time limit is not tried again: it was the caller's, and the same work takes the same time. Nor is a server
+        that hangs: it was waited for long enough. A malformed answer is tried once more only.
 
         Args:
             attempt: How many attempts failed, those at a busy server not counted.
             error: The last failure.
             busy_s: How long the server has been busy by now, the next wait included.
+            has_others: Whether another server could do the work.
         """
         if isinstance(error, ServerBusyError):
-            return busy_s > self.busy_patience_s
-        if not error.retryable or isinstance(error, ServerTimeoutError):
+            return busy_s > (min(self.handover_s, self.busy_patience_s) if has_others else self.busy_patience_s)
+        if not error.retryable or isinstance(error, ServerTimeoutError | ServerHungError):
             return True
         limit = min(2, self.attempts) if isinstance(error, ResponseFormatError) else self.attempts
         return attempt >= limit

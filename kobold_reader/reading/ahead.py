@@ -13,7 +13,7 @@ __all__ = ["Ahead"]
 Item = TypeVar("Item")
 
 _LOOK_S: Final = 0.1
-"""How often a full queue is tried again: bounds how long closing can take, besides the item being made."""
+"""How often a full or empty queue is tried again: bounds how long closing can take, besides the item being made."""
 
 
 class Ahead(Generic[Item]):
@@ -62,17 +62,24 @@ class Ahead(Generic[Item]):
         return False
 
     def __iter__(self) -> Iterator[Item]:
-        while True:
-            item = self._queue.get()
+        while not self._stop.is_set():
+            try:
+                item = self._queue.get(timeout=_LOOK_S)
+            except queue.Empty:
+                continue
             if item is None:
                 return
             if isinstance(item, BaseException):
                 raise item
             yield item[0]
 
+    def stop(self) -> None:
+        """Make no more items and hand none out, also where another thread waits for one."""
+        self._stop.set()
+
     def close(self) -> None:
         """End the thread and wait for it."""
-        self._stop.set()
+        self.stop()
         if self._on_close:
             self._on_close()
         self._thread.join()

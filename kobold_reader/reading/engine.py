@@ -50,9 +50,14 @@ class PageJob:
 
 
 class Engine(Protocol):
-    """Reads page images. One page at a time; safe to call from one thread at a time."""
+    """Reads page images. `read` may be called by `parallel` threads at once, everything else by any number."""
 
     name: str
+
+    @property
+    def parallel(self) -> int:
+        """How many pages it can read at once; known without asking anybody."""
+        ...
 
     def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:
         """Make ready and say what it is; cheap after the first time.

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from kobold_reader.errors import (
     AuthenticationError,
+    ContextTooSmallError,
+    ImageNotSeenError,
+    KoboldReaderError,
     NoServerAvailableError,
     NoVisionModelError,
+    ResponseFormatError,
     ServerBusyError,
     ServerConnectionError,
     ServerError,
+    ServerHungError,
     ServerTimeoutError,
     TranscriptionError,
 )
@@ -36,6 +41,14 @@ PAGE_ERRORS: Final = (TranscriptionError, ServerError)
 """What befalls one page …"""
 RUN_ERRORS: Final = (NoServerAvailableError, AuthenticationError, NoVisionModelError)
 """… but for these: no page could be read, so they end the run."""
+SERVERS_OWN: Final = (
+    AuthenticationError,
+    NoVisionModelError,
+    ResponseFormatError,
+    ContextTooSmallError,
+    ImageNotSeenError,
+)
+"""What one server answers and another one may not: with several, the page goes there."""
 
 
 class KoboldEngine:
@@ -68,35 +81,45 @@ class KoboldEngine:
         self._hint = hint
         self._eyesight = Eyesight(visionmaxres)
         self._page_timeout_s = page_timeout_s
+        self._lock = threading.RLock()
+        """Of what follows; pages are read without it."""
         self._facts: EngineFacts | None = None
         self._families: dict[tuple[str, str], Family] = {}
+
+    @property
+    def parallel(self) -> int:
+        """One page a server."""
+        return len(self._pool.urls)
 
     def _family_of(self, info: ServerInfo) -> Family:
         """Choose the family once for each model: an unknown one is warned of once."""
         key = (info.model, info.version)
-        if key not in self._families:
-            self._families[key] = choose_family(info, self._family)
-        return self._families[key]
+        with self._lock:
+            if key not in self._families:
+                self._families[key] = choose_family(info, self._family)
+            return self._families[key]
 
     def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:
         """Find a server with vision and the family of its model; see `Engine.prepare`."""
-        if self._facts is None:
-            with self._pool.lease(cancel=cancel) as lease:
-                info = lease.client.require_vision()
-                visionmaxres_px = self._eyesight.visionmaxres_px(lease, info)
-            family = self._family_of(info)
-            self._facts = EngineFacts(
-                name=self.name,
-                model=info.model,
-                family=family.name,
-                tasks=family.tasks,
-                budget=self._budget(family, visionmaxres_px),
-                release=RELEASE,
-                server_version=info.version,
-                prompts={task: self._instruction(family, task) for task in family.tasks},
-            )
-            log.info("%s: %s (KoboldCpp %s), family %s", info.url, info.model, info.version, family.name)
-        return self._facts
+        with self._lock:
+            if self._facts is None:
+                self._pool.compare()
+                with self._pool.lease(cancel=cancel, vision=True) as lease:
+                    info = lease.info
+                    visionmaxres_px = self._eyesight.visionmaxres_px(lease, info)
+                family = self._family_of(info)
+                self._facts = EngineFacts(
+                    name=self.name,
+                    model=info.model,
+                    family=family.name,
+                    tasks=family.tasks,
+                    budget=self._budget(family, visionmaxres_px),
+                    release=RELEASE,
+                    server_version=info.version,
+                    prompts={task: self._instruction(family, task) for task in family.tasks},
+                )
+                log.info("%s: %s (KoboldCpp %s), family %s", info.url, info.model, info.version, family.name)
+            return self._facts
 
     @staticmethod
     def _budget(family: Family, visionmaxres_px: int) -> ImageBudget:
@@ -109,31 +132,50 @@ class KoboldEngine:
         """Ask all tasks of one page back to back on one server; see `Engine.read`.
 
         Where the server is lost, the tasks that are left go on with the next one, or with the same one if it answers
-        again; a page that every server broke off is that page's error. Where none answers, the pool ends the run.
+        again; a page that every server broke off is that page's error. Where the server answers, but with nonsense or
+        without having seen the image, one of the others is asked, if there is any. Where none answers, the pool ends
+        the run.
         """
         self.prepare(job.cancel)
+        urls = self._pool.urls
         outcomes: dict[str, TaskOutcome] = {}
-        for _ in range(len(self._pool.urls) + 1):
-            with self._pool.lease(cancel=job.cancel) as lease:
-                self._read_with(lease, job, outcomes)
-            lost = next((outcome for outcome in outcomes.values() if _is_lost(outcome)), None)
-            has_waited_enough = isinstance(lost, ServerBusyError) and len(self._pool.urls) == 1
-            if lost is None or has_waited_enough:
+        spent: set[str] = set()
+        failure: KoboldReaderError | None = None
+        for _ in range(len(urls) + 1):
+            todo = [task for task in job.tasks if task not in outcomes or outcomes[task] is failure]
+            try:
+                with self._pool.lease(cancel=job.cancel, vision=True, exclude=spent) as lease:
+                    has_others = len(urls) > len(spent) + 1
+                    failure = self._read_with(lease, job, todo, outcomes, has_others=has_others)
+            except NoServerAvailableError:
+                if not spent:
+                    raise
+                break  # who has not been asked cannot be; what the others answered stands
+            if failure is None:
+                break
+            if not _is_lost(failure):
+                spent.add(lease.info.url)
+            has_waited_enough = isinstance(failure, ServerBusyError | ServerHungError) and len(urls) == 1
+            if has_waited_enough or len(spent) == len(urls):
                 break
         return {task: outcomes[task] for task in job.tasks}
 
-    def _read_with(self, lease: Lease, job: PageJob, outcomes: dict[str, TaskOutcome]) -> None:
-        """Ask one server for what has no outcome yet; a lost server is the outcome of all that is left."""
-        info = lease.client.require_vision()
+    def _read_with(
+        self,
+        lease: Lease,
+        job: PageJob,
+        todo: Sequence[str],
+        outcomes: dict[str, TaskOutcome],
+        *,
+        has_others: bool,
+    ) -> KoboldReaderError | None:
+        """Ask one server for some tasks of a page.
+
+        Returns:
+            Why the rest is to be asked of another server, as the outcome of all that is left; None: it was all asked.
+        """
+        info = lease.info
         family = self._family_of(info)
-        todo = [task for task in job.tasks if task not in outcomes or _is_lost(outcomes[task])]
-        try:
-            self._eyesight.ensure_vision(lease, info, family, time_limit_s=self._page_timeout_s, cancel=job.cancel)
-        except RUN_ERRORS:
-            raise
-        except PAGE_ERRORS as err:
-            outcomes.update(dict.fromkeys(todo, err))
-            return
         asking = Asking(
             lease,
             info,
@@ -144,14 +186,18 @@ class KoboldEngine:
         )
         for position, task in enumerate(todo):
             try:
+                self._eyesight.ensure_vision(lease, info, family, time_limit_s=self._page_timeout_s, cancel=job.cancel)
                 outcomes[task] = ask(asking, task, self._instruction(family, task), job.images.views[0])
-            except RUN_ERRORS:
-                raise
             except PAGE_ERRORS as err:
+                if isinstance(err, RUN_ERRORS) and not (has_others and isinstance(err, SERVERS_OWN)):
+                    raise
                 outcomes[task] = err
-                if _is_lost(err):
+                if isinstance(err, ImageNotSeenError) and has_others:
+                    lease.fail(err)
+                if _is_lost(err) or (has_others and isinstance(err, SERVERS_OWN)):
                     outcomes.update(dict.fromkeys(todo[position:], err))
-                    return
+                    return err
+        return None
 
     def close(self) -> None:
         """Close the connections to all servers."""

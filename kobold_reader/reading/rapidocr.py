@@ -31,6 +31,7 @@ class RapidOcrEngine:
     """Reads printed text with RapidOCR; `ocr` only."""
 
     name = "rapidocr"
+    parallel = 1
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

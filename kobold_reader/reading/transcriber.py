@@ -2,10 +2,11 @@
 
     file → facts → due? → images → engine → ledger → result
 
-Two threads: one looks at files and prepares the next page's images (at most two pages ahead), the one that iterates
-asks the engine, so a server finds its next page ready when it has answered. Nothing is asked before the caller wants
-the next result. Every page of every file yields exactly one result under its own number; a file that cannot be opened
-yields one with number 0.
+One thread looks at files and prepares the next pages' images, so a server finds its next page ready when it has
+answered. With one server the thread that iterates asks it, and nothing is asked before the caller wants the next
+result. With several, a thread for each pulls pages from there once iteration has begun (`inorder` says how far ahead),
+and results still come in page order. Every page of every file yields exactly one result under its own number; a file
+that cannot be opened yields one with number 0.
 """
 
 from __future__ import annotations
@@ -19,14 +20,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from kobold_reader.errors import (
-    BadRequestError,
     ConfigError,
-    ContextTooSmallError,
-    ImageNotSeenError,
     KoboldReaderError,
-    NoServerAvailableError,
-    ServerError,
-    ServerTimeoutError,
     SourceError,
     UnsupportedSourceError,
 )
@@ -34,8 +29,10 @@ from kobold_reader.kobold import CancelledError
 from kobold_reader.pages import FileFacts, PageImages, SourceFile
 from kobold_reader.reading import due
 from kobold_reader.reading.ahead import Ahead
+from kobold_reader.reading.breaker import Breaker
 from kobold_reader.reading.due import ReadSettings
 from kobold_reader.reading.engine import Engine, EngineFacts, PageJob
+from kobold_reader.reading.inorder import InOrder
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.lookup import blank_reading, look_up
 from kobold_reader.reading.openfile import OpenFile
@@ -47,9 +44,12 @@ __all__ = ["Transcriber"]
 
 log = logging.getLogger(__name__)
 
-AHEAD_PAGES = 2
-BREAKER_FAILURES = 3
-"""So many pages in a row failing for the server's sake mean that the server, not the pages, is at fault."""
+AHEAD_PAGES = 1
+"""So many pages wait with their images ready, and one more for each server."""
+FEW_PAGES = 2
+"""A server: pages asked beyond what the caller has taken, while it is busy with something else."""
+MANY_PAGES = 64
+"""A server: results that wait while the caller waits for a slow page before them."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,8 @@ class Transcriber:
         engine: Asked only when something is due.
         ledger: What was read before; each page is recorded before its result is handed out.
         settings: What the user asks for.
-        on_progress: Called with a text like `letter.pdf page 3: ocr, 512 characters` while a page is being read.
+        on_progress: Called with a text like `letter.pdf page 3: ocr, 512 characters` while a page is being read, by one
+            thread at a time.
         cancel: Set by any thread to stop: the running job is aborted on the server. Set at the end of the run, too.
         clock: Monotonic seconds.
     """
@@ -91,6 +92,7 @@ class Transcriber:
         self._ledger = ledger
         self._settings = settings
         self._on_progress = on_progress
+        self._telling = threading.Lock()
         self._cancel = cancel or threading.Event()
         self._clock = clock
         self._chosen: frozenset[tuple[str, int]] | None = None
@@ -99,6 +101,8 @@ class Transcriber:
         """What the engine can do, once it was asked."""
         self._made: set[tuple[str, str]] = set()
         """Content and task of every reading made in this run: `redo` does not ask for them again."""
+        self._breaker = Breaker()
+        self._started_s = 0.0
 
     # ── before ───────────────────────────────────────────────────────────────────────────────────
 
@@ -163,8 +167,8 @@ class Transcriber:
     def run(self, files: Sequence[SourceFile]) -> Generator[PageResult, None, None]:
         """Yield the result of every page, file by file and page by page.
 
-        Closing the generator (or an interrupt) aborts the running job on the server and ends the helper thread;
-        everything yielded before is in the ledger.
+        Closing the generator (or an interrupt) aborts the running jobs on all servers and ends the helper threads;
+        everything yielded before is in the ledger, and so is every other page that was finished.
 
         Raises:
             ServerError: No server can go on. All results yielded before are kept; the next run goes on from here.
@@ -172,28 +176,58 @@ class Transcriber:
         self._choose_sample(files)
         self._failed_before = {(failure.uri, failure.page_number) for failure in self._ledger.failures()}
         self._made.clear()
-        started_s = self._clock()
-        failures_in_a_row = 0
+        self._breaker = Breaker()
+        self._started_s = self._clock()
+        size = AHEAD_PAGES + self._engine.parallel
         with (
             suppress(CancelledError),
-            closing(Ahead(self._steps(files), AHEAD_PAGES, on_close=self._cancel.set)) as steps,
+            closing(Ahead(self._steps(files), size, on_close=self._cancel.set)) as steps,
         ):
-            for step in steps:
-                if self._cancel.is_set() or self._is_time_up(started_s):
-                    return
-                result = step if isinstance(step, PageResult) else self._read(step)
-                if not isinstance(step, PageResult):
-                    failures_in_a_row = failures_in_a_row + 1 if _is_server_failure(result, step.due_tasks) else 0
-                yield result
-                if failures_in_a_row >= BREAKER_FAILURES:
-                    errors = {error.server or "server": error for error in result.errors.values()}
-                    last = next(iter(result.errors.values()))
-                    msg = f"{BREAKER_FAILURES} pages in a row failed for the server's sake; the last: {last}"
-                    raise NoServerAvailableError(msg, errors=errors, hint="The next run reads what is missing.")
+            if self._engine.parallel == 1:
+                yield from self._one_by_one(steps)
+            else:
+                with closing(self._at_once(steps)) as results:
+                    yield from results
+            if error := self._breaker.error:
+                raise error
 
-    def _is_time_up(self, started_s: float) -> bool:
+    def _one_by_one(self, steps: Ahead[PageResult | _Page]) -> Iterator[PageResult]:
+        for step in steps:
+            if not self._goes_on():
+                return
+            yield self._result_of(step)
+
+    def _at_once(self, steps: Ahead[PageResult | _Page]) -> InOrder[PageResult | _Page, PageResult]:
+        def stop() -> None:
+            self._cancel.set()
+            steps.stop()
+
+        servers = self._engine.parallel
+        return InOrder(
+            iter(steps),
+            self._result_of,
+            workers=servers,
+            few=FEW_PAGES * servers,
+            many=MANY_PAGES * servers,
+            # The same scan twice is not asked twice: the second finds the reading of the first.
+            key=lambda step: None if isinstance(step, PageResult) else step.known.facts.content_sha256,
+            goes_on=self._goes_on,
+            on_close=stop,
+        )
+
+    def _result_of(self, step: PageResult | _Page) -> PageResult:
+        if isinstance(step, PageResult):
+            return step
+        result = self._read(step)
+        self._breaker.note(result, step.due_tasks)
+        return result
+
+    def _goes_on(self) -> bool:
+        return not (self._cancel.is_set() or self._is_time_up() or self._breaker.error)
+
+    def _is_time_up(self) -> bool:
         limit_s = self._settings.stop_after_s
-        if limit_s is None or self._clock() - started_s < limit_s:
+        if limit_s is None or self._clock() - self._started_s < limit_s:
             return False
         log.warning("stopped after %.0f s as asked; the next run goes on from here", limit_s)
         return True
@@ -347,7 +381,12 @@ class Transcriber:
         if on_progress is None:
             return None
         place = f"{page.source.name} page {page.known.facts.page_number}"
-        return lambda task, characters: on_progress(f"{place}: {task}, {characters} characters")
+
+        def tell(task: str, characters: int) -> None:
+            with self._telling:
+                on_progress(f"{place}: {task}, {characters} characters")
+
+        return tell
 
     # ── results ──────────────────────────────────────────────────────────────────────────────────
 
@@ -381,16 +420,3 @@ class Transcriber:
             errors=dict.fromkeys(self._settings.tasks, error),
             metadata=file.metadata if file else {},
         )
-
-
-def _is_server_failure(result: PageResult, asked: Sequence[str]) -> bool:
-    """Tell whether nothing that was asked of a page came back, and the server is to blame.
-
-    A server that drops every image is no better than one that is gone. A page over its time or too large for the server
-    is the page's own matter, or three of them would starve all pages behind them.
-    """
-    own = (ServerTimeoutError, ContextTooSmallError, BadRequestError)
-    return set(asked) <= set(result.errors) and all(
-        isinstance(error, ServerError | ImageNotSeenError) and not isinstance(error, own)
-        for error in result.errors.values()
-    )
