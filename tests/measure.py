@@ -26,9 +26,7 @@ def precision(truth: str, found: str) -> float:
 
 def character_error_rate(truth: str, found: str) -> float:
     """Levenshtein distance on letters and digits, over the truth's length."""
-    first, second = (
-        "".join(re.findall(r"\w", unicodedata.normalize("NFC", text).casefold())) for text in (truth, found)
-    )
+    first, second = letters(truth), letters(found)
     row = list(range(len(second) + 1))
     for index, letter in enumerate(first, start=1):
         above, row[0] = row[0], index
@@ -37,5 +35,6 @@ def character_error_rate(truth: str, found: str) -> float:
     return row[-1] / max(1, len(first))
 
 
-def _letters(text: str) -> str:
+def letters(text: str) -> str:
+    """Letters and digits alone, case folded."""
     return "".join(re.findall(r"\w", unicodedata.normalize("NFC", text).casefold()))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from kobold_reader.pages.child import PageChild
 from kobold_reader.pages.kinds import TAKEN, extra_hint
+from kobold_reader.pages.order import reading_order
 from kobold_reader.pages.sources import Selection, SourceFile, local_uri, select, sha256_of
 from kobold_reader.pages.values import (
     Box,
     FileFacts,
     ImageBudget,
     Kind,
+    LinePiece,
     Mime,
     PageFacts,
     PageImages,
@@ -28,6 +30,7 @@ __all__ = [
     "FileFacts",
     "ImageBudget",
     "Kind",
+    "LinePiece",
     "Mime",
     "PageChild",
     "PageFacts",
@@ -40,6 +43,7 @@ __all__ = [
     "TextLayer",
     "extra_hint",
     "local_uri",
+    "reading_order",
     "select",
     "sha256_of",
 ]

@@ -13,14 +13,13 @@ is turned, but never turns an upright page on its head: only whoever reads a few
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from PIL import Image
 
-from kobold_reader.pages.shapes import Shape, find_shapes
+from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
 from kobold_reader.pages.values import Box, Posture
 
 __all__ = ["Lie", "find_lie"]
@@ -86,7 +85,7 @@ class _Votes:
 
 def find_lie(mask: Image.Image) -> Lie:
     """Judge a mask of ink (255) at about 100 dpi."""
-    shapes = find_shapes(_without_rules(mask))
+    shapes = find_shapes(without_rules(mask, _RULE_PX))
     letters = None if shapes is None else _Letters.of(shapes)
     if letters is None:
         return Lie()
@@ -125,15 +124,6 @@ def _turned(box: Box, turn_deg: int) -> Box:
         left, top, right, bottom = box
         box = (1 - bottom, left, 1 - top, right)
     return box
-
-
-def _without_rules(mask: Image.Image) -> Image.Image:
-    """The mask without what runs on for longer than a stroke: both axes, by way of a transposition each."""
-    rule = re.compile(b"\xff{%d,}" % _RULE_PX)
-    for _ in range(2):
-        data = rule.sub(lambda run: bytes(len(run[0])), mask.tobytes())
-        mask = Image.frombytes("L", mask.size, data).transpose(Image.Transpose.TRANSPOSE)
-    return mask
 
 
 class _Letters:

@@ -42,6 +42,8 @@ from kobold_reader.pages.pdf_page import (
 )
 from kobold_reader.pages.picture import scan_images
 from kobold_reader.pages.strips import join_strips
+from kobold_reader.pages.tiles import Plan, Tile, is_worth_a_look, plan_size, plan_tiles
+from kobold_reader.pages.turns import turned_box, turned_by
 from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageView, Scalar
 from kobold_reader.pages.xmp import xmp_of_bytes
 
@@ -51,11 +53,6 @@ pymupdf.TOOLS.mupdf_display_errors(False)
 pymupdf.TOOLS.mupdf_display_warnings(False)
 
 
-_CLOCKWISE: Final = {
-    90: Image.Transpose.ROTATE_270,
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_90,
-}
 _A: Final = {"pdf": "a PDF", "epub": "an EPUB", "xps": "an XPS document"}
 _BOOK_PT: Final = (0, 0, 420, 595)  # A5: a book has no pages of its own until it is laid out
 _BOOK_LETTER_PT: Final = 11
@@ -239,13 +236,31 @@ class PdfFile:
             made = first
             if (width_px, height_px) != size:
                 made = whole.resize((width_px, height_px)) if whole else upright(width_px, height_px)
-            return made.transpose(_CLOCKWISE[turn_deg]) if turn_deg else made
+            return turned_by(made, turn_deg)
 
         data, mime, view = encode_within(make, size, budget)
         turned = (layout.rotation_deg + turn_deg) % 360
         effective_dpi = max(view.size) * 72 / max(layout.size_pt)
         only = PageView(data, mime, *view.size, effective_dpi, turned)
-        return PageImages((only,), ink.is_blank, ink.share, lie.after(turn_deg))
+        tiles: tuple[PageView, ...] = ()
+        plan = None if ink.is_blank else self._plan(page, layout, whole, turn_deg, budget)
+        if plan is not None:
+            tiles = tuple(_tile_view(page, layout, whole, turn_deg, plan, tile, budget) for tile in plan.tiles)
+        return PageImages(
+            (only,), ink.is_blank, ink.share, lie.after(turn_deg), tiles, plan is not None and plan.is_coarse
+        )
+
+    def _plan(
+        self, page: Page, layout: Layout, whole: Image.Image | None, turn_deg: int, budget: ImageBudget
+    ) -> Plan | None:
+        """How the page is to be cut, as it lies once it is upright."""
+        width, height = (side * (layout.native_dpi or budget.max_dpi) / 72 for side in layout.size_pt)
+        if not is_worth_a_look(width, height, budget):
+            return None
+        size = plan_size(width, height, (layout.size_pt[0] / 72, layout.size_pt[1] / 72))
+        picture = whole.resize(size, Image.Resampling.BOX) if whole else render(page, size, is_grey=layout.is_grey)
+        native = (width, height) if turn_deg % 180 == 0 else (height, width)
+        return plan_tiles(turned_by(without_colour(picture), turn_deg), native, budget)
 
     def _whole(self, page: Page, layout: Layout) -> Image.Image | None:
         """A scan stored in strips, whole and at its own resolution; None for every other page."""
@@ -297,6 +312,36 @@ class PdfFile:
         if layout.has_visible_text and not ink.is_white:
             return replace(ink, is_blank=False)
         return ink
+
+
+def _tile_view(
+    page: Page,
+    layout: Layout,
+    whole: Image.Image | None,
+    turn_deg: int,
+    plan: Plan,
+    tile: Tile,
+    budget: ImageBudget,
+) -> PageView:
+    """A part of the page, painted at its size, or cut out of the scan that its strips make up."""
+    box = turned_box(tile.box, 1, turn_deg)
+    inches = ((box[2] - box[0]) * layout.size_pt[0] / 72, (box[3] - box[1]) * layout.size_pt[1] / 72)
+    is_turned = turn_deg % 180 != 0
+
+    def make(width_px: int, height_px: int) -> Image.Image:
+        size = (height_px, width_px) if is_turned else (width_px, height_px)
+        if whole is not None:
+            part = (box[0] * whole.width, box[1] * whole.height, box[2] * whole.width, box[3] * whole.height)
+            made = whole.resize(size, Image.Resampling.LANCZOS, box=part, reducing_gap=3.0)
+        else:
+            made = render(page, size, is_grey=layout.is_grey, box=box)
+        return without_colour(plan.covered(turned_by(made, turn_deg), tile))
+
+    dpi = layout.native_dpi or budget.max_dpi
+    native = (inches[0] * dpi, inches[1] * dpi)
+    data, mime, view = encode_within(make, fit_size(*(native[::-1] if is_turned else native), budget), budget)
+    turned = (layout.rotation_deg + turn_deg) % 360
+    return PageView(data, mime, *view.size, view.width / inches[is_turned], turned, tile.box, lines=tile.lines)
 
 
 def _opened(path: Path, kind: str) -> Document:

@@ -11,6 +11,7 @@ from PIL import Image
 from kobold_reader.pages.image import LIBRARY_ERRORS
 from kobold_reader.pages.layout import Document, Page
 from kobold_reader.pages.metadata import clean_text
+from kobold_reader.pages.values import Box
 
 __all__ = ["MUPDF_ERRORS", "label_of", "load_page", "lost_contents", "notes_of", "render", "said", "stored_share"]
 
@@ -23,11 +24,16 @@ _MAX_NOTE_CHARS: Final = 2_000
 _PAINTED: Final = frozenset({pymupdf.PDF_ANNOT_FREE_TEXT, pymupdf.PDF_ANNOT_WIDGET, pymupdf.PDF_ANNOT_POPUP})
 
 
-def render(page: Page, size: tuple[int, int], *, is_grey: bool) -> Image.Image:
-    """The upright page at exactly this size."""
-    matrix = pymupdf.Matrix(size[0] / page.rect.width, size[1] / page.rect.height)
+def render(page: Page, size: tuple[int, int], *, is_grey: bool, box: Box = (0.0, 0.0, 1.0, 1.0)) -> Image.Image:
+    """The upright page, or a part of it, at exactly this size."""
+    left, top, right, bottom = (
+        share * side for share, side in zip(box, (page.rect.width, page.rect.height) * 2, strict=True)
+    )
+    matrix = pymupdf.Matrix(size[0] / (right - left), size[1] / (bottom - top))
+    part = pymupdf.Rect(left, top, right, bottom) + (page.rect.x0, page.rect.y0) * 2
     space = pymupdf.csGRAY if is_grey else pymupdf.csRGB
-    pixmap = page.get_pixmap(matrix=matrix, colorspace=space, alpha=False)
+    clip = None if box == (0.0, 0.0, 1.0, 1.0) else part
+    pixmap = page.get_pixmap(matrix=matrix, colorspace=space, alpha=False, clip=clip)
     mode = "L" if is_grey else "RGB"
     picture = Image.frombytes(mode, (pixmap.width, pixmap.height), pixmap.samples, "raw", mode, pixmap.stride, 1)
     if picture.size != size:  # rounding may add a row

@@ -24,27 +24,18 @@ from kobold_reader.pages.image import (
     without_colour,
 )
 from kobold_reader.pages.orientation import Lie, find_lie
+from kobold_reader.pages.tiles import Plan, Tile, is_worth_a_look, plan_size, plan_tiles
+from kobold_reader.pages.turns import UPRIGHT, turned_box, turned_by
 from kobold_reader.pages.values import ImageBudget, Mime, PageImages, PageView
 
 __all__ = ["Placement", "picture_errors", "picture_images", "placement_of", "scan_images"]
 
-_TURN = Image.Transpose
-_UPRIGHT: Final = {  # EXIF orientation → what makes it upright, and how far clockwise that turns
-    1: (None, 0),
-    2: (_TURN.FLIP_LEFT_RIGHT, 0),
-    3: (_TURN.ROTATE_180, 180),
-    4: (_TURN.FLIP_TOP_BOTTOM, 180),
-    5: (_TURN.TRANSPOSE, 270),
-    6: (_TURN.ROTATE_270, 90),
-    7: (_TURN.TRANSVERSE, 90),
-    8: (_TURN.ROTATE_90, 270),
-}
-_CLOCKWISE: Final = {0: None, 90: _TURN.ROTATE_270, 180: _TURN.ROTATE_180, 270: _TURN.ROTATE_90}
 _QUARTER: Final = {90, 270}
 
 # 72 and 96 are what programs write where nobody measured.
 _UNMEASURED_DPI: Final = (72, 96)
 _DPI_RANGE: Final = (50, 4800)
+_TILES_ABREAST: Final = 8  # a JPEG is decoded no finer than so many tiles beside each other can show
 _PAPER_INCHES: Final = (1, 80)
 
 
@@ -65,7 +56,7 @@ class Placement:
     @property
     def rotation_deg(self) -> int:
         """Clockwise turn that the orientation asks for."""
-        return _UPRIGHT[self.orientation][1]
+        return UPRIGHT[self.orientation][1]
 
     @property
     def is_turned(self) -> bool:
@@ -127,7 +118,7 @@ def picture_images(
     original: bytes | None,
     rotate_deg: int | None,
 ) -> PageImages:
-    """The one view of a picture, and whether anything is on it.
+    """The view of a picture, its tiles where they are needed, and whether anything is on it.
 
     Args:
         picture: Opened, not yet decoded.
@@ -144,6 +135,11 @@ def picture_images(
     if picture.format == "JPEG" and placement.square == picture.size:
         # The decoder itself can halve: never below twice what is needed, so LANCZOS still decides.
         need = judged if mime else (max(2 * target[0], judged[0]), max(2 * target[1], judged[1]))
+        if is_worth_a_look(*placement.square, budget):
+            need = (
+                max(need[0], _TILES_ABREAST * budget.max_side_px),
+                max(need[1], _TILES_ABREAST * budget.max_side_px),
+            )
         picture.draft(picture.mode, need)
     picture.load()
     flat = flatten(picture)
@@ -166,9 +162,7 @@ def picture_images(
             made = flat
             if made.size != (width_px, height_px):
                 made = flat.resize((width_px, height_px), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            made = _upright(made, placement)
-            step = _CLOCKWISE[turn_deg]
-            return without_colour(made if step is None else made.transpose(step))
+            return without_colour(_turned_upright(made, placement, turn_deg))
 
         data, mime, view = encode_within(make, target, budget)
         size = view.size
@@ -177,12 +171,53 @@ def picture_images(
         dpi = max(size) / max(placement.inches)
     turned = (placement.rotation_deg + turn_deg) % 360
     only = PageView(data, mime, *size, dpi, turned, is_passthrough=data is original)
-    return PageImages((only,), ink.is_blank, ink.share, lie.after(turn_deg))
+    plan = None if ink.is_blank else _plan(flat, placement, turn_deg, budget)
+    tiles = (
+        () if plan is None else tuple(_tile_view(flat, placement, turn_deg, plan, tile, budget) for tile in plan.tiles)
+    )
+    return PageImages((only,), ink.is_blank, ink.share, lie.after(turn_deg), tiles, plan is not None and plan.is_coarse)
+
+
+def _turned_upright(picture: Image.Image, placement: Placement, turn_deg: int) -> Image.Image:
+    return turned_by(_upright(picture, placement), turn_deg)
+
+
+def _plan(flat: Image.Image, placement: Placement, turn_deg: int, budget: ImageBudget) -> Plan | None:
+    """How the page is to be cut, as it lies once it is upright."""
+    if not is_worth_a_look(*placement.square, budget):
+        return None
+    size = plan_size(*placement.square, placement.inches)
+    small = flat if flat.size == size else flat.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    native = placement.square if (placement.rotation_deg + turn_deg) % 180 == 0 else placement.square[::-1]
+    return plan_tiles(_turned_upright(small, placement, turn_deg), native, budget)
+
+
+def _tile_view(
+    flat: Image.Image, placement: Placement, turn_deg: int, plan: Plan, tile: Tile, budget: ImageBudget
+) -> PageView:
+    """A part of the page, cut out of the stored picture and resampled once."""
+    left, top, right, bottom = turned_box(tile.box, placement.orientation, turn_deg)
+    stored = (left * flat.width, top * flat.height, right * flat.width, bottom * flat.height)
+    is_turned = (placement.rotation_deg + turn_deg) % 180 != 0
+
+    def make(width_px: int, height_px: int) -> Image.Image:
+        size = (height_px, width_px) if is_turned else (width_px, height_px)
+        made = flat.resize(size, Image.Resampling.LANCZOS, box=stored, reducing_gap=3.0)
+        return without_colour(plan.covered(_turned_upright(made, placement, turn_deg), tile))
+
+    across, down = (right - left) * placement.square[0], (bottom - top) * placement.square[1]
+    size = fit_size(*((down, across) if is_turned else (across, down)), budget)
+    data, mime, view = encode_within(make, size, budget)
+    dpi = None
+    if placement.inches is not None:
+        dpi = view.width / ((tile.box[2] - tile.box[0]) * placement.inches[1 if is_turned else 0])
+    turned = (placement.rotation_deg + turn_deg) % 360
+    return PageView(data, mime, *view.size, dpi, turned, tile.box, lines=tile.lines)
 
 
 def _upright(picture: Image.Image, placement: Placement) -> Image.Image:
     """The picture as its EXIF orientation asks for."""
-    step = _UPRIGHT[placement.orientation][0]
+    step = UPRIGHT[placement.orientation][0]
     return picture if step is None else picture.transpose(step)
 
 

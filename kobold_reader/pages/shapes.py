@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-__all__ = ["Shape", "find_shapes"]
+__all__ = ["Shape", "find_shapes", "without_rules"]
 
 _MAX_RUNS = 60_000
 _RUN = re.compile(b"\xff+")
@@ -88,3 +88,12 @@ def find_shapes(mask: Image.Image, ink: Image.Image | None = None) -> list[Shape
         if runs > _MAX_RUNS:
             return None
     return [shape for node, shape in enumerate(whole) if parent[node] == node]
+
+
+def without_rules(mask: Image.Image, longest_px: int) -> Image.Image:
+    """The mask without what runs on for longer than a stroke: both axes, by way of a transposition each."""
+    rule = re.compile(b"\xff{%d,}" % longest_px)
+    for _ in range(2):
+        data = rule.sub(lambda run: bytes(len(run[0])), mask.tobytes())
+        mask = Image.frombytes("L", mask.size, data).transpose(Image.Transpose.TRANSPOSE)
+    return mask

@@ -13,6 +13,7 @@ __all__ = [
     "FileFacts",
     "ImageBudget",
     "Kind",
+    "LinePiece",
     "Mime",
     "PageFacts",
     "PageImages",
@@ -114,6 +115,20 @@ class ImageBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class LinePiece:
+    """A line of writing, or the piece of it that a tile shows.
+
+    Attributes:
+        row: Number of the line on its page, in reading order: its pieces in other tiles have the same one.
+        box: Where it stands, as shares of the page's sides. Pieces of one row overlap where there was no gap to
+            cut at: what stands there is seen in both tiles, and in no other place is any writing seen twice.
+    """
+
+    row: int
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
 class PageView:
     """One image of a page: RGB or grey, upright, opaque.
 
@@ -126,6 +141,7 @@ class PageView:
         rotation_deg: Clockwise turn applied to the page as stored, the one asked for included.
         box: The part of the page shown: left, top, right, bottom as shares of its sides.
         is_passthrough: The bytes are those of the file, untouched.
+        lines: Of a tile: the writing it shows, in reading order.
     """
 
     image: bytes
@@ -136,6 +152,7 @@ class PageView:
     rotation_deg: int
     box: Box = (0.0, 0.0, 1.0, 1.0)
     is_passthrough: bool = False
+    lines: tuple[LinePiece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +174,9 @@ class PageImages:
 
     Attributes:
         views: The whole page, as the budget allows; always one.
-        tiles: Where that is too small to be read: overlapping parts of the page, in reading order,
-            that together show all that is on it. Empty where the whole page is legible.
+        tiles: Where that is too small to be read: parts of the page, in reading order, that together show all its
+            writing, each word whole and (see `LinePiece`) once. Empty where the whole page is legible.
+        is_coarse: Even in as many tiles as are made at most, the print is smaller than it should be.
         is_blank: Nothing but paper: dust, texture, bleed-through and edge shadows do not count.
         ink_share: Share of the page's pixels that are ink, after dust is taken away.
         posture: Which way may be up, where the page was to be turned by itself and that is open.
@@ -169,3 +187,4 @@ class PageImages:
     ink_share: float
     posture: Posture | None = None
     tiles: tuple[PageView, ...] = ()
+    is_coarse: bool = False

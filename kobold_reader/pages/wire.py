@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from kobold_reader import errors
 from kobold_reader.errors import CorruptSourceError, KoboldReaderError
-from kobold_reader.pages.values import Box, FileFacts, PageFacts, PageImages, PageView, Posture
+from kobold_reader.pages.values import Box, FileFacts, LinePiece, PageFacts, PageImages, PageView, Posture
 
 __all__ = ["Value", "error_of", "header_of_error", "pack", "read_frame", "unpack", "write_frame"]
 
@@ -61,8 +61,8 @@ def pack(value: Value) -> tuple[dict[str, Any], tuple[bytes, ...]]:
     fields = dataclasses.asdict(value)
     blobs: tuple[bytes, ...] = ()
     if isinstance(value, PageImages):
-        blobs = tuple(view.image for view in value.views)
-        for view in fields["views"]:
+        blobs = tuple(view.image for view in (*value.views, *value.tiles))
+        for view in (*fields["views"], *fields["tiles"]):
             del view["image"]
     return {"value": type(value).__name__, "fields": fields}, blobs
 
@@ -76,16 +76,21 @@ def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
         case "PageFacts":
             return PageFacts(**fields)
         case "PageImages":
-            views = tuple(
-                PageView(**{**view, "box": _box(view["box"]), "image": blob})
-                for view, blob in zip(fields["views"], blobs, strict=True)
-            )
+            count = len(fields["views"])
+            shown = [*fields["views"], *fields["tiles"]]
+            images = [_view(view, blob) for view, blob in zip(shown, blobs, strict=True)]
+            views, tiles = tuple(images[:count]), tuple(images[count:])
             posture = fields["posture"]
             if posture is not None:
                 lines = tuple(_box(line) for line in posture["lines"])
                 posture = Posture(turns=(posture["turns"][0], posture["turns"][1]), lines=lines)
-            return PageImages(**{**fields, "views": views, "posture": posture})
+            return PageImages(**{**fields, "views": views, "tiles": tiles, "posture": posture})
     raise ValueError(f"unknown value {header['value']!r}")
+
+
+def _view(fields: dict[str, Any], image: bytes) -> PageView:
+    lines = tuple(LinePiece(line["row"], _box(line["box"])) for line in fields["lines"])
+    return PageView(**{**fields, "box": _box(fields["box"]), "lines": lines, "image": image})
 
 
 def _box(shares: list[float]) -> Box:

@@ -30,7 +30,9 @@ from kobold_reader.kobold import Family, Lease, ServerInfo, ServerPool, choose_f
 from kobold_reader.pages import ImageBudget
 from kobold_reader.reading.asking import ENGINE_NAME, Asking, ask
 from kobold_reader.reading.engine import EngineFacts, PageJob, TaskOutcome
+from kobold_reader.reading.results import Reading
 from kobold_reader.reading.selftest import DEFAULT_VISIONMAXRES_PX, Eyesight
+from kobold_reader.reading.tilewise import read_tiles
 from kobold_reader.release import RELEASE
 
 __all__ = ["DEFAULT_VISIONMAXRES_PX", "KoboldEngine"]
@@ -123,13 +125,19 @@ class KoboldEngine:
 
     @staticmethod
     def _budget(family: Family, visionmaxres_px: int) -> ImageBudget:
-        return ImageBudget(max_side_px=min(family.max_side_px, visionmaxres_px), max_pixels=family.max_pixels)
+        return ImageBudget(
+            max_side_px=min(family.max_side_px, visionmaxres_px),
+            max_pixels=family.max_pixels,
+            min_px_per_inch=family.min_px_per_inch,
+        )
 
     def _instruction(self, family: Family, task: str) -> str:
         return family.instruction(task, wording=self._prompts.get(task), hint=self._hint)
 
     def read(self, job: PageJob) -> Mapping[str, TaskOutcome]:
         """Ask all tasks of one page back to back on one server; see `Engine.read`.
+
+        A page that is cut is read tile by tile; a caption is asked of the whole page.
 
         Where the server is lost, the tasks that are left go on with the next one, or with the same one if it answers
         again; a page that every server broke off is that page's error. Where the server answers, but with nonsense or
@@ -139,14 +147,23 @@ class KoboldEngine:
         self.prepare(job.cancel)
         urls = self._pool.urls
         outcomes: dict[str, TaskOutcome] = {}
+        finished: dict[int, Reading] = {}
         spent: set[str] = set()
         failure: KoboldReaderError | None = None
+        if job.images.is_coarse:
+            log.warning(
+                "%s page %d: its print is so small that even %d tiles do not make it as large as it should be; "
+                "a model that takes larger images reads it better",
+                job.source,
+                job.page_number,
+                len(job.images.tiles),
+            )
         for _ in range(len(urls) + 1):
             todo = [task for task in job.tasks if task not in outcomes or outcomes[task] is failure]
             try:
                 with self._pool.lease(cancel=job.cancel, vision=True, exclude=spent) as lease:
                     has_others = len(urls) > len(spent) + 1
-                    failure = self._read_with(lease, job, todo, outcomes, has_others=has_others)
+                    failure = self._read_with(lease, job, todo, outcomes, finished, has_others=has_others)
             except NoServerAvailableError:
                 if not spent:
                     raise
@@ -166,6 +183,7 @@ class KoboldEngine:
         job: PageJob,
         todo: Sequence[str],
         outcomes: dict[str, TaskOutcome],
+        finished: dict[int, Reading],
         *,
         has_others: bool,
     ) -> KoboldReaderError | None:
@@ -187,7 +205,11 @@ class KoboldEngine:
         for position, task in enumerate(todo):
             try:
                 self._eyesight.ensure_vision(lease, info, family, time_limit_s=self._page_timeout_s, cancel=job.cancel)
-                outcomes[task] = ask(asking, task, self._instruction(family, task), job.images.views[0])
+                instruction = self._instruction(family, task)
+                if task == "ocr" and job.images.tiles:
+                    outcomes[task] = read_tiles(asking, instruction, finished)
+                else:
+                    outcomes[task] = ask(asking, task, instruction, job.images.views[0])
             except PAGE_ERRORS as err:
                 if isinstance(err, RUN_ERRORS) and not (has_others and isinstance(err, SERVERS_OWN)):
                     raise

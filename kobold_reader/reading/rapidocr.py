@@ -14,9 +14,8 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from kobold_reader.errors import MissingExtraError, TranscriptionError
-from kobold_reader.pages import ImageBudget, PageView
+from kobold_reader.pages import Box, ImageBudget, PageView, reading_order
 from kobold_reader.reading.engine import EngineFacts, PageJob, TaskOutcome
-from kobold_reader.reading.order import Box, reading_order
 from kobold_reader.reading.quality import tidy
 from kobold_reader.reading.results import Reading
 from kobold_reader.release import RELEASE

@@ -54,7 +54,7 @@ def upright_images(
     if read is not None and images.posture is not None:
         view = images.views[0]
         if max(view.width_px, view.height_px) < LOOK_PX and budget.max_side_px < LOOK_PX:
-            larger = replace(budget, max_side_px=LOOK_PX, max_pixels=None)
+            larger = replace(budget, max_side_px=LOOK_PX, max_pixels=None, min_px_per_inch=None)
             view = opened.page_images(source, file, number, larger, turned).views[0]
         try:
             more = turn_by_reading(view, images.posture, read)

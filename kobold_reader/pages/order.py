@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
-__all__ = ["Box", "reading_order"]
+__all__ = ["Box", "find_gutter", "reading_order"]
 
 Box = tuple[float, float, float, float]
 
@@ -31,7 +31,7 @@ def reading_order(boxes: Sequence[Box], page_width_px: float) -> list[list[int]]
     Boxes across the gutter (a heading, a footer) keep their place between the parts of the columns above and below
     them.
     """
-    gutter = _gutter(boxes, page_width_px)
+    gutter = find_gutter(boxes, page_width_px)
     if gutter is None:
         return _lines(boxes, range(len(boxes)))
     across = [index for index, box in enumerate(boxes) if box[0] < gutter < box[2]]
@@ -52,7 +52,7 @@ def _columns(boxes: Sequence[Box], indices: Sequence[int], gutter: float) -> lis
     return _lines(boxes, left) + _lines(boxes, right)
 
 
-def _gutter(boxes: Sequence[Box], page_width_px: float) -> float | None:
+def find_gutter(boxes: Sequence[Box], page_width_px: float) -> float | None:
     """Return x of the emptiest gutter in the middle half of the page, or None where there are no columns."""
     if len(boxes) < 6:  # noqa: PLR2004  (fewer boxes make no two columns)
         return None
