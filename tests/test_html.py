@@ -103,7 +103,7 @@ def test_tables_are_laid_out_and_lose_nothing() -> None:
     assert "<tr><td>3 May</td><td>&lt;b&gt;4&lt;/b&gt;</td><td>more</td></tr>" in html
     assert "5 \\| 6" in html
     assert "".join(Seen(html).text.split()) == "DuesDateKr.3May<b>4</b>more5\\|6end"
-    assert html.startswith('<div class="text" dir="auto">Dues\n</div>')
+    assert html.startswith('<div class="text" dir="auto">Dues</div>')
 
 
 def test_a_line_with_a_bar_is_no_table() -> None:

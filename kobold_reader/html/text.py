@@ -32,8 +32,9 @@ def reading_html(reading: Reading) -> str:
     for rows, span in _blocks(reading.text):
         if rows:
             blocks.append(_table(rows, marker))
-        elif reading.text[span[0] : span[1]].strip():
-            blocks.append(f'<div class="text" dir="auto">{marker.html(span)}</div>')
+        elif text := reading.text[slice(*span)].strip("\n"):
+            start = reading.text.index(text, span[0])  # the empty lines around a table are its margin
+            blocks.append(f'<div class="text" dir="auto">{marker.html((start, start + len(text)))}</div>')
     return "\n".join(blocks)
 
 

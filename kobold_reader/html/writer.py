@@ -131,7 +131,7 @@ class HtmlWriter:
         alt = f"{result.source.name}{_page(result)}"
         return (
             f'<img src="data:{view.mime};base64,{data}" alt="{escaped(alt)}" width="{view.width_px}" '
-            f'height="{view.height_px}" loading="lazy" decoding="async">'
+            f'height="{view.height_px}">'
         )
 
     def _view(self, result: PageResult) -> PageView:

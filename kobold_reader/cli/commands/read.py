@@ -34,7 +34,10 @@ def read(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns or URLs.")],
     options: ReadingOptions,
     output_format: Annotated[
-        Format, typer.Option("--format", help="jsonl: {id, text, metadata} a line; html: pages beside their text.")
+        Format,
+        typer.Option(
+            "--format", help="jsonl: {id, text, metadata} a line; html: pages beside their text, about 70 kB a page."
+        ),
     ] = Format.text,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
