@@ -296,7 +296,8 @@ def test_a_prompt_of_ones_own_is_sent(kobold: Command, simulator: KoboldSimulato
     wording.write_text("\ufeffWrite down every rune.\n", encoding="utf-8")
     asked = ["read", pages, "--pages", "1", "--tasks", "ocr", "--hint", "Runes of Gotland"]
     assert kobold(*asked, "--prompt", f"ocr={wording}").code == 0
-    assert "Write down every rune.\nRunes of Gotland" in simulator.seen[0].prompt
+    assert "Write down every rune.\nWhat is known of these pages" in simulator.seen[0].prompt
+    assert "Runes of Gotland." in simulator.seen[0].prompt
     assert "\ufeff" not in simulator.seen[0].prompt
 
     assert kobold(*asked).code == 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pymupdf
 import pytest
 from PIL import Image
 
@@ -24,7 +25,7 @@ from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.results import Reading
 from tests.card_reader import DRAWN_BY, SEED, card_text
-from tests.conftest import LETTER, SAMPLES
+from tests.conftest import LETTER
 from tests.kobold_simulator import CHATML_TEMPLATE, KoboldSimulator, ScriptBrain
 from tests.simulator_projectors import Projector
 
@@ -279,7 +280,6 @@ def test_no_image_takes_more_tokens_than_reckoned(name: str, projector: str) -> 
 # ── what a family cannot do, and what it does not take ────────────────────────────────────────────
 
 LIGHTON = "LightOnOCR-2-1B-Q8_0"
-YEARBOOK = SAMPLES / "yearbook" / "yearbook-1993.pdf"
 
 
 @pytest.mark.parametrize("words", [{"hint": "Swedish letters"}, {"prompts": {"ocr": "Read it all."}}])
@@ -355,10 +355,23 @@ def test_a_text_layer_is_not_due_for_a_description_nobody_can_give(
     make_simulator: MakeSimulator, tmp_path: Path
 ) -> None:
     """Its caption is asked for where images cover the page; the model that read the rest cannot make one."""
+    born = tmp_path / "1993-born-digital.pdf"
+    picture = io.BytesIO()
+    Image.effect_noise((300, 300), 60).save(picture, "PNG")
+    with pymupdf.open() as pdf:
+        sheet = pdf.new_page()
+        words = "The harbour board met on Tuesday and heard the report on the slates for the boathouse roof. "
+        sheet.insert_textbox(pymupdf.Rect(50, 500, 550, 780), words * 8, fontsize=11)
+        sheet.insert_image(pymupdf.Rect(50, 50, 550, 450), stream=picture.getvalue(), keep_proportion=False)
+        pdf.save(born)
     server = make_simulator(model=LIGHTON, projector="lightonocr", brain=ScriptBrain(READ))
     ledger = tmp_path / "ledger.sqlite"
-    documents = reader(server, ledger).load_data([LETTER, YEARBOOK])
-    sources = {document.metadata.get("text_source") for document in documents}
-    assert {"text_layer", "ocr"} <= sources
+    documents = reader(server, ledger).load_data([LETTER, born])
+    assert documents[-1].metadata["text_source"] == "text_layer"
+    assert server.count() == len(documents) - 1
     server.stop()
-    assert len(reader(server, ledger).load_data([LETTER, YEARBOOK])) == len(documents)
+    assert len(reader(server, ledger).load_data([LETTER, born])) == len(documents)
+    # A model that can is asked.
+    server.restart(model="Qwen2.5-VL-7B-Instruct", projector="qwen2vl", brain=ScriptBrain("A harbour."))
+    described = reader(server, ledger, tasks=["ocr", "caption"]).load_data(born)
+    assert "A harbour." in described[0].text
