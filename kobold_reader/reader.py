@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.stream import DocumentStream
 
 __all__ = ["DEFAULT_URL", "KoboldReader", "PageSkippedWarning"]
+
+log = logging.getLogger(__name__)
 
 DEFAULT_URL: Final = "http://127.0.0.1:5001"
 
@@ -241,6 +244,8 @@ class KoboldReader(BasePydanticReader):
             if address_kind(url) == "public" and not url.startswith("https:") and not self.allow_remote:
                 msg = f"{url} is a public address, and plain http lets anybody on the way read the pages."
                 raise ConfigError(msg, hint="Use https, or allow it with allow_remote=True (--allow-remote).")
+            if address_kind(url) == "public":
+                log.warning("the pages are sent to %s, which is neither this machine nor in a private network", url)
         return KoboldEngine(
             ServerPool(self.api_urls, password=self.api_password, outage_patience_s=self.outage_patience_s),
             family=self.family,

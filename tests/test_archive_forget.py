@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
+import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kobold_reader import Archive, KoboldReader
+from kobold_reader import Archive
 from kobold_reader.archive import erasing
 from kobold_reader.archive.catalog import Catalog
 from kobold_reader.archive.vectors import Node, Vectors
 from kobold_reader.errors import ServerError, StoreError
-from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from kobold_reader.reading.ledger import Ledger
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 from tests.test_regressions_archive import Killed, kill, reader_of
 from tests.test_regressions_reading import make_pdf
@@ -25,29 +26,42 @@ WORDS = {"a.pdf": b"qzyxwhistle", "secretplace.pdf": b"vjkwbadger"}
 SECRETS = (WORDS["secretplace.pdf"], b"secretplace")
 
 
-@pytest.fixture
-def server(make_simulator: Callable[..., KoboldSimulator]) -> KoboldSimulator:
+@pytest.fixture(scope="module")
+def server() -> Iterator[KoboldSimulator]:
     """A KoboldCpp that reads, in the order of the files, and embeds."""
     said = iter([word.decode() for word in WORDS.values()])
-    return make_simulator(
-        embeddings_model="embed-a", brain=ScriptBrain(lambda _: f"Lindqvist saw the {next(said, 'mole')}. " * 9)
-    )
+    with KoboldSimulator(
+        model="Qwen2.5-VL-7B-Instruct-Q4_K_M",
+        embeddings_model="embed-a",
+        brain=ScriptBrain(lambda _: f"Lindqvist saw the {next(said, 'mole')}. " * 9),
+    ) as simulator:
+        yield simulator
 
 
-@pytest.fixture
-def scans(tmp_path: Path) -> Path:
-    folder = tmp_path / "scans"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def made(server: KoboldSimulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scans, and an archive and a ledger of them; made once, copied for every test."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "scans").mkdir()
     for number, name in enumerate(WORDS, start=1):
-        make_pdf(folder / name, [number])
+        make_pdf(folder / "scans" / name, [number])
+    reader = reader_of(server, ledger=str(folder / "default.sqlite"))
+    with Archive.open(folder / "archive", create=True, embedder="koboldcpp", api_url=server.url) as archive:
+        list(reader.read_pages(folder / "scans"))
+        archive.sync([folder / "scans" / name for name in WORDS], reader=reader)
     return folder
 
 
 @pytest.fixture
-def place(tmp_path: Path, server: KoboldSimulator, scans: Path) -> Path:
+def scans(made: Path) -> Iterator[Path]:
+    yield made / "scans"
+    (made / "scans" / "kept.pdf").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path) -> Path:
     """An archive of two files."""
-    with Archive.open(tmp_path / "archive", create=True, embedder="koboldcpp", api_url=server.url) as archive:
-        archive.sync([scans / name for name in WORDS], reader=reader_of(server))
+    shutil.copytree(made / "archive", tmp_path / "archive")
     return tmp_path / "archive"
 
 
@@ -64,23 +78,26 @@ def opened(place: Path) -> Archive:
     return Archive.open(place, api_url="http://127.0.0.1:9")  # forgetting asks no server
 
 
-def test_what_is_forgotten_is_in_no_byte(place: Path, scans: Path) -> None:
+def test_what_is_forgotten_is_in_no_byte(place: Path, made: Path, scans: Path, tmp_path: Path) -> None:
     assert holding(place, *SECRETS) == {"ledger.sqlite", "archive.sqlite", "chroma.sqlite3"}, "else nothing is proved"
     with opened(place) as archive:
         assert archive.forget([(scans / "secretplace.pdf").as_uri()]) == 1
         assert [hit.file_name for hit in archive.search("Lindqvist", mode="keyword")] == ["a.pdf"]
         assert archive.status().unfinished_pages == 0
-    with Ledger(default_ledger_path()) as ledger:
-        ledger.forget([(scans / "secretplace.pdf").as_uri()])
     assert holding(place, *SECRETS) == set()
-    assert holding(default_ledger_path().parent, *SECRETS) == set()
+    (tmp_path / "default").mkdir()
+    shutil.copy(made / "default.sqlite", tmp_path / "default")
+    assert holding(tmp_path / "default", *SECRETS)
+    with Ledger(tmp_path / "default" / "default.sqlite") as ledger:
+        ledger.forget([(scans / "secretplace.pdf").as_uri()])
+    assert holding(tmp_path / "default", *SECRETS) == set()
     assert {path.name for path in place.iterdir()} <= {"archive.lock", "archive.sqlite", "chroma", "ledger.sqlite"}
 
 
 def test_the_others_keep_their_vectors_and_nothing_is_embedded(
     place: Path, server: KoboldSimulator, scans: Path
 ) -> None:
-    asked = server.count("/v1/embeddings")
+    asked, read = server.count("/v1/embeddings"), server.count()
     with opened(place) as archive:
         archive.forget([(scans / "secretplace.pdf").as_uri()])
     assert server.count("/v1/embeddings") == asked
@@ -88,7 +105,7 @@ def test_the_others_keep_their_vectors_and_nothing_is_embedded(
         assert [hit.file_name for hit in archive.search("Lindqvist", mode="dense")] == ["a.pdf"]
         archive.sync(reader=reader_of(server))
         assert [hit.file_name for hit in archive.search("whistle", mode="dense")] == ["a.pdf"]
-    assert server.count() == 2, "its path is forgotten as well: it was not read again"
+    assert server.count() == read, "its path is forgotten as well: it was not read again"
 
 
 @pytest.mark.parametrize(
@@ -162,12 +179,22 @@ def test_a_page_whose_vectors_were_lost_gets_them_again(place: Path, server: Kob
         assert [hit.file_name for hit in archive.search("Lindqvist", mode="dense")] == ["a.pdf"]
 
 
-def test_an_archive_of_words_only(tmp_path: Path, server: KoboldSimulator, scans: Path) -> None:
+def test_an_archive_of_words_only(tmp_path: Path, server: KoboldSimulator, made: Path, scans: Path) -> None:
     with Archive.open(tmp_path / "words", create=True, embedder="none") as archive:
-        archive.sync([scans / name for name in WORDS], reader=reader_of(server, ledger="none"))
+        archive.sync([scans / name for name in WORDS], reader=reader_of(server, ledger=str(made / "default.sqlite")))
         archive.forget([(scans / "secretplace.pdf").as_uri()])
     assert holding(tmp_path / "words", *SECRETS) == set()
     assert holding(tmp_path / "words", WORDS["a.pdf"]) == {"archive.sqlite", "ledger.sqlite"}
+
+
+def test_no_memory_of_the_process_is_written_with_the_vectors(place: Path) -> None:
+    """Chroma saved its empty graph with what lay in memory: other pages' texts, or a password."""
+    [graph] = (place / "chroma").glob("*/data_level0.bin")
+    assert graph.stat().st_size > 10_000
+    assert not any(graph.read_bytes())
+    (place / "chroma" / graph.parent.name / "data_level0.bin").write_bytes(b"memory" * 2000)
+    erasing.blank_unused(place / "chroma")
+    assert not any(graph.read_bytes())
 
 
 def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
@@ -220,10 +247,10 @@ def test_a_folder_that_cannot_be_replaced_is_said(place: Path, scans: Path, monk
     assert holding(place, *SECRETS) == set()
 
 
-def test_all_of_it(place: Path, scans: Path, server: KoboldSimulator) -> None:
+def test_all_of_it(place: Path, made: Path, scans: Path, server: KoboldSimulator) -> None:
     with Archive.open(place, api_url=server.url) as archive:
         assert set(archive.uris()) == {(scans / name).as_uri() for name in WORDS}
-        archive.sync(scans, reader=KoboldReader(api_url=server.url, tasks=["ocr"]))
+        archive.sync(scans, reader=reader_of(server, ledger=str(made / "default.sqlite")))
         archive.forget(archive.uris())
         assert archive.status().files == 0
         assert archive.uris() == []

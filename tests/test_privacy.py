@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from typing_extensions import override
 
+from kobold_reader import KoboldReader
 from kobold_reader.embeddings import MiniLMEmbedding
 from tests.conftest import LETTER, ROOT, SAMPLES
 from tests.kobold_simulator import KoboldSimulator
@@ -28,6 +32,8 @@ import json, os, sys
 
 _log = os.open(os.environ["WATCH_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 _EVENTS = {"socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"}
+_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_MADE = {"os.mkdir": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1, "sqlite3.connect": 0}
 
 
 def _note(event, *what):
@@ -37,6 +43,10 @@ def _note(event, *what):
 def _watch(event, arguments):
     if event.startswith("socket.") and event in _EVENTS:
         _note(event, *(arguments if event == "socket.getaddrinfo" else arguments[1:] or arguments))
+    elif event == "open" and isinstance(arguments[0], (str, bytes)) and (arguments[2] or 0) & _WRITE:
+        _note("write", os.path.abspath(os.fsdecode(arguments[0])))
+    elif event in _MADE and isinstance(arguments[_MADE[event]], (str, bytes, os.PathLike)):
+        _note("write", os.path.abspath(os.fsdecode(arguments[_MADE[event]])))
 
 
 _note("started", *sys.orig_argv)
@@ -48,9 +58,10 @@ import sys
 from kobold_reader.cli import app as cli
 from kobold_reader.cli.typer_app import app
 import json
-for arguments in json.loads(sys.argv[1]):
+commands, code = json.loads(sys.argv[1]), int(sys.argv[2])
+for arguments in commands:
     sys.argv = ["kobold-reader", *arguments]
-    assert cli.run(app) == 0, arguments
+    assert cli.run(app) == code, arguments
 """
 
 
@@ -72,6 +83,10 @@ class Watched:
                 found.add((what[0], int(what[1])))
         return found
 
+    def written(self) -> set[Path]:
+        """Everything that was opened for writing, made, or renamed to; SQLite's files when they were opened."""
+        return {Path(what[0]) for event, _pid, *what in self.events if event == "write"}
+
 
 Watch = Callable[..., Watched]
 
@@ -86,11 +101,11 @@ def watched(tmp_path: Path, home: Path) -> Watch:
     (tmp_path / "work").mkdir()
     log = folder / "log"
 
-    def run(*commands: list[Any], **environment: str) -> Watched:
+    def run(*commands: list[Any], code: int = 0, **environment: str) -> Watched:
         log.unlink(missing_ok=True)
         arguments = json.dumps([[str(part) for part in command] for command in commands])
         done = subprocess.run(
-            [sys.executable, "-c", RUN, arguments],
+            [sys.executable, "-c", RUN, arguments, str(code)],
             capture_output=True,
             check=False,
             timeout=100,
@@ -183,6 +198,80 @@ def test_only_the_server_named_is_contacted_and_only_our_own_places_are_written(
     assert (archive / "archive.sqlite").is_file()
     if MiniLMEmbedding.available():
         assert (archive / "chroma" / "chroma.sqlite3").is_file()
+
+
+def test_every_command_writes_in_its_own_places_only(
+    watched: Watch, simulator: KoboldSimulator, tmp_path: Path, home: Path
+) -> None:
+    """The places given, the ledger's, the cache's and the temporary folder: nothing else is opened for writing."""
+    given = [tmp_path / name for name in ("archive", "demo", "pages.jsonl")]
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (scans / "letter.pdf").write_bytes(LETTER.read_bytes())
+    before = files_below(tmp_path)
+
+    seen = watched(
+        ["doctor"],
+        ["read", scans, "--pages", "1", "--format", "jsonl", "-o", given[2]],
+        ["index", scans, "--pages", "1-2", "--archive", given[0]],
+        ["status", "--archive", given[0]],
+        ["status"],
+        ["search", "inventory", "--archive", given[0]],
+        ["forget", scans, "--archive", given[0]],
+        ["demo", "--folder", given[1]],
+        KOBOLD_READER_URL=simulator.url,
+    )
+
+    assert seen.addresses() == {place(simulator)}
+    allowed = [*given, home / "data" / "kobold-reader", home / ".cache" / "kobold-reader", tmp_path / "tmp"]
+    devices = {Path(os.devnull), Path("/dev/tty")}
+    strange = {
+        path
+        for path in seen.written() - devices
+        if not any(path.is_relative_to(one) for one in allowed)
+        and path not in {folder for one in allowed for folder in one.parents}  # made where they were missing
+    }
+    assert strange == set()
+    assert {given[0] / "archive.sqlite", given[2]} <= seen.written(), "the watch sees what is written"
+    # Chroma writes past Python: what lies there in the end tells.
+    new = {tmp_path / name for name in files_below(tmp_path) - before - {"watch/log"}}
+    assert {path for path in new if not any(path.is_relative_to(one) for one in allowed)} == set()
+    assert files_below(tmp_path / "tmp") == set()
+
+
+def test_a_redirect_leads_nowhere(watched: Watch, simulator: KoboldSimulator, tmp_path: Path) -> None:
+    """Not even when it leads to another KoboldCpp that would read the page."""
+
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(307)
+            self.send_header("Location", simulator.url + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+
+        @override
+        def log_message(self, format: str, *arguments: Any) -> None:
+            """Quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        seen = watched(["read", RECEIPT, "--api-url", url, "--ledger", tmp_path / "l.sqlite"], code=4)
+        server.shutdown()
+        thread.join()
+    assert seen.addresses() == {("127.0.0.1", server.server_address[1])}
+    assert simulator.requests == []
+
+
+def test_a_public_server_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    for url in ("https://kobold.example.org", "http://127.0.0.1:5001", "http://192.168.1.5:5001"):
+        KoboldReader(api_url=url).make_engine()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the pages are sent to https://kobold.example.org, which is neither this machine nor in a private network"
+    ]
 
 
 def test_a_search_contacts_nobody(watched: Watch, simulator: KoboldSimulator, tmp_path: Path) -> None:

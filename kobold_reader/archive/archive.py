@@ -317,21 +317,22 @@ class Archive:
                 at = root if "://" in root else local_uri(root)
                 if any(is_at(uri, at) for uri in uris) and not any(is_at(uri, at) for uri in self._catalog.places()):
                     self._catalog.forget_root(root)
-            moved = [
-                at_place(row, place)
-                for row in self._catalog.shown_at(uris)
-                if (place := self._catalog.first_place(row.sha256)) and place.uri != row.uri
-            ]
-            if moved:
-                self._meaning.begin_writing().rename(moved)
             self._end_erasing()
         return removed
 
     def _end_erasing(self) -> None:
         """Take what was forgotten out of the bytes of all files; also what a killed `forget` left there."""
-        if self._catalog.is_erasing:
-            self._meaning.erase_deleted()
-            self._catalog.erase_deleted()
+        if not self._catalog.is_erasing:
+            return
+        moved = [
+            at_place(row, place)
+            for row in self._catalog.shown_nowhere()
+            if (place := self._catalog.first_place(row.sha256))
+        ]
+        if moved:  # copies of what was forgotten stay
+            self._meaning.begin_writing().rename(moved)
+        self._meaning.erase_deleted()
+        self._catalog.erase_deleted()
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 

@@ -324,9 +324,9 @@ class Catalog:
         """Return pages of contents that lie nowhere any more."""
         return self._select(_ORPHANED)
 
-    def shown_at(self, uris: Sequence[str]) -> list[PageRow]:
-        """Return the pages that are shown as lying at these places."""
-        return self._select("uri IN (SELECT value FROM json_each(?))", _json(list(uris)))
+    def shown_nowhere(self) -> list[PageRow]:
+        """Return the pages that are shown as lying at a place that is known no more."""
+        return self._select("uri NOT IN (SELECT uri FROM places)")
 
     def nodes(self) -> Iterator[tuple[str, list[str], bool]]:
         """Yield page id, node ids, and whether the page is finished, without loading any text."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,14 @@ from kobold_reader.archive.catalog import Catalog
 from kobold_reader.archive.vectors import Vectors
 from kobold_reader.errors import StoreError
 
-__all__ = ["any_left", "discard", "rewrite", "settle"]
+__all__ = ["any_left", "blank_unused", "discard", "rewrite", "settle"]
 
 PAGES_AT_ONCE: Final = 100
 _SWAP_TRIES: Final = 10
+_HEADER: Final = struct.Struct("<iQQQ")
+"""Begin of a graph's header: version, offset, room for so many nodes, nodes."""
+_HEADER_VERSION: Final = 1
+_EMPTY_ROOM: Final = 100
 _ENDINGS: Final = ("new", "gone", "part")
 
 
@@ -58,6 +63,7 @@ def rewrite(folder: Path, record: Mapping[str, Any], catalog: Catalog) -> None:
     finally:
         old.close()
     with _said(folder):
+        blank_unused(part)
         _sync(part)
         part.rename(_beside(folder, "new"))
     settle(folder)
@@ -117,6 +123,21 @@ def _copy(old: Vectors, new: Vectors, catalog: Catalog) -> None:
         lost += [page_id for page_id, ids, is_finished in some if is_finished and not there.issuperset(ids)]
     for start in range(0, len(lost), PAGES_AT_ONCE):
         catalog.begin(catalog.pages(lost[start : start + PAGES_AT_ONCE]))
+
+
+def blank_unused(folder: Path) -> None:
+    """Write zeros where Chroma wrote memory that it had never used; only for the writer.
+
+    Chroma (1.5.9) saves a new graph, which has no nodes yet, with whatever lay in memory at that place: texts of pages,
+    forgotten ones too, or a password.
+    """
+    for header in folder.glob("*/header.bin"):
+        start = header.read_bytes()[: _HEADER.size]
+        if len(start) == _HEADER.size and _HEADER.unpack(start) == (_HEADER_VERSION, 0, _EMPTY_ROOM, 0):
+            for name in ("data_level0.bin", "length.bin"):
+                path = header.with_name(name)
+                if path.is_file() and any(path.read_bytes()):
+                    path.write_bytes(bytes(path.stat().st_size))
 
 
 def _sync(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from kobold_reader.archive.catalog import Catalog
 from kobold_reader.archive.embedder import Embedder, ServerAccess, open_embedder
-from kobold_reader.archive.erasing import any_left, discard, rewrite, settle
+from kobold_reader.archive.erasing import any_left, blank_unused, discard, rewrite, settle
 from kobold_reader.archive.indexing import Indexer
 from kobold_reader.archive.search import DenseSearch, Mode
 from kobold_reader.archive.vectors import Near, Vectors
@@ -101,6 +101,7 @@ class Meaning:
         """Give the vectors back to searches."""
         with self._lock:
             self._is_writing = False
+            blank_unused(self._folder)
             # Our own writes are no news to our own client.
             self._seen_generation = self._catalog.generation
 

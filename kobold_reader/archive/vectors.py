@@ -62,8 +62,11 @@ def _to_the_border(method: Callable[Arguments, Result]) -> Callable[Arguments, R
         try:
             return method(*arguments, **options)
         except ChromaError as err:
-            msg = f"Chroma refused ({method.__name__}): {err}."
-            raise StoreError(msg, hint="index --reembed makes the vectors anew; no page is read for that.") from err
+            msg = f"Chroma refused ({method.__name__.strip('_')}): {err}."
+            hint = "index --reembed makes the vectors anew; no page is read for that."
+            if "disk is full" in str(err) or "No space left" in str(err):
+                hint = "Make room on the disk; the same command goes on from here."
+            raise StoreError(msg, hint=hint) from err
 
     return wrapper
 
@@ -85,6 +88,7 @@ class Vectors:
         self._client = _open_client(folder)
         self._collection = self._get_or_create(embedder, dimension)
 
+    @_to_the_border
     def _get_or_create(self, embedder: str, dimension: int) -> Any:
         return self._client.get_or_create_collection(
             COLLECTION,
@@ -201,12 +205,12 @@ def _open_client(folder: Path) -> Any:
         from chromadb.errors import ChromaError
     except ImportError as err:
         raise MissingExtraError("chroma", "An archive with vectors") from err
-    folder.mkdir(parents=True, exist_ok=True)
     # Chroma shares one system among all clients of a path, and that system does not see what another process
     # wrote since (measured on 1.5.9). It goes by the path's spelling, so another spelling is a system of our own.
     # The number of the opening is spelled in dots and slashes, bit by bit: one dot each would outgrow any path.
     path = f"{folder.absolute()}{''.join('/.' if bit == '1' else '//.' for bit in f'{next(_openings):b}')}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         return chromadb.PersistentClient(path=path, settings=Settings(anonymized_telemetry=False))
     except (ChromaError, OSError, ValueError) as err:
         msg = f"the vectors in {folder} cannot be opened: {err}."
