@@ -124,6 +124,7 @@ def test_layout_and_one_misread_row_do_not_matter() -> None:
 # ── the limit of the server ───────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mrope", [False, True])
 @pytest.mark.parametrize(
     ("limit_px", "told_px"),
@@ -138,6 +139,7 @@ def test_visionmaxres_is_told_by_token_counts(
     assert simulator.count() <= 6, "a self-test costs some seconds, not minutes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit_px", [768, 1024, 1536, 2048])
 def test_visionmaxres_is_told_where_images_come_in_slices(make_simulator: Simulators, limit_px: int) -> None:
     simulator = make_simulator(
@@ -146,6 +148,7 @@ def test_visionmaxres_is_told_where_images_come_in_slices(make_simulator: Simula
     assert examined(simulator).visionmaxres_px == limit_px
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "projector", "requests"),
     [("llava-v1.5-7b", "mlp", 1), ("gemma-3-12b-it", "gemma3", 1), ("foo", "mlp", 6)],
@@ -218,6 +221,7 @@ def engine_for() -> Iterator[Callable[..., KoboldEngine]]:
         engine.close()
 
 
+@pytest.mark.slow
 def test_what_was_found_out_is_used(make_simulator: Simulators, engine_for: Callable[..., KoboldEngine]) -> None:
     simulator = make_simulator(visionmaxres=2048, brain=reads_down_to(8))
     assert engine_for(simulator).prepare().budget.max_side_px == 1024, "KoboldCpp's default"
@@ -226,16 +230,18 @@ def test_what_was_found_out_is_used(make_simulator: Simulators, engine_for: Call
     assert engine_for(simulator, visionmaxres=512).prepare().budget.max_side_px == 512, "the user knows best"
 
 
+@pytest.mark.slow
 def test_a_server_that_was_started_anew_is_another(
     make_simulator: Simulators, engine_for: Callable[..., KoboldEngine]
 ) -> None:
     simulator = make_simulator(visionmaxres=2048, brain=reads_down_to(8))
     simulator._started_at -= 600
+    started = simulator._started_at
     examined(simulator)
     assert engine_for(simulator).prepare().budget.max_side_px == 2048
     simulator.restart(visionmaxres=1024)
     assert engine_for(simulator).prepare().budget.max_side_px == 1024
-    simulator._started_at -= 601
+    simulator._started_at = started + 1
     assert engine_for(simulator).prepare().budget.max_side_px == 2048, (
         "started when that one was, as far as can be told"
     )
@@ -307,6 +313,7 @@ def old(make: Simulators, **options: Any) -> KoboldSimulator:
     return make(version="1.76", model="MiniCPM-V-2_6-Q4_K_M", projector="resampler", **options)
 
 
+@pytest.mark.slow
 def test_vision_is_proved_once_per_start(make_simulator: Simulators, engine_for: Callable[..., KoboldEngine]) -> None:
     simulator = old(make_simulator)
     engine = engine_for(simulator)
@@ -322,6 +329,7 @@ def test_vision_is_proved_once_per_start(make_simulator: Simulators, engine_for:
     assert simulator.count() == 6, "another start of the server"
 
 
+@pytest.mark.slow
 def test_a_server_that_was_never_seen_to_see_ends_the_run(
     make_simulator: Simulators, engine_for: Callable[..., KoboldEngine]
 ) -> None:
