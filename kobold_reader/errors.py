@@ -34,6 +34,7 @@ __all__ = [
     "PagesFailedError",
     "ResponseFormatError",
     "ServerBusyError",
+    "ServerChangedError",
     "ServerConnectionError",
     "ServerError",
     "ServerHungError",
@@ -173,6 +174,10 @@ class ServerTimeoutError(ServerConnectionError):
 
 class ServerHungError(ServerConnectionError):
     """The server took the job and then showed no sign of work for far longer than it ever needs."""
+
+
+class ServerChangedError(ServerConnectionError):
+    """The server was started anew, as something else than what the page was begun with."""
 
 
 class ServerStatusError(ServerError):

@@ -22,7 +22,7 @@ from kobold_reader.kobold.addresses import address_kind, normalize_url
 from kobold_reader.kobold.answers import classify_error, no_vision_error, parse_generate
 from kobold_reader.kobold.api import QUICK_READ_S, Api, dump
 from kobold_reader.kobold.job import Job
-from kobold_reader.kobold.server_info import ask_info
+from kobold_reader.kobold.server_info import ask_info, ask_model
 from kobold_reader.kobold.silence import Silence
 from kobold_reader.kobold.transport import Answer, Transport
 from kobold_reader.kobold.values import (
@@ -122,6 +122,14 @@ class KoboldClient:
             self.prompt_cache.clear()
             self._info = info
         return self._info
+
+    def model(self) -> str:
+        """The model that is loaded now, asked anew; see `ServerInfo.model`.
+
+        Raises:
+            ServerError: As `info`.
+        """
+        return ask_model(self._api)
 
     def require_vision(self) -> ServerInfo:
         """Make sure that the server can see.

@@ -31,6 +31,7 @@ from kobold_reader.errors import (
     NoServerAvailableError,
     NoVisionModelError,
     ServerBusyError,
+    ServerChangedError,
     ServerConnectionError,
     ServerError,
 )
@@ -112,6 +113,7 @@ class Lease:
 
         Raises:
             CancelledError: `cancel` was set while waiting.
+            ServerChangedError: It was started anew meanwhile, as something else: what was prepared for it is void.
             ServerError: The last failure.
         """
         policy, failures, busy_looks, busy_s = self._pool.policy, 0, 0, 0.0
@@ -131,7 +133,10 @@ class Lease:
                         self._pool.note_failure(self._server, err)
                     raise
                 _log.debug("%s; again in %.1f s", err, delay_s)
+                has_broken = isinstance(err, ServerConnectionError)
             self._pool.wait(delay_s, cancel)
+            if has_broken:
+                self._pool.refuse_changed(self._server, self.info)
 
 
 class ServerPool:
@@ -328,9 +333,10 @@ class ServerPool:
         """What the server is, or None, and why it cannot be used."""
         with server.checking:
             try:
-                info = server.info or server.client.info(refresh=True)
+                known = server.info if self._is_as_known(server) else None
+                info = known or server.client.info(refresh=True)
                 with self._models:
-                    if server.info is None:
+                    if known is None:
                         self._refuse_another_model(server, info)
                     server.info = info
                 server.has_worked = True
@@ -342,6 +348,34 @@ class ServerPool:
                 return None
             failed.pop(server.client.url, None)
             return info
+
+    def refuse_changed(self, server: _Server, known: ServerInfo) -> None:
+        """Raise where a server that broke off came back as another than it was; where it is still away, do nothing.
+
+        Raises:
+            ServerChangedError: Another model, version, template, context or projector than before.
+        """
+        try:
+            info = server.client.info(refresh=True)
+        except ServerError as err:
+            _log.debug("%s", err)
+            return
+        if info != known:
+            with server.checking:
+                server.info = None
+            raise ServerChangedError(
+                f"{info.url}: was started anew with {info.model} (before: {known.model}); the page is begun again.",
+                server=info.url,
+            )
+
+    def _is_as_known(self, server: _Server) -> bool:
+        """Whether the model is still the one that is known: a restart between two pages breaks no connection."""
+        known = server.info
+        try:
+            return known is not None and server.client.model() == known.model
+        except ServerError as err:
+            _log.debug("%s", err)
+            return False
 
     def _refuse_another_model(self, server: _Server, info: ServerInfo) -> None:
         for other in self._servers:

@@ -9,7 +9,7 @@ from kobold_reader.kobold.api import Api
 from kobold_reader.kobold.transport import Answer
 from kobold_reader.kobold.values import ServerInfo, version_tuple
 
-__all__ = ["OLDEST_VERSION", "ask_info"]
+__all__ = ["OLDEST_VERSION", "ask_info", "ask_model"]
 
 OLDEST_VERSION: Final = (1, 76)
 """Before it, too much of what is needed is missing (projectors, aborting one job) or answers otherwise."""
@@ -34,14 +34,12 @@ def ask_info(api: Api) -> ServerInfo:
     protected = version.get("protected") is True
     if protected:
         api.count_tokens("x")
-    model = api.get_object("/api/v1/model").get("result")
-    if not isinstance(model, str):
-        raise api.unexpected("names no model", model)
+    model = ask_model(api)
     template = _props(api).get("chat_template")
     embedding_model = version.get("embeddingModel")
     return ServerInfo(
         url=api.url,
-        model=model.removeprefix("koboldcpp/"),
+        model=model,
         version=str(version["version"]),
         vision=version.get("vision") is True,
         protected=protected,
@@ -52,6 +50,14 @@ def ask_info(api: Api) -> ServerInfo:
         chat_template=template if isinstance(template, str) else None,
         text_model=version.get("llm") is not False,
     )
+
+
+def ask_model(api: Api) -> str:
+    """The stem of the model's file; one quick request."""
+    model = api.get_object("/api/v1/model").get("result")
+    if not isinstance(model, str):
+        raise api.unexpected("names no model", model)
+    return model.removeprefix("koboldcpp/")
 
 
 def _version(api: Api) -> dict[str, Any]:
