@@ -30,6 +30,7 @@ __all__ = [
     "MissingExtraError",
     "NoServerAvailableError",
     "NoVisionModelError",
+    "PageProcessKilledError",
     "PageRenderError",
     "PagesFailedError",
     "ResponseFormatError",
@@ -149,6 +150,12 @@ class EncryptedSourceError(SourceError):
 
 class CorruptSourceError(SourceError):
     """The file is empty, cut short, or not what its bytes claim to be."""
+
+
+class PageProcessKilledError(CorruptSourceError):
+    """The process that opens files was killed from outside: by someone, or by a system short of memory."""
+
+    retryable = True
 
 
 class PageRenderError(SourceError):

@@ -190,6 +190,12 @@ class Handler(BaseHTTPRequestHandler):
             return True
         if fault.kind in {FaultKind.CLOSE, FaultKind.RESET}:
             raise GoneError(reset=fault.kind is FaultKind.RESET)
+        if fault.kind is FaultKind.ENDLESS:
+            self._head(200, "application/json", length=None, stream=False)
+            self.end_headers()
+            self.wfile.write(b'{"results": [{"text": "')
+            while True:  # a write fails once nobody listens
+                self.wfile.write(b"page " * 13_000)
         return False
 
     def _cut(self, *, reset: bool) -> None:

@@ -58,6 +58,7 @@ class FaultKind(Enum):
     SLOW = auto()
     DROP_IMAGES = auto()
     NO_FINISH = auto()
+    ENDLESS = auto()
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ class Fault:
     """The images are dropped without a word."""
     NO_FINISH: ClassVar["Fault"]
     """A stream ends without its finish event, as was seen twice on the real server."""
+    ENDLESS: ClassVar["Fault"]
+    """Bytes without end, until the other side has enough."""
 
     @classmethod
     def rate_limit(cls, seconds: int) -> "Fault":

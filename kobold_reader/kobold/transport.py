@@ -35,7 +35,8 @@ __all__ = ["Answer", "Transport", "Wire"]
 
 _log = logging.getLogger(__name__)
 
-_MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+_MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+"""Ten times an answer of 8,192 tokens with all their log-probabilities."""
 _CHUNK_BYTES: Final = 64 * 1024
 _DEFAULT_BODY_LIMIT_BYTES: Final = 32 * 1024 * 1024  # --maxrequestsize of 1.115.1; fixed in 1.76
 _AFTER_REFUSAL: Final = "Is KoboldCpp started, and has it finished loading its model?"

@@ -13,7 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from kobold_reader.errors import ConfigError, CorruptSourceError, KoboldReaderError, SourceError
+from kobold_reader.errors import (
+    ConfigError,
+    CorruptSourceError,
+    KoboldReaderError,
+    PageProcessKilledError,
+    SourceError,
+)
 from kobold_reader.pages.process import ChildProcess, Frame
 from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages
 from kobold_reader.pages.wire import Value, error_of, unpack, write_frame
@@ -191,6 +197,13 @@ class PageChild:
             # Also on Ctrl-C: an answer that comes late must not be taken for the next one.
             if not answered:
                 self._stop(kill=True)
+        if process.was_killed:
+            raise PageProcessKilledError(
+                f"The process that reads this file was killed from outside ({process.how_it_ended()}).",
+                source=source,
+                page_number=page_number,
+                hint="The system may be short of memory; the next run tries again.",
+            )
         raise CorruptSourceError(
             f"The process that reads this file {process.how_it_ended()}.",
             source=source,

@@ -84,6 +84,11 @@ class ChildProcess:
         for reader in self._readers:
             reader.join(_END_S)
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether someone else ended it: a file can make it crash, but not with SIGKILL (Windows does not tell)."""
+        return hasattr(signal, "SIGKILL") and self.popen.returncode == -signal.SIGKILL
+
     def how_it_ended(self) -> str:
         """The child's end in words, with the last thing it said."""
         code = self.popen.returncode

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Self
+from typing import Self, TypeVar
 
-from kobold_reader.errors import CorruptSourceError, SourceError
+from kobold_reader.errors import CorruptSourceError, PageProcessKilledError, SourceError
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, SourceFile
 from kobold_reader.reading.ledger import Ledger
 
 __all__ = ["OpenFile"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class OpenFile:
@@ -50,10 +53,7 @@ class OpenFile:
             SourceError: The page or the file cannot be read.
         """
         self._ensure(source, file)
-        try:
-            return self._child.page_facts(page_number)
-        except SourceError as err:
-            raise err.at(source.path, page_number) from err.__cause__
+        return self._ask(source, page_number, lambda: self._child.page_facts(page_number))
 
     def page_images(
         self, source: SourceFile, file: FileFacts, page_number: int, budget: ImageBudget, rotate_deg: int | None
@@ -66,8 +66,18 @@ class OpenFile:
             SourceError: The page or the file cannot be read.
         """
         self._ensure(source, file)
+        return self._ask(
+            source, page_number, lambda: self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
+        )
+
+    def _ask(self, source: SourceFile, page_number: int, request: Callable[[], T]) -> T:
+        """Ask the child about a page, once more where the child was killed from outside: the page is not to blame."""
         try:
-            return self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
+            try:
+                return request()
+            except PageProcessKilledError as err:
+                log.warning("%s page %d: %s Once more.", source.path, page_number, err)
+                return request()
         except SourceError as err:
             raise err.at(source.path, page_number) from err.__cause__
 
@@ -79,7 +89,7 @@ class OpenFile:
         self._let_go()
         try:
             path = self._holding.enter_context(source.opened_path())
-            facts = self._child.open(path, source=source.path, kind=source.kind, passwords=self._passwords)
+            facts = self._ask_open(path, source)
         except SourceError as err:
             self._let_go()
             raise err.at(source.path) from err.__cause__
@@ -92,6 +102,13 @@ class OpenFile:
         self._ledger.remember_file(source, facts)
         log.info("%s: %d pages", source.path, facts.total_pages)
         return facts
+
+    def _ask_open(self, path: str, source: SourceFile) -> FileFacts:
+        try:
+            return self._child.open(path, source=source.path, kind=source.kind, passwords=self._passwords)
+        except PageProcessKilledError as err:
+            log.warning("%s: %s Once more.", source.path, err)
+            return self._child.open(path, source=source.path, kind=source.kind, passwords=self._passwords)
 
     def _let_go(self) -> None:
         self._now = None
