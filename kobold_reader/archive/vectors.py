@@ -63,10 +63,7 @@ def _to_the_border(method: Callable[Arguments, Result]) -> Callable[Arguments, R
             return method(*arguments, **options)
         except ChromaError as err:
             msg = f"Chroma refused ({method.__name__.strip('_')}): {err}."
-            hint = "index --reembed makes the vectors anew; no page is read for that."
-            if "disk is full" in str(err) or "No space left" in str(err):
-                hint = "Make room on the disk; the same command goes on from here."
-            raise StoreError(msg, hint=hint) from err
+            raise StoreError(msg, hint=_hint(err, "index --reembed makes the vectors anew; no page is read.")) from err
 
     return wrapper
 
@@ -214,7 +211,13 @@ def _open_client(folder: Path) -> Any:
         return chromadb.PersistentClient(path=path, settings=Settings(anonymized_telemetry=False))
     except (ChromaError, OSError, ValueError) as err:
         msg = f"the vectors in {folder} cannot be opened: {err}."
-        raise StoreError(msg, hint="Check that the folder can be written; --reembed makes the vectors anew.") from err
+        hint = _hint(err, "Check that the folder can be written; index --reembed makes the vectors anew.")
+        raise StoreError(msg, hint=hint) from err
+
+
+def _hint(error: Exception, otherwise: str) -> str:
+    is_full = "disk is full" in str(error) or "No space left" in str(error)
+    return "Make room on the disk; the same command goes on from here." if is_full else otherwise
 
 
 def _replacing(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
