@@ -1,0 +1,69 @@
+"""Signals that end a command, and generators that nobody closed; no server is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from kobold_reader.cli.app import _ended_as_by_ctrl_c
+from tests.conftest import ROOT
+
+NAMES = [name for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_signal_ends_a_command_as_ctrl_c_does_and_only_while_it_runs(name: str) -> None:
+    number = getattr(signal, name)
+    assert signal.getsignal(number) is signal.SIG_DFL
+    with pytest.raises(KeyboardInterrupt), _ended_as_by_ctrl_c():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_set_aside_stays_set_aside(name: str) -> None:
+    """As by `nohup`."""
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with _ended_as_by_ctrl_c():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+ABANDONED = """
+import sys, threading
+from kobold_reader.reading.inorder import InOrder
+ended = threading.Event()
+def stop():
+    ended.set()
+def work(number):
+    if number:
+        ended.wait()
+        sys.stdout.write(f"{number} aborted. ")
+    return number
+results = iter(InOrder(iter(range(9)), work, workers=2, few=4, many=9, key=lambda n: n, goes_on=lambda: True,
+                       on_close=stop))
+for result in results:
+    raise LookupError("the consumer failed")
+"""
+
+
+def test_a_program_that_fails_while_it_consumes_ends_its_workers_and_itself() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ABANDONED],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"LookupError: the consumer failed" in done.stderr
+    assert b"Fatal" not in done.stderr
+    assert b"aborted." in done.stdout
