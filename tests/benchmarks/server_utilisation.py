@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,15 +63,30 @@ def pictures(folder: Path, count: int) -> None:
         image.save(folder / f"{number:03}.jpg")
 
 
-def measure(count: int, pages: int, service_s: float, folder: Path) -> tuple[float, float, float, float]:
-    """Return pages a second, share of the time that the servers were busy, and their median and longest gap in ms."""
+@dataclass(frozen=True)
+class Run:
+    """What one run over all pages came to."""
+
+    pages_per_s: float
+    busy: float
+    """Share of the time from a server's first request to its last."""
+    gap_ms: float
+    longest_gap_ms: float
+    own_cpu_ms: float
+    """A page: of this process, which no other load on the machine changes."""
+    child_cpu_ms: float
+    """A page: of the process that opens files, its start included."""
+
+
+def measure(count: int, pages: int, service_s: float, folder: Path) -> Run:
+    """Read all pages through so many servers."""
     with servers(count, service_s) as (urls, processes):
         reader = KoboldReader(api_url=urls, tasks=TASKS, ledger=str(folder / f"{count}.sqlite"), rotate=0)
         with reader:
             reader.make_engine().prepare()
-            began = time.monotonic()
+            began, cpu_s, child_s = time.monotonic(), time.process_time(), _children_s()
             read = sum(result.status == "ok" for result in reader.read_pages(folder / "scans"))
-            took_s = time.monotonic() - began
+            took_s, cpu_s, child_s = time.monotonic() - began, time.process_time() - cpu_s, _children_s() - child_s
         assert read == pages
         shares: list[float] = []
         gaps: list[float] = []
@@ -78,10 +94,22 @@ def measure(count: int, pages: int, service_s: float, folder: Path) -> tuple[flo
             said, _ = process.communicate("")
             spans = [tuple(map(float, line.split())) for line in said.splitlines()]
             busy_s = sum(end - start for start, end in spans)
-            # From its first request to its last: the ends are the pages' number, which need not divide evenly.
             shares.append(busy_s / (spans[-1][1] - spans[0][0]))
             gaps += [(later[0] - earlier[1]) * 1000 for earlier, later in pairwise(spans)]
-    return read / took_s, statistics.mean(shares), statistics.median(gaps), max(gaps)
+    return Run(
+        pages_per_s=read / took_s,
+        busy=statistics.mean(shares),
+        gap_ms=statistics.median(gaps),
+        longest_gap_ms=max(gaps),
+        own_cpu_ms=cpu_s * 1000 / pages,
+        child_cpu_ms=child_s * 1000 / pages,
+    )
+
+
+def _children_s() -> float:
+    """CPU seconds of the processes that have ended; the servers have not."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def main() -> None:
@@ -102,11 +130,12 @@ def main() -> None:
         pictures(folder / "scans", given.pages)
         one = 0.0
         for count in given.servers:
-            rate, share, gap_ms, longest_ms = measure(count, given.pages, given.service_ms / 1000, folder)
-            one = one or rate / count
+            run = measure(count, given.pages, given.service_ms / 1000, folder)
+            one = one or run.pages_per_s / count
             print(
-                f"{count} servers: {rate:.3f} pages/s, {rate / one:.2f} times one server, busy {share:.1%}, "
-                f"gap {gap_ms:.1f} ms (longest {longest_ms:.0f} ms)",
+                f"{count} servers: {run.pages_per_s:.3f} pages/s, {run.pages_per_s / one:.2f} times one, "
+                f"busy {run.busy:.1%}, gap {run.gap_ms:.1f} ms (longest {run.longest_gap_ms:.0f} ms), "
+                f"CPU a page {run.own_cpu_ms:.0f} ms here, {run.child_cpu_ms:.0f} ms in the page child",
                 flush=True,
             )
 
