@@ -20,9 +20,21 @@ _REFUSALS: Final = (
     rf"(i('m| am) sorry,? (but )?)?i ?(cannot|can't|can not|am unable to|'m unable to) {_DO}\b[^.\n]{{0,80}}",
     r"(please )?(provide|upload|attach|share) (the|an|your) image\b[^.\n]{0,60}",
     r"\W*(no text|blank page|empty page|n/?a|none|null)\W*",
+    # German, French, Spanish, Swedish, Chinese, Japanese
+    r"(auf dem bild|in diesem bild|auf der seite) ist kein(e|en)? (text|schrift)( zu (sehen|erkennen))?",
+    r"(es ist )?keine? (lesbarer? )?(text|schrift)( (auf|in) (dem|diesem) bild)?( (vorhanden|sichtbar|erkennbar))?",
+    r"(das bild|die seite) (enthält keinen? text|ist leer)",
+    r"(il n['’]y a )?aucun texte( (visible|lisible))?( (dans|sur) (l['’]|cette |la )(image|page))?",
+    r"(l['’]image|la page) (ne contient (pas de|aucun) texte|est (vide|vierge))",
+    r"(no hay|ningún) texto( (visible|legible))?( en (la|esta) (imagen|página))?",
+    r"(la|esta) (imagen|página) (no contiene texto|está (vacía|en blanco))",
+    r"(det finns )?ingen (synlig |läsbar )?text( (i|på) (bilden|sidan))?",
+    r"(bilden|sidan) (innehåller ingen text|är (tom|blank))",
+    r"(抱歉|对不起|對不起)?[，,。]?(这张|該|该)?(图片|圖片|图像|圖像|图|页面)?(中|里|上)?(没有|沒有|无|無)(任何)?(可见|可見|可识别)?的?(文字|文本)(内容)?",
+    r"(この)?(画像|ページ)(に|には|内に)(は)?(文字|テキスト)(が|は)?(ありません|含まれていません|見当たりません)",
 )
 _REFUSAL: Final = re.compile(
-    r"[\s*_`'\"\[(]*(" + "|".join(_REFUSALS) + r")[\s.!*_`'\"\])]*",
+    r"[\s*_`'\"\[(]*(" + "|".join(_REFUSALS) + r")[\s.!。！*_`'\"\])]*",
     re.IGNORECASE,
 )
 

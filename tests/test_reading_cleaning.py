@@ -1,0 +1,199 @@
+"""What the model wrote around the page goes, what stands on the page stays, and every character knows where it was."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kobold_reader.reading.cleaning import clean
+from kobold_reader.reading.quality import tidy
+
+PAGE = "Dear Axel,\nthe slates came on Tuesday."
+INSTRUCTION = "Convert this page to markdown. Do not miss any text and only output the bare markdown! Say [illegible]."
+
+PLACE = "<|det|>[[1, 2, 3, 4]]<|/det|>"
+FRONT_MATTER = (
+    "primary_language: en\nis_rotation_valid: True\nrotation_correction: 0\nis_table: False\nis_diagram: False\n"
+)
+
+AROUND = [
+    # thoughts, matched, opened by the template, in other families' marks
+    f"<think>A letter, it seems.\n\nLet me read it.</think>\n\n{PAGE}",
+    f"A letter, it seems.\n</think>\n\n{PAGE}",
+    f"<thinking>hm</thinking>{PAGE}",
+    f"◁think▷hm◁/think▷{PAGE}",
+    f"[THINK]hm[/THINK]{PAGE}",
+    f"<|channel>thought\nhm<channel|>{PAGE}",
+    f"<think>\n\n</think>\n\n```markdown\n{PAGE}\n```",
+    # fences
+    f"```markdown\n{PAGE}\n```",
+    f"```\n{PAGE}\n```\n",
+    f"~~~md\n{PAGE}\n~~~",
+    f"```markdown\n{PAGE}",
+    f"```markdown\n{PAGE}\n```\n\nThat is everything that can be made out.",
+    # preambles
+    f"Here is the transcription:\n\n{PAGE}",
+    f"Here's the text:\n```\n{PAGE}\n```",
+    f"Sure! Here's the transcribed text from the image:\n\n{PAGE}",
+    f"Sure, here is the text of the document:\n{PAGE}",
+    f"Okay, here is the text from the image in Markdown format:\n\n{PAGE}",
+    f"**Here is the transcription of the handwritten letter:**\n\n---\n\n{PAGE}",
+    f"Certainly! Below is the complete transcription of the provided image: {PAGE}",
+    f"Here is a detailed description of the image:\n{PAGE}",
+    f"Hier ist die Transkription des Bildes:\n{PAGE}",
+    f"Gerne! Hier ist der vollständige Text der Seite:\n\n{PAGE}",
+    f"Voici la transcription du texte de l'image :\n\n{PAGE}",
+    f"Bien sûr ! Voici le texte de la page :\n\n{PAGE}",
+    f"Aquí está la transcripción de la imagen:\n{PAGE}",
+    f"¡Claro! Aquí tienes el texto:\n\n{PAGE}",
+    f"Certo! Ecco la trascrizione del testo nell'immagine:\n\n{PAGE}",
+    f"Claro! Aqui está a transcrição da imagem:\n\n{PAGE}",
+    f"Natuurlijk! Hier is de tekst van de afbeelding:\n{PAGE}",
+    f"Här är transkriptionen av bilden:\n\n{PAGE}",
+    f"Конечно! Вот текст с изображения:\n{PAGE}",
+    f"以下是图片中的文字内容：\n{PAGE}",
+    f"好的，以下是图片中的所有文字：\n\n{PAGE}",
+    f"以下は画像のテキストです：\n{PAGE}",
+    # closing remarks
+    f"{PAGE}\n\nLet me know if you need any help with the transcription!",
+    f"{PAGE}\n\n---\n\nThis is the complete transcription of the provided image.",
+    f"Sure, here is the text of the document:\n\n{PAGE}\n\nI hope this helps!",
+    f"```markdown\n{PAGE}\n\nNote: some words are hard to read in the image.\n```",
+    # template tags written as text
+    f"{PAGE}<|im_end|>",
+    f"{PAGE}\n</s>",
+    f"{PAGE}<end_of_turn>\n<start_of_turn>user\nRead the next one.<end_of_turn>",
+    f"{PAGE}<|im_end|>\n<|im_start|>user\nAnother",
+    f"{PAGE}\n### Response:",
+    f"### Response:\n{PAGE}",
+    f"{PAGE}\nASSISTANT:",
+    f"ASSISTANT: {PAGE}",
+    f"{PAGE}<｜end▁of▁sentence｜>",
+    # OCR models
+    f"<|ref|>title<|/ref|>{PLACE}\nDear Axel,\n<|ref|>the slates came on Tuesday.<|/ref|>{PLACE}",
+    f"---\n{FRONT_MATTER}---\n{PAGE}",
+    # the instruction again
+    f"{INSTRUCTION}\n\n{PAGE}",
+    f"Convert this page to markdown.\n{PAGE}",
+    # all at once
+    f"<think>hm</think>\nSure! Here is the text:\n\n```markdown\n{PAGE}\n```\n\nI hope this helps!<|im_end|>\n",
+]
+
+
+@pytest.mark.parametrize("answer", AROUND)
+def test_what_stands_around_the_page_goes(answer: str) -> None:
+    assert clean(answer, INSTRUCTION).text == PAGE
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "Here is the transcription of the hearing:\nMr. Smith: I saw nothing.\nJudge: Go on.",
+        "Here is the transcription of the hearing:\n\nMr. Smith: I saw nothing.",
+        "Here is the text:\nIn the beginning was the word.",
+        "This is the text of the treaty:\n\nArticle 1",
+        "Dies ist der Text des Vertrags:\n\n§ 1",
+        "Sure! said Axel. Here is the slate.",
+        "The tag <think> opens a thought and </think> closes it.\nThe next tag is another.",
+        "It is used so:\n```xml\n<think>\nhello\n</think>\n```\nand not otherwise.",
+        "1. <think>\n2. hello\n3. </think>\n4. bye",
+        "```python\nprint(1)\n```\nThen run\n```\nmake\n```",
+        "Run\n```\nmake\n```",
+        "Note: transcribed by A. Smith.\n\nNote: transcribed from the original image of 1931.",
+        "Dear Sir,\nall is well.\n\nPlease let me know if you need anything else.",
+        "All is well.\n\nI hope this helps!",
+        "The price is <s>12</s>",
+        "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>",
+        "The template:\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>",
+        "ASSISTANT: The doctor will see you.\nUSER: At last.",
+        "### Instruction:\nFold the slip.\n\n### Response:\nFold here.",
+        "---\ntitle: The slates\n---\nDear Axel",
+        "Each page ends in its number:\n```\n<page_number>3</page_number>\n```\nas shown.",
+        "Convert this page to something better.",
+        "Output only the text of the page, wrote the printer.",
+    ],
+)
+def test_what_only_looks_so_stays(page: str) -> None:
+    assert clean(page, INSTRUCTION).text == page
+
+
+def test_a_thought_without_end_is_no_answer_yet() -> None:
+    assert clean("<think>A letter, it seems. Let me").text == ""
+    assert clean("<think>A letter.</think>").text == ""
+
+
+def test_talk_alone_is_no_answer() -> None:
+    assert clean("Sure! Here is the transcription of the image:").text == ""
+    assert clean("Here is the transcription:\n\n```\n```").text == ""
+
+
+def test_the_content_of_tags_that_name_it_is_kept() -> None:
+    answer = f"<watermark>COPY</watermark>\n{PAGE}\n<page_number>9/22</page_number>"
+    assert clean(answer).text == f"COPY\n{PAGE}\n9/22"
+
+
+MARKERS = st.sampled_from(
+    [
+        *(
+            "<think>",
+            "</think>",
+            "```",
+            "```markdown\n",
+            "\n```\n",
+            "Here is the transcription:",
+            "\n\n",
+            "\n",
+            "<|im_end|>",
+        ),
+        *(
+            "<|im_start|>",
+            "</s>",
+            "<s>",
+            "ASSISTANT:",
+            "Sure! ",
+            "---\n",
+            "I hope this helps!",
+            INSTRUCTION,
+            "\r\n",
+            "\r",
+        ),
+        *("<page_number>3</page_number>", f"<|ref|>text<|/ref|>{PLACE}", "\x00", " ", "以下是图片中的文字：\n"),
+    ]
+)
+
+
+@given(st.lists(MARKERS | st.text(max_size=8), max_size=14).map("".join))
+def test_cleaning_twice_is_cleaning_once(answer: str) -> None:
+    once = clean(answer, INSTRUCTION)
+    assert clean(once.text, INSTRUCTION).text == once.text
+
+
+@given(st.lists(MARKERS | st.text(max_size=8), max_size=14).map("".join))
+def test_every_character_knows_where_it_stood(answer: str) -> None:
+    page = clean(answer, INSTRUCTION)
+    assert len(page.origin) == len(page.text)
+    assert list(page.origin) == sorted(set(page.origin))
+    assert "".join(answer[at] for at in page.origin).replace("\r", "\n") == page.text
+
+
+WORD = re.compile(r"\w+")
+
+
+@given(st.text(st.characters(exclude_characters="<>[]`~#:：。◁"), max_size=200))
+def test_a_text_without_any_marker_is_untouched(text: str) -> None:
+    assert clean(text).text == tidy(text)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=12).map("\n".join))
+def test_no_word_between_the_markers_is_lost(text: str) -> None:
+    """Whatever a page holds: inside a fence after a preamble comes out what comes out without them."""
+    if "```" in text or not clean(text).text:
+        return
+    assert set(WORD.findall(clean(f"<think>hm</think>{text}").text)) <= set(WORD.findall(text))
+    assert clean(f"Sure! Here is the transcription of the image:\n\n{text}\n").text in {
+        clean(text).text,
+        clean("\n\n" + clean(text).text).text,
+    }
