@@ -1,0 +1,199 @@
+"""The task `tags`: one sentence and a handful of keywords, as people would have written them.
+
+Asked for as JSON, under a grammar. The server ignores one that it does not understand without a word, so every answer
+is checked here, and read leniently: without a grammar models answer with lists.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kobold_reader.reading.cleaning import clean
+from kobold_reader.reading.quality import is_refusal
+
+__all__ = ["FORMAT", "GRAMMAR", "MIN_LENGTH_TOKENS", "Tags", "keywords_of", "parse"]
+
+FORMAT: Final = (
+    "Describe it in one sentence too. Answer in JSON only: "
+    '{"description": "one sentence", "keywords": ["first", "second", "third"]}'
+)
+"""Added to the instruction, the user's own too."""
+MIN_LENGTH_TOKENS: Final = 256
+"""A sentence and 15 keywords, in scripts that take a token for each character too."""
+GRAMMAR: Final = r"""root ::= "{" ws "\"description\":" ws string "," ws "\"keywords\":" ws list ws "}"
+list ::= "[" ws string ("," ws string){0,14} ws "]"
+string ::= "\"" char+ "\""
+char ::= [^"\\\x00-\x1F] | "\\" (["\\/bfnrt] | "u" hex hex hex hex)
+hex ::= [0-9a-fA-F]
+ws ::= " "?
+"""
+"""GBNF, which every version takes; JSON schemas only from 1.89 on."""
+
+MOST_KEYWORDS: Final = 15
+LONGEST_KEYWORD: Final = 40
+LONGEST_LIST: Final = 300
+"""Characters, as for keywords out of files: splitters count metadata against the size of a chunk."""
+MOST_WORDS: Final = 5
+"""More is a sentence."""
+
+_HEADING: Final = "Keywords: "
+_DESCRIPTION_KEYS: Final = ("description", "caption", "summary")
+_KEYWORD_KEYS: Final = ("keywords", "tags", "keyword")
+_SEPARATORS: Final = re.compile(r"[,;\n|、，；]")
+_NUMBERING: Final = re.compile(r"\s*(?:[-*•#–]+|\(?\d{1,2}[.)](?!\d))\s*")
+_QUOTES: Final = " \t\"'`“”„«»‘’*_[]{}<>.:;,、。"
+_LABELLED: Final = re.compile(r"[*_#\s]*(?:description|caption)[*_]*\s*:[*_]*\s*(.+)", re.IGNORECASE)
+_LIST_LABEL: Final = re.compile(r"[*_#\s]*(?:key ?words?|tags?)[*_]*\s*[:：][*_]*", re.IGNORECASE)
+_ECHO: Final = re.compile(
+    r"(?:\d+(?: to |-|–)\d+ )?(?:key ?words?|tags?)(?: for this (?:image|page))?|(?:this )?image|picture|description"
+    r"|one sentence|first|second|third|most important first|(?:one or )?two words|only what can be seen|json|string"
+    r"|none|n/?a|null|unknown|etc|and so on",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What a page is about."""
+
+    description: str
+    keywords: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """As it is kept and shown; `keywords_of` reads it back."""
+        return "\n\n".join(filter(None, (self.description, _HEADING + ", ".join(self.keywords))))
+
+
+def keywords_of(text: str) -> tuple[str, ...]:
+    r"""Read the keywords back from `Tags.text`.
+
+    >>> keywords_of("A letter to Axel.\n\nKeywords: letter, slates")
+    ('letter', 'slates')
+    """
+    last = text.rpartition("\n")[2]
+    return tuple(last.removeprefix(_HEADING).split(", ")) if last.startswith(_HEADING) else ()
+
+
+def parse(answer: str, instruction: str = "") -> Tags | None:
+    """Read description and keywords out of an answer, or None where it holds no keyword.
+
+    JSON is read also where it was cut: what was whole by then counts.
+
+    >>> parse('{"description": "A letter.", "keywords": ["Letter", "letters", "1954", "la')
+    Tags(description='A letter.', keywords=('letter', '1954'))
+    """
+    text = clean(answer, instruction).text
+    if not text or is_refusal(text):
+        return None
+    found = _json_object(text)
+    if found is not None:
+        description, listed = _of_json(found)
+    elif text[0] in "{[":
+        return None  # JSON that was cut before it held anything
+    else:
+        description, listed = _of_lines(text)
+    description = " ".join(unicodedata.normalize("NFC", description).split())
+    keywords = _normalized(listed, description)
+    return Tags(description, keywords) if keywords else None
+
+
+def _json_object(text: str) -> Mapping[str, Any] | None:
+    start = text.find("{")
+    if start < 0:
+        return None
+    decoder = json.JSONDecoder(strict=False)
+    for candidate in (text[start:], *_repaired(text[start:])):
+        try:
+            found, _ = decoder.raw_decode(candidate)
+        except (ValueError, RecursionError):
+            continue
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def _repaired(text: str) -> Iterable[str]:
+    """A cut object, closed behind its last whole string, or its last comma."""
+    for mark in ('"', ","):
+        whole = text.rstrip()
+        for _ in range(3):
+            end = whole.rfind(mark)
+            if end < 0:
+                break
+            whole = whole[: end + 1].rstrip(",").rstrip()
+            for closing in ("]}", "}"):
+                yield whole + closing
+            whole = whole[:end]
+
+
+def _of_json(found: Mapping[str, Any]) -> tuple[str, list[str]]:
+    by_name = {str(key).strip().casefold(): value for key, value in found.items()}
+    description = next((by_name[key] for key in _DESCRIPTION_KEYS if isinstance(by_name.get(key), str)), "")
+    listed: Any = next((by_name[key] for key in _KEYWORD_KEYS if by_name.get(key)), [])
+    if isinstance(listed, str):
+        listed = [listed]
+    return description, [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
+
+
+def _of_lines(text: str) -> tuple[str, list[str]]:
+    """A list behind a label, or one alone; a sentence before it describes."""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    labels = [number for number, line in enumerate(lines) if _LIST_LABEL.match(line)]
+    if labels:
+        before, lines = lines[: labels[0]], lines[labels[0] :]
+        lines[0] = _LIST_LABEL.sub("", lines[0], count=1)
+        labelled = next((match for line in before if (match := _LABELLED.match(line))), None)
+        return (labelled.group(1) if labelled else " ".join(before)), lines
+    is_list = all(len(part.split()) <= MOST_WORDS for line in lines for part in _SEPARATORS.split(line))
+    return "", lines if is_list else []
+
+
+def _normalized(listed: Iterable[str], description: str) -> tuple[str, ...]:
+    """Each once, in the order of importance, without numbers, quotes, and words of the instruction."""
+    kept: list[str] = []
+    for part in (part for one in listed for part in _SEPARATORS.split(one)):
+        word = " ".join(unicodedata.normalize("NFC", part).split())
+        word = _NUMBERING.sub("", word, count=1) if _NUMBERING.match(word) else word
+        word = word.strip(_QUOTES)
+        too_long = len(word) > LONGEST_KEYWORD or len(word.split()) > MOST_WORDS
+        if any(map(str.isalnum, word)) and not too_long and not _ECHO.fullmatch(word):
+            kept.append(word)
+    unique: dict[str, str] = {}
+    for word in _cased(kept, description):
+        forms = _forms(word.casefold())
+        has_room = sum(map(len, unique)) + 2 * len(unique) + len(word) <= LONGEST_LIST
+        if has_room and not any(form in unique for form in forms):
+            unique[word.casefold()] = word
+    return tuple(unique.values())[:MOST_KEYWORDS]
+
+
+def _forms(word: str) -> set[str]:
+    """The word, and what it may be the plural or singular of; they are merged only where both are named."""
+    forms = {word, word + "s", word + "es"}
+    forms |= {word.removesuffix("s"), word.removesuffix("es")} if len(word) > 3 else set()  # noqa: PLR2004
+    if word.endswith("ies"):
+        forms.add(word.removesuffix("ies") + "y")
+    if word.endswith("y"):
+        forms.add(word.removesuffix("y") + "ies")
+    return forms
+
+
+def _cased(words: list[str], description: str) -> list[str]:
+    """Capitals that mean something stay: where some words have them and others not, or the description has them too.
+
+    A list in which every word is capitalised is written as a title; there only names keep their capitals.
+    """
+    starts = [word[0] for word in words if word[0].lower() != word[0].upper()]
+    if not starts or not all(map(str.isupper, starts)):
+        return words
+    return [word if _is_name(word, description) else word.lower() for word in words]
+
+
+def _is_name(word: str, description: str) -> bool:
+    inside = any(map(str.isupper, word[1:])) and " " not in word
+    return inside or re.search(rf"(?<=[\w,;:] ){re.escape(word)}(?!\w)", description) is not None
