@@ -49,7 +49,7 @@ from tests.simulator_parts import (
     Task,
     detail,
 )
-from tests.simulator_speaker import Speaker, hashed_vector, held_already
+from tests.simulator_speaker import Speaker, hashed_vector, held_already, pieces_held
 
 __all__ = [
     "Answer",
@@ -559,7 +559,8 @@ class KoboldSimulator:
         if job.fault and job.fault.kind is FaultKind.EMPTY_TEXT:
             answer = Answer([])
         processed = time.monotonic()
-        Speaker(self, task, job, answer, told).speak(done)
+        held = pieces_held(answer, self._said_so_far(prompt))
+        Speaker(self, task, job, answer, told, held=held).speak(done)
         with self._lock:
             self._measure(done, started, processed, task)
         return self._finished(job, done)

@@ -314,7 +314,7 @@ class ScriptBrain:
     def __init__(self, script: Script | str = CHAIN_TEXT) -> None:
         self._script: Script = [script] if isinstance(script, str) else script
         self._next = 0
-        self._last = ""
+        self._last: str | Answer = ""
 
     def answer(self, request: BrainRequest) -> str | Answer:
         """The scripted answer to this request."""
@@ -323,12 +323,14 @@ class ScriptBrain:
         if isinstance(self._script, Mapping):
             keys = [key for key in self._script if key and key in request.prompt]
             return self._script[keys[0]] if keys else self._script.get("", CHAIN_TEXT)
-        if request.so_far and self._last.lstrip().startswith(request.so_far.lstrip()):
+        last = self._last if isinstance(self._last, str) else "".join(self._last.pieces)
+        if last and isinstance(self._last, Answer) and not self._last.ends:
+            last *= len(request.so_far) // len(last) + 2
+        if request.so_far and last.lstrip().startswith(request.so_far.lstrip()):
             return self._last
-        answer = self._script[min(self._next, len(self._script) - 1)]
+        self._last = self._script[min(self._next, len(self._script) - 1)]
         self._next += 1
-        self._last = answer if isinstance(answer, str) else "".join(answer.pieces)
-        return answer
+        return self._last
 
 
 class EyesBrain:

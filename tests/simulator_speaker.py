@@ -44,6 +44,19 @@ def held_already(prompt: str, so_far: str, answer: str) -> int:
     return 0
 
 
+def pieces_held(answer: Answer, so_far: str) -> int:
+    """How many tokens of the answer the prompt ends in: a model that is given its own words goes on behind them."""
+    said, number = "", 0
+    while answer.pieces and len(said) < len(so_far):
+        if answer.ends and number >= len(answer.pieces):
+            return 0
+        said += answer.pieces[number % len(answer.pieces)]
+        number += 1
+        if said in {so_far, f" {so_far}"}:
+            return number
+    return 0
+
+
 class Speaker:
     """Says an answer token by token: limits, EOS, stop sequences, abort, pace."""
 
@@ -54,19 +67,22 @@ class Speaker:
         job: Job,
         answer: Answer,
         told: Callable[[str], None] | None,
+        *,
+        held: int = 0,
     ) -> None:
         self._simulator = simulator
         self._task = task
         self._job = job
         self._answer = answer
         self._told = told
+        self._held = held
         self._stops = [stop for stop in task.stops if stop and not is_special(stop)]
         self._ban_eos = task.flag("ban_eos_token", default=task.flag("use_default_badwordsids"))
 
     def speak(self, done: Done) -> None:
         """Fill in the text, the number of tokens and why it ended."""
         spoken: list[int] = []
-        position = 0
+        position = self._held if self._answer.ends else self._held % max(len(self._answer.pieces), 1)
         while done.completion_tokens < self._task.max_length and not self._job.aborted:
             if position >= len(self._answer.pieces):
                 position = 0

@@ -105,6 +105,9 @@ def test_a_text_layer_answers_ocr_and_spares_the_caption() -> None:
     assert due.tasks_of_page(replace(born, image_coverage=0.25), ReadSettings()) == ("ocr", "caption")
     assert due.tasks_of_page(born, ReadSettings(tasks=("caption",))) == ("caption",)
     assert due.tasks_of_page(born, ReadSettings(text_layer="ignore")) == ("ocr", "caption")
+    tagged = ReadSettings(tasks=("ocr", "tags"))
+    assert due.tasks_of_page(born, tagged) == ("ocr",)
+    assert due.tasks_of_page(replace(born, image_coverage=0.25), tagged) == ("ocr", "tags")
     assert due.tasks_of_page(replace(born, text_layer="poor"), ReadSettings()) == ("ocr", "caption")
 
 
@@ -117,6 +120,8 @@ def test_a_text_layer_answers_ocr_and_spares_the_caption() -> None:
         ("truncated", replace(READING, status="truncated"), True),
         ("looping", replace(READING, status="looping"), True),
         ("low-confidence", replace(READING, confidence=0.5), True),
+        ("low-confidence", replace(READING, confidence=0.99, confidence_p5=0.6), True),
+        ("low-confidence", replace(READING, confidence=0.75, confidence_p5=0.9), False),
         ("low-confidence", replace(READING, confidence=None), False),
         ("outdated", replace(READING, prompt="<u>Read.<a>"), False),
         ("outdated", replace(READING, model="older"), True),
@@ -172,6 +177,14 @@ def test_low_resolution_is_what_this_page_lacks(
         "I'm sorry, but I cannot read the text in this image.",
         "**No visible text**",
         "I am unable to see the image.",
+        "Auf dem Bild ist kein Text zu sehen.",
+        "Kein Text vorhanden",
+        "Il n'y a aucun texte visible dans l'image.",
+        "No hay texto en la imagen.",
+        "Det finns ingen text i bilden.",
+        "Sidan är tom.",
+        "图片中没有文字。",
+        "この画像には文字がありません。",
     ],
 )
 def test_refusals(answer: str) -> None:
@@ -188,6 +201,9 @@ def test_refusals(answer: str) -> None:
         "Nothing to report. The meeting ended at nine.",
         "I cannot read his writing. Yours, Axel\nP.S. The engine is noisy.",
         "None of the above",
+        "Kein Text ohne Not",
+        "Sidan är tom, skrev Axel.",
+        "没有文字的人",
         "NONE\n0.00\n0.00",
     ],
 )

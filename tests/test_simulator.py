@@ -747,6 +747,17 @@ def test_continuation(lead: str) -> None:
             assert text == page
 
 
+def test_tokens_and_loops_are_continued_too() -> None:
+    tokens = [" The", " slates", " came", ".", "\n"]
+    opening = "<|im_start|>user\nRead.<|im_end|>\n<|im_start|>assistant\n"
+    for ends, whole in ((True, "".join(tokens)), (False, "".join(tokens * 3))):
+        with KoboldSimulator(brain=ScriptBrain([Answer(tokens, ends=ends), "another"])) as server:
+            text = ""
+            while len(text) < len(whole):
+                text += generate(server, prompt=opening + text, max_length=3)["text"]
+            assert text == whole
+
+
 def test_logprobs_show_hesitation() -> None:
     answer = Answer(["kitten", " sat"], rivals={0: ("mitten", 0.5)})
     with KoboldSimulator(brain=ScriptBrain([answer])) as server:

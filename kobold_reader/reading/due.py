@@ -18,7 +18,7 @@ from kobold_reader.pages import PageFacts
 from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.pagerange import PageRange
 from kobold_reader.reading.resolution import is_clearly_lower, would_reach_px
-from kobold_reader.reading.results import Reading
+from kobold_reader.reading.results import DOUBTFUL, Reading
 from kobold_reader.reading.tasks import DEFAULT_TASKS, check_tasks
 
 __all__ = ["ReadSettings", "Redo", "TextLayerUse", "is_outdated", "possible", "tasks_of_page", "to_redo"]
@@ -27,8 +27,13 @@ TextLayerUse = Literal["auto", "ignore", "only"]
 Redo = Literal["outdated", "truncated", "looping", "low-confidence", "low-resolution", "all"]
 
 CAPTION_COVERAGE: Final = 0.25
-"""A page with a good text layer is captioned only where images cover at least this share of it."""
+"""A page with a good text layer is captioned and tagged only where images cover at least this share of it."""
+_OF_PICTURES: Final = frozenset({"caption", "tags"})
 LOW_CONFIDENCE: Final = 0.8
+"""Mean over the page, for engines that tell no more (RapidOCR)."""
+LOW_CONFIDENCE_P5: Final = DOUBTFUL
+"""Fifth percentile of the words, where it is known: below it at least one word in twenty is doubtful. The mean over a
+page would hide them: a rival at least as near as can be seen costs its word 0.3 to 0.5, and a page has 300 words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ def tasks_of_page(facts: PageFacts, settings: ReadSettings) -> tuple[str, ...]:
     if settings.tasks[0] != "ocr" and "ocr" not in settings.tasks:
         return settings.tasks
     if has_text_layer(facts, settings) and (settings.text_layer == "only" or facts.image_coverage < CAPTION_COVERAGE):
-        return tuple(task for task in settings.tasks if task != "caption")
+        return tuple(task for task in settings.tasks if task not in _OF_PICTURES)
     return settings.tasks
 
 
@@ -155,6 +160,8 @@ def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None, fac
         case "truncated" | "looping":
             return reading.status == redo
         case "low-confidence":
+            if reading.confidence_p5 is not None:
+                return reading.confidence_p5 < LOW_CONFIDENCE_P5
             return reading.confidence is not None and reading.confidence < LOW_CONFIDENCE
         case "outdated":
             return engine is not None and is_outdated(reading, engine)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.pages import SourceFile
 
-__all__ = ["EMPTY_STATUSES", "STATUSES", "PageResult", "Reading", "Scalar", "Status"]
+__all__ = ["DOUBTFUL", "EMPTY_STATUSES", "STATUSES", "PageResult", "Reading", "Scalar", "Status"]
 
 Scalar = str | int | float | bool
 
@@ -28,6 +28,9 @@ STATUSES: Final[tuple[Status, ...]] = (
 )
 EMPTY_STATUSES: Final[frozenset[Status]] = frozenset({"blank", "no_text"})
 """The two statuses that honestly go with no text."""
+DOUBTFUL: Final = 0.7
+"""Words less sure than this are listed in a reading, with their rivals."""
+_HEADINGS: Final = {"caption": "Image description", "tags": "Tags"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Reading:
     image_verified: bool | None = None
     """Whether the server's token count proved that the image was seen; None where none was sent."""
     confidence: float | None = None
-    """Mean over the page, 0 to 1; None where nothing can be trusted."""
+    """Mean over the words of the page, 0 to 1 (RapidOCR: over its lines); None where nothing can be trusted."""
     confidence_p5: float | None = None
     """Fifth percentile of the words' confidence."""
     doubtful: tuple[Mapping[str, Scalar], ...] = ()
@@ -113,10 +116,16 @@ class PageResult:
 
     @property
     def text(self) -> str:
-        """Transcription, then the caption under a heading; "" for a failed or empty page."""
+        """Transcription, then caption and tags under headings; "" for a failed or empty page.
+
+        Caption or tags that were asked alone stand without a heading.
+        """
         if self.status == "failed":
             return ""
-        ocr, caption = (self.readings[task].text if task in self.readings else "" for task in ("ocr", "caption"))
-        if caption and "ocr" in self.tasks:
-            return f"{ocr}\n\n## Image description\n\n{caption}".lstrip()
-        return ocr or caption
+        texts = {task: self.readings[task].text for task in (*_HEADINGS, "ocr") if task in self.readings}
+        if len(self.tasks) == 1:
+            return texts.get(self.tasks[0], "")
+        parts = [f"## {heading}\n\n{texts[task]}" for task, heading in _HEADINGS.items() if texts.get(task)]
+        if "ocr" not in self.tasks and parts:  # the caption is the page then, and the tags are added to it
+            parts[0] = parts[0].partition("\n\n")[2]
+        return "\n\n".join(filter(None, (texts.get("ocr", ""), *parts)))

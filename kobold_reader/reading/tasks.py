@@ -9,7 +9,7 @@ from kobold_reader.errors import ConfigError
 
 __all__ = ["DEFAULT_TASKS", "TASKS", "check_tasks"]
 
-TASKS: Final = ("ocr", "caption")
+TASKS: Final = ("ocr", "caption", "tags")
 """Tasks by name, in the order in which they are asked of one page (the image stays in the server's cache)."""
 
 DEFAULT_TASKS: Final = ("ocr", "caption")
