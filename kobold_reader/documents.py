@@ -17,6 +17,8 @@ from llama_index.core.schema import Document
 
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.reading.results import EMPTY_STATUSES, PageResult, Scalar
+from kobold_reader.reading.tags import keywords_of
+from kobold_reader.reading.tasks import TASKS
 
 __all__ = ["LLM_KEYS", "failed_document", "page_id", "page_link", "to_documents", "to_metadata"]
 
@@ -37,7 +39,6 @@ LLM_KEYS: Final = frozenset(
 )
 """Metadata that LLMs see."""
 
-_PARTS: Final = ("ocr", "caption")
 _FILE_TYPES: Final = {  # every other kind has several, told by the ending
     "pdf": "application/pdf",
     "epub": "application/epub+zip",
@@ -60,7 +61,7 @@ def page_link(uri: str, file_type: str, page_number: int) -> str:
 
 
 def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
-    """Return the metadata of a page (`part`: page, ocr or caption); unknown keys are left out."""
+    """Return the metadata of a page (`part`: page, ocr, caption or tags); unknown keys are left out."""
     source = result.source
     metadata: dict[str, Any] = {
         "file_name": source.name,
@@ -82,6 +83,10 @@ def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
     readings = [result.readings[task] for task in result.tasks if task in result.readings and part in {"page", task}]
     if readings and readings[0].task == "ocr" and readings[0].status not in EMPTY_STATUSES:
         metadata["text_source"] = "text_layer" if readings[0].status == "text_layer" else "ocr"
+    if "keywords" not in metadata and "tags" in result.readings:
+        # Keywords that people wrote are theirs alone; the model's are found all the same, in the text.
+        metadata["keywords"] = ", ".join(keywords_of(result.readings["tags"].text)) or None
+        metadata["keywords_source"] = "model" if metadata["keywords"] else None
     metadata["model"] = next((reading.model for reading in readings if reading.model), None)
     metadata["confidence"] = next((reading.confidence for reading in readings if reading.confidence is not None), None)
     metadata["rotation_deg"] = next((reading.rotation_deg for reading in readings if reading.rotation_deg), None)
@@ -101,7 +106,7 @@ def to_documents(
 
     Args:
         result: The page.
-        split: Transcription and caption as two Documents of the same `page_id`.
+        split: Transcription, caption and tags as Documents of their own, of the same `page_id`.
         include_empty: Give a Document for blank pages and pages without lettering too (LlamaIndex embeds empty nodes).
         mark_failed: Give an empty Document with `page_status="failed"` and `page_error` for a failed page.
         extra_info: The caller's metadata; a key that kobold-reader sets keeps kobold-reader's value.
@@ -112,7 +117,7 @@ def to_documents(
         metadata = {**to_metadata(result), "page_error": str(result.error)}
         return [_document(result.source.uri, result.page_number, "page", "", metadata, extra_info)]
     if split:
-        texts = {task: result.readings[task].text for task in _PARTS if task in result.readings}
+        texts = {task: result.readings[task].text for task in TASKS if task in result.readings}
     else:
         texts = {"page": result.text}
     documents = [

@@ -90,7 +90,9 @@ class KoboldReader(BasePydanticReader):
     engine: Literal["koboldcpp", "rapidocr"] = Field(
         default="koboldcpp", description="rapidocr: printed text only, no server."
     )
-    tasks: list[str] | None = Field(default=None, description="ocr, caption; left out: all that the model can do.")
+    tasks: list[str] | None = Field(
+        default=None, description="ocr, caption, tags; left out: ocr and caption, as far as the model can."
+    )
     pages: str | None = Field(default=None, description="Which pages of each file, like 1-3,7; left out: all.")
     sample: int | None = Field(default=None, description="Read only so many pages, spread evenly over everything.")
     prompts: dict[str, str] = Field(default_factory=dict, description="Wording by task in place of the family's.")
@@ -124,7 +126,7 @@ class KoboldReader(BasePydanticReader):
         description="File of kept readings; left out: the user's own; 'none': keep nothing.",
     )
     on_error: Literal["raise", "skip", "mark"] = Field(default="raise", description="What becomes of failed pages.")
-    split: bool = Field(default=False, description="Transcription and caption as two Documents.")
+    split: bool = Field(default=False, description="Transcription, caption and tags as Documents of their own.")
     include_empty: bool = Field(default=False, description="Documents for blank pages too.")
     allow_remote: bool = Field(default=False, description="Send pages to a public address over plain http.")
     show_progress: bool = Field(default=False, description="A progress bar on stderr.")

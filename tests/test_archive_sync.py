@@ -241,6 +241,19 @@ def test_words_only(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
         assert len(archive.search("Lindqvist", mode="dense", limit=9)) == 4
 
 
+def test_tags_are_found(folder: Path, simulator: KoboldSimulator, tmp_path: Path) -> None:
+    simulator.brain = ScriptBrain(
+        {'"keywords"': '{"description": "Quay with nets.", "keywords": ["Skarvholm", "quay"]}', "": "A page of text."}
+    )
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr", "tags"])
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        archive.sync(folder / "receipt.jpg", reader=reader)
+        for query in ("Skarvholm", "nets"):
+            (hit,) = archive.search(query)
+            assert (hit.file_name, hit.page_part) == ("receipt.jpg", "tags")
+        assert len(archive.search("page", where=["keywords=~quay"])) == 1
+
+
 def test_where(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
     with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
         archive.sync(folder, reader=reader)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -33,6 +34,7 @@ from PIL import Image, ImageDraw
 from typing_extensions import override
 
 from kobold_reader import KoboldReader, PagesFailedError
+from kobold_reader.documents import to_metadata
 from kobold_reader.errors import (
     ConfigError,
     EmptyTranscriptionError,
@@ -808,6 +810,47 @@ def test_split_gives_transcription_and_caption(simulator: KoboldSimulator, ledge
     assert "text_source" not in documents[1].metadata
     assert whole[0].text == f"{documents[0].text}\n\n## Image description\n\n{documents[1].text}"
     assert simulator.count() == 4
+
+
+TAGGED = {
+    '"keywords"': '{"description": "A ledger of the harbour.", "keywords": ["ledger", "harbour", "ledgers"]}',
+    "Describe": "A ledger.",
+    "": "Entry of the harbour ledger.",
+}
+
+
+def test_tags_are_a_part_of_the_page_and_its_keywords(make_simulator: MakeSimulator, ledger_tif: Path) -> None:
+    simulator = make_simulator(brain=ScriptBrain(TAGGED))
+
+    def load(*tasks: str, split: bool = False) -> list[Document]:
+        reader = KoboldReader(api_url=simulator.url, tasks=list(tasks), pages="1", split=split)
+        return reader.load_data(ledger_tif)
+
+    (whole,) = load("ocr", "caption", "tags")
+    assert whole.text == (
+        "Entry of the harbour ledger.\n\n## Image description\n\nA ledger.\n\n"
+        "## Tags\n\nA ledger of the harbour.\n\nKeywords: ledger, harbour"
+    )
+    assert (whole.metadata["keywords"], whole.metadata["keywords_source"]) == ("ledger, harbour", "model")
+    assert simulator.encodings == 1, "three tasks, one image"
+    parts = load("ocr", "caption", "tags", split=True)
+    assert [one.metadata["page_part"] for one in parts] == ["ocr", "caption", "tags"]
+    assert parts[2].text == "A ledger of the harbour.\n\nKeywords: ledger, harbour"
+    assert load("tags")[0].text == parts[2].text
+    assert load("caption", "tags")[0].text == f"A ledger.\n\n## Tags\n\n{parts[2].text}"
+    assert simulator.count() == 3
+    assert "keywords" not in load("ocr")[0].metadata
+
+
+def test_keywords_that_people_wrote_stay_theirs(make_simulator: MakeSimulator, ledger_tif: Path) -> None:
+    simulator = make_simulator(brain=ScriptBrain(TAGGED))
+    (result,) = KoboldReader(api_url=simulator.url, tasks=["tags"], pages="1").read_pages(ledger_tif)
+
+    written = replace(result, metadata={"keywords": "boats, nets", "keywords_source": "xmp"})
+
+    metadata = to_metadata(written)
+    assert (metadata["keywords"], metadata["keywords_source"]) == ("boats, nets", "xmp")
+    assert to_metadata(result)["keywords_source"] == "model"
 
 
 @pytest.mark.parametrize("split", [False, True])

@@ -77,7 +77,7 @@ class PageRow:
     page_number: int
     status: str
     parts: Mapping[str, str]
-    """Text by part: ocr, caption; empty ones left out."""
+    """Text by part: ocr, caption, tags; empty ones left out."""
     version: str
     """Hash of the parts: vectors and words of another version are stale."""
     metadata: Mapping[str, Any]

@@ -51,7 +51,7 @@ class Hit:
     page_text: str
     """Everything on the page."""
     page_part: str
-    """ocr or caption: where the passage stands."""
+    """ocr, caption or tags: where the passage stands."""
     link: str
     """Opens the file, a PDF at the page."""
     metadata: dict[str, Any]

@@ -130,9 +130,7 @@ class ReadingOptions(ServerOptions):
     engine: Annotated[EngineName, typer.Option(help="rapidocr reads printed text without a server.")] = (
         EngineName.koboldcpp
     )
-    tasks: Annotated[
-        str | None, typer.Option(metavar="LIST", help="ocr,caption; left out: all that the engine can do.")
-    ] = None
+    tasks: Annotated[str | None, typer.Option(metavar="LIST", help="ocr,caption,tags; left out: ocr,caption.")] = None
     pages: Annotated[str | None, typer.Option(metavar="RANGE", help="Pages of each file, like 1-3,7.")] = None
     sample: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only N pages, spread evenly over everything.")

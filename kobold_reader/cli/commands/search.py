@@ -69,5 +69,5 @@ def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
     passage = " ".join((marked + harmless(hit.text[end:])).split())
     label = str(hit.metadata.get("page_label", ""))
     page = f"page {hit.page_number}" + (f" ({label})" if label and label != str(hit.page_number) else "")
-    part = ", description" if hit.page_part == "caption" else ""
+    part = {"caption": ", description", "tags": ", tags"}.get(hit.page_part, "")
     return f"{number}. {hit.file_name}, {page}{part}  [{hit.score:.2f}]\n   {passage}\n   {hit.link}\n"
