@@ -551,7 +551,7 @@ def test_the_doctor_finds_nothing_wrong(
     server = make_simulator(password=HUSH, brain=reads_down_to(10))
     said = kobold("doctor", "--api-url", server.url, "--api-password", HUSH)
     assert said.code == 0
-    assert "family qwen2.5-vl: can do ocr, caption\n" in said.out
+    assert "family qwen2.5-vl: can do ocr, caption, tags\n" in said.out
     assert "it asks for a password, and takes the one given\n" in said.out
     assert "ok      self-test: print down to 10 pt is read on a whole A4 page (small letters 6.5 px high)\n" in said.out
     assert "images of up to 1024 px reach the encoder (measured)" in said.out

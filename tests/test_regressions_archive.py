@@ -269,7 +269,7 @@ def test_a_page_that_fails_anew_is_still_found_by_what_was_read(
     """One bad answer to a new hint took the page's words and vectors out of the archive."""
     with make_archive(tmp_path, server, "koboldcpp") as archive:
         archive.sync(scans, reader=reader_of(server))
-        server.fault(*[Fault.EMPTY_TEXT] * 3)
+        server.fault(*[Fault.EMPTY_TEXT] * 4)
         report = archive.sync(scans, reader=reader_of(server, hint="Swedish letters"))
         assert report.pages["failed"] == len(archive.status().failed) == 1
         assert shown(archive) == ["a.pdf", "b.pdf"]

@@ -71,7 +71,7 @@ def ask(asking: Asking, task: str, instruction: str, view: PageView) -> Reading:
 
 def _requests(asking: Asking, question: Question, verdicts: Sequence[Verdict]) -> Iterator[GenerateRequest]:
     """One request for each attempt, each with a seed of its own, so that a reading can be made again."""
-    fields: dict[str, Any] = {"temperature": GenerateRequest("").temperature, **asking.family.decoding}
+    fields: dict[str, Any] = {"temperature": GenerateRequest("").temperature, **asking.family.decoding_for(asking.info)}
     coolest = fields["temperature"]
     hotter = [max(one, coolest + step * STEP_HOTTER) for step, one in enumerate(RETRY_TEMPERATURES, start=1)]
     for seed, temperature in enumerate([coolest, *hotter], start=1):

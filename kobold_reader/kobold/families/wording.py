@@ -22,8 +22,8 @@ _CAPTION: Final = (
     "Say nothing that cannot be seen. Output only the description."
 )
 _TAGS: Final = (
-    "Give 5 to 10 keywords for this image, each of one or two words, most important first, "
-    "separated by commas. Only what can be seen. Output only the keywords."
+    "Describe this image in one sentence, and give 5 to 10 keywords for it, each of one or two words, "
+    "most important first. Only what can be seen."
 )
 
 TO_MARKDOWN: Final = (  # docling's, for Qwen and Gemma
