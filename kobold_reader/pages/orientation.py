@@ -22,7 +22,7 @@ from PIL import Image
 from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
 from kobold_reader.pages.values import Box, Posture
 
-__all__ = ["Lie", "find_lie"]
+__all__ = ["Lie", "find_lie", "runs_across"]
 
 _Axis = Literal["across", "down"]
 
@@ -99,6 +99,15 @@ def find_lie(mask: Image.Image) -> Lie:
         turn = 90 if _is_clear(votes.rights, votes.lefts) else 270 if _is_clear(votes.lefts, votes.rights) else 0
         return Lie(turn, _posture(letters.lines("down"), (90, 270), mask.size))
     return Lie()
+
+
+def runs_across(shapes: list[Shape]) -> bool:
+    """Whether these shapes are letters in lines from left to right, and not the spots of a photo or a map."""
+    letters = _Letters.of(shapes)
+    if letters is None:
+        return False
+    votes = letters.votes()
+    return votes.across >= _UPRIGHT_SHARE * (votes.across + votes.down)
 
 
 def _is_clear(votes: int, against: int) -> bool:

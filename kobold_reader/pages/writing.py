@@ -15,6 +15,7 @@ from typing import Final
 from PIL import Image, ImageChops, ImageFilter
 
 from kobold_reader.pages.order import find_gutter
+from kobold_reader.pages.orientation import runs_across
 from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
 
 __all__ = ["Cell", "Row", "Writing", "find_writing"]
@@ -125,19 +126,18 @@ class Writing:
 def find_writing(picture: Image.Image) -> Writing | None:
     """Find the lines of an upright grey or RGB picture of about 150 dpi; None where there is no lettering."""
     letters = without_rules(_strokes(picture), _RULE_PX)
-    size = _letter_size(letters)
-    if size is None:
+    shapes = _letters_of(letters)
+    heights = [one.height for one in shapes if one.height >= _LETTER_PX and one.width < 10 * one.height]
+    if len(heights) < _MIN_LETTERS or not runs_across(shapes):
         return None
+    size = median(heights)
     reach = max(1, round(_SMEAR * size))
     smeared = letters.filter(ImageFilter.BoxBlur((reach, _SOFT * size)))
     around = _highest(_highest(smeared, round(_AROUND * size), (0, 1)), reach, (1, 0))
     around = around.point([max(_FAINT, round(level * _DARK)) for level in range(256)])
     bands = ImageChops.subtract(smeared, around).point([0] + [255] * 255)
-    shapes = find_shapes(bands)
-    if shapes is None:
-        return None
     pieces = []
-    for shape in shapes:
+    for shape in find_shapes(bands) or []:
         thickness = shape.area / shape.width
         if shape.height < _THIN * size or thickness > _TALL * size:
             continue
@@ -193,7 +193,7 @@ def _in_order(pieces: Sequence[Row], size: float, width_px: int) -> list[Row]:
     if not pieces:
         return []
     letter_px = _quantile([(one.letter_px, one.right - one.left) for one in pieces], 0.5)
-    writing = [one for one in pieces if one.letter_px >= _DUST * letter_px and one.right - one.left >= _DUST * size]
+    writing = [one for one in pieces if not _is_dust(one, size, letter_px)]
     boxes = [(float(one.left), float(one.top), float(one.right), float(one.bottom)) for one in writing]
     gutter = find_gutter(boxes, width_px)
     if gutter is None:
@@ -210,6 +210,13 @@ def _in_order(pieces: Sequence[Row], size: float, width_px: int) -> list[Row]:
         if heading is not None:
             rows.append(Row(heading.cells, heading.letter_px, block := block + 1))
     return rows
+
+
+def _is_dust(piece: Row, size: float, letter_px: float) -> bool:
+    """Whether a piece is smaller than a letter; a 1 is narrow, but high."""
+    if piece.right - piece.left < size:
+        return piece.letter_px < letter_px
+    return piece.letter_px < _DUST * letter_px
 
 
 def _joined(pieces: Sequence[Row], block: int) -> list[Row]:
@@ -252,19 +259,16 @@ def _highest(grey: Image.Image, reach: int, along: tuple[int, int]) -> Image.Ima
     return grey
 
 
-def _letter_size(letters: Image.Image) -> float | None:
-    """The median height of what may be letters; None where there are too few.
-
-    In bands, as a dense page has more shapes than are looked at in one go.
-    """
-    heights: list[int] = []
+def _letters_of(letters: Image.Image) -> list[Shape]:
+    """The connected shapes; in bands, as a dense page has more of them than are looked at in one go."""
+    found: list[Shape] = []
     for band in range(_BANDS):
         top, bottom = (letters.height * edge // _BANDS for edge in (band, band + 1))
         if bottom - top < _LETTER_PX:
             continue
-        shapes = find_shapes(letters.crop((0, top, letters.width, bottom)))
-        heights += [one.height for one in shapes or () if one.height >= _LETTER_PX and one.width < 10 * one.height]
-    return median(heights) if len(heights) >= _MIN_LETTERS else None
+        shapes = find_shapes(letters.crop((0, top, letters.width, bottom))) or []
+        found += [Shape(one.left, one.top + top, one.right, one.bottom + top, one.area) for one in shapes]
+    return found
 
 
 def _quantile(values: Sequence[tuple[float, float]], share: float) -> float:

@@ -29,6 +29,7 @@ _SLACK: Final = 3  # letters: what misreading, and a word cut in half, may add t
 _SAME_HEAD: Final = 0.85
 _ALIKE: Final = 0.7
 _SKIPPED: Final = 0.6  # a line of the plan or of the answer that has no partner, per line of mean length
+_LEFT_OUT: Final = (1.0, 1.15, 1.35)  # so much longer the answer would be, had the model left out nothing
 _JOINT: Final = 0.25
 _WORST_FIRST: Final[tuple[Status, ...]] = ("looping", "truncated", "ok")
 _MOST_LINES: Final = 12  # of the plan that a model wrote as one, or of the answer that the plan took for one
@@ -107,37 +108,51 @@ def _join_run(run: Sequence[int], views: Sequence[PageView], texts: Sequence[str
     """The lines of tiles that stand beside each other."""
     if len(run) == 1:
         return _as_written(run[0], texts[run[0]])
-    placed: dict[int, list[tuple[LinePiece, list[Span]]]] = {}
     rules: dict[tuple[int, int], Span] = {}
+    placed: dict[int, list[tuple[LinePiece, list[Span]]]] = {}
     for tile in run:
-        answered: list[Span] = []
-        for span in _lines(tile, texts[tile]):
-            if answered and _RULE.fullmatch(texts[tile], span.start, span.end):
-                rules[tile, answered[-1].start] = span  # it stands under the head of a table, not on the paper
-            else:
-                answered.append(span)
+        answered, under = _without_rules(_lines(tile, texts[tile]), texts[tile])
+        rules |= {(tile, start): rule for start, rule in under.items()}
         for piece, spans in zip(views[tile].lines, _align(views[tile].lines, answered, texts[tile]), strict=True):
             placed.setdefault(piece.row, []).append((piece, spans))
     joined: list[_Line] = []
     for row in sorted(placed):
-        line: _Line = []
-        before: LinePiece | None = None
-        for piece, spans in placed[row]:
-            if before is not None and line and spans and before.box[2] - piece.box[0] > _OVERLAP:
-                share = (before.box[2] - piece.box[0]) / (piece.box[2] - piece.box[0])
-                line += _without_double(line, spans, texts, share)
-            else:
-                line += spans
-            before = piece
+        line = _whole_line(placed[row], texts)
         if not line:
             continue
         if joined and _PARAGRAPH.search(texts[line[0].tile][: line[0].start]):
             joined.append([])
         joined.append(_as_row(line, texts))
-        under = [rules[span.tile, span.start] for span in line if (span.tile, span.start) in rules]
-        if under:
-            joined.append(_as_row(under, texts))
+        under_line = [rules[span.tile, span.start] for span in line if (span.tile, span.start) in rules]
+        if under_line:
+            joined.append(_as_row(under_line, texts))
     return joined
+
+
+def _without_rules(lines: Sequence[Span], text: str) -> tuple[list[Span], dict[int, Span]]:
+    """The lines less those that only rule off a table's head, and these by where the line above them starts."""
+    kept: list[Span] = []
+    rules: dict[int, Span] = {}
+    for line in lines:
+        if kept and _RULE.fullmatch(text, line.start, line.end):
+            rules[kept[-1].start] = line
+        else:
+            kept.append(line)
+    return kept, rules
+
+
+def _whole_line(pieces: Sequence[tuple[LinePiece, list[Span]]], texts: Sequence[str]) -> _Line:
+    """One line of the page, from its pieces in tiles beside each other."""
+    line: _Line = []
+    before: LinePiece | None = None
+    for piece, spans in pieces:
+        overlap = 0.0 if before is None else before.box[2] - piece.box[0]
+        if line and spans and overlap > _OVERLAP:
+            line += _without_double(line, spans, texts, overlap / (piece.box[2] - piece.box[0]))
+        else:
+            line += spans
+        before = piece
+    return line
 
 
 def _as_row(line: _Line, texts: Sequence[str]) -> _Line:
@@ -173,9 +188,11 @@ def _align(pieces: Sequence[LinePiece], lines: Sequence[Span], text: str) -> lis
         return [[] for _ in pieces]
     lengths = [float(line.end - line.start) for line in lines]
     widths = [piece.box[2] - piece.box[0] for piece in pieces]
-    expected = [width * sum(lengths) / max(sum(widths), 1e-9) for width in widths]
+    letters = sum(lengths) / max(sum(widths), 1e-9)
+    tried = [[width * letters * more for width in widths] for more in _LEFT_OUT]
+    path, expected = min(((_path(one, lengths), one) for one in tried), key=lambda found: found[0][0])
     found: list[list[Span]] = [[] for _ in pieces]
-    for there, here in reversed(_path(expected, lengths)):
+    for there, here in reversed(path[1]):
         answered = list(lines[here.start : here.stop])
         if not there:  # it belongs to no line of the plan: it follows the one before
             found[max(0, there.start - 1)][:0] = answered
@@ -188,8 +205,8 @@ def _align(pieces: Sequence[LinePiece], lines: Sequence[Span], text: str) -> lis
     return found
 
 
-def _path(expected: Sequence[float], lengths: Sequence[float]) -> list[tuple[range, range]]:
-    """The cheapest way through two rows of lengths: which of the first go with which of the second."""
+def _path(expected: Sequence[float], lengths: Sequence[float]) -> tuple[float, list[tuple[range, range]]]:
+    """The cheapest way through two rows of lengths: its cost, and which of the first go with which of the second."""
     mean = max(1.0, sum(lengths) / len(expected))
     best: dict[tuple[int, int], tuple[float, tuple[int, int]]] = {(0, 0): (0.0, (0, 0))}
     for at in itertools.product(range(len(expected) + 1), range(len(lengths) + 1)):
@@ -199,20 +216,21 @@ def _path(expected: Sequence[float], lengths: Sequence[float]) -> list[tuple[ran
             to = (at[0] + more, at[1] + many)
             if to[0] > len(expected) or to[1] > len(lengths):
                 continue
-            wanted, got = sum(expected[at[0] : to[0]]), sum(lengths[at[1] : to[1]])
             if more and many:
-                cost = best[at][0] + abs(wanted - got) + _JOINT * mean * (max(more, many) - 1)
+                apart = abs(sum(expected[at[0] : to[0]]) - sum(lengths[at[1] : to[1]]))
+                cost = best[at][0] + apart + _JOINT * mean * (max(more, many) - 1)
             else:
-                cost = best[at][0] + _SKIPPED * max(mean, wanted + got)
+                cost = best[at][0] + _SKIPPED * mean * (more + many)
             if to not in best or cost < best[to][0]:
                 best[to] = (cost, at)
+    total = best[len(expected), len(lengths)][0]
     path: list[tuple[range, range]] = []
     at = (len(expected), len(lengths))
     while at != (0, 0):
         since = best[at][1]
         path.append((range(since[0], at[0]), range(since[1], at[1])))
         at = since
-    return path[::-1]
+    return total / mean, path[::-1]
 
 
 _STEPS: Final = (
@@ -322,6 +340,8 @@ def _is_seamless(before: Span, after: Span, texts: Sequence[str]) -> bool:
     """Whether two spans are the halves of one word, as `_without_double` leaves them."""
     ended = texts[before.tile][before.end : before.end + 1].strip(_WHITE_OR_BAR)
     began = texts[after.tile][max(0, after.start - 1) : after.start].strip()
+    if texts[before.tile][before.end - 1] == "-" and texts[after.tile][after.start] == "|":
+        return True  # the rule under the heads of two tables that are one
     return before.tile != after.tile and bool(ended) and bool(began)
 
 
