@@ -40,7 +40,7 @@ from kobold_reader.errors import (
 from kobold_reader.kobold import RetryPolicy, ServerPool
 from kobold_reader.kobold.client import KoboldClient
 from kobold_reader.pages import select
-from kobold_reader.reading.asking import CONTENT_ATTEMPTS
+from kobold_reader.reading.asking import RETRY_TEMPERATURES
 from kobold_reader.reading.due import ReadSettings
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger
@@ -205,7 +205,7 @@ MATRIX = {
     "not UTF-8": Row(Fault.NOT_UTF8, (2, 1.0), ResponseFormatError, (2, 1.0), rounds=3),
     "endless": Row(Fault.ENDLESS, (2, 1.0), ResponseFormatError, (2, 1.0), rounds=3),
     "finish_reason error": Row(Fault.ERROR, (2, 1.0), ResponseFormatError, (2, 1.0), rounds=3),
-    "empty text": Row(Fault.EMPTY_TEXT, (2, 0.0), EmptyTranscriptionError, (len(CONTENT_ATTEMPTS), 0.0)),
+    "empty text": Row(Fault.EMPTY_TEXT, (2, 0.0), EmptyTranscriptionError, (1 + len(RETRY_TEMPERATURES), 0.0)),
     "image dropped": Row(Fault.DROP_IMAGES, None, ImageNotSeenError, (1, 0.0), rounds=3),
     "500 bad input": Row(Fault.BAD_INPUT, None, BadRequestError, (1, 0.0)),
     "500": Row(Fault.reply(500, "oops"), None, ServerStatusError, (1, 0.0)),
