@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 from filelock import FileLock, Timeout
 
 from kobold_reader.archive.catalog import Catalog, PageRow
+from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.embedder import (
     EmbedderKind,
     ServerAccess,
@@ -33,6 +34,8 @@ from kobold_reader.archive.sync import Syncer, SyncReport, at_place, is_at
 from kobold_reader.archive.where import parse_where
 from kobold_reader.errors import (
     ConfigError,
+    MissingExtraError,
+    ServerError,
     SourceError,
     StoreError,
 )
@@ -47,6 +50,8 @@ __all__ = ["Archive", "ArchiveStatus"]
 log = logging.getLogger(__name__)
 
 CATALOG: Final = "archive.sqlite"
+CORRECTION_WAIT_S: Final = 1.0
+"""How long a correction waits for another writer, before it leaves its vectors to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,12 @@ class ArchiveStatus:
     embedder: str
     unfinished_pages: int
     """Begun by a run that was interrupted; the next `index` ends them."""
+    corrections: int
+    """Pages that people corrected."""
+
+
+class _BusyError(StoreError):
+    """Another process is writing."""
 
 
 class Archive:
@@ -172,18 +183,18 @@ class Archive:
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, wait_s: float = 0) -> Iterator[None]:
         """Hold the archive for writing.
 
         Raises:
             StoreError: Another process does.
         """
-        lock = FileLock(self.folder / "archive.lock", timeout=0)
+        lock = FileLock(self.folder / "archive.lock", timeout=wait_s)
         try:
             lock.acquire()
         except Timeout:
             msg = f"another process is writing to the archive {self.folder}."
-            raise StoreError(msg, hint="Wait for it to end; searching goes on meanwhile.") from None
+            raise _BusyError(msg, hint="Wait for it to end; searching goes on meanwhile.") from None
         try:
             yield
         finally:
@@ -299,6 +310,63 @@ class Archive:
                 self._catalog.erase_deleted()
         return len(begun)
 
+    # ── corrections ──────────────────────────────────────────────────────────────────────────────
+
+    def correct(self, page_id: str, text: str) -> None:
+        """Put a person's text in place of a page's transcription; it is found at once, and wins over any reading.
+
+        It belongs to what the page shows: copies of the file have it too, and it stays through renames, `redo` and
+        `reembed`. While another run is indexing, or the embedder's server is off, the page is found by its words, and
+        the next run makes its vectors.
+
+        Args:
+            page_id: As in `Hit.page_id`.
+            text: Of the whole page, without its image description; "": the page holds none. The very text that was
+                read takes the correction back.
+
+        Raises:
+            ConfigError: There is no such page, or the text is none that can be kept.
+            StoreError: The archive cannot be written.
+        """
+        self._correct(page_id, text)
+
+    def uncorrect(self, page_id: str) -> None:
+        """Take a correction back: what was read stands again; nothing happens where there is none.
+
+        Raises:
+            ConfigError: There is no such page.
+            StoreError: The archive cannot be written.
+        """
+        self._correct(page_id, None)
+
+    def _correct(self, page_id: str, text: str | None) -> None:
+        row = self._catalog.page(page_id)
+        if row is None:
+            msg = f"there is no page {page_id!r} in the archive {self.folder}."
+            raise ConfigError(msg, hint="A page's id changes with its file: search again.")
+        check_correctable(row)
+        if self._catalog.correct({page_id: text}):
+            self._index_corrected([page_id])
+
+    def correction(self, page_id: str) -> Correction | None:
+        """Return what a person wrote in place of a page's transcription; None where nobody did."""
+        row = self._catalog.page(page_id)
+        return self._catalog.correction(row.content_sha256) if row is not None else None
+
+    def text_as_read(self, page_id: str) -> str:
+        """Return a page's transcription as it was read, whatever stands in its place; "" where there is none."""
+        row = self._catalog.page(page_id)
+        return read_text(row) if row is not None else ""
+
+    def _index_corrected(self, page_ids: Sequence[str]) -> None:
+        """Make the vectors of pages just corrected, if that can be done now."""
+        try:
+            with self._locked(CORRECTION_WAIT_S):
+                indexer = self._meaning.begin_writing()
+                indexer.index(self._catalog.unfinished_of(page_ids))
+        except (_BusyError, ServerError, MissingExtraError) as err:
+            log.info("the next run makes the vectors of what was corrected: %s", err)
+
     def forget(self, uris: Sequence[str]) -> int:
         """Remove files with their pages, words, vectors and readings, down to the bytes; returns how many pages went.
 
@@ -383,6 +451,7 @@ class Archive:
             failed=tuple(failed),
             embedder=record["kind"] if record["kind"] == "none" else f"{record['kind']} ({record['name']})",
             unfinished_pages=len(self._catalog.unfinished()),
+            corrections=self._catalog.count_corrections(),
         )
 
 

@@ -17,14 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from kobold_reader.archive import words
+from kobold_reader.archive import corrections, words
 from kobold_reader.errors import StoreError
+from kobold_reader.reading.ledger import Ledger
 
 __all__ = ["FILE_KEYS", "Catalog", "PageRow", "Place"]
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""2 added corrections, and to pages `content_sha256` and `as_read`."""
 FILE_KEYS: Final = (
     "file_name",
     "file_path",
@@ -46,7 +48,8 @@ CREATE INDEX IF NOT EXISTS places_by_sha256 ON places (sha256);
 CREATE TABLE IF NOT EXISTS pages (
     page_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page_number INTEGER NOT NULL, status TEXT NOT NULL,
     parts TEXT NOT NULL, version TEXT NOT NULL, metadata TEXT NOT NULL, uri TEXT NOT NULL,
-    node_ids TEXT NOT NULL, indexed_as TEXT, error TEXT);
+    node_ids TEXT NOT NULL, indexed_as TEXT, error TEXT, content_sha256 TEXT NOT NULL DEFAULT '', as_read TEXT);
+CREATE INDEX IF NOT EXISTS pages_by_content ON pages (content_sha256);
 CREATE INDEX IF NOT EXISTS pages_by_sha256 ON pages (sha256, page_number);
 CREATE INDEX IF NOT EXISTS pages_to_finish ON pages (page_id) WHERE indexed_as IS NULL;
 """
@@ -88,6 +91,10 @@ class PageRow:
     indexed_as: str | None = None
     """The version that is indexed; None while that is being changed."""
     error: str | None = None
+    content_sha256: str = ""
+    """What its readings and its correction belong to, as the ledger says; "" for a page never looked at."""
+    as_read: Mapping[str, Any] | None = None
+    """Where a correction stands in its place: what was read."""
 
     @property
     def text(self) -> str:
@@ -102,7 +109,8 @@ class PageRow:
 
 _PLACE_COLUMNS: Final = "uri, sha256, metadata, is_missing, error, former_sha256"
 _PAGE_COLUMNS: Final = (
-    "page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, indexed_as, error"
+    "page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, indexed_as, error, "
+    "content_sha256, as_read"
 )
 _ORPHANED: Final = "sha256 NOT IN (SELECT sha256 FROM places UNION SELECT former_sha256 FROM places)"
 
@@ -134,10 +142,27 @@ class Catalog:
         self.db.execute("PRAGMA synchronous=FULL")
         if found < FORMAT:
             with self.transaction("create"):
+                if self.db.execute("PRAGMA user_version").fetchone()[0] == 1:  # no other process was faster
+                    self._add_contents()
                 for statement in _SCHEMA.split(";"):
                     self.db.execute(statement)
                 words.create(self.db)
+                corrections.create(self.db)
                 self.db.execute(f"PRAGMA user_version={FORMAT}")
+
+    def _add_contents(self) -> None:
+        """Bring pages of format 1 up to date: what they hold is in the ledger beside, or is learned when next read."""
+        self.db.execute("ALTER TABLE pages ADD COLUMN content_sha256 TEXT NOT NULL DEFAULT ''")
+        self.db.execute("ALTER TABLE pages ADD COLUMN as_read TEXT")
+        path = self.path.with_name("ledger.sqlite")
+        if not path.is_file():
+            return
+        with Ledger(path, read_only=True) as ledger:
+            for (sha256,) in self.db.execute("SELECT DISTINCT sha256 FROM pages").fetchall():
+                self.db.executemany(
+                    "UPDATE pages SET content_sha256 = ? WHERE sha256 = ? AND page_number = ?",
+                    [(page.facts.content_sha256, sha256, number) for number, page in ledger.pages(sha256).items()],
+                )
 
     def close(self) -> None:
         """Close the file."""
@@ -317,8 +342,10 @@ class Catalog:
         return self._select("sha256 = ? ORDER BY page_number", sha256)
 
     def unfinished(self) -> list[PageRow]:
-        """Return pages whose indexing was begun and not ended."""
-        return self._select("indexed_as IS NULL ORDER BY sha256, page_number")
+        """Return pages whose indexing was begun and not ended, as they stand now."""
+        with self._guard("read"):
+            rows = self._select("indexed_as IS NULL ORDER BY sha256, page_number")
+            return [corrections.as_it_stands(self.db, row) for row in rows]
 
     def orphans(self) -> list[PageRow]:
         """Return pages of contents that lie nowhere any more."""
@@ -355,25 +382,95 @@ class Catalog:
 
     def begin(self, rows: Iterable[PageRow]) -> list[PageRow]:
         """Step 1: write rows as unfinished, with every node id they have had or will have; returns them so."""
-        begun: list[PageRow] = []
         with self.transaction() as db:
-            for row in rows:
-                old = db.execute("SELECT node_ids FROM pages WHERE page_id = ?", (row.page_id,)).fetchone()
-                ids = tuple(dict.fromkeys([*(json.loads(old[0]) if old else ()), *row.node_ids]))
-                begun.append(replace(row, node_ids=ids, indexed_as=None))
-                self._put(db, begun[-1])
+            return self._begin(db, rows)
+
+    def _begin(self, db: sqlite3.Connection, rows: Iterable[PageRow]) -> list[PageRow]:
+        begun: list[PageRow] = []
+        for row in rows:
+            old = db.execute("SELECT node_ids FROM pages WHERE page_id = ?", (row.page_id,)).fetchone()
+            ids = tuple(dict.fromkeys([*(json.loads(old[0]) if old else ()), *row.node_ids]))
+            begun.append(replace(row, node_ids=ids, indexed_as=None))
+            self._put(db, begun[-1])
         return begun
 
     def finish(self, rows: Iterable[PageRow]) -> None:
-        """Step 3: words, final node ids, `indexed_as`, and a new generation, in one transaction."""
+        """Step 3: words, final node ids, `indexed_as`, and a new generation, in one transaction.
+
+        A page that was corrected since step 1 stays unfinished, with the new text and its words.
+        """
         with self.transaction() as db:
             for row in rows:
-                if row.status in {"failed", "blank"}:
-                    words.delete(db, row.page_id)
-                else:
-                    words.put(db, row.page_id, text=row.text, names=row.names)
-                self._put(db, replace(row, indexed_as=row.version))
+                now = corrections.as_it_stands(db, row)
+                self._put_words(db, now)
+                self._put(db, replace(now, indexed_as=row.version if now == row else None))
             self._next_generation(db)
+
+    @staticmethod
+    def _put_words(db: sqlite3.Connection, row: PageRow) -> None:
+        if row.status in {"failed", "blank"}:
+            words.delete(db, row.page_id)
+        else:
+            words.put(db, row.page_id, text=row.text, names=row.names)
+
+    # ── corrections ──────────────────────────────────────────────────────────────────────────────
+
+    def correction(self, content_sha256: str) -> corrections.Correction | None:
+        """Return the correction of a page's content."""
+        with self._guard("read"):
+            return corrections.find(self.db, content_sha256)
+
+    def count_corrections(self) -> int:
+        """Count the contents that were corrected."""
+        with self._guard("read"):
+            return corrections.count(self.db)
+
+    def as_it_stands(self, row: PageRow) -> PageRow:
+        """Return a page with its correction, if there is one now, else as it was read."""
+        with self._guard("read"):
+            return corrections.as_it_stands(self.db, row)
+
+    def correct(self, texts: Mapping[str, str | None], origin: str = "") -> int:
+        """Record corrections, with the rows and words of all pages concerned; their vectors are due from then on.
+
+        Needs no writer's lock: a run that is indexing one of these pages at this moment leaves it unfinished.
+
+        Args:
+            texts: By page id; None, or what was read itself, takes a correction back.
+            origin: The file that they come from.
+
+        Returns:
+            How many pages' corrections changed.
+        """
+        changed: set[str] = set()
+        with self.transaction("correct") as db:
+            for row in self.pages(list(texts)):
+                new = texts[row.page_id]
+                text = None if new is None else corrections.clean(new)
+                kept = corrections.find(db, row.content_sha256)
+                if text is None or corrections.is_as_read(row, text):
+                    if not corrections.delete(db, row.content_sha256):
+                        continue
+                elif kept is not None and (kept.text, kept.origin) == (text, origin):
+                    continue
+                else:
+                    corrections.put(db, row.content_sha256, text, origin)
+                changed.add(row.content_sha256)
+            rows = [
+                corrections.as_it_stands(db, row)
+                for row in self._select("content_sha256 IN (SELECT value FROM json_each(?))", _json(sorted(changed)))
+            ]
+            for row in self._begin(db, rows):
+                self._put_words(db, row)
+            if rows:
+                self._next_generation(db)
+        return len(changed)
+
+    def unfinished_of(self, page_ids: Sequence[str]) -> list[PageRow]:
+        """Return the unfinished pages that show the same as these."""
+        rows = self.pages(page_ids)
+        wanted = {row.content_sha256 for row in rows if row.content_sha256}
+        return [row for row in self.unfinished() if row.content_sha256 in wanted]
 
     def remove_pages(self, page_ids: Iterable[str]) -> None:
         """Remove pages with their words; their nodes have gone before."""
@@ -386,7 +483,7 @@ class Catalog:
     @staticmethod
     def _put(db: sqlite3.Connection, row: PageRow) -> None:
         db.execute(
-            f"INSERT OR REPLACE INTO pages ({_PAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            f"INSERT OR REPLACE INTO pages ({_PAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             (
                 row.page_id,
                 row.sha256,
@@ -399,6 +496,8 @@ class Catalog:
                 _json(row.node_ids),
                 row.indexed_as,
                 row.error,
+                row.content_sha256,
+                None if row.as_read is None else _json(row.as_read),
             ),
         )
 
@@ -424,4 +523,6 @@ def _page(row: tuple[Any, ...]) -> PageRow:
         node_ids=tuple(json.loads(row[8])),
         indexed_as=row[9],
         error=row[10],
+        content_sha256=row[11],
+        as_read=None if row[12] is None else json.loads(row[12]),
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -17,7 +15,7 @@ from kobold_reader.archive.embedder import Embedder
 from kobold_reader.archive.vectors import Node, Vectors
 from kobold_reader.documents import EMBED_KEYS, LLM_KEYS
 
-__all__ = ["Indexer", "version_of"]
+__all__ = ["Indexer"]
 
 CHUNK_TOKENS: Final = 96
 """About a paragraph: one vector for a whole page knows little of any part of it.
@@ -29,11 +27,6 @@ OVERLAP_TOKENS: Final = 24
 SPECIAL_TOKENS: Final = 2
 """Start and end, which every text gets on top."""
 BATCH_PAGES: Final = 32
-
-
-def version_of(parts: Mapping[str, str]) -> str:
-    """Return a hash of a page's texts: what is indexed under another one is stale."""
-    return hashlib.sha256(json.dumps(dict(parts), ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class Indexer:

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kobold_reader.archive.catalog import FILE_KEYS, Catalog, PageRow, Place
-from kobold_reader.archive.indexing import BATCH_PAGES, Indexer, version_of, with_place
+from kobold_reader.archive.corrections import as_read
+from kobold_reader.archive.indexing import BATCH_PAGES, Indexer, with_place
+from kobold_reader.archive.version import version_of
 from kobold_reader.documents import page_id, to_metadata
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.pages import Selection
@@ -130,28 +132,45 @@ class Syncer:
     def _take(self, result: PageResult, before: dict[str, Place]) -> None:
         if self._on_page:
             self._on_page(result)
-        report = self._report
-        report.pages[result.status] += result.page_number > 0
-        report.read_pages += not result.is_kept and result.status != "failed"
-        report.errors += [result.error] if result.error else list(result.errors.values())
-        self._place(result, before)
         if result.page_number == 0:
+            self._count(result, is_typed=False)
+            self._place(result, before)
             return
-        row = self._row(result)
-        old = self._catalog.page(row.page_id)
-        if old is not None and old.parts and row.status == "failed":
-            # What was read of this content before is still true, and still found; the error stands beside it.
-            row = replace(old, error=row.error)
-        if old is None or (old.indexed_as, old.status, old.error) != (
-            row.version,
-            row.status,
-            row.error,
-        ):
+        self._place(result, before)
+        row, old = self._rows(result)
+        self._count(result, is_typed=row.as_read is not None)
+        if old is None or (old.indexed_as, old.status, old.error) != (row.version, row.status, row.error):
             self._pending.append(row)
-        elif dict(old.metadata) != dict(row.metadata):
+        elif (dict(old.metadata), old.content_sha256, old.as_read) != (
+            dict(row.metadata),
+            row.content_sha256,
+            row.as_read,
+        ):
             self._renamed[row.page_id] = row
         if len(self._pending) >= BATCH_PAGES:
             self._flush()
+
+    def _rows(self, result: PageResult) -> tuple[PageRow, PageRow | None]:
+        """Return a page's row as it should be, and as it is; None where it is new."""
+        row = self._row(result)
+        old = self._catalog.page(row.page_id)
+        if old is not None:
+            read = as_read(old)
+            if read.parts and row.status == "failed":
+                # What was read of this content before is still true, and still found; the error stands beside it.
+                row = replace(read, error=row.error)
+            row = replace(row, content_sha256=row.content_sha256 or old.content_sha256)
+        return self._catalog.as_it_stands(row), old
+
+    def _count(self, result: PageResult, *, is_typed: bool) -> None:
+        report = self._report
+        status = "ok" if is_typed and result.error else result.status
+        report.pages[status] += result.page_number > 0
+        report.read_pages += not result.is_kept and result.status != "failed"
+        if result.error is None:
+            report.errors += list(result.errors.values())
+        elif not is_typed:  # a page that a person typed is no failure, even if nothing else can read it
+            report.errors.append(result.error)
 
     def _place(self, result: PageResult, before: dict[str, Place]) -> None:
         """Record where the file lies: once a run, and once more when the first page of a new content was read."""
@@ -207,6 +226,7 @@ class Syncer:
             metadata=metadata,
             uri=uri,
             error=str(result.error) if result.error else None,
+            content_sha256=result.content_sha256,
         )
 
     def _flush(self) -> None:

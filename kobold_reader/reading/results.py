@@ -95,6 +95,8 @@ class PageResult:
     """By task; beside a reading, that making it again failed."""
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     """Of the file and the page: title, author, camera, dates …"""
+    content_sha256: str = ""
+    """Of what the page shows, to which readings belong; "" where it could not be looked at."""
     is_kept: bool = False
     """True where every reading was there before this run."""
 

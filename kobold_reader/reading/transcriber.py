@@ -405,6 +405,7 @@ class Transcriber:
             # A task that failed when made again keeps the reading it had; that it failed is said all the same.
             errors=dict(errors),
             metadata={**page.file.metadata, **facts.metadata},
+            content_sha256=facts.content_sha256,
             is_kept=is_kept,
         )
 

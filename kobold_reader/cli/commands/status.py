@@ -63,6 +63,7 @@ def _archive_facts(folder: Path) -> dict[str, object]:
         "archive": str(folder),
         "files": found.files,
         "pages": found.pages,
+        "corrections": found.corrections,
         "embedder": found.embedder,
         "unfinished_pages": found.unfinished_pages,
         "missing": [{"file": path} for path in found.missing_files],
