@@ -16,6 +16,7 @@ from kobold_reader.archive.embedder import EmbedderKind
 from kobold_reader.archive.indexing import Indexer
 from kobold_reader.errors import ConfigError, ServerError
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
+from tests.test_archive_forget import holding
 from tests.test_regressions_reading import make_pdf
 
 pytestmark = pytest.mark.slow
@@ -258,3 +259,31 @@ def test_an_archive_of_the_former_format_is_brought_up_to_date(
         assert archive.page(page_id) == before
         archive.correct(page_id, RIGHT)
         assert found(archive, "quinquiremes") == {("a.pdf", 1)}
+
+
+def test_forgetting_a_file_forgets_its_corrections(
+    make_archive: Callable[..., Archive], server: KoboldSimulator, scans: Path, tmp_path: Path
+) -> None:
+    make_pdf(scans / "z.pdf", [9, 1])  # the scan of a.pdf page 1 as its page 2
+    with make_archive("koboldcpp") as archive:
+        archive.correct(page_of(archive, 1), "Lindqvist sold quinquiremes")
+        archive.correct(page_of(archive, 2), "Lindqvist sold triremes")
+        archive.correct(page_of(archive, 1, "z.pdf"), "Lindqvist sold galleons")
+        forget(archive, "a.pdf")
+        assert archive.status().corrections == 2, "one is of a scan that is in the other file, too"
+        assert found(archive, "quinquiremes") == {("z.pdf", 2)}
+        assert not holding(tmp_path / "archive", b"trireme")
+
+        (scans / "a.pdf").unlink()
+        kept = scans / "kept.pdf"
+        make_pdf(kept, [12])
+        (scans / "z.pdf").unlink()
+        archive.sync(scans, reader=reader_of(server), prune=True)
+        assert archive.status().corrections == 2, "pruned: they wait"
+        forget(archive, "z.pdf")
+        assert archive.status().corrections == 0
+        assert not holding(tmp_path / "archive", b"quinquireme", b"galleon")
+
+
+def forget(archive: Archive, name: str) -> None:
+    archive.forget([uri for uri in archive.uris() if uri.endswith(name)])

@@ -219,7 +219,7 @@ def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path / "archive.sqlite")
     with catalog.transaction() as db:
         db.executemany(
-            "INSERT INTO pages VALUES (?, 's', 1, 'ok', '{}', 'v', '{}', 'u', ?, 'v', NULL)",
+            "INSERT INTO pages VALUES (?, 's', 1, 'ok', '{}', 'v', '{}', 'u', ?, 'v', NULL, 'c', NULL)",
             [(f"p{number}", f'["n{number}"]') for number in range(1200) if number != 7],
         )
     erasing.rewrite(folder, {"name": "e", "dimension": dimension}, catalog)

@@ -2,7 +2,9 @@
 
 from kobold_reader.archive.archive import Archive, ArchiveStatus
 from kobold_reader.archive.corrections import Correction
+from kobold_reader.archive.export import ExportReport
+from kobold_reader.archive.importing import ImportReport
 from kobold_reader.archive.search import Hit
 from kobold_reader.archive.sync import SyncReport
 
-__all__ = ["Archive", "ArchiveStatus", "Correction", "Hit", "SyncReport"]
+__all__ = ["Archive", "ArchiveStatus", "Correction", "ExportReport", "Hit", "ImportReport", "SyncReport"]

@@ -25,8 +25,11 @@ from kobold_reader.archive.embedder import (
     ServerAccess,
     choose_embedder,
 )
+from kobold_reader.archive.export import Exporter, ExportReport, GroupBy
 from kobold_reader.archive.folder import check_folder
+from kobold_reader.archive.importing import Importer, ImportReport
 from kobold_reader.archive.indexing import Indexer
+from kobold_reader.archive.marks import ExportFormat
 from kobold_reader.archive.meaning import Meaning, record_of
 from kobold_reader.archive.retriever import ArchiveRetriever
 from kobold_reader.archive.search import Hit, Mode, Searcher
@@ -358,6 +361,40 @@ class Archive:
         row = self._catalog.page(page_id)
         return read_text(row) if row is not None else ""
 
+    def export(self, folder: str | Path, *, to: ExportFormat = "md", group_by: GroupBy = "file") -> ExportReport:
+        """Write all texts to files that people can read, and edit for `import_corrections`.
+
+        A file that is there already is written over only where nothing is lost by it: it is as it was exported, or
+        everything edited in it was imported.
+
+        Args:
+            folder: Where to; made if missing.
+            to: `md`, `txt` or `jsonl`.
+            group_by: `file`: one for each file; `folder`: one for each folder.
+
+        Raises:
+            ConfigError: The folder is a file, or `to` or `group_by` is unknown.
+        """
+        return Exporter(self._catalog, Path(folder), to, group_by).run()
+
+    def import_corrections(self, folder: str | Path) -> ImportReport:
+        """Take what was edited in exported files as corrections: only pages whose text is another than was exported.
+
+        A file whose marks are damaged is left aside as a whole. A page that was corrected elsewhere since the export
+        keeps that correction.
+
+        Args:
+            folder: One that was exported to, or a single file of it.
+
+        Raises:
+            SourceError: There is no export.
+            StoreError: The archive cannot be written.
+        """
+        report = Importer(self._catalog).run(Path(folder))
+        if changed := report.corrected + report.taken_back:
+            self._index_corrected(changed)
+        return report
+
     def _index_corrected(self, page_ids: Sequence[str]) -> None:
         """Make the vectors of pages just corrected, if that can be done now."""
         try:
@@ -368,7 +405,9 @@ class Archive:
             log.info("the next run makes the vectors of what was corrected: %s", err)
 
     def forget(self, uris: Sequence[str]) -> int:
-        """Remove files with their pages, words, vectors and readings, down to the bytes; returns how many pages went.
+        """Remove files with their pages, words, vectors, readings and corrections, down to the bytes.
+
+        Returns how many pages went. What a copy shows, of another file that is known, stays.
 
         The other pages' vectors are copied, about 700 chunks a second. A kill on the way leaves nothing that can be
         found; the next `forget` or `sync` erases the bytes.
@@ -379,8 +418,9 @@ class Archive:
                 and does not answer.
         """
         with self._locked(), Ledger(self.folder / "ledger.sqlite") as ledger:
+            contents = {content for uri in uris for content in ledger.contents_of(uri)}
             ledger.forget(uris)
-            removed = self._catalog.forget(uris)
+            removed = self._catalog.forget(uris, contents, ledger.knows)
             for root in self._catalog.roots():
                 at = root if "://" in root else local_uri(root)
                 if any(is_at(uri, at) for uri in uris) and not any(is_at(uri, at) for uri in self._catalog.places()):
@@ -425,8 +465,13 @@ class Archive:
         return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, where=where))
 
     def uris(self) -> list[str]:
-        """Return the URIs of all files that the archive knows."""
-        return list(self._catalog.places())
+        """Return the URIs of all files that the archive knows, those that were pruned too."""
+        uris = dict.fromkeys(self._catalog.places())
+        path = self.folder / "ledger.sqlite"
+        if path.is_file():
+            with Ledger(path, read_only=True) as ledger:
+                uris |= dict.fromkeys(ledger.uris())
+        return list(uris)
 
     def settings_of(self, path: str | Path) -> dict[str, Any]:
         """Return the KoboldReader settings that a path was read with; empty where it never was."""

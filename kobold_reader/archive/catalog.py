@@ -11,7 +11,7 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -284,23 +284,42 @@ class Catalog:
 
     # ── forgetting ───────────────────────────────────────────────────────────────────────────────
 
-    def forget(self, uris: Iterable[str]) -> int:
-        """Remove places, and pages whose last place went, with their words; returns how many pages went.
+    def forget(
+        self, uris: Iterable[str], contents: Iterable[str] = (), is_known: Callable[[str], bool] = lambda _: False
+    ) -> int:
+        """Remove places, and pages whose last place went, with their words and corrections.
 
         What was removed is still readable in the bytes: `is_erasing` until `erase_deleted`.
+
+        Args:
+            uris: The places.
+            contents: Of pages that are to be forgotten with their corrections, beside those that lie there.
+            is_known: Whether another file has such a content, one that was pruned too; that keeps its correction.
+
+        Returns:
+            How many pages went.
         """
         with self._guard("forget"):
             self.db.execute("PRAGMA secure_delete=ON")
         with self.transaction("forget") as db:
             gone = [db.execute("DELETE FROM places WHERE uri = ?", (uri,)).rowcount for uri in uris]
-            orphans = [row[0] for row in db.execute(f"SELECT page_id FROM pages WHERE {_ORPHANED}")]  # noqa: S608
-            for page_id in orphans:
+            orphans = db.execute(f"SELECT page_id, content_sha256 FROM pages WHERE {_ORPHANED}").fetchall()  # noqa: S608
+            for page_id, _ in orphans:
                 words.delete(db, page_id)
                 db.execute("DELETE FROM pages WHERE page_id = ?", (page_id,))
+            gone += [
+                corrections.delete(db, content)
+                for content in {*contents, *(content for _, content in orphans)}
+                if not is_known(content) and not self._is_shown(db, content)
+            ]
             if any(gone) or orphans:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('erasing', '1')")
                 self._next_generation(db)
         return len(orphans)
+
+    @staticmethod
+    def _is_shown(db: sqlite3.Connection, content_sha256: str) -> bool:
+        return bool(db.execute("SELECT 1 FROM pages WHERE content_sha256 = ?", (content_sha256,)).fetchone())
 
     def forget_root(self, path: str) -> None:
         """Forget that this path was ever read."""
@@ -340,6 +359,15 @@ class Catalog:
     def pages_of(self, sha256: str) -> list[PageRow]:
         """Return the pages of a file's content in page order."""
         return self._select("sha256 = ? ORDER BY page_number", sha256)
+
+    def uris_of_pages(self) -> list[str]:
+        """Return the URIs at which pages are shown."""
+        with self._guard("read"):
+            return [row[0] for row in self.db.execute("SELECT DISTINCT uri FROM pages")]
+
+    def pages_at(self, uri: str) -> list[PageRow]:
+        """Return the pages that are shown at a place, in page order."""
+        return self._select("uri = ? ORDER BY sha256, page_number", uri)
 
     def unfinished(self) -> list[PageRow]:
         """Return pages whose indexing was begun and not ended, as they stand now."""

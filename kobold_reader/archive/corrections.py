@@ -25,6 +25,7 @@ __all__ = [
     "Correction",
     "as_it_stands",
     "as_read",
+    "bare",
     "check_correctable",
     "clean",
     "contents",
@@ -114,10 +115,11 @@ def clean(text: str) -> str:
 
 def is_same_text(one: str, other: str) -> bool:
     """Tell whether two texts are equal but for their newlines and for spaces at line ends, which editors remove."""
-    return _bare(one) == _bare(other)
+    return bare(one) == bare(other)
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
+    """Return what of a text counts when two are compared."""
     return "\n".join(line.rstrip() for line in clean(text).split("\n"))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kobold_reader.cli.commands import demo, doctor, forget, index, models, plan, read, search, status
+from kobold_reader.cli.commands import demo, doctor, export, forget, import_, index, models, plan, read, search, status
 
 __all__ = ["app"]
 
@@ -28,9 +28,11 @@ for command in (
     status.status,
     doctor.doctor,
     models.models,
+    export.export,
+    import_.import_,
     forget.forget,
 ):
-    app.command()(command)
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 def _print_version(*, wanted: bool) -> None:

@@ -242,6 +242,22 @@ class Ledger:
             rows = self._db.execute("SELECT uri FROM files UNION SELECT uri FROM failures").fetchall()
         return [row[0] for row in rows]
 
+    def contents_of(self, uri: str) -> set[str]:
+        """Return the contents of a file's pages."""
+        with self._file.guard("read"):
+            rows = self._db.execute(
+                "SELECT content_sha256 FROM pages JOIN files USING (sha256) WHERE uri = ?", (uri,)
+            ).fetchall()
+        return {row[0] for row in rows}
+
+    def knows(self, content_sha256: str) -> bool:
+        """Tell whether a page of any known file has this content."""
+        with self._file.guard("read"):
+            row = self._db.execute(
+                "SELECT 1 FROM pages JOIN files USING (sha256) WHERE content_sha256 = ? LIMIT 1", (content_sha256,)
+            ).fetchone()
+        return row is not None
+
     def failures(self) -> list[Failure]:
         """Return what failed at the last try, by file and page."""
         with self._file.guard("read"):

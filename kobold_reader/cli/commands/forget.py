@@ -31,7 +31,7 @@ def forget(
 
     roots = [uri for path in paths for uri in _uris_of(path)]
     place = existing_ledger(ledger)
-    removed = pages = 0
+    removed = pages = corrections = 0
     with Archive.open(archive) if archive else nullcontext() as kept:
         if place:
             with Ledger(place) as opened:
@@ -40,9 +40,12 @@ def forget(
             uris = [uri for uri in kept.uris() if any(is_at(uri, root) for root in roots)]
             if uris:
                 notice("the archive's files are written anew, so that nothing of it stays readable in their bytes")
+            before = kept.status().corrections
             pages = kept.forget(uris)
+            corrections = before - kept.status().corrections
     said = spell_count(removed, "reading") + (f", {spell_count(pages, 'page')} of the archive" if archive else "")
-    notice(f"forgotten: {said}" if removed or pages else "nothing was known of what lies there")
+    said += f", {spell_count(corrections, 'correction')}" if corrections else ""
+    notice(f"forgotten: {said}" if removed or pages or corrections else "nothing was known of what lies there")
     return 0
 
 

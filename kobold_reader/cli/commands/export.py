@@ -1,0 +1,46 @@
+"""kobold-reader export."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kobold_reader.cli.app import EXIT_OK, EXIT_PARTIAL
+from kobold_reader.cli.options import ArchiveOption
+
+
+class FormatName(StrEnum):
+    """How to write."""
+
+    md = "md"
+    txt = "txt"
+    jsonl = "jsonl"
+
+
+class GroupName(StrEnum):
+    """What becomes one file."""
+
+    file = "file"
+    folder = "folder"
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; made if missing.")],
+    archive: ArchiveOption,
+    to: Annotated[FormatName, typer.Option(help="Markdown, plain text, or one JSON object a line.")] = FormatName.md,
+    group_by: Annotated[GroupName, typer.Option(help="One file for each file, or for each folder.")] = GroupName.file,
+) -> int:
+    """Write all texts to files that can be edited, and imported again."""
+    from kobold_reader.archive import Archive
+    from kobold_reader.cli.output import complain, notice, spell_count
+
+    with Archive.open(archive) as opened:
+        report = opened.export(folder, to=to.value, group_by=group_by.value)
+    unchanged = f", {report.unchanged_files} held just that already" if report.unchanged_files else ""
+    notice(f"{spell_count(report.pages, 'page')}: {spell_count(len(report.written), 'file')} written{unchanged}")
+    for error in report.errors:
+        complain(str(error))
+    return EXIT_PARTIAL if report.errors else EXIT_OK
