@@ -809,6 +809,48 @@ def test_reembed_makes_vectors_without_reading(kobold: Command, archive: Path, s
     assert kobold("search", "ink", "--archive", archive, "--mode", "dense").out.startswith("1. three.tif")
 
 
+def test_export_edit_import(kobold: Command, archive: Path, pages: Path, tmp_path: Path) -> None:
+    out = tmp_path / "texts"
+    said = kobold("export", out, "--archive", archive)
+    assert (said.code, said.out, said.err) == (0, "", "3 pages: 1 file written\n")
+    file = out / "three.tif.md"
+    text = file.read_bytes().decode()
+    assert text.count("Lindqvist") == 6, "pages and their descriptions"
+    file.write_bytes(text.replace("Lindqvist", "Quinquireme", 1).encode())
+
+    said = kobold("import", out, "--archive", archive)
+    assert (said.code, said.out, said.err) == (0, "", "3 pages in 1 file: 1 corrected\n")
+    assert kobold("search", "Quinquireme", "--archive", archive, "-k", "1").out.startswith("1. three.tif, page 1")
+    assert json.loads(kobold("status", "--archive", archive, "--json").out)["corrections"] == 1
+
+    file.write_bytes(text.encode())
+    assert kobold("import", file, "--archive", archive).err == "3 pages in 1 file: 0 corrected, 1 as read again\n"
+    (out / "mine.txt").write_text("My notes", encoding="utf-8")
+    (out / "broken.md").write_text(text.replace("page 2 ", "page 3 "), encoding="utf-8")
+    said = kobold("import", out, "--archive", archive)
+    assert said.code == 5
+    assert "1 file left aside" in said.err
+    assert "broken.md: line " in said.err
+
+    (out / "three.tif.md").unlink()
+    said = kobold("import", out, "--archive", archive)
+    assert (said.code, said.out) == (3, ""), "nothing could be taken"
+    (out / "three.tif.jsonl").write_text("My notes", encoding="utf-8")
+    said = kobold("export", out, "--archive", archive, "--to", "jsonl")
+    assert said.code == 5
+    assert "three.tif.jsonl: it was not written by kobold-reader" in said.err
+    assert kobold("export", out, "--archive", archive, "--to", "pdf").code == 2
+    assert kobold("import", tmp_path / "nowhere", "--archive", archive).code == 3
+
+    assert kobold("import", file.with_name("broken.md"), "--archive", archive).code == 3
+    kobold("export", tmp_path / "again", "--archive", archive, "--to", "txt", "--group-by", "folder")
+    [grouped] = (tmp_path / "again").iterdir()
+    grouped.write_bytes(grouped.read_bytes().replace(b"Lindqvist", b"Trireme", 1))
+    kobold("import", grouped, "--archive", archive)
+    said = kobold("forget", pages, "--archive", archive)
+    assert "3 pages of the archive, 1 correction\n" in said.err
+
+
 def test_search_shows_pages(kobold: Command, archive: Path, simulator: KoboldSimulator, pages: Path) -> None:
     asked = len(simulator.requests)
     said = kobold("search", "Lindqvist 1954/37-b", "--archive", archive, "-k", "2")
