@@ -7,6 +7,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,13 @@ from kobold_reader.errors import (
     ServerTimeoutError,
 )
 from kobold_reader.kobold import CancelledError, RetryPolicy, ServerPool
-from kobold_reader.pages import PageImages, PageView
+from kobold_reader.pages import LinePiece, PageImages, PageView
 from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.results import PageResult, Reading
 from tests.card_reader import DRAWN_BY, SEED, reads_down_to
 from tests.conftest import LETTER, SAMPLES
-from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, ScriptBrain
+from tests.kobold_simulator import Answer, BrainRequest, Fault, FaultKind, KoboldSimulator, ScriptBrain
 
 pytestmark = pytest.mark.slow
 
@@ -599,3 +600,95 @@ def test_a_family_that_does_not_exist_is_refused_with_the_list(
 ) -> None:
     with pytest.raises(ConfigError, match=r"no model family 'quen'.*gemma-3.*qwen2\.5-vl"):
         make_engine(simulator, family="quen").prepare()
+
+
+# ── pages in tiles ────────────────────────────────────────────────────────────────────────────────
+
+
+def cut_page(*tasks: str, tiles: int = 3, **options: Any) -> PageJob:
+    """A page of three parts, the first of them the widest image."""
+    whole = page(*tasks)
+    parts = []
+    for number in range(tiles):
+        width_px, top = 330 - 10 * number, number / tiles
+        box = (0.0, top, 1.0, top + 1 / tiles)
+        lines = (LinePiece(number, (0.1, top + 0.1, 0.9, top + 0.2)),)
+        parts.append(PageView(picture(width_px, 200), "image/jpeg", width_px, 200, 90.0, 0, box, lines=lines))
+    images = replace(whole.images, tiles=tuple(parts), **options)
+    return replace(whole, images=images)
+
+
+def sent_sizes(simulator: KoboldSimulator) -> list[tuple[int, int]]:
+    return [tuple(image["size"]) for body in generated(simulator) for image in body["images"]]
+
+
+def test_a_cut_page_is_read_in_tiles_and_described_whole(
+    make_simulator: MakeSimulator, make_engine: MakeEngine
+) -> None:
+    simulator = make_simulator(brain=ScriptBrain(["First part.", "Second part.", "Third part.", "A letter."]))
+    outcomes = make_engine(simulator).read(cut_page("ocr", "caption"))
+
+    assert sent_sizes(simulator) == [(330, 200), (320, 200), (310, 200), (700, 900)]
+    ocr, caption = reading(outcomes["ocr"]), reading(outcomes["caption"])
+    assert (ocr.text, ocr.status) == ("First part.\nSecond part.\nThird part.", "ok")
+    assert ocr.view_sizes == ((330, 200), (320, 200), (310, 200))
+    assert ocr.effective_px == 600, "the page's height, were all of it as large as its tiles"
+    assert ocr.attempts == 3
+    assert caption.text == "A letter."
+    assert caption.view_sizes == ((700, 900),)
+
+
+def test_a_tile_without_lettering_adds_nothing(make_simulator: MakeSimulator, make_engine: MakeEngine) -> None:
+    simulator = make_simulator(brain=ScriptBrain(["First part.", NOTHING, NOTHING, "Third part."]))
+    ocr = reading(make_engine(simulator).read(cut_page("ocr"))["ocr"])
+    assert (ocr.text, ocr.status) == ("First part.\nThird part.", "ok")
+
+
+def test_a_tile_that_fails_fails_the_page_and_names_the_part(
+    make_simulator: MakeSimulator, make_engine: MakeEngine
+) -> None:
+    simulator = make_simulator(brain=ScriptBrain(["First part.", "", "", "", "A letter."]))
+    outcomes = make_engine(simulator).read(cut_page("ocr", "caption"))
+    assert isinstance(outcomes["ocr"], EmptyTranscriptionError)
+    assert "part 2 of 3 of the page" in str(outcomes["ocr"])
+    assert reading(outcomes["caption"]).text == "A letter."
+
+
+def test_tiles_that_were_read_before_a_server_was_lost_are_not_asked_again(
+    make_simulator: MakeSimulator, make_engine: MakeEngine
+) -> None:
+    simulator = make_simulator(brain=ScriptBrain(["First part.", "Second part.", "Third part."]))
+    resets = [Fault(FaultKind.RESET)] * RetryPolicy().attempts
+    simulator.fault(None, *resets)
+    ocr = reading(make_engine(simulator).read(cut_page("ocr"))["ocr"])
+    assert ocr.text == "First part.\nSecond part.\nThird part."
+    assert sent_sizes(simulator).count((330, 200)) == 1
+
+
+def test_progress_counts_on_over_the_tiles(make_simulator: MakeSimulator, make_engine: MakeEngine) -> None:
+    simulator = make_simulator(brain=ScriptBrain(["First part, and long.", "Second part.", "Third part."]))
+    simulator.fault(None, Fault.HANG)
+    told: list[int] = []
+
+    def on_progress(_: str, characters: int) -> None:
+        told.append(characters)
+        simulator.release()
+
+    make_engine(simulator).read(replace(cut_page("ocr"), on_progress=on_progress))
+    assert max(told) > len("First part, and long.")
+
+
+def test_print_that_stays_too_small_is_said(
+    simulator: KoboldSimulator, make_engine: MakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_engine(simulator).read(cut_page("ocr", is_coarse=True))
+    assert "even 3 tiles do not make it as large as it should be" in caplog.text
+
+
+def test_a_page_too_small_for_the_encoder_goes_out_in_tiles(make_simulator: MakeSimulator) -> None:
+    simulator = make_simulator(model="llava-v1.5-7b", projector="mlp")
+    (document,) = KoboldReader(api_url=simulator.url, tasks=["ocr"], pages="1", ledger="none").load_data(LETTER)
+    sizes = sent_sizes(simulator)
+    assert len(sizes) >= 4
+    assert all(max(size) <= 336 for size in sizes)
+    assert document.text.count("1954/37-b") == len(sizes), "every tile's answer is in the page's text"

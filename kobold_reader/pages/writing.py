@@ -25,7 +25,7 @@ _WINDOW_PX: Final = 20
 _LEAST_CONTRAST, _MOST_CONTRAST, _NOISE_FACTOR = 20, 40, 4
 _LETTER_PX: Final = 4
 _MIN_LETTERS: Final = 8
-_BANDS: Final = 6
+_BAND_PX: Final = 250
 
 # All in heights of a small letter.
 _SMEAR: Final = 1.3
@@ -262,11 +262,8 @@ def _highest(grey: Image.Image, reach: int, along: tuple[int, int]) -> Image.Ima
 def _letters_of(letters: Image.Image) -> list[Shape]:
     """The connected shapes; in bands, as a dense page has more of them than are looked at in one go."""
     found: list[Shape] = []
-    for band in range(_BANDS):
-        top, bottom = (letters.height * edge // _BANDS for edge in (band, band + 1))
-        if bottom - top < _LETTER_PX:
-            continue
-        shapes = find_shapes(letters.crop((0, top, letters.width, bottom))) or []
+    for top in range(0, letters.height, _BAND_PX):
+        shapes = find_shapes(letters.crop((0, top, letters.width, min(letters.height, top + _BAND_PX)))) or []
         found += [Shape(one.left, one.top + top, one.right, one.bottom + top, one.area) for one in shapes]
     return found
 
