@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import threading
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -24,32 +26,52 @@ from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.schema import BaseComponent
 from typing_extensions import override
 
-from kobold_reader.errors import ContextTooSmallError, ResponseFormatError
+from kobold_reader.errors import ContextTooSmallError, ResponseFormatError, ServerError
 from kobold_reader.kobold import (
     SETTINGS,
     Completion,
     ExpandedPrompt,
+    Family,
     GenerateRequest,
-    Lease,
+    KoboldClient,
+    ServerInfo,
     ServerPool,
+    check_way,
     choose_family,
     render_prompt,
+    spoken,
+    without_begun,
 )
+from kobold_reader.stream import pushed
 
 __all__ = ["KoboldLLM"]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 MIN_ANSWER_TOKENS: Final = 64
 """A prompt that leaves less room than this gets no answer worth having."""
 CONTEXT_SHARE: Final = 0.75
 """KoboldCpp cuts `max_length` to 80 % of its context without a word, so we stay below it."""
+ANSWER_SHARE: Final = 0.25
+"""Of a small context, so much is kept free for the answer."""
+STREAM_LOOK_S: Final = 0.2
+"""Between two looks at an answer being written."""
+SAY_WAIT_S: Final = 2.0
 
 
 class KoboldLLM(CustomLLM):
     """Answers with the model loaded in KoboldCpp, under the template that the server knows for it.
 
-    It borrows the same lease as reading, so a question never throws a page's image out of the server's cache. A
-    conversation is given to the model as one instruction, its turns under one another, which every template can take.
-    Can be pickled; `to_dict` leaves the password out.
+    It borrows the same lease as reading, so a question never throws a page's image out of the server's cache; one that
+    has to wait for it says so in the log. A conversation is given to the model as one instruction, its turns under one
+    another, which every template can take. Thoughts are no part of an answer. Can be pickled; `to_dict` leaves the
+    password out.
+
+    Streams show the answer while it is written. A stream that is left early, and Ctrl-C, abort the job on the server.
+    What is shown is looked up beside the job (KoboldCpp's own streams may end without saying so), and the last piece
+    comes with the answer itself.
     """
 
     api_url: str | list[str] = Field(
@@ -60,7 +82,9 @@ class KoboldLLM(CustomLLM):
     temperature: float = Field(default=0.1, ge=0)
     context_window: int = Field(default=8192, gt=0, description="Tokens; what the server was started with.")
     family: str | None = Field(default=None, description="Model family; left out: chosen by the model's name.")
+    allow_remote: bool = Field(default=False, description="Send pages to a public address over plain http.")
 
+    _clients: dict[str, KoboldClient] = PrivateAttr(default_factory=dict)
     _pool: ServerPool | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
@@ -93,8 +117,57 @@ class KoboldLLM(CustomLLM):
         with self._lock:
             if self._pool is None:
                 urls = [self.api_url] if isinstance(self.api_url, str) else self.api_url
-                self._pool = ServerPool(urls, password=self.api_password)
+                check_way(urls, allow_remote=self.allow_remote)
+                self._pool = ServerPool(urls, password=self.api_password, make_client=self._client)
             return self._pool
+
+    def _client(self, url: str) -> KoboldClient:
+        client = KoboldClient(url, password=self.api_password, poll_interval_s=STREAM_LOOK_S)
+        self._clients[client.url] = client
+        return client
+
+    # ── what fits ────────────────────────────────────────────────────────────────────────────────
+
+    def _look(self, call: Callable[[KoboldClient], T]) -> T:
+        """Ask what no turn is needed for of the first server that answers; it does so while it reads a page, too."""
+        *others, last = self._servers().urls
+        for url in others:
+            try:
+                return call(self._clients[url])
+            except ServerError as err:
+                log.debug("%s cannot say: %s", url, err)
+        return call(self._clients[last])
+
+    def server(self) -> tuple[ServerInfo, Family]:
+        """Return what the server says of itself, and the family of its model; waits for no turn.
+
+        Raises:
+            ServerError: No server answers.
+        """
+        info = self._look(lambda client: client.info())
+        return info, choose_family(info, self.family)
+
+    def count_tokens(self, prompt: str) -> int:
+        """Return how many tokens an instruction becomes, the model's template included; waits for no turn.
+
+        Raises:
+            ServerError: No server answers.
+        """
+
+        def count(client: KoboldClient) -> int:
+            info = client.info()
+            return render_prompt(client, info, choose_family(info, self.family), prompt).tokens
+
+        return self._look(count)
+
+    def room_tokens(self) -> int:
+        """Return how many tokens an instruction may have, so that an answer has room behind it.
+
+        Raises:
+            ServerError: No server answers.
+        """
+        context_tokens = self.server()[0].context_tokens
+        return context_tokens - min(self.max_length, int(context_tokens * ANSWER_SHARE))
 
     # ── one instruction ──────────────────────────────────────────────────────────────────────────
 
@@ -113,14 +186,8 @@ class KoboldLLM(CustomLLM):
     @llm_completion_callback()
     @override
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """Yield the answer; one piece for now, since a stream's end proves nothing on KoboldCpp."""
-
-        def pieces() -> CompletionResponseGen:
-            response = self._answer(prompt, formatted=formatted, **kwargs)
-            response.delta = response.text
-            yield response
-
-        return pieces()
+        """Yield the answer as it is written; errors as `complete`."""
+        return self._pieces(threading.Event(), prompt, formatted=formatted, **kwargs)
 
     @llm_completion_callback()
     @override
@@ -132,13 +199,8 @@ class KoboldLLM(CustomLLM):
     @override
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         """Like `stream_complete`, without blocking the event loop."""
-
-        async def pieces() -> CompletionResponseAsyncGen:
-            response = await asyncio.to_thread(self._answer, prompt, formatted=formatted, **kwargs)
-            response.delta = response.text
-            yield response
-
-        return pieces()
+        cancel = threading.Event()
+        return _stepped(self._pieces(cancel, prompt, formatted=formatted, **kwargs), cancel)
 
     # ── a conversation ───────────────────────────────────────────────────────────────────────────
 
@@ -151,12 +213,9 @@ class KoboldLLM(CustomLLM):
     @llm_chat_callback()
     @override
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Yield the answer, in one piece."""
-
-        def pieces() -> ChatResponseGen:
-            yield _as_chat(self._answer(_as_instruction(messages), **kwargs), is_piece=True)
-
-        return pieces()
+        """Yield the answer to the last of the messages as it is written; errors as `complete`."""
+        pieces = self._pieces(threading.Event(), _as_instruction(messages), **kwargs)
+        return (_as_chat(piece) for piece in pieces)
 
     @llm_chat_callback()
     @override
@@ -168,27 +227,54 @@ class KoboldLLM(CustomLLM):
     @override
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Like `stream_chat`, without blocking the event loop."""
-
-        async def pieces() -> ChatResponseAsyncGen:
-            response = await asyncio.to_thread(self._answer, _as_instruction(messages), **kwargs)
-            yield _as_chat(response, is_piece=True)
-
-        return pieces()
+        cancel = threading.Event()
+        pieces = self._pieces(cancel, _as_instruction(messages), **kwargs)
+        return _stepped((_as_chat(piece) for piece in pieces), cancel)
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────
 
-    def _answer(self, prompt: str, *, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        with self._servers().lease() as lease:
+    def _pieces(self, cancel: threading.Event, prompt: str, **kwargs: Any) -> CompletionResponseGen:
+        """Yield the answer as it is written; the last piece holds what the server says of it."""
+        shown = ""
+
+        def run(push: Callable[[CompletionResponse], None]) -> None:
+            push(
+                self._answer(prompt, on_text=lambda text: push(CompletionResponse(text=text)), cancel=cancel, **kwargs)
+            )
+
+        for response in pushed(run, cancel):
+            is_whole = response.raw is not None
+            if response.text.startswith(shown):
+                response.delta = response.text[len(shown) :]
+            elif is_whole:  # begun anew after a failure, and told otherwise
+                response.delta = f"\n\n{response.text}"
+            else:
+                continue
+            if response.delta or is_whole:
+                shown = response.text
+                yield response
+
+    def _answer(
+        self,
+        prompt: str,
+        *,
+        formatted: bool = False,
+        on_text: Callable[[str], None] | None = None,
+        cancel: threading.Event | None = None,
+        **kwargs: Any,
+    ) -> CompletionResponse:
+        with self._servers().lease(cancel=cancel, on_wait=_say_once()) as lease:
             info = lease.info
             family = choose_family(info, self.family)
             if formatted:
-                text = ExpandedPrompt(prompt, lease.run(lambda client: client.count_tokens(prompt)))
+                text = ExpandedPrompt(prompt, lease.run(lambda client: client.count_tokens(prompt), cancel=cancel))
             else:
-                text = lease.run(lambda client: render_prompt(client, info, family, prompt))
-            stop_sequence = (*family.stop_sequence, *kwargs.get("stop", ()))
-            completion = self._generate(lease, text, stop_sequence, **kwargs)
+                text = lease.run(lambda client: render_prompt(client, info, family, prompt), cancel=cancel)
+            request = self._request(info, family, text, **kwargs)
+            show = functools.partial(_show, on_text, request) if on_text else None
+            completion = lease.generate(request, on_progress=show, cancel=cancel)
         return CompletionResponse(
-            text=completion.text.strip(),
+            text=_said(completion, request, info),
             raw={
                 "ending": completion.ending,
                 "prompt_tokens": completion.prompt_tokens,
@@ -196,10 +282,7 @@ class KoboldLLM(CustomLLM):
             },
         )
 
-    def _generate(
-        self, lease: Lease, prompt: ExpandedPrompt, stop_sequence: tuple[str, ...], **kwargs: Any
-    ) -> Completion:
-        info = lease.info
+    def _request(self, info: ServerInfo, family: Family, prompt: ExpandedPrompt, **kwargs: Any) -> GenerateRequest:
         room_tokens = info.context_tokens - prompt.tokens
         max_length = min(int(kwargs.get("max_length", self.max_length)), int(info.context_tokens * CONTEXT_SHARE))
         if room_tokens < min(MIN_ANSWER_TOKENS, max_length):
@@ -212,17 +295,57 @@ class KoboldLLM(CustomLLM):
                 f"{SETTINGS['contextsize'].remedy(str(2 * info.context_tokens))}."
             )
             raise ContextTooSmallError(msg, server=info.url, hint=hint)
-        request = GenerateRequest(
+        return GenerateRequest(
             prompt=prompt.text,
             max_length=min(max_length, room_tokens),
             temperature=float(kwargs.get("temperature", self.temperature)),
-            stop_sequence=stop_sequence,
+            stop_sequence=(*family.stop_sequence, *kwargs.get("stop", ())),
+            reasoning_effort=family.decoding_for(info).get("reasoning_effort"),
         )
-        completion = lease.generate(request)
-        if not completion.text.strip():
-            msg = "the model gave an empty answer."
-            raise ResponseFormatError(msg, server=info.url, hint="Ask again, or look at the server's console.")
-        return completion
+
+
+def _show(on_text: Callable[[str], None], request: GenerateRequest, text_so_far: str) -> bool:
+    """Pass on what is sure to be part of the answer."""
+    for stop in request.stop_sequence:
+        text_so_far = text_so_far.partition(stop)[0]
+    text = without_begun(text_so_far, request.stop_sequence)
+    on_text(spoken(text, prompt=request.prompt, is_whole=False).strip())
+    return True
+
+
+def _said(completion: Completion, request: GenerateRequest, info: ServerInfo) -> str:
+    text = spoken(completion.text, prompt=request.prompt).strip()
+    if not text and completion.text.strip():
+        msg = f"the model only thought, for {request.max_length} tokens, and never came to an answer."
+        raise ResponseFormatError(
+            msg, server=info.url, hint="Allow it a longer answer (max_length), or name its family."
+        )
+    if not text:
+        msg = "the model gave an empty answer."
+        raise ResponseFormatError(msg, server=info.url, hint="Ask again, or look at the server's console.")
+    return text
+
+
+def _say_once() -> Callable[[float], None]:
+    """Return what says, once, that a question waits for its turn."""
+    has_said = False
+
+    def say(waited_s: float) -> None:
+        nonlocal has_said
+        if waited_s > SAY_WAIT_S and not has_said:
+            has_said = True
+            log.warning("the server is reading a page; the question waits for its turn")
+
+    return say
+
+
+async def _stepped(pieces: Iterator[T], cancel: threading.Event) -> AsyncGenerator[T, None]:
+    """Take each piece in a thread, so that the event loop stays free."""
+    try:
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+    finally:
+        cancel.set()
 
 
 def _as_instruction(messages: Sequence[ChatMessage]) -> str:
@@ -237,9 +360,9 @@ def _as_instruction(messages: Sequence[ChatMessage]) -> str:
     return "\n\n".join(said)
 
 
-def _as_chat(response: CompletionResponse, *, is_piece: bool = False) -> ChatResponse:
+def _as_chat(response: CompletionResponse) -> ChatResponse:
     return ChatResponse(
         message=ChatMessage(role=MessageRole.ASSISTANT, content=response.text),
-        delta=response.text if is_piece else None,
+        delta=response.delta,
         raw=response.raw,
     )

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from kobold_reader.documents import failed_document, to_documents
 from kobold_reader.errors import ConfigError, KoboldReaderError, PagesFailedError
-from kobold_reader.kobold import ServerPool, address_kind
+from kobold_reader.kobold import ServerPool, address_kind, check_way
 from kobold_reader.pages import Selection, SourceFile, select
 from kobold_reader.reading.due import ReadSettings, Redo, TextLayerUse
 from kobold_reader.reading.engine import Engine
@@ -242,12 +242,7 @@ class KoboldReader(BasePydanticReader):
             return self._engine
 
     def _kobold_engine(self) -> KoboldEngine:
-        for url in self.api_urls:
-            if address_kind(url) == "public" and not url.startswith("https:") and not self.allow_remote:
-                msg = f"{url} is a public address, and plain http lets anybody on the way read the pages."
-                raise ConfigError(msg, hint="Use https, or allow it with allow_remote=True (--allow-remote).")
-            if address_kind(url) == "public":
-                log.warning("the pages are sent to %s, which is neither this machine nor in a private network", url)
+        check_way(self.api_urls, allow_remote=self.allow_remote)
         return KoboldEngine(
             ServerPool(self.api_urls, password=self.api_password, outage_patience_s=self.outage_patience_s),
             family=self.family,

@@ -1,15 +1,24 @@
-"""DocumentStream: one iterator for `for` and for `async for`."""
+"""DocumentStream: one iterator for `for` and for `async for`; `pushed`: what a call says while it runs."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from llama_index.core.schema import Document
 
-__all__ = ["DocumentStream"]
+__all__ = ["DocumentStream", "pushed"]
+
+T = TypeVar("T")
+
+_LOOK_S: Final = 0.1
+"""Windows sees Ctrl-C only between two waits."""
 
 
 class DocumentStream:
@@ -59,3 +68,45 @@ def _close(items: Iterator[Document]) -> None:
     close = getattr(items, "close", None)
     if close is not None:
         close()
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    error: BaseException | None
+
+
+def pushed(run: Callable[[Callable[[T], None]], None], cancel: threading.Event) -> Iterator[T]:
+    """Yield what a call pushes while it runs, in a thread of its own.
+
+    Args:
+        run: Called with a function that takes one thing to yield.
+        cancel: Set, and the call waited for, when the iterator is left early or Ctrl-C comes; `run` has to heed it.
+
+    Raises:
+        BaseException: Whatever `run` raised.
+    """
+    things: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            run(things.put)
+        except BaseException as err:  # noqa: BLE001 - raised again in the caller's thread
+            error = err
+        things.put(_End(error))
+
+    thread = threading.Thread(target=work, name="kobold-reader-answer", daemon=True)
+    try:
+        thread.start()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                thing = things.get(timeout=_LOOK_S)
+                if isinstance(thing, _End):
+                    if thing.error is not None:
+                        raise thing.error
+                    return
+                yield thing
+    finally:
+        cancel.set()
+        if thread.ident is not None:
+            thread.join()

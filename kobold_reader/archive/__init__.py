@@ -1,10 +1,11 @@
 """The archive: what was read, found again."""
 
 from kobold_reader.archive.archive import Archive, ArchiveStatus
+from kobold_reader.archive.ask import Answer, AnswerStream
 from kobold_reader.archive.corrections import Correction
 from kobold_reader.archive.export import ExportReport
 from kobold_reader.archive.importing import ImportReport
 from kobold_reader.archive.search import Hit
 from kobold_reader.archive.sync import SyncReport
 
-__all__ = ["Archive", "ArchiveStatus", "Correction", "ExportReport", "Hit", "ImportReport", "SyncReport"]
+__all__ = ["Answer", "AnswerStream", "Archive", "ArchiveStatus", "Correction", "ExportReport", "Hit", "ImportReport", "SyncReport"]

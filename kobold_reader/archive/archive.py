@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
+from llama_index.core.llms import LLM
+from llama_index.core.query_engine import RetrieverQueryEngine
 
+from kobold_reader.archive.ask import Answer, AnswerStream, query_engine, stream_answer
 from kobold_reader.archive.catalog import Catalog, PageRow
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.embedder import (
@@ -42,6 +45,7 @@ from kobold_reader.errors import (
     SourceError,
     StoreError,
 )
+from kobold_reader.llm import KoboldLLM
 from kobold_reader.pages import Selection, local_uri, select
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
@@ -463,6 +467,58 @@ class Archive:
     def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", where: Sequence[str] = ()) -> ArchiveRetriever:
         """Return a LlamaIndex retriever over `search`, one node a page."""
         return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, where=where))
+
+    def as_query_engine(
+        self, llm: LLM | None = None, *, limit: int = 5, where: Sequence[str] = (), streaming: bool = False
+    ) -> RetrieverQueryEngine:
+        """Return LlamaIndex's query engine over `search`, which answers from pages that fit the model's context.
+
+        Args:
+            llm: Answers; None: the model of this archive's KoboldCpp. LlamaIndex's own default is never used.
+            limit: At most so many pages.
+            where: Conditions on metadata, as in `search`.
+            streaming: Whether its responses are streams.
+        """
+        retriever = self.as_retriever(limit=limit, where=where)
+        return query_engine(retriever, llm or self._llm(), self.notices, streaming=streaming)
+
+    def ask(self, question: str, *, llm: LLM | None = None, limit: int = 5, where: Sequence[str] = ()) -> Answer:
+        """Answer a question as `ask_stream` does, but return the whole answer at once."""
+        with self.ask_stream(question, llm=llm, limit=limit, where=where) as stream:
+            for _ in stream:
+                pass
+            return stream.answer
+
+    def ask_stream(
+        self, question: str, *, llm: LLM | None = None, limit: int = 5, where: Sequence[str] = ()
+    ) -> AnswerStream:
+        """Find pages for a question, and return the answer as a stream of text.
+
+        Where the search finds nothing, no request is sent. What did not fit the context is said in `notices`.
+
+        Args:
+            question: What is asked.
+            llm: Answers; None: the model of this archive's KoboldCpp.
+            limit: At most so many pages.
+            where: Conditions on metadata, as in `search`.
+
+        Raises:
+            ConfigError: An empty question.
+            ContextTooSmallError: Not even a part of one page fits.
+            ServerError: No server can answer.
+        """
+        hits: dict[str, Hit] = {}
+
+        def search(query: str) -> list[Hit]:
+            found = self.search(query, limit=limit, where=where)
+            hits.update({hit.page_id: hit for hit in found})
+            return found
+
+        engine = query_engine(ArchiveRetriever(search), llm or self._llm(), self.notices, streaming=True)
+        return stream_answer(engine, hits, question)
+
+    def _llm(self) -> KoboldLLM:
+        return KoboldLLM(api_url=list(self._access.urls), api_password=self._access.password)
 
     def uris(self) -> list[str]:
         """Return the URIs of all files that the archive knows, those that were pruned too."""

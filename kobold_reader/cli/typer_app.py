@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kobold_reader.cli.commands import demo, doctor, export, forget, import_, index, models, plan, read, search, status
+from kobold_reader.cli.commands import ask, demo, doctor, export, forget, import_, index, models, plan, read, search, status
 
 __all__ = ["app"]
 
@@ -25,6 +25,7 @@ for command in (
     read.read,
     index.index,
     search.search,
+    ask.ask,
     status.status,
     doctor.doctor,
     models.models,

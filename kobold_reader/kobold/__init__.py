@@ -4,7 +4,7 @@
 `prompts` know what a model wants to be told.
 """
 
-from kobold_reader.kobold.addresses import AddressKind, address_kind, normalize_url
+from kobold_reader.kobold.addresses import AddressKind, address_kind, check_way, normalize_url
 from kobold_reader.kobold.answers import classify_error, parse_generate
 from kobold_reader.kobold.client import CancelledError, KoboldClient
 from kobold_reader.kobold.families import (
@@ -22,6 +22,7 @@ from kobold_reader.kobold.pool import Lease, ServerPool
 from kobold_reader.kobold.prompts import render_prompt
 from kobold_reader.kobold.retry import RetryPolicy
 from kobold_reader.kobold.settings import SETTINGS, ServerSetting
+from kobold_reader.kobold.thoughts import spoken, without_begun
 from kobold_reader.kobold.values import (
     Completion,
     Ending,
@@ -52,10 +53,13 @@ __all__ = [
     "ServerPool",
     "ServerSetting",
     "address_kind",
+    "check_way",
     "choose_family",
     "classify_error",
     "image_tokens",
     "normalize_url",
     "parse_generate",
     "render_prompt",
+    "spoken",
+    "without_begun",
 ]

@@ -6,13 +6,17 @@ Pure text work; no name is resolved and nothing is sent.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
+from collections.abc import Iterable
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from kobold_reader.errors import ConfigError
 
-__all__ = ["AddressKind", "address_kind", "normalize_url", "server_key"]
+__all__ = ["AddressKind", "address_kind", "check_way", "normalize_url", "server_key"]
+
+_log = logging.getLogger(__name__)
 
 AddressKind = Literal["loopback", "private", "public"]
 
@@ -83,6 +87,21 @@ def address_kind(url: str) -> AddressKind:
     if host == "localhost" or host.endswith(".localhost"):
         return "loopback"
     return "private" if "." not in host or host.endswith(_PRIVATE_SUFFIXES) else "public"
+
+
+def check_way(urls: Iterable[str], *, allow_remote: bool) -> None:
+    """Look at the way that pages would take to these servers; a public one is announced.
+
+    Raises:
+        ConfigError: A public address over plain http without `allow_remote`.
+    """
+    for url in urls:
+        if address_kind(url) != "public":
+            continue
+        if not url.startswith("https:") and not allow_remote:
+            msg = f"{url} is a public address, and plain http lets anybody on the way read the pages."
+            raise ConfigError(msg, hint="Use https, or allow it with allow_remote=True (--allow-remote).")
+        _log.warning("the pages are sent to %s, which is neither this machine nor in a private network", url)
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

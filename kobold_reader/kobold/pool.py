@@ -240,6 +240,7 @@ class ServerPool:
         cancel: threading.Event | None = None,
         vision: bool = False,
         exclude: Collection[str] = (),
+        on_wait: Callable[[float], None] | None = None,
     ) -> Iterator[Lease]:
         """Hold one server; waits while all that work are taken.
 
@@ -247,6 +248,7 @@ class ServerPool:
             cancel: Set by another thread to stop waiting.
             vision: Only a server with a projector will do.
             exclude: URLs of servers that had their chance; where no other is left, no server is waited for.
+            on_wait: Called now and then while all that work are taken, with the seconds waited so far.
 
         Raises:
             NoServerAvailableError: None can be used; holds the last error of each.
@@ -255,7 +257,7 @@ class ServerPool:
                 by both, at random.
             CancelledError: `cancel` was set while waiting.
         """
-        server, info = self._take(cancel, exclude, vision=vision)
+        server, info = self._take(cancel, exclude, vision=vision, on_wait=on_wait)
         failures = server.failures
         try:
             yield Lease(self, server, info)
@@ -270,7 +272,12 @@ class ServerPool:
         return any(other is not server and other.shunned_until <= now for other in self._servers)
 
     def _take(
-        self, cancel: threading.Event | None, exclude: Collection[str], *, vision: bool
+        self,
+        cancel: threading.Event | None,
+        exclude: Collection[str],
+        *,
+        vision: bool,
+        on_wait: Callable[[float], None] | None,
     ) -> tuple[_Server, ServerInfo]:
         started = self._clock()
         failed: dict[str, KoboldReaderError] = {}
@@ -286,6 +293,8 @@ class ServerPool:
                 if found is not None:
                     return found
                 if waiting:
+                    if on_wait is not None:
+                        on_wait(self._clock() - started)
                     with self._freed:
                         self._freed.wait(_LOOK_S)
                     continue

@@ -1,0 +1,75 @@
+"""kobold-reader ask."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
+
+if TYPE_CHECKING:
+    from kobold_reader.archive import Answer
+
+
+@with_options(ServerOptions)
+def ask(
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.")],
+    archive: ArchiveOption,
+    options: ServerOptions,
+    limit: Annotated[int, typer.Option("-k", min=1, help="At most so many pages are given to the model.")] = 5,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Send pages to a public address over plain http.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, when the answer is whole.")] = False,
+) -> int:
+    """Answer a question from the pages of an archive, with the model that KoboldCpp runs."""
+    from kobold_reader.archive import Archive
+    from kobold_reader.cli.output import notice, say
+    from kobold_reader.llm import KoboldLLM
+
+    urls, password = options.urls(), options.password()
+    llm = KoboldLLM(api_url=urls, api_password=password, allow_remote=allow_remote)
+    with (
+        Archive.open(archive, api_url=urls, api_password=password) as opened,
+        opened.ask_stream(question, llm=llm, limit=limit) as stream,
+    ):
+        said = len(opened.notices)
+        for text in opened.notices:
+            notice(text)
+        for piece in stream:
+            if not as_json:
+                _show(piece)
+        if not as_json:
+            say()
+        for text in opened.notices[said:]:
+            notice(text)
+    answer = stream.answer
+    if answer.invented:
+        numbers = ", ".join(f"[{number}]" for number in answer.invented)
+        notice(f"the answer refers to {numbers}: there is no such page")
+    if as_json:
+        say(json.dumps(answer.to_json(), ensure_ascii=False, indent=1))
+    else:
+        _show_sources(answer)
+    return 0
+
+
+def _show(piece: str) -> None:
+    """Write a piece of the answer at once."""
+    from kobold_reader.cli.output import harmless
+
+    sys.stdout.write(harmless(piece) if sys.stdout.isatty() else piece)
+    sys.stdout.flush()
+
+
+def _show_sources(answer: Answer) -> None:
+    from kobold_reader.cli.output import say
+
+    if not answer.sources:
+        return
+    say("\nPages:" if answer.cited else "\nThe answer names no page; it was given these:")
+    for number, hit in answer.sources:
+        say(f"[{number}] {hit.file_name}, page {hit.page_number}\n    {hit.link}")
