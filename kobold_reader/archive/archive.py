@@ -37,6 +37,7 @@ from kobold_reader.archive.meaning import Meaning, record_of
 from kobold_reader.archive.retriever import ArchiveRetriever
 from kobold_reader.archive.search import Hit, Mode, Searcher
 from kobold_reader.archive.sync import Syncer, SyncReport, at_place, is_at
+from kobold_reader.archive.table import to_frame
 from kobold_reader.archive.where import parse_where
 from kobold_reader.errors import (
     ConfigError,
@@ -536,6 +537,17 @@ class Archive:
     def page(self, page_id: str) -> PageRow | None:
         """Return one page by its id."""
         return self._catalog.page(page_id)
+
+    def to_dataframe(self) -> Any:
+        """Return a pandas DataFrame with one row a page: file, status, length of the text, confidence, dates, link.
+
+        Columns are named as the metadata of Documents; `text_length` is in characters. Copies of a file have one row;
+        a file that cannot be opened has one, too, as page 0.
+
+        Raises:
+            MissingExtraError: The extra `notebook` is not installed.
+        """
+        return to_frame(self._catalog.every_page(), self._catalog.places().values())
 
     def status(self) -> ArchiveStatus:
         """Return what the archive holds."""

@@ -18,6 +18,7 @@ from kobold_reader.archive.vectors import Near
 from kobold_reader.archive.where import Condition, check_keys
 from kobold_reader.documents import page_link
 from kobold_reader.errors import ConfigError
+from kobold_reader.html.text import Mark, escaped, marked_html
 
 __all__ = ["MODES", "Hit", "Mode", "Searcher"]
 
@@ -78,15 +79,10 @@ class Hit:
         }
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        marked, end = "", 0
-        for start, stop in self.marks:
-            marked += f"{escape(self.text[end:start])}<mark>{escape(self.text[start:stop])}</mark>"
-            end = stop
-        marked += escape(self.text[end:])
-        place = f"{escape(self.file_name)} p. {escape(str(self.metadata.get('page_label', self.page_number)))}"
-        return f'<div><a href="{escape(self.link)}">{place}</a> <small>{self.score:.2f}</small><br>{marked}</div>'
+        label = str(self.metadata.get("page_label", self.page_number))
+        place = f'<a href="{escaped(self.link)}">{escaped(self.file_name)}, page {escaped(label)}</a>'
+        passage = marked_html(self.text, [Mark(start, end, "") for start, end in self.marks])
+        return f'<div>{place} <small class="score">{self.score:.2f}</small>\n{passage}</div>'
 
 
 class Searcher:

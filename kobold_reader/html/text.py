@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from typing import Final
 
-from kobold_reader.reading.results import Reading, Scalar
+from kobold_reader.reading.results import Reading
 
-__all__ = ["escaped", "reading_html"]
+__all__ = ["Mark", "doubtful_marks", "escaped", "marked_html", "reading_html"]
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _RULE: Final = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?\s*)?\|?\s*")
@@ -25,44 +26,72 @@ def escaped(text: str) -> str:
     return escape(_CONTROL.sub("\ufffd", text))
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A part of a text that is shown in its own way."""
+
+    start: int
+    end: int
+    kind: str
+    """CSS class; doubtful words have none."""
+    hint: str = ""
+    """Shown under the pointer, or at a tap."""
+
+
 def reading_html(reading: Reading) -> str:
     """Return a reading's text, its doubtful words marked with what else they may be."""
-    marker = _Marker(reading.text, reading.doubtful)
+    return marked_html(reading.text, doubtful_marks(reading))
+
+
+def doubtful_marks(reading: Reading) -> list[Mark]:
+    """Return the marks of a reading's doubtful words; what is no place in its text is left out."""
+    marks: list[Mark] = []
+    last = 0
+    for word in sorted(reading.doubtful, key=lambda word: int(word.get("start", 0))):
+        start, end, rival = int(word.get("start", 0)), int(word.get("end", 0)), str(word.get("rival", ""))
+        if last <= start < end <= len(reading.text):
+            marks.append(Mark(start, end, "", f"or: {rival}" if rival else "doubtful"))
+            last = end
+    return marks
+
+
+def marked_html(text: str, marks: Iterable[Mark]) -> str:
+    """Return a text with its tables laid out and parts of it marked; marks may overlap."""
+    marker = _Marker(text, marks)
     blocks = []
-    for rows, span in _blocks(reading.text):
+    for rows, span in _blocks(text):
         if rows:
             blocks.append(_table(rows, marker))
-        elif text := reading.text[slice(*span)].strip("\n"):
-            start = reading.text.index(text, span[0])  # the empty lines around a table are its margin
-            blocks.append(f'<div class="text" dir="auto">{marker.html((start, start + len(text)))}</div>')
+        elif block := text[slice(*span)].strip("\n"):
+            start = text.index(block, span[0])  # the empty lines around a table are its margin
+            blocks.append(f'<div class="text" dir="auto">{marker.html((start, start + len(block)))}</div>')
     return "\n".join(blocks)
 
 
 class _Marker:
-    """Escapes parts of a text, with the doubtful words in them marked."""
+    """Escapes parts of a text, with what is marked in them."""
 
-    def __init__(self, text: str, doubtful: Sequence[Mapping[str, Scalar]]) -> None:
+    def __init__(self, text: str, marks: Iterable[Mark]) -> None:
         self._text = text
-        self._words: list[tuple[int, int, str]] = []
-        last = 0
-        for word in sorted(doubtful, key=lambda word: int(word.get("start", 0))):
-            start, end = int(word.get("start", 0)), int(word.get("end", 0))
-            if last <= start < end <= len(text):  # else it is no place in this text
-                self._words.append((start, end, str(word.get("rival", ""))))
-                last = end
+        self._marks = sorted(marks, key=lambda mark: (mark.start, mark.end))
 
     def html(self, span: Span) -> str:
-        position, end = span
-        parts = []
-        for first, last, rival in self._words:
-            start, stop = max(first, position), min(last, end)
-            if start >= stop:
-                continue
-            hint = f"or: {rival}" if rival else "doubtful"
-            word = f'<mark tabindex="0" title="{escaped(hint)}">{escaped(self._text[start:stop])}</mark>'
-            parts += [escaped(self._text[position:start]), word]
-            position = stop
-        return "".join([*parts, escaped(self._text[position:end])])
+        inside = [mark for mark in self._marks if mark.start < span[1] and mark.end > span[0]]
+        bounds = {bound for mark in inside for bound in (mark.start, mark.end) if span[0] < bound < span[1]}
+        return "".join(
+            self._run(start, end, [mark for mark in inside if mark.start <= start and mark.end >= end])
+            for start, end in pairwise(sorted({*span, *bounds}))
+        )
+
+    def _run(self, start: int, end: int, marks: Sequence[Mark]) -> str:
+        text = escaped(self._text[start:end])
+        if not marks:
+            return text
+        kinds = " ".join(dict.fromkeys(mark.kind for mark in marks if mark.kind))
+        hint = next((mark.hint for mark in marks if mark.hint), "")
+        named = f' class="{escaped(kinds)}"' if kinds else ""
+        hinted = f' tabindex="0" title="{escaped(hint)}"' if hint else ""
+        return f"<mark{named}{hinted}>{text}</mark>"
 
 
 def _blocks(text: str) -> Iterator[tuple[list[list[Span]], Span]]:

@@ -18,13 +18,13 @@ from kobold_reader.pages import ImageBudget, PageView
 from kobold_reader.reading.openfile import OpenFile
 from kobold_reader.reading.results import PageResult, Reading, Status
 
-__all__ = ["HtmlWriter"]
+__all__ = ["STATUS_SENTENCES", "STATUS_WORDS", "HtmlWriter", "page_head", "page_said", "page_view", "picture_html"]
 
 PICTURE: Final = ImageBudget(max_side_px=900, jpeg_quality=70, max_bytes=150_000)
 """Large enough to compare a doubtful word with, small enough for a few hundred pages in one file."""
 
 _POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_WORDS: Final[dict[Status, str]] = {
+STATUS_WORDS: Final[dict[Status, str]] = {
     "ok": "read",
     "text_layer": "the file’s own text",
     "blank": "blank",
@@ -33,7 +33,7 @@ _WORDS: Final[dict[Status, str]] = {
     "looping": "went in circles",
     "failed": "failed",
 }
-_SENTENCES: Final[dict[Status, str]] = {
+STATUS_SENTENCES: Final[dict[Status, str]] = {
     "blank": "Nothing is on this page.",
     "no_text": "No lettering was found on this page.",
     "truncated": "The answer was cut off here; the rest of the page is missing.",
@@ -82,7 +82,7 @@ class HtmlWriter:
     ) -> None:
         if kind is not None:
             return  # the file is not kept
-        counts = ", ".join(f"{count} {_WORDS[status]}" for status, count in self._counts.items())
+        counts = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in self._counts.items())
         total = sum(self._counts.values())
         self._out.write("</section>\n" if self._file is not None else "")
         self._out.write(
@@ -106,7 +106,8 @@ class HtmlWriter:
             self._counts[result.status] += 1
         if result.status == "failed":
             self._failed.append((anchor, f"{result.source.name}{_page(result)}"))
-        body = f"<h3>{_head(result)}</h3>\n{self._said(result)}"
+        self._doubtful_words += sum(len(reading.doubtful) for reading in result.readings.values())
+        body = f"<h3>{page_head(result)}</h3>\n{page_said(result)}"
         picture = f'<figure class="sheet">{self._picture(result)}</figure>\n' if result.page_number else ""
         self._out.write(f'<article id="{anchor}">\n{picture}<div class="read">\n{body}</div>\n</article>\n')
         self._out.flush()
@@ -120,72 +121,81 @@ class HtmlWriter:
         place = f'<span class="folder">{escaped(folder)} / </span>' if folder else ""
         self._out.write(f"<section>\n<h2>{place}{escaped(result.source.name)}</h2>\n")
 
-    # ── the picture ──────────────────────────────────────────────────────────────────────────────
-
     def _picture(self, result: PageResult) -> str:
         try:
-            view = self._view(result)
+            view = page_view(result, self._opened, PICTURE)
         except SourceError as err:
             return f'<div class="nothing">The page cannot be shown: {escaped(err.message)}</div>'
-        data = b64encode(view.image).decode("ascii")
-        alt = f"{result.source.name}{_page(result)}"
-        return (
-            f'<img src="data:{view.mime};base64,{data}" alt="{escaped(alt)}" width="{view.width_px}" '
-            f'height="{view.height_px}">'
-        )
-
-    def _view(self, result: PageResult) -> PageView:
-        """Make the picture of a page as it was read: turned as it was turned then.
-
-        Raises:
-            SourceError: The page or its file cannot be opened any more.
-        """
-        source, number = result.source, result.page_number
-        file = self._opened.facts(source)
-        reading = next((one for one in result.readings.values() if one.view_sizes), None)
-        turn_deg = 0
-        if reading:
-            turn_deg = (reading.rotation_deg - self._opened.page_facts(source, file, number).rotation_deg) % 360
-        return self._opened.page_images(source, file, number, PICTURE, turn_deg).views[0]
-
-    # ── what was read ────────────────────────────────────────────────────────────────────────────
-
-    def _said(self, result: PageResult) -> str:
-        if result.error:
-            return _sentence("failed", _why(result.error))
-        parts = []
-        for task in result.tasks:
-            reading = result.readings.get(task)
-            if reading is None:
-                parts.append(_sentence("missing", f"{task}: {_why(result.errors[task])}"))
-                continue
-            self._doubtful_words += len(reading.doubtful)
-            parts.append(_tags(reading) if task == "tags" else _reading(reading, result.tasks))
-        return "".join(parts)
+        return picture_html(view, f"{result.source.name}{_page(result)}")
 
 
-def _page(result: PageResult) -> str:
-    return f", page {result.page_number}" if result.page_number else ""
+# ── the picture ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _head(result: PageResult) -> str:
+def page_view(result: PageResult, opened: OpenFile, budget: ImageBudget) -> PageView:
+    """Make the picture of a page as it was read: turned as it was turned then.
+
+    Raises:
+        SourceError: The page or its file cannot be opened any more.
+    """
+    source, number = result.source, result.page_number
+    file = opened.facts(source)
+    reading = next((one for one in result.readings.values() if one.view_sizes), None)
+    turn_deg = 0
+    if reading:
+        turn_deg = (reading.rotation_deg - opened.page_facts(source, file, number).rotation_deg) % 360
+    return opened.page_images(source, file, number, budget, turn_deg).views[0]
+
+
+def picture_html(view: PageView, alt: str) -> str:
+    """Return a picture that is all in the HTML."""
+    data = b64encode(view.image).decode("ascii")
+    return (
+        f'<img src="data:{view.mime};base64,{data}" alt="{escaped(alt)}" width="{view.width_px}" '
+        f'height="{view.height_px}">'
+    )
+
+
+# ── what was read ────────────────────────────────────────────────────────────────────────────────
+
+
+def page_said(result: PageResult) -> str:
+    """Return what was read of a page, task by task, or why it failed."""
+    if result.error:
+        return _sentence("failed", _why(result.error))
+    parts = []
+    for task in result.tasks:
+        reading = result.readings.get(task)
+        if reading is None:
+            parts.append(_sentence("missing", f"{task}: {_why(result.errors[task])}"))
+            continue
+        parts.append(_tags(reading) if task == "tags" else _reading(reading, result.tasks))
+    return "".join(parts)
+
+
+def page_head(result: PageResult) -> str:
+    """Return a page's number and what became of it, in a line."""
     name = "The file" if not result.page_number else f"Page {result.page_number}"
     if result.page_number and result.page_label not in {"", str(result.page_number)}:
         name += f" ({result.page_label})"
     first = result.readings.get(result.tasks[0])
     model = f"read by {first.model}" if first and first.model else ""
-    said = [model] if model and result.status == "ok" else [_WORDS[result.status], *([model] if model else [])]
+    said = [model] if model and result.status == "ok" else [STATUS_WORDS[result.status], *([model] if model else [])]
     said += [f"confidence {first.confidence:.2f}"] if first and first.confidence is not None else []
     doubtful = sum(len(reading.doubtful) for reading in result.readings.values())
     said += [f"{doubtful} doubtful word{'' if doubtful == 1 else 's'}"] if doubtful else []
     return f'{escaped(name)} <span class="status {result.status}">{escaped(", ".join(said))}</span>'
 
 
+def _page(result: PageResult) -> str:
+    return f", page {result.page_number}" if result.page_number else ""
+
+
 def _reading(reading: Reading, tasks: tuple[str, ...]) -> str:
     heading = _HEADINGS.get(reading.task, reading.task)
     shown = f"<h4>{escaped(heading)}</h4>\n" if heading and tasks[0] != reading.task and reading.text else ""
     text = f"{reading_html(reading)}\n" if reading.text else ""
-    sentence = _SENTENCES.get(reading.status)
+    sentence = STATUS_SENTENCES.get(reading.status)
     if reading.task != tasks[0] and not reading.text:
         sentence = None  # once is enough for an empty page
     said = _sentence(reading.status, sentence) if sentence else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Final, Literal
 
 from kobold_reader.errors import KoboldReaderError
@@ -131,3 +132,14 @@ class PageResult:
         if "ocr" not in self.tasks and parts:  # the caption is the page then, and the tags are added to it
             parts[0] = parts[0].partition("\n\n")[2]
         return "\n\n".join(filter(None, (texts.get("ocr", ""), *parts)))
+
+    def _repr_html_(self) -> str:
+        first = self.readings.get(self.tasks[0])
+        said: list[str] = [f"read by {first.model}" if first and first.model and self.status == "ok" else self.status]
+        said += [f"confidence {first.confidence:.2f}"] if first and first.confidence is not None else []
+        place = f"{self.source.name}, page {self.page_label}" if self.page_number else self.source.name
+        shown = escape(str(self.error) if self.error else self.text)
+        return (
+            f"<div><b>{escape(place)}</b> <small>{escape(', '.join(said))}</small>\n"
+            f'<div dir="auto" style="white-space: pre-wrap">{shown}</div></div>'
+        )
