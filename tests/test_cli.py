@@ -138,7 +138,8 @@ def test_the_help_names_every_command(kobold: Command) -> None:
     said = kobold("--help")
     assert said.code == 0
     assert all(
-        f"\n  {name} " in said.out for name in ("demo", "plan", "read", "index", "search", "status", "doctor", "forget")
+        f"\n  {name} " in said.out
+        for name in ("demo", "plan", "read", "index", "search", "web", "status", "doctor", "forget")
     )
     assert "kobold-reader [OPTIONS] COMMAND" in said.out, "the name of the program, however it was started"
 
@@ -1224,6 +1225,7 @@ def test_the_demo_reads_with_koboldcpp_and_asks_nothing_again(
     assert simulator.count() == 2
     assert said.out.count("\nSearch ") == 3
     assert "What to try next:" in said.out
+    assert f"kobold-reader web --archive {folder / 'archive'}" in said.out
     assert (folder / "samples" / "scans" / "scan0008.jpg").is_file()
 
     simulator.stop()

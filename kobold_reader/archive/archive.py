@@ -21,7 +21,7 @@ from llama_index.core.llms import LLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 
 from kobold_reader.archive.ask import Answer, AnswerStream, query_engine, stream_answer
-from kobold_reader.archive.catalog import Catalog, PageRow
+from kobold_reader.archive.catalog import Catalog, PageRow, Place
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.embedder import (
     EmbedderKind,
@@ -231,6 +231,8 @@ class Archive:
         reader: KoboldReader | None = None,
         changes: Mapping[str, Any] | None = None,
         prune: bool = False,
+        remember: bool = True,
+        cancel: threading.Event | None = None,
         on_page: Callable[[PageResult], None] | None = None,
         on_start: Callable[[Selection, Outlook], None] | None = None,
         on_progress: Callable[[str], None] | None = None,
@@ -242,6 +244,8 @@ class Archive:
             reader: What to read with; None: as in past runs, else KoboldReader's defaults.
             changes: KoboldReader arguments in which this run differs from past ones, where `reader` is None.
             prune: Remove what is missing, only below these paths, and never where a folder is absent or empty.
+            remember: The next run without paths repeats these paths and settings.
+            cancel: Set by another thread to stop; what was read until then is indexed.
             on_page: Called for every page when its reading is known.
             on_start: Called with what lies ahead, before the first page is read; where past runs had different
                 settings, once for the paths of each.
@@ -255,7 +259,14 @@ class Archive:
         roots = self._catalog.roots()
         if paths is None and reader is None and len(groups := _by_settings(roots)) > 1:
             return self._sync_each(
-                groups, changes=changes, prune=prune, on_page=on_page, on_start=on_start, on_progress=on_progress
+                groups,
+                changes=changes,
+                prune=prune,
+                remember=remember,
+                cancel=cancel,
+                on_page=on_page,
+                on_start=on_start,
+                on_progress=on_progress,
             )
         chosen = _as_list(paths) if paths is not None else list(roots)
         if not chosen:
@@ -267,13 +278,13 @@ class Archive:
         selection = select(chosen)
         if selection.errors and not selection.files:
             raise selection.errors[0]
-        cancel = threading.Event()
+        cancel = cancel or threading.Event()
         with self._writing() as indexer, self.open_ledger(reader) as ledger:
             finished = indexer.finish()
             # To read anew, or not for long, is asked for once; kept, every later run would do the same.
             asked_once = {"redo", "stop_after_s"}
             settings = {name: value for name, value in reader.to_dict().items() if name not in asked_once}
-            for path in chosen:
+            for path in chosen if remember else ():
                 self._catalog.remember_root(_root_name(path), settings)
             transcriber = reader.transcriber(ledger, cancel=cancel, on_progress=on_progress)
             if on_start:
@@ -531,8 +542,16 @@ class Archive:
         return list(uris)
 
     def settings_of(self, path: str | Path) -> dict[str, Any]:
-        """Return the KoboldReader settings that a path was read with; empty where it never was."""
-        return self._catalog.roots().get(_root_name(path), {})
+        """Return the KoboldReader settings that a path was read with: its own, or those of the nearest folder above.
+
+        Empty where it never was.
+        """
+        roots, name = self._catalog.roots(), _root_name(path)
+        if name in roots:
+            return roots[name]
+        uri = name if "://" in name else local_uri(name)
+        above = [root for root in roots if is_at(uri, root if "://" in root else local_uri(root))]
+        return roots[max(above, key=len)] if above else {}
 
     def page(self, page_id: str) -> PageRow | None:
         """Return one page by its id."""
@@ -548,6 +567,27 @@ class Archive:
             MissingExtraError: The extra `notebook` is not installed.
         """
         return to_frame(self._catalog.every_page(), self._catalog.places().values())
+
+    def pages(self) -> Iterator[PageRow]:
+        """Yield all pages by file and page number."""
+        return self._catalog.every_page()
+
+    def pages_of(self, file_sha256: str) -> list[PageRow]:
+        """Return the pages of a file's content in page order."""
+        return self._catalog.pages_of(file_sha256)
+
+    def failed_pages(self) -> list[PageRow]:
+        """Return the pages that failed at the last try, those that keep an earlier reading too."""
+        return self._catalog.failed()
+
+    def places(self) -> list[Place]:
+        """Return all files where they lie, those that are missing or cannot be opened too."""
+        return list(self._catalog.places().values())
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change that a search could see, whoever makes it."""
+        return self._catalog.generation
 
     def status(self) -> ArchiveStatus:
         """Return what the archive holds."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kobold_reader.cli.commands import ask, demo, doctor, export, forget, import_, index, models, plan, read, search, status
+from kobold_reader.cli.commands import ask, demo, doctor, export, forget, import_, index, models, plan, read, search, status, web
 
 __all__ = ["app"]
 
@@ -26,6 +26,7 @@ for command in (
     index.index,
     search.search,
     ask.ask,
+    web.web,
     status.status,
     doctor.doctor,
     models.models,

@@ -48,6 +48,7 @@ def demo(
     place = folder / "archive"
     say("What to try next:")
     say(f'  kobold-reader search "harbour dues 1938" --archive {place}')
+    say(f"  kobold-reader web --archive {place}")
     say("  kobold-reader doctor                                  what your KoboldCpp can do, and what to change")
     say("  kobold-reader index FOLDER --archive my-archive       your own scans")
     return closing_code(report.errors, done, "skip")

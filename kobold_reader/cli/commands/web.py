@@ -1,0 +1,71 @@
+"""kobold-reader web."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated
+
+import typer
+
+from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
+
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  (told apart, not listened on)
+
+
+@with_options(ServerOptions)
+def web(
+    archive: ArchiveOption,
+    options: ServerOptions,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8642,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Listen there; any but the default lets other machines in.")
+    ] = "127.0.0.1",
+    pdf_password: Annotated[
+        list[str] | None, typer.Option("--pdf-password", metavar="P", help="Tried on encrypted PDFs; may be repeated.")
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> int:
+    """Search in the browser: pages beside their text, photos, corrections; Ctrl-C ends it."""
+    from kobold_reader.archive import Archive
+    from kobold_reader.cli.output import notice, say
+    from kobold_reader.errors import MissingExtraError
+
+    try:
+        from kobold_reader.web import Access, Address, WebServer, make_app
+    except ModuleNotFoundError as err:
+        if (err.name or "").partition(".")[0] not in {"starlette", "uvicorn", "jinja2", "markupsafe"}:
+            raise
+        raise MissingExtraError("web", "The search page") from err
+
+    with (
+        Archive.open(archive, api_url=options.urls(), api_password=options.password()) as opened,
+        WebServer(Address(host, port)) as server,
+    ):
+        access = Access(host=host, port=server.port)
+        changes = {"api_url": urls} if (urls := options.given_urls()) else {}
+        app, close = make_app(
+            opened,
+            access,
+            changes=changes,
+            api_password=options.password(),
+            pdf_passwords=pdf_password or (),
+        )
+        try:
+            if not access.is_loopback:
+                notice(
+                    f"warning: other machines can reach this page at {host} port {server.port}. Whoever has the "
+                    "address with its token reads and corrects the whole archive, and the way there is not encrypted."
+                )
+            names = ["127.0.0.1", socket.gethostname()] if host in _EVERYWHERE else [host]
+            urls = [access.url(name) for name in names]
+            for url in urls:
+                say(url)
+            notice("Ctrl-C ends it.")
+            if open_browser:
+                import webbrowser
+
+                webbrowser.open(urls[0])
+            server.run(app)
+        finally:
+            close()
+    return 0

@@ -1,0 +1,160 @@
+"""What the archive holds, as far as every view needs it: counted anew when its generation has grown."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kobold_reader.archive import Archive
+from kobold_reader.archive.catalog import PageRow
+from kobold_reader.archive.where import parse_where
+from kobold_reader.errors import LedgerError
+from kobold_reader.reader import KoboldReader
+from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.results import Reading
+
+__all__ = ["Leaf", "Library", "Overview"]
+
+_KEPT: Final = ("folder", "page_status", "file_type", "date_taken")
+"""Metadata that pages are chosen by."""
+_FIRST_CHARS: Final = 140
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One page without its text."""
+
+    page_id: str
+    uri: str
+    file_name: str
+    folder: str
+    page_number: int
+    page_label: str
+    total_pages: int
+    status: str
+    date: str
+    """When a photo was taken, else when it was scanned; "" where unknown."""
+    is_photo: bool
+    beginning: str
+    """Of its text, of a photo's description."""
+    facts: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """How people call the page: `3`, or `3 (iii)` where another number is printed on it."""
+        own = self.page_label
+        return f"{self.page_number}" + (f" ({own})" if own and own != str(self.page_number) else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All pages by file and number, and where each stands."""
+
+    leaves: tuple[Leaf, ...]
+    positions: Mapping[str, int]
+    """By page id."""
+    choices: Mapping[str, tuple[tuple[str, int], ...]]
+    """By metadata key: its values, with how many pages have each."""
+
+    def beside(self, page_id: str) -> tuple[Leaf | None, Leaf | None]:
+        """Return the pages before and after one, those of the files before and after included."""
+        at = self.positions.get(page_id)
+        if at is None:
+            return None, None
+        return (
+            self.leaves[at - 1] if at else None,
+            self.leaves[at + 1] if at + 1 < len(self.leaves) else None,
+        )
+
+    def chosen(self, conditions: Sequence[str]) -> list[Leaf]:
+        """Return the pages that meet all conditions; without any, the first page of every file."""
+        if not conditions:
+            firsts = {leaf.uri: leaf for leaf in reversed(self.leaves)}
+            return sorted(firsts.values(), key=lambda leaf: self.positions[leaf.page_id])
+        parsed = parse_where(conditions)
+        return [leaf for leaf in self.leaves if all(condition.holds(leaf.facts) for condition in parsed)]
+
+    @property
+    def photos(self) -> list[Leaf]:
+        """The pages that are photos, oldest first, those without a date last."""
+        return sorted((leaf for leaf in self.leaves if leaf.is_photo), key=lambda leaf: (not leaf.date, leaf.date))
+
+
+class Library:
+    """An archive as the views see it; safe to use from several threads.
+
+    Args:
+        archive: An open one.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        self._lock = threading.Lock()
+        self._generation = -1
+        self._overview = Overview((), {}, {})
+
+    def overview(self) -> Overview:
+        """Return what the archive holds now."""
+        with self._lock:
+            generation = self.archive.generation
+            if generation != self._generation:
+                self._overview = _overview([_leaf(row) for row in self.archive.pages()])
+                self._generation = generation
+            return self._overview
+
+    def readings(self, page: PageRow) -> dict[str, Reading]:
+        """Return the kept readings that a page's texts are, by task: they know the doubtful words.
+
+        A text that was corrected since is none of them.
+        """
+        path = self.archive.folder / "ledger.sqlite"
+        settings = self.archive.settings_of(page.uri)
+        if not settings or not path.is_file():
+            return {}
+        reader = KoboldReader.from_dict(settings)
+        found: dict[str, Reading] = {}
+        try:
+            with Ledger(path, read_only=True) as ledger:
+                known = ledger.pages(page.sha256).get(page.page_number)
+                for task, text in page.parts.items() if known else ():
+                    assert known is not None  # noqa: S101  (or there would be no turn of this loop)
+                    key = reader.settings().key(task)
+                    reading = ledger.reading(known.facts.content_sha256, task, reader.engine, key)
+                    if reading is not None and reading.text == text:
+                        found[task] = reading
+        except LedgerError:
+            return {}  # the page is shown without its doubtful words
+        return found
+
+
+def _leaf(row: PageRow) -> Leaf:
+    about = row.metadata
+    described = row.parts.get("caption", "")
+    is_photo = bool(about.get("camera") or about.get("date_taken")) or row.status == "no_text"
+    text = described if is_photo and described else row.text
+    return Leaf(
+        page_id=row.page_id,
+        uri=row.uri,
+        file_name=str(about.get("file_name", "")),
+        folder=str(about.get("folder", "")),
+        page_number=row.page_number,
+        page_label=str(about.get("page_label", "")),
+        total_pages=int(about.get("total_pages", 0)),
+        status=row.status,
+        date=str(about.get("date_taken") or about.get("date_digitized") or ""),
+        is_photo=is_photo,
+        beginning=" ".join(text[: 2 * _FIRST_CHARS].split())[:_FIRST_CHARS],
+        facts={key: about[key] for key in _KEPT if key in about},
+    )
+
+
+def _overview(leaves: Sequence[Leaf]) -> Overview:
+    counts = {key: Counter(str(leaf.facts[key]) for leaf in leaves if key in leaf.facts) for key in _KEPT}
+    return Overview(
+        leaves=tuple(leaves),
+        positions={leaf.page_id: number for number, leaf in enumerate(leaves)},
+        choices={key: tuple(sorted(count.items())) for key, count in counts.items()},
+    )

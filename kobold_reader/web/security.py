@@ -1,0 +1,222 @@
+"""Who may see the archive through the browser, and who may change it.
+
+Any web page that is open in the same browser can send requests to this machine, and a name can be made to point here
+(DNS rebinding); so every request must be meant for this very host, come from our own pages, and know the secret that
+was printed with the address. What pages hold is shown under a policy that lets nothing run or load but our own files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from html import escape
+from http.cookies import CookieError, SimpleCookie
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["Access", "Guard"]
+
+POLICY: Final = (
+    "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Not `no-referrer`: with it a browser sends our own forms with `Origin: null`.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # Nothing of the archive stays in the browser's cache on disk.
+    "Cache-Control": "no-store",
+}
+STATIC: Final = "/static/"
+_OWN: Final = ("same-origin", "none")
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_SAFE: Final = ("GET", "HEAD")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Access:
+    """The secret of one run, and the names under which it may be reached.
+
+    Attributes:
+        host: What the server listens on.
+        port: Cookies are shared by all ports of a host, so it is part of the cookie's name.
+        token: The secret in the printed address.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in _LOOPBACK
+
+    def url(self, name: str) -> str:
+        """Return the address to open, by one of this machine's names."""
+        shown = f"[{name}]" if ":" in name else name
+        return f"http://{shown}:{self.port}/?token={self.token}"
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie that a browser gets for the token."""
+        return f"kobold-reader-{self.port}"
+
+    @property
+    def session(self) -> str:
+        """The cookie's value."""
+        return self._derived("session")
+
+    @property
+    def change_token(self) -> str:
+        """What every form that changes something carries: another site can send a form, but cannot read this."""
+        return self._derived("change")
+
+    def _derived(self, purpose: str) -> str:
+        return hmac.new(self.token.encode(), purpose.encode(), hashlib.sha256).hexdigest()
+
+    def knows(self, name: str) -> bool:
+        """Tell whether a request with this host name can be meant for us: no foreign name is made to point here."""
+        if name in _LOOPBACK:
+            return True
+        if self.is_loopback:
+            return False
+        own = {self.host.lower(), socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
+        return name in own or _is_address(name)
+
+    def is_token(self, given: str | None) -> bool:
+        """Tell whether this is the token of the printed address."""
+        return _same(given, self.token)
+
+    def is_change_token(self, given: str | None) -> bool:
+        """Tell whether this is what our own forms carry."""
+        return _same(given, self.change_token)
+
+
+def _same(given: str | None, expected: str) -> bool:
+    return hmac.compare_digest((given or "").encode(), expected.encode())
+
+
+class Guard:
+    """Lets through what `Access` allows, and puts our headers on every answer.
+
+    Args:
+        app: What is guarded.
+        access: Of this run.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def guarded_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        await (self._answer(scope) or self._app)(scope, receive, guarded_send)
+
+    def _answer(self, scope: Scope) -> Response | None:
+        """Return the answer that goes in place of the page: a refusal, or the way in; None: the page itself."""
+        headers, path = Headers(scope=scope), scope["path"]
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if not self._access.knows(_host_name(headers)):
+            return _refusal(421, "This address is not one of this server’s own.")
+        if scope["method"] not in _SAFE and not _is_own_origin(headers):
+            return _refusal(403, "This change was asked for by another web page.")
+        token = next((value for name, value in query if name == "token"), None)
+        if scope["method"] in _SAFE and token is not None and self._access.is_token(token):
+            return self._way_in(headers, path, query)
+        if headers.get("sec-fetch-site", "none") not in _OWN:
+            return _refusal(403, "This was asked for by another web page.")
+        if scope["method"] in _SAFE and path.startswith(STATIC):
+            return None
+        if not _same(_cookie(headers, self._access.cookie), self._access.session):
+            return _refusal(403, "Open the address that <code>kobold-reader web</code> printed: it carries the key.")
+        return None
+
+    def _way_in(self, headers: Headers, path: str, query: Iterable[tuple[str, str]]) -> Response | None:
+        """Give the browser its cookie, and send it on to the address without the token."""
+        site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode", "navigate")
+        if site not in _OWN and mode != "navigate":
+            return _refusal(403, "This was asked for by another web page.")
+        rest = urlencode([(name, value) for name, value in query if name != "token"])
+        target = "/" + path.lstrip("/") + (f"?{rest}" if rest else "")
+        response: Response
+        if site in _OWN:
+            response = RedirectResponse(target, 303)
+        else:
+            # From a terminal inside a web page: only a page of our own can send it on as one of our own.
+            onward = f'<meta http-equiv="refresh" content="0;url={escape(target)}">'
+            response = HTMLResponse(f"<!DOCTYPE html>{onward}<title>kobold-reader</title>")
+        response.set_cookie(self._access.cookie, self._access.session, path="/", httponly=True, samesite="strict")
+        return response
+
+
+def _host_name(headers: Headers) -> str:
+    try:
+        return (urlsplit(f"//{headers.get('host', '')}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _is_own_origin(headers: Headers) -> bool:
+    """Tell whether a change comes from our own page; a program that is no browser names no origin."""
+    origin = headers.get("origin")
+    if headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        return False
+    if origin is None:
+        return True
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and parts.netloc.lower() == headers.get("host", "").lower()
+
+
+def _cookie(headers: Headers, name: str) -> str | None:
+    cookies: SimpleCookie = SimpleCookie()
+    try:
+        cookies.load(headers.get("cookie", ""))
+    except CookieError:
+        return None
+    found = cookies.get(name)
+    return found.value if found else None
+
+
+def _refusal(status: int, sentence: str) -> Response:
+    return HTMLResponse(
+        '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<title>kobold-reader</title><link rel="stylesheet" href="/static/style.css">'
+        f'<main class="message"><h1>Not shown</h1><p>{sentence}</p></main></html>',
+        status,
+    )

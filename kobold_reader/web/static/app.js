@@ -1,0 +1,155 @@
+// Keys, the large picture, and what is being read again. Every view works without it.
+"use strict";
+
+const one = (selector) => document.querySelector(selector);
+const all = (selector) => [...document.querySelectorAll(selector)];
+
+// ── keys ─────────────────────────────────────────────────────────────────────────────────────────
+
+function follow(selector) {
+  const link = one(selector);
+  if (link) link.click();
+  return Boolean(link);
+}
+
+function step(by) {
+  const hits = all("[data-hit]");
+  if (!hits.length) return false;
+  const at = hits.indexOf(document.activeElement);
+  const next = at < 0 ? (by > 0 ? 0 : hits.length - 1) : Math.min(hits.length - 1, Math.max(0, at + by));
+  hits[next].focus();
+  hits[next].scrollIntoView({ block: "nearest" });
+  return true;
+}
+
+const KEYS = {
+  "/": () => {
+    const box = one("#q");
+    if (!box) return false;
+    box.focus();
+    box.select();
+    return true;
+  },
+  j: () => follow("[data-next]") || step(1),
+  k: () => follow("[data-previous]") || step(-1),
+  ArrowRight: () => follow("[data-next]"),
+  ArrowLeft: () => follow("[data-previous]"),
+  ArrowDown: () => document.activeElement.matches("[data-hit]") && step(1),
+  ArrowUp: () => document.activeElement.matches("[data-hit]") && step(-1),
+  e: () => follow("[data-begin-edit]"),
+  z: () => follow("[data-zoom]"),
+  Escape: () => (one(".sheet.large") ? follow("[data-zoom]") : follow("[data-back]")),
+};
+
+document.addEventListener("keydown", (event) => {
+  const target = event.target;
+  const isTyping = target.matches("input, textarea, select");
+  if (target.matches("[data-edit] textarea") && event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    target.form.requestSubmit();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (isTyping) {
+    if (event.key !== "Escape") return;
+    if (!(target.matches("textarea") && follow("[data-cancel]"))) target.blur();
+    return;
+  }
+  const act = KEYS[event.key];
+  if (act && act()) event.preventDefault();
+});
+
+// ── the search form: a choice is a search ────────────────────────────────────────────────────────
+
+const ask = one("[data-ask]");
+if (ask) {
+  ask.addEventListener("change", (event) => {
+    if (event.target.matches("select")) ask.requestSubmit();
+  });
+  // What was left open stays out of the address.
+  ask.addEventListener("submit", () => {
+    for (const field of ask.elements) if (field.name && !field.value) field.disabled = true;
+  });
+  window.addEventListener("pageshow", () => {
+    for (const field of ask.elements) field.disabled = false;
+  });
+}
+
+// ── pictures ─────────────────────────────────────────────────────────────────────────────────────
+
+const zoom = one("[data-zoom]");
+if (zoom) {
+  zoom.addEventListener("click", (event) => {
+    event.preventDefault();
+    const sheet = zoom.closest(".sheet");
+    const picture = zoom.querySelector("img");
+    const box = picture.getBoundingClientRect();
+    const x = event.clientX ? (event.clientX - box.left) / box.width : 0.5;
+    const y = event.clientY ? (event.clientY - box.top) / box.height : 0;
+    if (sheet.classList.toggle("large")) {
+      sheet.scrollLeft = x * picture.offsetWidth - sheet.clientWidth / 2;
+      sheet.scrollTop = y * picture.offsetHeight - sheet.clientHeight / 2;
+    }
+  });
+}
+
+// A picture that cannot be shown says why.
+async function sayWhy(picture) {
+  const sentence = document.createElement("span");
+  sentence.className = "nothing";
+  if (picture.src.endsWith("/large")) {
+    const answer = await fetch(picture.src);
+    const text = answer.ok ? "" : await answer.text();
+    sentence.textContent = text || "The picture cannot be shown.";
+    picture.closest("a").replaceWith(sentence);
+  } else {
+    sentence.textContent = "no picture";
+    picture.replaceWith(sentence);
+  }
+}
+
+for (const picture of all('img[src^="/image/"]')) {
+  picture.addEventListener("error", () => sayWhy(picture), { once: true });
+  if (picture.complete && !picture.naturalWidth && picture.loading !== "lazy") sayWhy(picture);
+}
+
+// ── editing: nothing typed is lost by a slip ─────────────────────────────────────────────────────
+
+const edit = one("[data-edit]");
+if (edit) {
+  const text = edit.querySelector("textarea");
+  const before = text.defaultValue;
+  let isLeaving = false;
+  const grow = () => {
+    text.rows = Math.max(12, text.value.split("\n").length + 2);
+  };
+  grow();
+  text.focus();
+  text.setSelectionRange(0, 0);
+  text.addEventListener("input", grow);
+  edit.addEventListener("submit", () => {
+    isLeaving = true;
+  });
+  window.addEventListener("beforeunload", (event) => {
+    if (!isLeaving && text.value !== before) event.preventDefault();
+  });
+}
+
+// ── a page that is being read again ──────────────────────────────────────────────────────────────
+
+const running = one("[data-running]");
+if (running) {
+  const doing = one("[data-doing]");
+  const look = async () => {
+    try {
+      const answer = await fetch("/again");
+      const now = await answer.json();
+      doing.textContent = now.sentence;
+      if (!now.running) location.reload();
+      else setTimeout(look, 1000);
+    } catch {
+      doing.textContent = "the search page does not answer any more";
+    }
+  };
+  setTimeout(look, 1000);
+}

@@ -1,0 +1,301 @@
+"""What the templates show, made of what the archive says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby, pairwise
+from typing import Final
+from urllib.parse import urlencode
+
+from markupsafe import Markup
+
+from kobold_reader.archive import Archive, Hit
+from kobold_reader.archive.catalog import PageRow, Place
+from kobold_reader.archive.passage import passage
+from kobold_reader.archive.query import parse_query
+from kobold_reader.errors import ConfigError
+from kobold_reader.html.text import Mark, doubtful_marks, marked_html
+from kobold_reader.html.writer import STATUS_SENTENCES, STATUS_WORDS
+from kobold_reader.reading.results import Reading
+from kobold_reader.web.images import file_place
+from kobold_reader.web.library import Leaf, Overview
+
+__all__ = [
+    "Failed",
+    "Filters",
+    "Found",
+    "PageView",
+    "Part",
+    "failed",
+    "file_key",
+    "found",
+    "kind_word",
+    "page_view",
+    "photos_by_year",
+]
+
+_HEADINGS: Final = {"ocr": "", "caption": "Image description", "tags": "Keywords"}
+_KINDS: Final = {
+    "application/pdf": "PDF",
+    "application/epub+zip": "EPUB",
+    "application/oxps": "XPS",
+    "application/vnd.comicbook+zip": "CBZ",
+    "image/x-raw": "camera raw",
+    "image/jp2": "JPEG 2000",
+}
+_DATE: Final = re.compile(r"(\d{4})(-\d{2}(-\d{2})?)?")
+
+
+# ── what was asked ────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a search was narrowed to; "" where it was not."""
+
+    folder: str = ""
+    status: str = ""
+    kind: str = ""
+    since: str = ""
+    until: str = ""
+
+    @classmethod
+    def of(cls, query: Mapping[str, str]) -> Filters:
+        """Read them from an address."""
+        return cls(**{field.name: query.get(field.name, "").strip() for field in fields(cls)})
+
+    def conditions(self) -> list[str]:
+        """Return them as conditions on metadata.
+
+        Raises:
+            ConfigError: A date is none.
+        """
+        equal = {"folder": self.folder, "page_status": self.status, "file_type": self.kind}
+        conditions = [f"{key}={_quoted(value)}" for key, value in equal.items() if value]
+        for date in (self.since, self.until):
+            if date and not _DATE.fullmatch(date):
+                msg = f"{date!r} is no date."
+                raise ConfigError(msg, hint="Write a year, or a day like 1954-06-30.")
+        if self.since or self.until:
+            conditions.append(f"date_taken={self.since}..{self.until}")
+        return conditions
+
+    def address(self, path: str = "/", **more: object) -> str:
+        """Return the address of a view with these filters; what is empty is left out."""
+        given = {**more, **{field.name: getattr(self, field.name) for field in fields(self)}}
+        query = urlencode({name: str(value) for name, value in given.items() if value not in {"", None}})
+        return f"{path}?{query}" if query else path
+
+
+def _quoted(value: str) -> str:
+    return f"~{value}" if ".." in value or value.startswith("~") else value
+
+
+def kind_word(file_type: str) -> str:
+    """Return what people call a kind of file."""
+    return _KINDS.get(file_type) or file_type.partition("/")[2].upper() or file_type
+
+
+# ── hits ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A hit, ready to be shown."""
+
+    leaf: Leaf
+    is_description: bool
+    pieces: tuple[tuple[str, bool], ...]
+    """The passage, cut where its marks begin and end."""
+    address: str
+
+
+def found(hits: Iterable[Hit], archive: Archive, overview: Overview, query: str, filters: Filters) -> list[Found]:
+    """Return hits as they are shown."""
+    shown = []
+    for hit in hits:
+        page, position = archive.page(hit.page_id), overview.positions.get(hit.page_id)
+        if page is None or position is None:
+            continue  # removed a moment ago
+        start = page.parts.get(hit.page_part, "").find(hit.text)
+        at = f"{hit.page_part}.{start}.{start + len(hit.text)}" if start >= 0 and hit.text else ""
+        shown.append(
+            Found(
+                leaf=overview.leaves[position],
+                is_description=hit.page_part == "caption",
+                pieces=_pieces(hit.text, hit.marks),
+                address=filters.address(f"/page/{hit.page_id}", q=query, at=at),
+            )
+        )
+    return shown
+
+
+def _pieces(text: str, marks: Sequence[tuple[int, int]]) -> tuple[tuple[str, bool], ...]:
+    bounds = [0, *(bound for mark in marks for bound in mark), len(text)]
+    cut = [(text[start:end], number % 2 == 1) for number, (start, end) in enumerate(pairwise(bounds))]
+    return tuple((piece, is_marked) for piece, is_marked in cut if piece)
+
+
+# ── one page ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of a page's texts."""
+
+    name: str
+    heading: str
+    html: Markup
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PageView:
+    """A page beside what was read of it."""
+
+    page: PageRow
+    label: str
+    said: str
+    """Its status, in words."""
+    sentence: str
+    """What must be known of its text; "" where nothing."""
+    error: str
+    """Why it failed at the last try."""
+    parts: tuple[Part, ...]
+    doubtful_words: int
+    facts: tuple[tuple[str, str], ...]
+
+
+def page_view(page: PageRow, readings: Mapping[str, Reading], query: str, at: str) -> PageView:
+    """Return a page as it is shown.
+
+    Args:
+        page: The page.
+        readings: Those that its texts are.
+        query: What was searched for; its words are marked.
+        at: `PART.START.END` of the passage that was found.
+    """
+    marks = {task: doubtful_marks(reading) for task, reading in readings.items()}
+    doubtful_words = sum(map(len, marks.values()))
+    for task, text in page.parts.items():
+        marks.setdefault(task, []).extend(_found_marks(task, text, query, at))
+    about = page.metadata
+    corrected = about.get("text_source") == "correction"
+    label = str(about.get("page_label", ""))
+    return PageView(
+        page=page,
+        label=f"{page.page_number}" + (f" ({label})" if label not in {"", str(page.page_number)} else ""),
+        said="corrected by hand" if corrected else STATUS_WORDS[page.status],  # type: ignore[index]
+        sentence="" if corrected else STATUS_SENTENCES.get(page.status, ""),  # type: ignore[call-overload]
+        error=_why_page(page),
+        parts=tuple(_part(task, text, marks[task]) for task, text in page.parts.items()),
+        doubtful_words=doubtful_words,
+        facts=tuple(_facts(page)),
+    )
+
+
+def _found_marks(task: str, text: str, query: str, at: str) -> list[Mark]:
+    marks: list[Mark] = []
+    if query.strip():
+        whole = passage(text, parse_query(query), length=len(text) + 1)
+        marks += [Mark(start, end, "found") for start, end in whole.marks]
+    place = re.fullmatch(r"(\w+)\.(\d{1,9})\.(\d{1,9})", at)
+    if place and place[1] == task and int(place[2]) < int(place[3]) <= len(text):
+        marks.append(Mark(int(place[2]), int(place[3]), "passage"))
+    return marks
+
+
+def _part(task: str, text: str, marks: Sequence[Mark]) -> Part:
+    tags = tuple(tag.strip() for tag in re.split(r"[,\n]", text) if tag.strip()) if task == "tags" else ()
+    # `marked_html` escapes all that is not its own.
+    html = Markup("") if tags else Markup(marked_html(text, marks))  # noqa: S704
+    return Part(task, _HEADINGS.get(task, task), html, tags)
+
+
+def _facts(page: PageRow) -> Iterable[tuple[str, str]]:
+    about = page.metadata
+    words = {
+        "title": "Title",
+        "author": "Author",
+        "date_taken": "Taken",
+        "date_digitized": "Scanned",
+        "camera": "Camera",
+        "keywords": "Keywords",
+        "persons": "Persons",
+        "language": "Language",
+        "model": "Read by",
+    }
+    for key, word in words.items():
+        if about.get(key):
+            yield word, str(about[key])[:16].replace("T", " ") if key.startswith("date_") else str(about[key])
+    if isinstance(about.get("confidence"), float):
+        yield "Confidence", f"{about['confidence']:.2f}"
+    if "latitude" in about and "longitude" in about:
+        yield "Place", f"{about['latitude']}, {about['longitude']}"
+    yield "File", file_place(page.uri)
+
+
+# ── photos and failures ───────────────────────────────────────────────────────────────────────────
+
+
+def photos_by_year(photos: Iterable[Leaf]) -> list[tuple[str, list[Leaf]]]:
+    """Return photos under their year; those without a date under ""."""
+    return [(year, list(leaves)) for year, leaves in groupby(photos, key=lambda leaf: leaf.date[:4])]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A page, or a file as a whole, that could not be read at the last try."""
+
+    name: str
+    folder: str
+    why: str
+    again: str
+    """Where to ask for it again."""
+    page_id: str = ""
+    """"" for a file."""
+    keeps_text: bool = False
+    """An earlier reading is kept, and found."""
+
+
+def file_key(uri: str) -> str:
+    """Return the id of a file: addresses hold no paths."""
+    return hashlib.sha256(uri.encode()).hexdigest()[:32]
+
+
+def failed(pages: Iterable[PageRow], places: Iterable[Place]) -> list[Failed]:
+    """Return what failed, files as a whole first."""
+    shown = [
+        Failed(
+            name=str(place.metadata.get("file_name", place.uri)),
+            folder=str(place.metadata.get("folder", "")),
+            why=_why(place.error, str(place.metadata.get("file_path"))),
+            again=f"/file/{file_key(place.uri)}/again",
+        )
+        for place in places
+        if place.error
+    ]
+    shown += [
+        Failed(
+            name=f"{page.metadata.get('file_name', '')}, page {page.page_number}",
+            folder=str(page.metadata.get("folder", "")),
+            why=_why_page(page),
+            again=f"/page/{page.page_id}/again",
+            page_id=page.page_id,
+            keeps_text=page.status != "failed",
+        )
+        for page in pages
+    ]
+    return shown
+
+
+def _why_page(page: PageRow) -> str:
+    return _why(page.error or "", f"{page.metadata.get('file_path')} page {page.page_number}")
+
+
+def _why(message: str, place: str) -> str:
+    """Return an error's message without the file and page, which stand beside it."""
+    return message.removeprefix(f"{place}: ")

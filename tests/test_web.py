@@ -1,0 +1,707 @@
+"""The local search page: who may see and change what, what is shown, and that nothing on a page can run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from starlette.testclient import TestClient
+from typing_extensions import override
+
+from kobold_reader import Archive, KoboldReader
+from kobold_reader.archive.catalog import PageRow, Place
+from kobold_reader.archive.indexing import version_of
+from kobold_reader.errors import ConfigError, StoreError
+from kobold_reader.html.text import Mark, marked_html
+from kobold_reader.pages import local_uri
+from kobold_reader.web import Access, Address, WebServer, make_app
+from kobold_reader.web.library import Library
+from kobold_reader.web.security import POLICY
+from tests.conftest import LETTER
+from tests.kobold_simulator import Fault, KoboldSimulator
+
+EVIL = "Lindqvist <script>alert(1)</script> \"><img src=x onerror='alert(1)'>"
+ACCESS = Access(port=8642, token="the-secret-of-this-run")  # noqa: S106
+HERE = "http://127.0.0.1:8642"
+SHA = "ab" * 32
+
+
+def row(number: int, text: str = "", **changes: Any) -> PageRow:
+    """A page as `index` records it."""
+    name = str(changes.pop("file_name", "box.pdf"))
+    more = changes.pop("about", {})
+    sha256 = changes.pop("sha256", SHA)
+    parts = changes.pop("parts", {"ocr": text} if text else {})
+    status = changes.pop("status", "ok")
+    metadata = {
+        "file_name": name,
+        "file_path": f"/scans/{name}",
+        "file_type": "application/pdf",
+        "folder": "scans",
+        "page_number": number,
+        "page_label": str(number),
+        "total_pages": 3,
+        "page_status": status,
+        **more,
+    }
+    page = PageRow(
+        f"{sha256[:32]}-{number}", sha256, number, status, parts, version_of(parts), metadata, f"file:///{name}"
+    )
+    return replace(page, **changes)
+
+
+def put(archive: Archive, *rows: PageRow) -> None:
+    """Index pages as another process would: they are in the file, and a new generation."""
+    for one in rows:
+        archive._catalog.put_place(Place(one.uri, one.sha256, {"file_name": one.metadata["file_name"]}))
+    archive._catalog.finish(archive._catalog.begin(rows))
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    with Archive.open(tmp_path / "boxes", create=True, embedder="none") as archive:
+        put(
+            archive,
+            row(1, "Axel Lindqvist, inventory 1954/37-b."),
+            row(2, EVIL, about={"file_name": EVIL, "folder": EVIL, "title": EVIL, "page_label": EVIL}),
+            row(3, status="failed", error="/scans/box.pdf page 3: the model is gone <b>. Start it."),
+            row(
+                1,
+                sha256="cd" * 32,
+                file_name="boat.jpg",
+                parts={"caption": "A red boathouse."},
+                status="no_text",
+                about={"file_type": "image/jpeg", "date_taken": "1999-07-14T15:22:10", "folder": "photos"},
+            ),
+        )
+        yield archive
+
+
+@dataclass
+class Site:
+    """The page, with and without the browser's cookie."""
+
+    archive: Archive
+    client: TestClient
+    stranger: TestClient
+
+
+@pytest.fixture
+def make_site() -> Iterator[Callable[[Archive], Site]]:
+    closing: list[Callable[[], None]] = []
+
+    def make(archive: Archive, **options: Any) -> Site:
+        app, close = make_app(archive, ACCESS, **options)
+        closing.append(close)
+        stranger, client = (TestClient(app, HERE, follow_redirects=False, raise_server_exceptions=False) for _ in "ab")
+        client.cookies.set(ACCESS.cookie, ACCESS.session, domain="127.0.0.1")
+        return Site(archive, client, stranger)
+
+    yield make
+    for close in closing:
+        close()
+
+
+@pytest.fixture
+def site(archive: Archive, make_site: Callable[[Archive], Site]) -> Site:
+    return make_site(archive)
+
+
+class Seen(HTMLParser):
+    """What a browser would make of it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.scripts: list[str | None] = []
+        self.handlers: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    @override
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.handlers += [name for name in given if name.startswith("on") or name == "style"]
+        self.addresses += [given[name] or "" for name in ("src", "href", "action") if name in given]
+        if tag == "script":
+            self.scripts.append(given.get("src"))
+
+    @override
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def change(site: Site, path: str, headers: dict[str, str] | None = None, **fields: str) -> Any:
+    sent = {"token": ACCESS.change_token, **fields}
+    return site.client.post(
+        path,
+        content=urlencode(sent),
+        headers={"Content-Type": "application/x-www-form-urlencoded", "Origin": HERE, **(headers or {})},
+    )
+
+
+GETS = [
+    "/",
+    "/?q=Lindqvist",
+    f"/page/{SHA[:32]}-1",
+    f"/image/{SHA[:32]}-1/small",
+    "/photos",
+    "/failed",
+    "/about",
+    "/again",
+]
+POSTS = [f"/page/{SHA[:32]}-1/text", f"/page/{SHA[:32]}-3/again", "/file/00/again"]
+
+
+# ── who may see ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", GETS)
+def test_nothing_is_shown_without_the_token(site: Site, path: str) -> None:
+    answer = site.stranger.get(path)
+    assert answer.status_code == 403
+    assert "Lindqvist" not in answer.text
+    wrong = site.stranger.get(path, params={"token": "guessed"})
+    assert wrong.status_code == 403
+    assert not wrong.cookies
+
+
+def test_the_printed_address_gives_the_browser_its_cookie_and_goes_on_without_the_token(site: Site) -> None:
+    assert ACCESS.url("127.0.0.1") == f"{HERE}/?token={ACCESS.token}"
+    answer = site.stranger.get("/", params={"q": "Lindqvist", "token": ACCESS.token})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?q=Lindqvist")
+    cookie = answer.headers["set-cookie"]
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    assert ACCESS.token not in cookie, "other servers of this machine are sent the cookie, too"
+    assert "1954/37-b" in site.stranger.get("/", params={"q": "Lindqvist"}).text, "the cookie is enough from now on"
+
+
+def test_a_terminal_inside_a_web_page_gets_in_by_a_page_of_our_own(site: Site) -> None:
+    foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    answer = site.stranger.get("/", params={"token": ACCESS.token, "q": '">'}, headers=foreign)
+    assert answer.status_code == 200
+    assert 'content="0;url=/?q=%22%3E"' in answer.text
+    assert ACCESS.cookie in answer.headers["set-cookie"]
+    foreign["Sec-Fetch-Mode"] = "no-cors"
+    assert site.stranger.get("/", params={"token": ACCESS.token}, headers=foreign).status_code == 403
+
+
+def test_the_way_in_leads_nowhere_else(site: Site) -> None:
+    answer = site.stranger.get(f"{HERE}//evil.example/x", params={"token": ACCESS.token})
+    assert answer.headers["location"] == "/evil.example/x"
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8642", "10.0.0.7:8642", "127.0.0.1.evil.example", "", "["]
+)
+@pytest.mark.parametrize("path", ["/", "/static/app.js", f"/?token={ACCESS.token}"])
+def test_a_name_made_to_point_here_is_refused(site: Site, host: str, path: str) -> None:
+    answer = site.client.get(path, headers={"Host": host})
+    assert answer.status_code == 421
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8642", "localhost:8642", "[::1]:8642", "LOCALHOST:9000"])
+def test_this_machines_own_names_are_taken(host: str) -> None:
+    from starlette.datastructures import Headers
+
+    from kobold_reader.web.security import _host_name
+
+    assert ACCESS.knows(_host_name(Headers({"host": host})))
+
+
+def test_open_to_others_only_addresses_and_own_names_are_taken() -> None:
+    access = Access(host="0.0.0.0", port=1)  # noqa: S104
+    assert not access.is_loopback
+    assert access.knows("192.168.1.7")
+    assert access.knows("127.0.0.1")
+    assert not access.knows("evil.example"), "no name that somebody else can point here"
+
+
+@pytest.mark.parametrize("site_header", ["cross-site", "same-site"])
+@pytest.mark.parametrize("path", [*GETS, "/static/app.js"])
+def test_other_pages_may_show_nothing_of_ours(site: Site, path: str, site_header: str) -> None:
+    """`same-site` is another server of this machine, on another port: our cookie goes along with its requests."""
+    assert site.client.get(path, headers={"Sec-Fetch-Site": site_header}).status_code == 403
+
+
+# ── who may change ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:5001"},
+        {"Origin": "file://127.0.0.1:8642"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+    ],
+)
+def test_a_change_from_another_page_is_refused(site: Site, path: str, headers: dict[str, str]) -> None:
+    assert change(site, path, headers, text="x").status_code in {403, 421}
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_every_change_needs_cookie_and_token(site: Site, path: str) -> None:
+    for token in ("", "guessed", ACCESS.token, ACCESS.session):
+        assert change(site, path, token=token).status_code == 403
+    site.client.cookies.clear()
+    assert change(site, path).status_code == 403
+    assert site.client.post(f"{path}?token={ACCESS.token}", headers={"Origin": HERE}).status_code == 403
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_a_link_changes_nothing(site: Site, path: str) -> None:
+    assert site.client.get(path).status_code in {404, 405}
+
+
+def test_what_is_sent_is_bounded(site: Site) -> None:
+    assert change(site, POSTS[0], text="x" * 4_100_000).status_code == 413
+
+
+# ── what every answer carries ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", [*GETS, "/nothing", "/static/app.js", "/static/style.css", "/static/icon.svg"])
+def test_every_answer_carries_the_policy(site: Site, path: str) -> None:
+    for answer in (site.client.get(path), site.stranger.get(path), site.client.get(path, headers={"Host": "evil"})):
+        assert answer.headers["content-security-policy"] == POLICY
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "same-origin"
+        assert answer.headers["cache-control"] == "no-store"
+    assert "unsafe" not in POLICY
+    assert "http" not in POLICY, "no other host"
+
+
+@pytest.mark.parametrize("path", [one for one in GETS if "image" not in one and one != "/again"] + ["/nothing"])
+def test_no_view_loads_or_runs_anything_else(site: Site, path: str) -> None:
+    seen = Seen(site.client.get(path).text)
+    assert seen.scripts == ["/static/app.js"]
+    assert seen.handlers == []
+    assert [one for one in seen.addresses if not re.match(r"[/#](?!/)", one)] == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+        "/static/..%2fapp.py",
+        "/static//etc/passwd",
+        "/static/",
+        "/page/..%2f..%2fetc%2fpasswd",
+        "/image/%2fetc%2fpasswd/small",
+        f"/image/{SHA[:32]}-1/huge",
+        f"/image/{SHA[:32]}-99/small",
+        f"/page/{SHA[:32]}-99",
+        f"/page/{SHA[:32]}-1%00",
+        "/page/' OR 1=1 --",
+        "/scans/box.pdf",
+        "/nothing",
+    ],
+)
+def test_only_what_the_archive_knows_by_its_id_is_served(site: Site, path: str) -> None:
+    answer = site.client.get(path)
+    assert answer.status_code == 404
+    assert "root:" not in answer.text
+
+
+# ── what pages, names and queries hold is only shown ──────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/?q=Lindqvist",
+        f"/page/{SHA[:32]}-2?q=Lindqvist&at=ocr.0.20",
+        f"/page/{SHA[:32]}-2?edit=1",
+        f"/page/{SHA[:32]}-1",
+        "/failed",
+        "/?" + urlencode({"q": EVIL}),
+        "/?" + urlencode({"q": "x", "folder": EVIL, "status": EVIL, "since": EVIL}),
+        f"/page/{SHA[:32]}-2?" + urlencode({"q": EVIL, "folder": EVIL, "at": EVIL}),
+    ],
+)
+def test_nothing_hostile_runs(site: Site, path: str) -> None:
+    answer = site.client.get(path)
+    seen = Seen(answer.text)
+    assert seen.scripts == ["/static/app.js"]
+    assert seen.handlers == []
+    assert [one for one in seen.addresses if not re.match(r"[/#](?!/)", one)] == []
+    assert "<img src=x" not in answer.text
+
+
+def test_hostile_text_is_shown_as_it_stands(site: Site) -> None:
+    assert EVIL in Seen(site.client.get(f"/page/{SHA[:32]}-2").text).text
+    assert EVIL in Seen(site.client.get(f"/page/{SHA[:32]}-2?edit=1").text).text, "and edited as it stands"
+
+
+# ── the views ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hits_have_their_passage_marked_and_lead_to_it(site: Site) -> None:
+    html = site.client.get("/?q=1954/37-b").text
+    assert '<mark class="found">1954/37-b</mark>' in html
+    [address] = set(re.findall(r'href="(/page/[^"]+-1\?[^"]+)"', html))
+    page = site.client.get(address.replace("&amp;", "&")).text
+    assert '<mark class="passage found">1954/37-b</mark>' in page
+    assert '<mark class="passage">Axel Lindqvist, inventory </mark>' in page
+    assert "All hits for “1954/37-b”" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", {f"{SHA[:32]}-1", f"{'cd' * 16}-1"}),
+        ("status=ok", {f"{SHA[:32]}-1", f"{SHA[:32]}-2"}),
+        ("status=failed", {f"{SHA[:32]}-3"}),
+        ("kind=image/jpeg", {f"{'cd' * 16}-1"}),
+        ("folder=photos", {f"{'cd' * 16}-1"}),
+        ("since=1999&until=1999", {f"{'cd' * 16}-1"}),
+        ("since=2000", set()),
+        ("q=boathouse&folder=photos", {f"{'cd' * 16}-1"}),
+        ("q=boathouse&folder=scans", set()),
+    ],
+)
+def test_filters_choose_pages(site: Site, query: str, expected: set[str]) -> None:
+    html = site.client.get(f"/?{query}").text
+    assert set(re.findall(r"/image/([0-9a-f]{32}-\d+)/small", html)) == expected
+
+
+def test_what_cannot_be_asked_is_answered_in_a_sentence(site: Site) -> None:
+    assert "is no date" in site.client.get("/?q=x&since=yesterday").text
+    assert "Nothing found" in site.client.get("/?q=zzzzqqqq").text
+    assert "no such page in this archive" in site.client.get(f"/page/{SHA[:32]}-99").text
+
+
+def test_previous_and_next_go_through_all_files(site: Site) -> None:
+    html = site.client.get(f"/page/{'cd' * 16}-1").text
+    assert "data-previous" not in html, "boat.jpg is the first"
+    assert f'data-next href="/page/{SHA[:32]}-1"' in html
+    html = site.client.get(f"/page/{SHA[:32]}-1?q=Axel").text
+    assert f'data-previous href="/page/{"cd" * 16}-1?q=Axel"' in html
+
+
+def test_photos_stand_on_the_wall_by_year(site: Site) -> None:
+    html = site.client.get("/photos").text
+    assert re.findall(r"/image/([0-9a-f]{32}-\d+)/small", html) == [f"{'cd' * 16}-1"]
+    assert '<h2 class="head">1999</h2>' in html
+    assert 'alt="A red boathouse."' in html
+
+
+def test_failed_pages_say_why_and_can_be_read_again(site: Site) -> None:
+    html = site.client.get("/failed").text
+    assert "the model is gone &lt;b&gt;. Start it." in html
+    assert f'action="/page/{SHA[:32]}-3/again"' in html
+    assert '<span class="count">1</span>' in html
+
+
+def test_about_counts(site: Site) -> None:
+    text = " ".join(Seen(site.client.get("/about").text).text.split())
+    assert "4 in 2 files" in text
+    assert "By words only" in text
+    assert re.search(r"failed\s?1\b", text)
+
+
+def test_an_open_page_sees_what_another_process_indexes(site: Site) -> None:
+    assert "Nothing found" in site.client.get("/?q=Rosenfeldt").text
+    with Archive.open(site.archive.folder) as other:
+        put(other, row(1, "Rosenfeldt was here.", sha256="ef" * 32, file_name="new.pdf"))
+    assert "new.pdf" in site.client.get("/?q=Rosenfeldt").text
+    assert "new.pdf" in site.client.get("/").text
+    assert "new.pdf" in site.client.get(f"/page/{SHA[:32]}-3").text, "the next one"
+
+
+def test_the_overview_is_made_once_a_generation(archive: Archive) -> None:
+    library = Library(archive)
+    first = library.overview()
+    assert library.overview() is first
+    put(archive, row(1, "new", sha256="ef" * 32))
+    assert len(library.overview().leaves) == len(first.leaves) + 1
+
+
+# ── corrections ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def corrected(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What was corrected, in place of the archive's own way."""
+    kept: list[tuple[str, str]] = []
+
+    def correct(_: Archive, page_id: str, text: str) -> None:
+        if text == "full":
+            raise StoreError("the disk is full.", hint="Make room.")
+        kept.append((page_id, text))
+
+    monkeypatch.setattr(Archive, "correct", correct, raising=False)
+    return kept
+
+
+def test_a_correction_is_saved(site: Site, corrected: list[tuple[str, str]]) -> None:
+    page = site.archive.page(f"{SHA[:32]}-1")
+    assert page is not None
+    html = site.client.get(f"/page/{page.page_id}?edit=1&q=Axel").text
+    assert re.search(r"<textarea[^>]*>\nAxel Lindqvist, inventory 1954/37-b.</textarea>", html)
+    form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', html.split("data-edit")[1]))
+    answer = change(site, f"/page/{page.page_id}/text", **{**form, "text": "Axel\r\nLindqvist"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/page/{page.page_id}?q=Axel&saved=1")
+    assert corrected == [(page.page_id, "Axel\nLindqvist")]
+
+
+@pytest.mark.parametrize(
+    ("version", "text", "why"), [("", "full", "the disk is full. Make room."), ("older", "Mine <b>", "changed since")]
+)
+def test_what_cannot_be_saved_is_not_lost(
+    site: Site, corrected: list[tuple[str, str]], version: str, text: str, why: str
+) -> None:
+    page = site.archive.page(f"{SHA[:32]}-1")
+    assert page is not None
+    answer = change(site, f"/page/{page.page_id}/text", text=text, version=version or page.version)
+    assert answer.status_code == 409
+    seen = Seen(answer.text).text
+    assert why in seen
+    assert text in seen
+    assert corrected == []
+
+
+def test_an_unknown_page_cannot_be_corrected(site: Site, corrected: list[tuple[str, str]]) -> None:
+    assert change(site, f"/page/{SHA[:32]}-99/text", text="x").status_code == 404
+    assert corrected == []
+
+
+# ── marks ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_marks_may_overlap_and_tables_stay_tables() -> None:
+    marks = [Mark(0, 9, "passage"), Mark(5, 9, "found"), Mark(7, 12, "", "or: <x>")]
+    assert marked_html("Axel Lind<qvist", marks) == (
+        '<div class="text" dir="auto"><mark class="passage">Axel </mark><mark class="passage found">Li</mark>'
+        '<mark class="passage found" tabindex="0" title="or: &lt;x&gt;">nd</mark>'
+        '<mark tabindex="0" title="or: &lt;x&gt;">&lt;qv</mark>ist</div>'
+    )
+    table = "| a | b |\n|---|---|\n| Axel | 2 |"
+    at = table.index("Axel")
+    assert '<td><mark class="found">Axel</mark></td>' in marked_html(table, [Mark(at, at + 4, "found")])
+
+
+# ── the server ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_port_that_is_taken_is_said_in_a_sentence() -> None:
+    with WebServer(Address(port=0)) as first, pytest.raises(ConfigError, match=rf"port {first.port}.*--port 0"):
+        WebServer(Address(port=first.port))
+
+
+# ── pictures and reading again: files are opened ──────────────────────────────────────────────────
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    (folder / "letter.pdf").write_bytes(LETTER.read_bytes())
+    return folder
+
+
+def reader_of(simulator: KoboldSimulator, **more: Any) -> KoboldReader:
+    return KoboldReader(api_url=simulator.url, tasks=["ocr"], on_error="skip", ledger="none", **more)
+
+
+@pytest.mark.slow
+def test_pictures_are_small_or_large_and_kept(
+    simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]
+) -> None:
+    import io
+
+    from PIL import Image
+
+    archive.sync(scans, reader=reader_of(simulator))
+    site = make_site(archive)
+    page = next(one for one in archive.pages() if one.metadata["file_name"] == "letter.pdf")
+    sides = {}
+    for size in ("small", "large"):
+        answer = site.client.get(f"/image/{page.page_id}/{size}")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] in {"image/jpeg", "image/png"}
+        with Image.open(io.BytesIO(answer.content)) as image:
+            sides[size] = max(image.size)
+    assert sides["small"] <= 360 < sides["large"] <= 1600
+
+    (scans / "letter.pdf").write_bytes(LETTER.read_bytes() + b"\n")
+    answer = site.client.get(f"/image/{page.page_id}/large")
+    assert (answer.status_code, answer.headers["content-type"]) == (409, "text/plain; charset=utf-8")
+    assert "was changed since its pages were read" in answer.text
+    (scans / "letter.pdf").unlink()
+    answer = site.client.get(f"/image/{page.page_id}/small")
+    assert answer.status_code == 404
+    assert "not there any more" in answer.text
+    assert "Text of a page" in site.client.get(f"/page/{page.page_id}").text
+
+
+@pytest.mark.slow
+def test_the_pictures_kept_are_bounded_and_upright(simulator: KoboldSimulator, scans: Path, archive: Archive) -> None:
+    from kobold_reader.web.images import Pictures
+
+    archive.sync(scans, reader=reader_of(simulator, rotate=90))
+    pages = [one for one in archive.pages() if one.metadata["file_name"] == "letter.pdf"]
+    pictures = Pictures(cache_bytes=40_000)
+    try:
+        first = pictures.picture(pages[0], "small")
+        assert pictures.picture(pages[0], "small") is first
+        for page in pages:
+            pictures.picture(page, "small")
+        assert pictures._held_bytes == sum(len(one.data) for one in pictures._cache.values()) <= 40_000
+        assert pictures.picture(pages[0], "small") is not first, "it was dropped for the others"
+        import io
+
+        from PIL import Image
+
+        with Image.open(io.BytesIO(first.data)) as image:
+            assert image.width > image.height, "as it was read: on its side"
+    finally:
+        pictures.close()
+
+
+@pytest.mark.slow
+def test_a_failed_page_is_read_again_as_it_was_read(
+    simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]
+) -> None:
+    archive.sync(scans, reader=reader_of(simulator, hint="Swedish"))
+    page = archive.pages_of(
+        next(one for one in archive.pages() if one.metadata["total_pages"] == 3 and "model" in one.metadata).sha256
+    )[1]
+    archive._catalog.finish(
+        archive._catalog.begin([replace(page, status="failed", parts={}, error="gone", version=version_of({}))])
+    )
+    before, roots = simulator.count(), archive._catalog.roots()
+    site = make_site(archive)
+    again = site.client.app.state.again  # type: ignore[attr-defined]
+
+    assert change(site, f"/page/{page.page_id}/again").headers["location"] == "/failed"
+    again.join(60)
+
+    assert site.client.get("/again").json() == {"running": False, "sentence": "It was read, and can be found."}
+    now = archive.page(page.page_id)
+    assert now is not None
+    assert (now.status, now.error, now.text) == ("ok", None, page.text)
+    assert simulator.count() == before, "the ledger knew it"
+    assert archive._catalog.roots() == roots, "the next run repeats what it did before"
+
+
+@pytest.mark.slow
+def test_without_a_server_reading_again_says_so_and_keeps_the_page_failed(
+    simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]
+) -> None:
+    simulator.fault(*[Fault.EMPTY_TEXT] * 40)
+    archive.sync(scans, reader=reader_of(simulator, pages="1"))
+    [page] = [one for one in archive.pages() if one.metadata["file_name"] == "letter.pdf"]
+    assert page.status == "failed"
+    simulator.stop()
+    site = make_site(archive)
+
+    change(site, f"/page/{page.page_id}/again")
+    site.client.app.state.again.join(60)  # type: ignore[attr-defined]
+
+    html = site.client.get("/failed").text
+    assert 'class="said failed" role="status"' in html
+    assert simulator.url in Seen(html).text
+    assert "letter.pdf, page 1" in html
+    simulator.restart()
+    with simulator.lock:
+        simulator._faults.clear()
+    change(site, f"/page/{page.page_id}/again")
+    site.client.app.state.again.join(60)  # type: ignore[attr-defined]
+    now = archive.page(page.page_id)
+    assert now is not None
+    assert now.status == "ok"
+
+
+@pytest.mark.slow
+def test_one_page_is_read_again_at_a_time_and_the_end_stops_it(
+    simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]
+) -> None:
+    simulator.fault(*[Fault.EMPTY_TEXT] * 40)
+    archive.sync(scans, reader=reader_of(simulator, pages="1"))
+    [page] = [one for one in archive.pages() if one.metadata["file_name"] == "letter.pdf"]
+    with simulator.lock:
+        simulator._faults.clear()
+    simulator.fault(Fault.HANG)
+    site = make_site(archive)
+    again = site.client.app.state.again  # type: ignore[attr-defined]
+    change(site, f"/page/{page.page_id}/again")
+    assert site.client.get("/again").json()["running"]
+    assert "disabled" in site.client.get("/failed").text
+    answer = change(site, f"/page/{page.page_id}/again")
+    assert answer.status_code == 409
+    assert "One at a time" in answer.text
+    again.close()
+    assert not again.now.is_running
+
+
+def test_a_page_that_nobody_remembers_reading_cannot_be_read_again(site: Site) -> None:
+    answer = change(site, f"/page/{SHA[:32]}-3/again")
+    assert answer.status_code == 409
+    assert "does not know how" in answer.text
+    assert change(site, "/file/00/again").status_code == 404
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_opened_is_read_again_once_it_can(
+    simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]
+) -> None:
+    (scans / "letter.pdf").write_bytes(b"%PDF-1.7 nothing")
+    archive.sync(scans, reader=reader_of(simulator))
+    site = make_site(archive)
+    [action] = re.findall(r'action="(/file/[^"]+)"', site.client.get("/failed").text)
+    (scans / "letter.pdf").write_bytes(LETTER.read_bytes())
+    os.utime(scans / "letter.pdf", (1, 1))
+    change(site, action)
+    site.client.app.state.again.join(60)  # type: ignore[attr-defined]
+    assert "/file/" not in site.client.get("/failed").text
+    assert "letter.pdf" in site.client.get("/?q=Lindqvist").text
+
+
+def test_settings_are_those_of_the_nearest_folder_above(archive: Archive, tmp_path: Path) -> None:
+    for path, hint in ((tmp_path / "a", "outer"), (tmp_path / "a" / "b", "inner")):
+        archive._catalog.remember_root(str(path), {"hint": hint})
+    hints = [archive.settings_of(local_uri(tmp_path / name)).get("hint") for name in ("a/x.pdf", "a/b/x.pdf", "c.pdf")]
+    assert hints == ["outer", "inner", None]
+    assert archive.settings_of(tmp_path / "a" / "b" / "c" / "x.pdf") == {"hint": "inner"}
+
+
+@pytest.mark.slow
+def test_doubtful_words_are_marked_with_their_rivals(
+    simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]
+) -> None:
+    import json
+
+    from kobold_reader.reading.ledger import Ledger
+
+    archive.sync(scans, reader=reader_of(simulator))
+    page = next(one for one in archive.pages() if one.metadata["file_name"] == "letter.pdf")
+    start = page.text.index("Lindqvist")
+    doubtful = json.dumps([{"start": start, "end": start + 9, "rival": "Lundqvist"}])
+    with Ledger(archive.folder / "ledger.sqlite") as ledger, ledger._transaction("write") as db:
+        db.execute("UPDATE readings SET doubtful = ?", (doubtful,))
+    site = make_site(archive)
+    html = site.client.get(f"/page/{page.page_id}").text
+    assert '<mark tabindex="0" title="or: Lundqvist">Lindqvist</mark>' in html
+    assert "1 doubtful word" in html
+    other = {"ocr": f"Corrected: {page.text}"}
+    archive._catalog.finish(archive._catalog.begin([replace(page, parts=other, version=version_of(other))]))
+    assert "Lundqvist" not in site.client.get(f"/page/{page.page_id}").text, "the text is another one now"

@@ -1,0 +1,283 @@
+"""The search page in a real browser, over a real server: keys, pictures, corrections, both themes, a phone."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from kobold_reader import Archive, KoboldReader
+from kobold_reader.web import Access, Address, WebServer, make_app
+from tests.browser import Browser, find_browser
+from tests.conftest import LETTER, ROOT, SAMPLES
+from tests.kobold_simulator import KoboldSimulator, ScriptBrain
+from tests.test_web import EVIL
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
+]
+
+TABLE = "| Date | Name |\n|---|---|\n| 1938 | Lindqvist |"
+
+
+@dataclass
+class Site:
+    """A page that is being served."""
+
+    archive: Archive
+    access: Access
+    folder: Path
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.access.port}"
+
+
+@contextmanager
+def served(archive: Archive, folder: Path) -> Iterator[Site]:
+    with WebServer(Address(port=0)) as server:
+        access = Access(port=server.port)
+        app, close = make_app(archive, access)
+        thread = threading.Thread(target=server.run, args=(app,))
+        thread.start()
+        try:
+            yield Site(archive, access, folder)
+        finally:
+            server.stop()
+            thread.join(30)
+            close()
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """An archive of a letter, a photo, and a page that would like to run something."""
+    folder = tmp_path_factory.mktemp("site")
+    scans = folder / "scans"
+    scans.mkdir()
+    (scans / "letter.pdf").write_bytes(LETTER.read_bytes())
+    (scans / "photo.jpg").write_bytes((SAMPLES / "photos" / "boathouse 1999.jpg").read_bytes())
+    said = iter([f"Axel Lindqvist wrote this.\n\n{TABLE}", EVIL, "Third page.", "A boathouse by Lindqvist."])
+    with (
+        KoboldSimulator(brain=ScriptBrain(lambda _: next(said)), model="Qwen2.5-VL-7B-Instruct-Q4_K_M") as simulator,
+        Archive.open(folder / "boxes", create=True, embedder="none") as archive,
+    ):
+        archive.sync(scans, reader=KoboldReader(api_url=simulator.url, tasks=["ocr"], ledger="none", on_error="skip"))
+        with served(archive, folder) as site:
+            yield site
+
+
+@pytest.fixture
+def browser(site: Site) -> Iterator[Browser]:
+    with Browser() as browser:
+        browser.open(site.access.url("127.0.0.1"))
+        yield browser
+
+
+def no_complaints(browser: Browser, site: Site) -> None:
+    """Nothing broke the policy or raised, and no other host was asked for anything."""
+    assert browser.said == []
+    assert {urlsplit(url).netloc for url in browser.requested if not url.startswith("data:")} == {
+        urlsplit(site.base).netloc
+    }
+
+
+def test_a_search_from_the_keyboard_to_the_page_and_back(browser: Browser, site: Site) -> None:
+    assert browser.run("location.search") == "", "the token is not left in the address"
+    assert browser.run("document.activeElement.id") == "q"
+    browser.type("Lindqvist wrote")
+    browser.press("Enter", leads_on=True)
+    assert browser.run("location.search") == "?q=Lindqvist+wrote"
+    assert browser.run("document.querySelector('.hit mark').textContent") == "Lindqvist"
+    browser.press("j")
+    assert browser.run("document.activeElement.matches('[data-hit]')")
+    browser.press("Enter", leads_on=True)
+    assert "letter.pdf" in browser.text()
+    assert browser.run("document.querySelectorAll('mark.passage, mark.passage.found').length") >= 2
+    assert browser.run("document.querySelector('td mark.found').textContent") == "Lindqvist"
+    browser.press("j", leads_on=True)
+    assert "page 2 of 3" in browser.text()
+    browser.press("k", leads_on=True)
+    assert "page 1 of 3" in browser.text()
+    browser.press("ArrowRight", leads_on=True)
+    assert "page 2 of 3" in browser.text()
+    browser.press("/")
+    assert browser.run("document.activeElement.id") == "q"
+    browser.press("j")
+    assert "page 2 of 3" in browser.text(), "in the box it is a letter"
+    browser.press("Escape")
+    browser.press("Escape", leads_on=True)
+    assert browser.run("location.pathname + location.search") == "/?q=Lindqvist+wrote"
+    no_complaints(browser, site)
+
+
+def test_pictures_are_shown_and_enlarged(browser: Browser, site: Site) -> None:
+    page = next(one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf")
+    browser.open(f"{site.base}/page/{page.page_id}")
+    width = "document.querySelector('.sheet img').getBoundingClientRect().width"
+    assert browser.run("document.querySelector('.sheet img').naturalHeight") > 1000
+    before = browser.run(width)
+    browser.press("z")
+    assert browser.run(width) > before
+    browser.press("Escape")
+    assert browser.run(width) == before
+    no_complaints(browser, site)
+
+
+def test_what_a_page_would_like_to_run_does_not(browser: Browser, site: Site) -> None:
+    pages = [one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf"]
+    for address in ("/?q=alert", f"/page/{pages[1].page_id}?q=alert", f"/page/{pages[1].page_id}?edit=1"):
+        browser.open(site.base + address)
+        assert browser.run("document.querySelectorAll('img[src=x], script').length") == 1, "our own"
+        assert "<script>alert(1)</script>" in browser.run(
+            "document.body.innerText + [...document.querySelectorAll('textarea')].map(t => t.value)"
+        )
+    with pytest.raises(AssertionError, match=r"Content Security Policy|unsafe-eval|EvalError"):
+        browser.run("setTimeout('1')||eval('1')")
+    browser.said.clear()
+
+
+def test_the_picture_of_a_file_that_is_gone_says_so(browser: Browser, site: Site) -> None:
+    page = next(one for one in site.archive.pages() if one.metadata["file_name"] == "photo.jpg")
+    photo = site.folder / "scans" / "photo.jpg"
+    data = photo.read_bytes()
+    photo.unlink()
+    try:
+        browser.open(f"{site.base}/page/{page.page_id}")
+        said = browser.run(
+            "new Promise(done => { const look = () => { const one = document.querySelector('.sheet .nothing');"
+            " one ? done(one.textContent) : setTimeout(look, 20) }; look() })"
+        )
+    finally:
+        photo.write_bytes(data)
+    assert "not there any more" in said
+    assert "boathouse by Lindqvist" in browser.text()
+
+
+def test_a_correction_from_the_keyboard(browser: Browser, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr(Archive, "correct", lambda _self, _page_id, text: kept.append(text), raising=False)
+    page = [one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf"][2]
+    browser.open(f"{site.base}/page/{page.page_id}")
+    browser.press("e", leads_on=True)
+    assert browser.run("document.activeElement.name") == "text"
+    browser.type("Corrected: ")
+    browser.press("Enter", ctrl=True, leads_on=True)
+    assert kept == ["Corrected: Third page."]
+    assert "Saved." in browser.text()
+    browser.press("e", leads_on=True)
+    browser.press("Escape", leads_on=True)
+    assert "Edit" in browser.text()
+    assert len(kept) == 1
+    no_complaints(browser, site)
+
+
+VIEWS = ["/", "/?q=Lindqvist", "/?status=ok", "PAGE", "PAGE?edit=1", "/photos", "/failed", "/about"]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [{}, {"is_dark": True}, {"width_px": 390, "height_px": 800, "is_phone": True}],
+    ids=["light", "dark", "phone"],
+)
+def test_every_view_fits_its_window_in_both_themes(site: Site, look: dict[str, Any], tmp_path: Path) -> None:
+    page = next(one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf")
+    with Browser(**look) as browser:
+        browser.open(site.access.url("127.0.0.1"))
+        for view in VIEWS:
+            browser.open(site.base + view.replace("PAGE", f"/page/{page.page_id}"))
+            assert browser.run("document.documentElement.scrollWidth <= innerWidth"), view
+            assert browser.run(
+                "[...document.querySelectorAll('input:not([type=hidden]), select, textarea')].every("
+                "one => one.labels.length || one.ariaLabel)"
+            ), view
+            assert browser.run("[...document.images].every(one => one.hasAttribute('alt'))"), view
+            ground, ink = (
+                browser.run(f"getComputedStyle(document.body).{name}") for name in ("backgroundColor", "color")
+            )
+            assert (luminance(ground) < luminance(ink)) == bool(look.get("is_dark"))
+            assert contrast(ground, ink) > 7
+            quiet = browser.run("(one => one && getComputedStyle(one).color)(document.querySelector('.facts, .back'))")
+            assert quiet is None or contrast(ground, quiet) >= 4.5, view
+            browser.screenshot(tmp_path / "seen.png")
+            assert (tmp_path / "seen.png").stat().st_size > 5_000
+        no_complaints(browser, site)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_without_scripts_everything_can_be_reached(site: Site) -> None:
+    with Browser() as browser:
+        browser.without_scripts()
+        browser.open(site.access.url("127.0.0.1"))
+        browser.open(f"{site.base}/?q=Lindqvist")
+        html = browser.html()
+        assert 'class="hit"' in html
+        address = html.split("data-hit")[0].rsplit('href="', 1)[1].split('"')[0].replace("&amp;", "&")
+        browser.open(site.base + address)
+        assert "edit=1" in browser.html()
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────
+
+
+def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "kobold_reader", "web", "--archive", str(folder), "--port", "0", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_command_prints_one_address_that_works_and_ends_with_ctrl_c(site: Site) -> None:
+    with started(site.archive.folder) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        try:
+            assert urlsplit(url).hostname == "127.0.0.1"
+            with Browser() as browser:
+                browser.open(url)
+                assert "letter.pdf" in browser.text()
+        finally:
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "")
+    assert "Ctrl-C ends it." in err
+    assert "Traceback" not in err
+    assert url.split("token=")[1] not in err
+
+
+def test_open_to_others_it_warns(site: Site) -> None:
+    with started(site.archive.folder, "--host", "0.0.0.0") as process:  # noqa: S104
+        assert process.stdout is not None
+        urls = [process.stdout.readline().strip() for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert [urlsplit(url).hostname for url in urls] == ["127.0.0.1", socket.gethostname().lower()]
+    assert "warning: other machines can reach this page" in err
+    assert process.returncode == 0
+
+
+def test_a_taken_port_ends_the_command_with_a_sentence(site: Site) -> None:
+    command = [sys.executable, "-m", "kobold_reader", "web", "--archive", str(site.archive.folder), "--port"]
+    taken = str(site.access.port)
+    done = subprocess.run([*command, taken], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--port 0" in done.stderr
