@@ -50,7 +50,9 @@ def test_every_command_is_in_the_readme_and_has_help(name: str) -> None:
     assert all(getattr(parameter, "help", None) for parameter in command.params), "every option says what it does"
 
 
-@pytest.mark.parametrize("name", ["read", "index", "plan", "search", "ask", "web", "status", "models", "forget", "export", "import"])
+@pytest.mark.parametrize(
+    "name", ["read", "index", "plan", "search", "ask", "web", "status", "models", "forget", "export", "import"]
+)
 def test_every_option_is_in_the_readme(name: str) -> None:
     options = [
         option for parameter in COMMANDS.commands[name].params for option in parameter.opts if option[:2] == "--"

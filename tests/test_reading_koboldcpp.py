@@ -38,7 +38,7 @@ from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.results import PageResult, Reading
 from tests.card_reader import DRAWN_BY, SEED, reads_down_to
 from tests.conftest import LETTER, SAMPLES
-from tests.kobold_simulator import Answer, BrainRequest, Fault, FaultKind, KoboldSimulator, ScriptBrain
+from tests.kobold_simulator import BrainRequest, Fault, FaultKind, KoboldSimulator, ScriptBrain
 
 pytestmark = pytest.mark.slow
 

@@ -8,4 +8,14 @@ from kobold_reader.archive.importing import ImportReport
 from kobold_reader.archive.search import Hit
 from kobold_reader.archive.sync import SyncReport
 
-__all__ = ["Answer", "AnswerStream", "Archive", "ArchiveStatus", "Correction", "ExportReport", "Hit", "ImportReport", "SyncReport"]
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "Archive",
+    "ArchiveStatus",
+    "Correction",
+    "ExportReport",
+    "Hit",
+    "ImportReport",
+    "SyncReport",
+]

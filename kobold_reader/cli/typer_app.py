@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from kobold_reader.cli.commands import ask, demo, doctor, export, forget, import_, index, models, plan, read, search, status, web
+from kobold_reader.cli.commands import (
+    ask,
+    demo,
+    doctor,
+    export,
+    forget,
+    import_,
+    index,
+    models,
+    plan,
+    read,
+    search,
+    status,
+    web,
+)
 
 __all__ = ["app"]
 
