@@ -25,7 +25,7 @@ from kobold_reader.web import Access, Address, WebServer, make_app
 from kobold_reader.web.library import Library
 from kobold_reader.web.security import POLICY
 from tests.conftest import LETTER
-from tests.kobold_simulator import Fault, KoboldSimulator
+from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 
 EVIL = "Lindqvist <script>alert(1)</script> \"><img src=x onerror='alert(1)'>"
 ACCESS = Access(port=8642, token="the-secret-of-this-run")  # noqa: S106
@@ -218,6 +218,14 @@ def test_this_machines_own_names_are_taken(host: str) -> None:
     assert ACCESS.knows(_host_name(Headers({"host": host})))
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_loopback_is_told(host: str) -> None:
+    access = Access(host=host, port=1)
+    assert access.is_loopback
+    assert access.knows(host)
+    assert not access.knows("192.168.1.7")
+
+
 def test_open_to_others_only_addresses_and_own_names_are_taken() -> None:
     access = Access(host="0.0.0.0", port=1)  # noqa: S104
     assert not access.is_loopback
@@ -395,6 +403,15 @@ def test_previous_and_next_go_through_all_files(site: Site) -> None:
     assert f'data-next href="/page/{SHA[:32]}-1"' in html
     html = site.client.get(f"/page/{SHA[:32]}-1?q=Axel").text
     assert f'data-previous href="/page/{"cd" * 16}-1?q=Axel"' in html
+
+
+def test_keywords_lead_to_a_search(site: Site) -> None:
+    tags = "A letter <to> Axel.\n\nKeywords: letter, brass & slates"
+    put(site.archive, row(1, sha256="ef" * 32, parts={"ocr": "Axel", "tags": tags}))
+    html = site.client.get(f"/page/{'ef' * 16}-1?q=letter").text
+    assert '<div class="text" dir="auto">A <mark class="found">letter</mark> &lt;to&gt; Axel.</div>' in html
+    assert '<li><a href="/?q=brass%20%26%20slates">brass &amp; slates</a></li>' in html
+    assert "Keywords: " not in html
 
 
 def test_photos_stand_on_the_wall_by_year(site: Site) -> None:
@@ -603,15 +620,29 @@ def test_a_failed_page_is_read_again_as_it_was_read(
     assert archive._catalog.roots() == roots, "the next run repeats what it did before"
 
 
+@pytest.fixture
+def answers() -> list[str]:
+    """What the model says next, the last one for ever; "" is no reading."""
+    return [""]
+
+
+@pytest.fixture
+def moody(make_simulator: Callable[..., KoboldSimulator], answers: list[str]) -> KoboldSimulator:
+    return make_simulator(brain=ScriptBrain(lambda _: answers[-1]))
+
+
 @pytest.mark.slow
 def test_without_a_server_reading_again_says_so_and_keeps_the_page_failed(
-    simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]
+    moody: KoboldSimulator,
+    answers: list[str],
+    scans: Path,
+    archive: Archive,
+    make_site: Callable[[Archive], Site],
 ) -> None:
-    simulator.fault(*[Fault.EMPTY_TEXT] * 40)
-    archive.sync(scans, reader=reader_of(simulator, pages="1"))
+    archive.sync(scans, reader=reader_of(moody, pages="1"))
     [page] = [one for one in archive.pages() if one.metadata["file_name"] == "letter.pdf"]
     assert page.status == "failed"
-    simulator.stop()
+    moody.stop()
     site = make_site(archive)
 
     change(site, f"/page/{page.page_id}/again")
@@ -619,11 +650,10 @@ def test_without_a_server_reading_again_says_so_and_keeps_the_page_failed(
 
     html = site.client.get("/failed").text
     assert 'class="said failed" role="status"' in html
-    assert simulator.url in Seen(html).text
+    assert moody.url in Seen(html).text
     assert "letter.pdf, page 1" in html
-    simulator.restart()
-    with simulator.lock:
-        simulator._faults.clear()
+    moody.restart()
+    answers.append("Dear Axel, this is what stands here.")
     change(site, f"/page/{page.page_id}/again")
     site.client.app.state.again.join(60)  # type: ignore[attr-defined]
     now = archive.page(page.page_id)
@@ -633,14 +663,16 @@ def test_without_a_server_reading_again_says_so_and_keeps_the_page_failed(
 
 @pytest.mark.slow
 def test_one_page_is_read_again_at_a_time_and_the_end_stops_it(
-    simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]
+    moody: KoboldSimulator,
+    answers: list[str],
+    scans: Path,
+    archive: Archive,
+    make_site: Callable[[Archive], Site],
 ) -> None:
-    simulator.fault(*[Fault.EMPTY_TEXT] * 40)
-    archive.sync(scans, reader=reader_of(simulator, pages="1"))
+    archive.sync(scans, reader=reader_of(moody, pages="1"))
     [page] = [one for one in archive.pages() if one.metadata["file_name"] == "letter.pdf"]
-    with simulator.lock:
-        simulator._faults.clear()
-    simulator.fault(Fault.HANG)
+    answers.append("Dear Axel, this is what stands here.")
+    moody.fault(Fault.HANG)
     site = make_site(archive)
     again = site.client.app.state.again  # type: ignore[attr-defined]
     change(site, f"/page/{page.page_id}/again")

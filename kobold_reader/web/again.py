@@ -45,6 +45,8 @@ class ReadAgain:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._cancel = threading.Event()
+        """Set by the run itself at its end, too."""
+        self._is_closing = False
         self._now: Again | None = None
 
     @property
@@ -71,7 +73,7 @@ class ReadAgain:
             once["outage_patience_s"] = 0.0  # type: ignore[assignment]
             reader = KoboldReader.from_dict({**settings, **self._changes, **once, **self._secrets})
             self._now = Again(name, is_running=True, sentence="waiting for the server")
-            self._cancel.clear()
+            self._cancel = threading.Event()
             self._thread = threading.Thread(target=self._read, args=(uri, reader), name="read-again", daemon=True)
             self._thread.start()
 
@@ -89,7 +91,7 @@ class ReadAgain:
         else:
             if report.errors:
                 self._end(str(report.errors[0]), has_failed=True)
-            elif self._cancel.is_set():
+            elif self._is_closing:
                 self._end("Stopped.", has_failed=True)
             else:
                 self._end("It was read, and can be found.")
@@ -109,5 +111,6 @@ class ReadAgain:
 
     def close(self) -> None:
         """Stop: the job is aborted on the server."""
+        self._is_closing = True
         self._cancel.set()
         self.join(_STOP_S)

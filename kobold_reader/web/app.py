@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -261,7 +261,7 @@ class _Pages:
             problem = "The text was changed since you began; copy yours from here, then open the page anew."
         else:
             try:
-                await run_in_threadpool(cast("Any", self._archive).correct, page.page_id, text)
+                await run_in_threadpool(self._archive.correct, page.page_id, text)
             except KoboldReaderError as err:
                 problem = str(err)
         if not problem:

@@ -46,12 +46,11 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _SAFE: Final = ("GET", "HEAD")
 
 
-def _is_address(name: str) -> bool:
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ class Access:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        return self.host in _LOOPBACK
+        address = _address(self.host)
+        return address.is_loopback if address else self.host.lower() in _LOOPBACK
 
     def url(self, name: str) -> str:
         """Return the address to open, by one of this machine's names."""
@@ -98,12 +98,12 @@ class Access:
 
     def knows(self, name: str) -> bool:
         """Tell whether a request with this host name can be meant for us: no foreign name is made to point here."""
-        if name in _LOOPBACK:
+        if name in {*_LOOPBACK, self.host.lower()}:
             return True
         if self.is_loopback:
             return False
-        own = {self.host.lower(), socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
-        return name in own or _is_address(name)
+        own = socket.gethostname().lower()
+        return name in {own, f"{own}.local"} or _address(name) is not None
 
     def is_token(self, given: str | None) -> bool:
         """Tell whether this is the token of the printed address."""

@@ -20,6 +20,7 @@ from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html
 from kobold_reader.html.writer import STATUS_SENTENCES, STATUS_WORDS
 from kobold_reader.reading.results import Reading
+from kobold_reader.reading.tags import keywords_of
 from kobold_reader.web.images import file_place
 from kobold_reader.web.library import Leaf, Overview
 
@@ -125,7 +126,7 @@ def found(hits: Iterable[Hit], archive: Archive, overview: Overview, query: str,
         shown.append(
             Found(
                 leaf=overview.leaves[position],
-                is_description=hit.page_part == "caption",
+                is_description=hit.page_part in {"caption", "tags"},
                 pieces=_pieces(hit.text, hit.marks),
                 address=filters.address(f"/page/{hit.page_id}", q=query, at=at),
             )
@@ -209,9 +210,11 @@ def _found_marks(task: str, text: str, query: str, at: str) -> list[Mark]:
 
 
 def _part(task: str, text: str, marks: Sequence[Mark]) -> Part:
-    tags = tuple(tag.strip() for tag in re.split(r"[,\n]", text) if tag.strip()) if task == "tags" else ()
+    tags = tuple(keywords_of(text)) if task == "tags" else ()
+    if tags:
+        text = text.rpartition("\n")[0].rstrip()  # the last line lists them
     # `marked_html` escapes all that is not its own.
-    html = Markup("") if tags else Markup(marked_html(text, marks))  # noqa: S704
+    html = Markup(marked_html(text, [mark for mark in marks if mark.end <= len(text)]))  # noqa: S704
     return Part(task, _HEADINGS.get(task, task), html, tags)
 
 
