@@ -17,8 +17,8 @@ from typing_extensions import override
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.catalog import PageRow, Place
-from kobold_reader.archive.indexing import version_of
-from kobold_reader.errors import ConfigError, StoreError
+from kobold_reader.archive.version import version_of
+from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, marked_html
 from kobold_reader.pages import local_uri
 from kobold_reader.web import Access, Address, WebServer, make_app
@@ -54,7 +54,8 @@ def row(number: int, text: str = "", **changes: Any) -> PageRow:
     page = PageRow(
         f"{sha256[:32]}-{number}", sha256, number, status, parts, version_of(parts), metadata, f"file:///{name}"
     )
-    return replace(page, **changes)
+    content = "" if status == "failed" else f"{sha256[:60]}{number:04}"  # of a failed page nothing is known
+    return replace(page, content_sha256=content, **changes)
 
 
 def put(archive: Archive, *rows: PageRow) -> None:
@@ -158,7 +159,7 @@ GETS = [
     "/about",
     "/again",
 ]
-POSTS = [f"/page/{SHA[:32]}-1/text", f"/page/{SHA[:32]}-3/again", "/file/00/again"]
+POSTS = [f"/page/{SHA[:32]}-1/text", f"/page/{SHA[:32]}-1/as-read", f"/page/{SHA[:32]}-3/again", "/file/00/again"]
 
 
 # ── who may see ───────────────────────────────────────────────────────────────────────────────────
@@ -455,50 +456,44 @@ def test_the_overview_is_made_once_a_generation(archive: Archive) -> None:
 # ── corrections ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def corrected(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What was corrected, in place of the archive's own way."""
-    kept: list[tuple[str, str]] = []
-
-    def correct(_: Archive, page_id: str, text: str) -> None:
-        if text == "full":
-            raise StoreError("the disk is full.", hint="Make room.")
-        kept.append((page_id, text))
-
-    monkeypatch.setattr(Archive, "correct", correct, raising=False)
-    return kept
-
-
-def test_a_correction_is_saved(site: Site, corrected: list[tuple[str, str]]) -> None:
+def test_a_correction_is_saved_found_and_taken_back(site: Site) -> None:
     page = site.archive.page(f"{SHA[:32]}-1")
     assert page is not None
     html = site.client.get(f"/page/{page.page_id}?edit=1&q=Axel").text
     assert re.search(r"<textarea[^>]*>\nAxel Lindqvist, inventory 1954/37-b.</textarea>", html)
     form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', html.split("data-edit")[1]))
-    answer = change(site, f"/page/{page.page_id}/text", **{**form, "text": "Axel\r\nLindqvist"})
+    answer = change(site, f"/page/{page.page_id}/text", **{**form, "text": "Axel\r\nLundqvist"})
     assert (answer.status_code, answer.headers["location"]) == (303, f"/page/{page.page_id}?q=Axel&saved=1")
-    assert corrected == [(page.page_id, "Axel\nLindqvist")]
+
+    html = site.client.get(answer.headers["location"]).text
+    assert "Saved." in html
+    assert "corrected by hand" in html
+    assert "Axel</mark>\nLundqvist" in html
+    assert page.page_id in site.client.get("/?q=Lundqvist").text
+    answer = change(site, re.findall(r'action="(/page/[^"]+/as-read)"', html)[0])
+    html = site.client.get(answer.headers["location"]).text
+    assert "inventory 1954/37-b" in html
+    assert "/as-read" not in html
 
 
 @pytest.mark.parametrize(
-    ("version", "text", "why"), [("", "full", "the disk is full. Make room."), ("older", "Mine <b>", "changed since")]
+    ("page_number", "version", "why"), [(1, "older", "was changed since you began"), (3, "", "could never be opened")]
 )
-def test_what_cannot_be_saved_is_not_lost(
-    site: Site, corrected: list[tuple[str, str]], version: str, text: str, why: str
-) -> None:
-    page = site.archive.page(f"{SHA[:32]}-1")
+def test_what_cannot_be_saved_is_not_lost(site: Site, page_number: int, version: str, why: str) -> None:
+    page = site.archive.page(f"{SHA[:32]}-{page_number}")
     assert page is not None
-    answer = change(site, f"/page/{page.page_id}/text", text=text, version=version or page.version)
+    mine = "Mine <b>, typed for an hour"
+    answer = change(site, f"/page/{page.page_id}/text", text=mine, version=version or page.version)
     assert answer.status_code == 409
     seen = Seen(answer.text).text
+    assert f"Not saved: {'T' if page_number == 1 else ''}" in seen
     assert why in seen
-    assert text in seen
-    assert corrected == []
+    assert mine in seen
+    assert site.archive.status().corrections == 0
 
 
-def test_an_unknown_page_cannot_be_corrected(site: Site, corrected: list[tuple[str, str]]) -> None:
+def test_an_unknown_page_cannot_be_corrected(site: Site) -> None:
     assert change(site, f"/page/{SHA[:32]}-99/text", text="x").status_code == 404
-    assert corrected == []
 
 
 # ── marks ─────────────────────────────────────────────────────────────────────────────────────────

@@ -116,6 +116,7 @@ class _Pages:
             Route("/again", self.again),
             Route("/static/{name:str}", self.static),
             Route(f"{one}/text", self.correct, methods=["POST"]),
+            Route(f"{one}/as-read", self.uncorrect, methods=["POST"]),
             Route(f"{one}/again", self.read_page_again, methods=["POST"]),
             Route("/file/{key:str}/again", self.read_file_again, methods=["POST"]),
         ]
@@ -287,6 +288,13 @@ class _Pages:
             text=text,
             problem=problem,
         )
+
+    async def uncorrect(self, request: Request) -> Response:
+        """Take a correction back."""
+        await self._form(request)
+        page = await run_in_threadpool(self._page, request)
+        await run_in_threadpool(self._archive.uncorrect, page.page_id)
+        return RedirectResponse(f"/page/{page.page_id}", 303)
 
     async def read_page_again(self, request: Request) -> Response:
         """Begin to read a page again."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from kobold_reader.archive.catalog import PageRow
+from kobold_reader.archive.corrections import as_read
 from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError
 from kobold_reader.pages import ImageBudget, SourceFile, select
 from kobold_reader.reading.ledger import Ledger
@@ -73,7 +74,7 @@ class Pictures:
             msg = "The file was changed since its pages were read; only the text is shown."
             raise CorruptSourceError(msg, hint="The next `kobold-reader index` reads it as it is now.")
         turn_deg = 0
-        if page.metadata.get("model") or "rotation_deg" in page.metadata:  # a picture of it was read
+        if as_read(page).metadata.get("model") or "rotation_deg" in page.metadata:  # a picture of it was read
             stored_deg = self._opened.page_facts(source, file, page.page_number).rotation_deg
             turn_deg = (int(page.metadata.get("rotation_deg", 0)) - stored_deg) % 360
         view = self._opened.page_images(source, file, page.page_number, budget, turn_deg).views[0]

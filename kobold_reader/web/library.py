@@ -118,11 +118,8 @@ class Library:
         found: dict[str, Reading] = {}
         try:
             with Ledger(path, read_only=True) as ledger:
-                known = ledger.pages(page.sha256).get(page.page_number)
-                for task, text in page.parts.items() if known else ():
-                    assert known is not None  # noqa: S101  (or there would be no turn of this loop)
-                    key = reader.settings().key(task)
-                    reading = ledger.reading(known.facts.content_sha256, task, reader.engine, key)
+                for task, text in page.parts.items():
+                    reading = ledger.reading(page.content_sha256, task, reader.engine, reader.settings().key(task))
                     if reading is not None and reading.text == text:
                         found[task] = reading
         except LedgerError:

@@ -168,6 +168,7 @@ class PageView:
     parts: tuple[Part, ...]
     doubtful_words: int
     facts: tuple[tuple[str, str], ...]
+    is_corrected: bool
 
 
 def page_view(page: PageRow, readings: Mapping[str, Reading], query: str, at: str) -> PageView:
@@ -195,6 +196,7 @@ def page_view(page: PageRow, readings: Mapping[str, Reading], query: str, at: st
         parts=tuple(_part(task, text, marks[task]) for task, text in page.parts.items()),
         doubtful_words=doubtful_words,
         facts=tuple(_facts(page)),
+        is_corrected=corrected,
     )
 
 
