@@ -17,6 +17,7 @@ from kobold_reader.archive.indexing import Indexer
 from kobold_reader.errors import ConfigError, ServerError
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.test_archive_forget import holding
+from tests.test_regressions_archive import Killed, kill
 from tests.test_regressions_reading import make_pdf
 
 pytestmark = pytest.mark.slow
@@ -239,6 +240,20 @@ def test_while_a_run_is_indexing_that_very_page(
         assert archive.status().unfinished_pages == 1
         archive.sync(scans, reader=reader_of(server))
         assert archive.status().unfinished_pages == 0
+        assert archive.chroma_collection.get(where={"page_number": 1})["documents"] == [RIGHT]
+
+
+def test_killed_before_its_vectors_are_made(
+    make_archive: Callable[..., Archive], server: KoboldSimulator, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_archive("koboldcpp") as archive:
+        page_id = page_of(archive)
+        monkeypatch.setattr(Indexer, "index", kill)
+        with pytest.raises(Killed):
+            archive.correct(page_id, RIGHT)
+        monkeypatch.undo()
+        assert found(archive, "quinquiremes") == {("a.pdf", 1)}
+        assert archive.sync(scans, reader=reader_of(server)).finished_pages == 1
         assert archive.chroma_collection.get(where={"page_number": 1})["documents"] == [RIGHT]
 
 

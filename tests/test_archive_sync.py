@@ -164,6 +164,37 @@ def test_pruning_trusts_no_empty_and_no_absent_folder(folder: Path, reader: Kobo
         assert ("card.jpg", 1) in found(archive), "only below the paths of this run"
 
 
+def test_a_move_to_another_folder_of_the_run_asks_nothing(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "card.jpg").write_bytes(CARD.read_bytes())
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        archive.sync([folder, other], reader=reader)
+        (folder / "receipt.jpg").rename(other / "receipt.jpg")
+        report = archive.sync([folder, other], reader=reader)
+        assert (report.renamed_files, report.new_files, report.missing_files) == (1, 0, 0)
+        [hit] = archive.search("receipt", limit=1)
+        assert hit.metadata["file_path"] == str(other / "receipt.jpg")
+        assert archive.status().files == 3
+    assert simulator.count() == 5
+
+
+def test_pruned_and_back_again_asks_nothing(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        archive.sync(folder, reader=reader)
+        (folder / "receipt.jpg").unlink()
+        archive.sync(folder, reader=reader, prune=True)
+        (folder / "receipt.jpg").write_bytes(RECEIPT.read_bytes())
+        report = archive.sync(folder, reader=reader)
+        assert (report.new_files, report.read_pages, report.indexed_pages) == (1, 0, 1)
+        assert found(archive) == EVERYTHING
+    assert simulator.count() == 4
+
+
 def test_a_file_that_breaks_keeps_the_pages_it_had(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
     with Archive.open(tmp_path / "a", create=True) as archive:
         archive.sync(folder, reader=reader)

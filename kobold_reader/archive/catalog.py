@@ -13,11 +13,21 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from kobold_reader.archive import corrections, words
+from kobold_reader.archive.rows import (
+    FILE_KEYS,
+    PAGE_COLUMNS,
+    PLACE_COLUMNS,
+    PageRow,
+    Place,
+    to_json,
+    to_page,
+    to_place,
+)
 from kobold_reader.errors import StoreError
 from kobold_reader.reading.ledger import Ledger
 
@@ -27,17 +37,6 @@ log = logging.getLogger(__name__)
 
 FORMAT: Final = 2
 """2 added corrections, and to pages `content_sha256` and `as_read`."""
-FILE_KEYS: Final = (
-    "file_name",
-    "file_path",
-    "file_type",
-    "file_size",
-    "creation_date",
-    "last_modified_date",
-    "folder",
-)
-"""Metadata of the place, not of the content: a rename changes these and nothing else."""
-
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
@@ -55,63 +54,6 @@ CREATE INDEX IF NOT EXISTS pages_to_finish ON pages (page_id) WHERE indexed_as I
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One file as it lies somewhere."""
-
-    uri: str
-    sha256: str
-    """Of its content; "" where it could never be opened."""
-    metadata: Mapping[str, Any]
-    """FILE_KEYS."""
-    is_missing: bool = False
-    error: str | None = None
-    """Why it could not be opened at the last try."""
-    former_sha256: str = ""
-    """What it held before; kept until a page of the new content was read, since half a copy is no new content."""
-
-
-@dataclass(frozen=True, slots=True)
-class PageRow:
-    """One page's content, at its first place."""
-
-    page_id: str
-    sha256: str
-    page_number: int
-    status: str
-    parts: Mapping[str, str]
-    """Text by part: ocr, caption, tags; empty ones left out."""
-    version: str
-    """Hash of the parts: vectors and words of another version are stale."""
-    metadata: Mapping[str, Any]
-    uri: str
-    """Of the place whose FILE_KEYS are in `metadata`."""
-    node_ids: tuple[str, ...] = ()
-    """All nodes that Chroma may hold of this page."""
-    indexed_as: str | None = None
-    """The version that is indexed; None while that is being changed."""
-    error: str | None = None
-    content_sha256: str = ""
-    """What its readings and its correction belong to, as the ledger says; "" for a page never looked at."""
-    as_read: Mapping[str, Any] | None = None
-    """Where a correction stands in its place: what was read."""
-
-    @property
-    def text(self) -> str:
-        """All parts, as shown in a hit."""
-        return "\n\n".join(self.parts.values())
-
-    @property
-    def names(self) -> str:
-        """The words of file and folder names."""
-        return f"{self.metadata.get('file_path', '')} {self.metadata.get('title', '')}"
-
-
-_PLACE_COLUMNS: Final = "uri, sha256, metadata, is_missing, error, former_sha256"
-_PAGE_COLUMNS: Final = (
-    "page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, indexed_as, error, "
-    "content_sha256, as_read"
-)
 _ORPHANED: Final = "sha256 NOT IN (SELECT sha256 FROM places UNION SELECT former_sha256 FROM places)"
 
 
@@ -235,27 +177,27 @@ class Catalog:
     def remember_root(self, path: str, settings: Mapping[str, Any]) -> None:
         """Remember a path and the settings it is read with."""
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO roots VALUES (?, ?)", (path, _json(settings)))
+            db.execute("INSERT OR REPLACE INTO roots VALUES (?, ?)", (path, to_json(settings)))
 
     # ── places ───────────────────────────────────────────────────────────────────────────────────
 
     def places(self) -> dict[str, Place]:
         """Return all places by URI, in the order in which they came."""
         with self._guard("read"):
-            rows = self.db.execute(f"SELECT {_PLACE_COLUMNS} FROM places ORDER BY id").fetchall()  # noqa: S608
-        return {row[0]: _place(row) for row in rows}
+            rows = self.db.execute(f"SELECT {PLACE_COLUMNS} FROM places ORDER BY id").fetchall()  # noqa: S608
+        return {row[0]: to_place(row) for row in rows}
 
     def put_place(self, place: Place) -> None:
         """Record where a content lies; a place keeps its rank among the places of its content."""
         with self.transaction() as db:
             db.execute(
-                f"INSERT INTO places ({_PLACE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "  # noqa: S608
+                f"INSERT INTO places ({PLACE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "  # noqa: S608
                 "ON CONFLICT (uri) DO UPDATE SET sha256 = excluded.sha256, metadata = excluded.metadata, "
                 "is_missing = excluded.is_missing, error = excluded.error, former_sha256 = excluded.former_sha256",
                 (
                     place.uri,
                     place.sha256,
-                    _json(place.metadata),
+                    to_json(place.metadata),
                     place.is_missing,
                     place.error,
                     place.former_sha256,
@@ -277,10 +219,10 @@ class Catalog:
         """Return the place by which a content is shown: the oldest that is not missing, else the oldest."""
         with self._guard("read"):
             row = self.db.execute(
-                f"SELECT {_PLACE_COLUMNS} FROM places WHERE sha256 = ? ORDER BY is_missing, id LIMIT 1",  # noqa: S608
+                f"SELECT {PLACE_COLUMNS} FROM places WHERE sha256 = ? ORDER BY is_missing, id LIMIT 1",  # noqa: S608
                 (sha256,),
             ).fetchone()
-        return _place(row) if row else None
+        return to_place(row) if row else None
 
     # ── forgetting ───────────────────────────────────────────────────────────────────────────────
 
@@ -352,7 +294,7 @@ class Catalog:
 
     def pages(self, page_ids: Sequence[str]) -> list[PageRow]:
         """Return pages by id, unknown ones left out, in the order of the ids."""
-        rows = self._select("page_id IN (SELECT value FROM json_each(?))", _json(list(page_ids)))
+        rows = self._select("page_id IN (SELECT value FROM json_each(?))", to_json(list(page_ids)))
         found = {row.page_id: row for row in rows}
         return [found[page_id] for page_id in page_ids if page_id in found]
 
@@ -400,8 +342,8 @@ class Catalog:
 
     def _select(self, where: str, *values: object) -> list[PageRow]:
         with self._guard("read"):
-            rows = self.db.execute(f"SELECT {_PAGE_COLUMNS} FROM pages WHERE {where}", values).fetchall()  # noqa: S608
-        return [_page(row) for row in rows]
+            rows = self.db.execute(f"SELECT {PAGE_COLUMNS} FROM pages WHERE {where}", values).fetchall()  # noqa: S608
+        return [to_page(row) for row in rows]
 
     def count_by_status(self) -> dict[str, int]:
         """Count pages by status."""
@@ -486,7 +428,7 @@ class Catalog:
                 changed.add(row.content_sha256)
             rows = [
                 corrections.as_it_stands(db, row)
-                for row in self._select("content_sha256 IN (SELECT value FROM json_each(?))", _json(sorted(changed)))
+                for row in self._select("content_sha256 IN (SELECT value FROM json_each(?))", to_json(sorted(changed)))
             ]
             for row in self._begin(db, rows):
                 self._put_words(db, row)
@@ -511,46 +453,20 @@ class Catalog:
     @staticmethod
     def _put(db: sqlite3.Connection, row: PageRow) -> None:
         db.execute(
-            f"INSERT OR REPLACE INTO pages ({_PAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+            f"INSERT OR REPLACE INTO pages ({PAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             (
                 row.page_id,
                 row.sha256,
                 row.page_number,
                 row.status,
-                _json(row.parts),
+                to_json(row.parts),
                 row.version,
-                _json(row.metadata),
+                to_json(row.metadata),
                 row.uri,
-                _json(row.node_ids),
+                to_json(row.node_ids),
                 row.indexed_as,
                 row.error,
                 row.content_sha256,
-                None if row.as_read is None else _json(row.as_read),
+                None if row.as_read is None else to_json(row.as_read),
             ),
         )
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _place(row: tuple[Any, ...]) -> Place:
-    return Place(row[0], row[1], json.loads(row[2]), bool(row[3]), row[4], row[5])
-
-
-def _page(row: tuple[Any, ...]) -> PageRow:
-    return PageRow(
-        page_id=row[0],
-        sha256=row[1],
-        page_number=row[2],
-        status=row[3],
-        parts=json.loads(row[4]),
-        version=row[5],
-        metadata=json.loads(row[6]),
-        uri=row[7],
-        node_ids=tuple(json.loads(row[8])),
-        indexed_as=row[9],
-        error=row[10],
-        content_sha256=row[11],
-        as_read=None if row[12] is None else json.loads(row[12]),
-    )

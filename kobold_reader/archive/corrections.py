@@ -13,13 +13,11 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.version import version_of
 from kobold_reader.errors import ConfigError
-
-if TYPE_CHECKING:
-    from kobold_reader.archive.catalog import PageRow
 
 __all__ = [
     "Correction",
