@@ -118,6 +118,12 @@ def test_exact_questions_are_the_words_to_answer() -> None:
     assert first("12/03/2018 9.00", bodies, dense) == "right"
 
 
+def test_between_pages_that_hold_it_all_the_vectors_decide_nothing() -> None:
+    bodies = {"aaa": "acme ltd total 9.00", "zzz": "acme ltd total 9.00"}
+    assert first("ACME Ltd 9.00", bodies, [("zzz", 0.8), ("aaa", 0.2), *FAR_PAGES]) == "aaa"
+    assert first("acme total paid", bodies, [("zzz", 0.8), ("aaa", 0.2), *FAR_PAGES]) == "zzz"
+
+
 def test_questions_by_meaning_are_the_vectors_to_answer() -> None:
     bodies = {"words": "a train at nine forty", "meaning": "the engine failed at the viaduct"}
     dense = [("meaning", 0.5), ("words", 0.42), *FAR_PAGES]

@@ -901,6 +901,23 @@ def test_search_modes_and_conditions(kobold: Command, archive: Path) -> None:
     assert kobold("search", "  ", "--archive", archive).code == 2
 
 
+def test_search_narrowed_and_grouped(kobold: Command, archive: Path, pages: Path) -> None:
+    def found(*options: object) -> list[int]:
+        said = kobold("search", "Lindqvist", "--archive", archive, "--json", *options)
+        assert said.code == 0
+        return sorted(hit["page_number"] for hit in json.loads(said.out))
+
+    assert found("--since", "2000", "--in", pages.parent) == [1, 2, 3]
+    assert found("--until", "1999") == []
+    assert found("--by", "file", "-k", "1") == [1, 2, 3]
+    said = kobold("search", "Lindqvist", "--archive", archive, "--by", "folder")
+    assert said.out.startswith(f"{pages.parent}\n\n1. three.tif, page")
+    for options, names in ((["--since", "12.3.1954"], "1954-03-12"), (["--in", "elsewhere"], pages.parent.name)):
+        said = kobold("search", "Lindqvist", "--archive", archive, *options)
+        assert (said.code, said.out) == (2, "")
+        assert names in said.err
+
+
 def test_search_in_several_archives(
     kobold: Command, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from kobold_reader.archive.ask import Answer, AnswerStream
 from kobold_reader.archive.corrections import Correction
 from kobold_reader.archive.export import ExportReport
 from kobold_reader.archive.importing import ImportReport
-from kobold_reader.archive.search import Hit
+from kobold_reader.archive.search import Grouping, Hit, grouped
 from kobold_reader.archive.sync import SyncReport
 
 __all__ = [
@@ -15,7 +15,9 @@ __all__ = [
     "ArchiveStatus",
     "Correction",
     "ExportReport",
+    "Grouping",
     "Hit",
     "ImportReport",
     "SyncReport",
+    "grouped",
 ]

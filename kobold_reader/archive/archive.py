@@ -35,10 +35,10 @@ from kobold_reader.archive.indexing import Indexer
 from kobold_reader.archive.marks import ExportFormat
 from kobold_reader.archive.meaning import Meaning, record_of
 from kobold_reader.archive.retriever import ArchiveRetriever
-from kobold_reader.archive.search import Hit, Mode, Searcher
+from kobold_reader.archive.search import Grouping, Hit, Mode, Searcher
 from kobold_reader.archive.sync import Syncer, SyncReport, at_place, is_at
 from kobold_reader.archive.table import to_frame
-from kobold_reader.archive.where import parse_where
+from kobold_reader.archive.where import parse_filter
 from kobold_reader.errors import (
     ConfigError,
     MissingExtraError,
@@ -460,7 +460,18 @@ class Archive:
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 
-    def search(self, query: str, *, limit: int = 5, mode: Mode = "hybrid", where: Sequence[str] = ()) -> list[Hit]:
+    def search(
+        self,
+        query: str,
+        *,
+        limit: int = 5,
+        mode: Mode = "hybrid",
+        where: Sequence[str] = (),
+        since: str | None = None,
+        until: str | None = None,
+        folder: str | Path | None = None,
+        by: Grouping = "page",
+    ) -> list[Hit]:
         """Return the best pages for a query, best first.
 
         Args:
@@ -468,17 +479,23 @@ class Archive:
             limit: At most so many pages.
             mode: `hybrid`; `dense`: by meaning alone; `keyword`: by words alone.
             where: Conditions on metadata: `KEY=VALUE`, `KEY=A..B`, `KEY=~WORD`.
+            since: Pages of this year, month or day (`1954`, `1954-03`, `1954-03-12`) or later. A page is of the day of
+                its `date_taken`, else `date_digitized`, `creation_date`, `last_modified_date`.
+            until: Pages of this year, month or day or earlier.
+            folder: Pages of files that lie in it or below: a path, or any part of one (`letters`, `letters/1954`).
+            by: `file` or `folder`: of each only the best page.
 
         Raises:
-            ConfigError: Empty query, unknown mode or key.
+            ConfigError: Empty query, unknown mode, key or folder; a date of another shape.
         """
         self.notices.clear()
         searcher = Searcher(self._catalog, self._meaning.search(mode, self.notices))
-        return searcher.search(query, limit=limit, mode=mode, conditions=parse_where(where))
+        filter_ = parse_filter(where, since=since, until=until, folder=folder)
+        return searcher.search(query, limit=limit, mode=mode, filter_=filter_, by=by)
 
-    def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", where: Sequence[str] = ()) -> ArchiveRetriever:
-        """Return a LlamaIndex retriever over `search`, one node a page."""
-        return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, where=where))
+    def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", **narrowed: Any) -> ArchiveRetriever:
+        """Return a LlamaIndex retriever over `search`, one node a page; `narrowed` as there."""
+        return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, **narrowed))
 
     def as_query_engine(
         self, llm: LLM | None = None, *, limit: int = 5, where: Sequence[str] = (), streaming: bool = False

@@ -340,6 +340,27 @@ class Catalog:
         """Yield all pages by file and page number."""
         yield from self._select("1 ORDER BY uri, page_number")
 
+    def metadata_of_pages(self, keys: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Yield each page's id with these values of its metadata, None where it has none."""
+        columns = ", ".join("json_extract(metadata, ?)" for _ in keys)
+        paths = [f'$."{key}"' for key in keys]
+        with self._guard("read"):
+            rows = self.db.execute(f"SELECT page_id, {columns} FROM pages", paths).fetchall()  # noqa: S608
+        for page_id, *values in rows:
+            yield page_id, tuple(values)
+
+    def metadata_keys(self) -> set[str]:
+        """Return the keys that any page has."""
+        with self._guard("read"):
+            rows = self.db.execute("SELECT DISTINCT key FROM pages, json_each(pages.metadata)").fetchall()
+        return {key for (key,) in rows}
+
+    def metadata_values(self, key: str) -> list[str]:
+        """Return the different values of one key, as text."""
+        with self._guard("read"):
+            rows = self.db.execute("SELECT DISTINCT json_extract(metadata, ?) FROM pages", (f'$."{key}"',)).fetchall()
+        return [str(value) for (value,) in rows if value is not None]
+
     def _select(self, where: str, *values: object) -> list[PageRow]:
         with self._guard("read"):
             rows = self.db.execute(f"SELECT {PAGE_COLUMNS} FROM pages WHERE {where}", values).fetchall()  # noqa: S608

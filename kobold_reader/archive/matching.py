@@ -17,6 +17,7 @@ from kobold_reader.archive.query import Kind, Term, is_unspaced
 
 __all__ = [
     "Page",
+    "Resemblances",
     "edit_distance",
     "exact_spans",
     "follows",
@@ -27,7 +28,6 @@ __all__ = [
 ]
 
 _RUNS = re.compile(r"[^\W_]+")
-_PIECES = re.compile(r"\S*[^\W_]\S*")
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _NOT_ALNUM = re.compile(r"[\W_]+")
 
@@ -64,13 +64,19 @@ class Page:
     @cached_property
     def words(self) -> frozenset[str]:
         """Runs of letters and digits, and what stands between white space without its edges."""
-        pieces = {_EDGES.sub("", piece) for piece in _PIECES.findall(self.body)}
+        pieces = {piece if piece.isalnum() else _EDGES.sub("", piece) for piece in set(self.body.split())}
+        pieces.discard("")
         return frozenset(pieces.union(_RUNS.findall(self.body)))
 
     @cached_property
     def skeletons(self) -> frozenset[str]:
         """Skeletons of all words."""
         return frozenset(map(skeleton, self.words))
+
+    @cached_property
+    def skeleton(self) -> str:
+        """The skeleton of the whole text: what stands not in it is the skeleton of no word."""
+        return _skeleton(self.body)
 
     @cached_property
     def squeezed(self) -> str:
@@ -83,7 +89,25 @@ class Page:
         return _skeleton(self.squeezed)
 
 
-def match_strength(term: Term, page: Page, *, is_known: bool = True) -> float:
+class Resemblances:
+    """The misreadings among the words of many pages: each word is compared once, on however many pages it stands."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[set[str], dict[str, float]]] = {}
+
+    def best(self, word: str, page: Page) -> float:
+        """How likely the page's likest word is a misreading of this one."""
+        compared, alike = self._found.setdefault(word, (set(), {}))
+        new = page.words - compared
+        for other in _of_similar_length(word, new):
+            likeness = similarity(word, other)
+            if likeness > 0:
+                alike[other] = likeness
+        compared |= new
+        return max((alike[other] for other in alike.keys() & page.words), default=0.0) if alike else 0.0
+
+
+def match_strength(term: Term, page: Page, *, is_known: bool = True, resemblances: Resemblances | None = None) -> float:
     """How surely the page holds the term: 1 exactly, 0 not at all.
 
     Args:
@@ -92,6 +116,7 @@ def match_strength(term: Term, page: Page, *, is_known: bool = True) -> float:
         is_known: Whether the term stands anywhere in the archive exactly as typed. A plain word
             that does is probably not misread elsewhere (`water` does not mean `later`), so
             resemblance counts for less.
+        resemblances: Remembers what was compared, where more pages are to follow.
     """
     strength = _body_strength(term, page)
     if strength <= NEAR_NUMBER and page.names:
@@ -99,11 +124,11 @@ def match_strength(term: Term, page: Page, *, is_known: bool = True) -> float:
     if strength == 0.0 and is_unspaced(term.folded):
         return _unspaced(term.folded, page.body)
     if strength == 0.0 and len(term.parts) == 1:
-        strength = _fuzzy(term, page)
+        strength = _fuzzy(term, page, resemblances or Resemblances())
         if term.kind is Kind.PHRASE or (is_known and term.kind is Kind.WORD):
             strength /= 2
     if strength == 0.0 and len(term.parts) > 1:
-        strength = _by_parts(term, page, is_known=is_known)
+        strength = _by_parts(term, page, is_known=is_known, resemblances=resemblances or Resemblances())
     return strength
 
 
@@ -116,14 +141,17 @@ def _body_strength(term: Term, page: Page) -> float:
     exact = _exact(term, page.body)
     if exact > 0:
         return exact
-    if len(term.folded) >= _MIN_LOOKALIKE and skeleton(term.folded) in page.skeletons:
+    shape = skeleton(term.folded)
+    if len(term.folded) >= _MIN_LOOKALIKE and shape in page.skeleton and shape in page.skeletons:
         return LOOKALIKE
     squeezed = "".join(term.parts)
     is_digits = squeezed.isdigit()
     if len(squeezed) >= (_MIN_SQUEEZED_DIGITS if is_digits else _MIN_SQUEEZED):
-        if squeezed in page.squeezed:
+        if squeezed in page.squeezed and (not is_digits or _apart(squeezed).search(page.body)):
             return GLUED
-        return GLUED_ALIKE if skeleton(squeezed) in page.squeezed_skeleton else 0.0
+        if skeleton(squeezed) in page.squeezed_skeleton:
+            return GLUED_ALIKE if not is_digits or _apart(skeleton(squeezed)).search(page.skeleton) else 0.0
+        return 0.0
     if not is_digits and len(squeezed) >= _MIN_GLUED and squeezed in page.body:
         return GLUED_SHORT
     return 0.0
@@ -132,7 +160,10 @@ def _body_strength(term: Term, page: Page) -> float:
 def _exact(term: Term, text: str) -> float:
     if next(exact_spans(term, text), None) is not None:
         return 1.0
-    return SPACED if next(spaced_spans((term,), text), None) is not None else 0.0
+    if next(spaced_spans((term,), text), None) is not None:
+        return SPACED
+    notation = term.notation
+    return next((strength for *_, strength in notation.spans(text)), 0.0) if notation else 0.0
 
 
 def exact_spans(term: Term, text: str) -> Iterator[tuple[int, int]]:
@@ -163,6 +194,12 @@ def _spaced(parts: tuple[str, ...], folded: str) -> re.Pattern[str]:
     return re.compile(_before(folded) + gap.join(map(re.escape, parts)) + _after(parts[-1]))
 
 
+@lru_cache(maxsize=512)
+def _apart(run: str) -> re.Pattern[str]:
+    """A run of digits with gaps between them, and no further digit (or letter like one) at its ends."""
+    return re.compile(r"(?<!\w)" + r"[\W_]{0,3}".join(map(re.escape, run)) + r"(?!\w)")
+
+
 def _before(folded: str) -> str:
     if not folded[0].isdigit():
         return r"(?<![^\W\d_])"
@@ -174,13 +211,14 @@ def _after(folded: str) -> str:
     return r"(?!\d)" if folded[-1].isdigit() else r"(?![^\W\d_])"
 
 
-def _fuzzy(term: Term, page: Page) -> float:
+def _fuzzy(term: Term, page: Page, resemblances: Resemblances) -> float:
     """The best resemblance among the words of the page."""
     word = term.parts[0]
-    shortest = _MIN_FUZZY - 1 if term.kind is Kind.NAME else _MIN_FUZZY
-    if len(word) < shortest and not any(char.isdigit() for char in word):
-        return 0.0
-    return max((similarity(word, other) for other in _of_similar_length(word, page.words)), default=0.0)
+    if any(char.isdigit() for char in word):
+        shortest = _MIN_NEAR_NUMBER
+    else:
+        shortest = _MIN_FUZZY - 1 if term.kind is Kind.NAME else _MIN_FUZZY
+    return resemblances.best(word, page) if len(word) >= shortest else 0.0
 
 
 def _unspaced(folded: str, body: str) -> float:
@@ -192,15 +230,16 @@ def _unspaced(folded: str, body: str) -> float:
 
 def _of_similar_length(word: str, others: Iterable[str]) -> Iterable[str]:
     allowed = _allowed_edits(word) + 1
-    return (other for other in others if abs(len(other) - len(word)) <= allowed)
+    shortest, longest = len(word) - allowed, len(word) + allowed
+    return (other for other in others if shortest <= len(other) <= longest)
 
 
-def _by_parts(term: Term, page: Page, *, is_known: bool) -> float:
+def _by_parts(term: Term, page: Page, *, is_known: bool, resemblances: Resemblances) -> float:
     strengths = []
     for part in term.parts:
-        kind = Kind.NUMBER if part.isdigit() else Kind.WORD if term.kind is Kind.PHRASE else term.kind
+        kind = Kind.CODE if part.isdigit() else Kind.WORD if term.kind is Kind.PHRASE else term.kind
         single = Term(part, part, (part,), kind)
-        strengths.append(match_strength(single, page, is_known=is_known) * len(part))
+        strengths.append(match_strength(single, page, is_known=is_known, resemblances=resemblances) * len(part))
     share = sum(strengths) / sum(map(len, term.parts))
     # parts of a number are found everywhere (the 12 of a date), parts of a name are worth something
     return share * (0.3 if term.kind in {Kind.NUMBER, Kind.CODE} else 0.6)
@@ -240,10 +279,22 @@ def similarity(word: str, other: str) -> float:
     allowed = _allowed_edits(word)
     if shortest < _MIN_FUZZY - 1:
         return 0.0
+    letters, others = _letters(first), _letters(second)
+    # every letter that only one of them has costs an edit
+    if (letters & ~others).bit_count() > allowed or (others & ~letters).bit_count() > allowed:
+        return 0.0
     distance = edit_distance(first, second, allowed)
     if distance > allowed:
         return 0.0
     return max(0.0, LOOKALIKE - 1.5 * distance / max(len(first), len(second)))
+
+
+def _letters(word: str) -> int:
+    """The letters that a word has, as bits; letters of the same bit count as one."""
+    found = 0
+    for char in word:
+        found |= 1 << (ord(char) & 63)
+    return found
 
 
 def _allowed_edits(word: str) -> int:

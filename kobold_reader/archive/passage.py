@@ -86,6 +86,8 @@ def _found(term: Term, folded: str) -> list[tuple[int, int, float]]:
     exact = list(exact_spans(term, folded)) or list(spaced_spans((term,), folded))
     if exact:
         return [(*span, 1.0) for span in exact]
+    if term.notation and (other := list(term.notation.spans(folded))):
+        return other
     if len(term.folded) > 3 and not term.folded.isdigit():  # noqa: PLR2004
         glued = [found.span() for found in re.finditer(re.escape(term.folded), folded)]
         if glued:

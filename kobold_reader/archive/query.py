@@ -12,6 +12,8 @@ import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kobold_reader.archive.notations import Notation, date_length, notation_of
+
 __all__ = ["Kind", "Query", "Term", "fold", "fold_with_offsets", "is_unspaced", "parse_query"]
 
 MAX_QUERY_CHARS = 2000
@@ -44,6 +46,11 @@ class Term:
     folded: str
     parts: tuple[str, ...]
     kind: Kind
+
+    @property
+    def notation(self) -> Notation | None:
+        """Other ways to write it, where it is a date or an amount."""
+        return notation_of(self.folded) if self.kind is Kind.NUMBER else None
 
 
 @dataclass(frozen=True)
@@ -192,9 +199,17 @@ def parse_query(text: str) -> Query:
 
 def _plain_terms(text: str, *, is_start: bool) -> list[Term]:
     terms: list[Term] = []
-    for piece in _GAPS.split(text):
+    pieces = [piece for raw in _GAPS.split(text) if (piece := _EDGES.sub("", raw))]
+    folded = [fold(piece) for piece in pieces]
+    position = 0
+    while position < len(pieces):
+        if length := date_length(folded[position : position + 5]):
+            terms += _make_terms(" ".join(pieces[position : position + length]), Kind.NUMBER)
+            position += length
+            continue
         is_first = is_start and not terms
-        terms += _make_terms(piece, _kind(_EDGES.sub("", piece), is_first=is_first))
+        terms += _make_terms(pieces[position], _kind(pieces[position], is_first=is_first))
+        position += 1
     return terms
 
 

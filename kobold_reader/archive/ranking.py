@@ -31,6 +31,8 @@ _FOUND_FACTOR = 2.5
 _PLAIN_TRUST = 0.5
 _QUESTION_FACTOR = 0.75
 _TYPICAL_LIST = 20
+_HELD = 0.9
+"""Of a query: misread letters and other notations cost a page a little of it."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class Weighing:
 
     information: tuple[float, ...]
     trust: float
+    is_exact: bool = False
+    """Nothing but names, numbers, codes and phrases was asked for."""
+
+
+def _holds_all(page: Evidence | None, weighing: Weighing) -> bool:
+    return page is not None and _coverage(weighing.information, page) >= _HELD
 
 
 def rank(query: Query, lookup: Lookup, dense: Sequence[tuple[str, float]], limit: int) -> list[Scored]:
@@ -81,7 +89,10 @@ def rank(query: Query, lookup: Lookup, dense: Sequence[tuple[str, float]], limit
         # of plain words half of them says less than half, of names and numbers it does not
         lexical = _lexical(page_id, lookup, weighing, lists) ** (2 - weighing.trust)
         near = meaning.get(page_id, 0.0)
-        score = weighing.trust * lexical + (1 - weighing.trust) * near
+        # Where the words have the say, the vectors decide nothing between two pages that hold all of it: they know
+        # nothing of names and numbers, and their vote would be chance.
+        vote = 1.0 if weighing.is_exact and _holds_all(lookup.evidence.get(page_id), weighing) else near
+        score = weighing.trust * lexical + (1 - weighing.trust) * vote
         if score > 0:
             scored.append(Scored(page_id, score, lexical, near))
     scored.sort(key=lambda hit: (-hit.score, -hit.lexical, hit.page_id))
@@ -102,7 +113,8 @@ def weigh(query: Query, lookup: Lookup, *, has_vectors: bool = True) -> Weighing
     if query.is_question:
         trust *= _QUESTION_FACTOR
     trust = _LEAST_TRUST + (_MOST_TRUST - _LEAST_TRUST) * min(1.0, trust)
-    return Weighing(information, trust)
+    is_exact = all(term.kind in _EXACTNESS or term.kind is Kind.STOP for term in query.terms)
+    return Weighing(information, trust, is_exact)
 
 
 def _exact_trust(query: Query, information: Sequence[float], lookup: Lookup) -> float:

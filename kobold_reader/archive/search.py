@@ -5,6 +5,7 @@ A hit is a page, with the passage that answers and the words in it marked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -15,15 +16,18 @@ from kobold_reader.archive.passage import Passage, passage
 from kobold_reader.archive.query import MAX_QUERY_CHARS, Query, parse_query
 from kobold_reader.archive.ranking import Scored, rank
 from kobold_reader.archive.vectors import Near
-from kobold_reader.archive.where import Condition, check_keys
+from kobold_reader.archive.where import Filter, check_folder_known, check_keys
 from kobold_reader.documents import page_link
 from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, escaped, marked_html
 
-__all__ = ["MODES", "Hit", "Mode", "Searcher"]
+__all__ = ["GROUPINGS", "MODES", "Grouping", "Hit", "Mode", "Searcher", "grouped"]
 
 Mode = Literal["hybrid", "dense", "keyword"]
 MODES: Final[tuple[Mode, ...]] = ("hybrid", "dense", "keyword")
+
+Grouping = Literal["page", "file", "folder"]
+GROUPINGS: Final[tuple[Grouping, ...]] = ("page", "file", "folder")
 
 DenseSearch = Callable[[str, int, Sequence[str] | None], Iterable[Near]]
 """(query, limit, allowed page ids) → chunks, nearest first."""
@@ -34,6 +38,8 @@ CHUNKS_PER_PAGE: Final = 4
 """Nodes asked of Chroma for each page wanted: a long page has several that match."""
 WORDS_TELL: Final = 0.5
 """From this share of the query found word by word on, the passage is chosen by words, below by meaning."""
+PAGES_PER_GROUP: Final = 5
+"""Of one file or folder, where hits are grouped."""
 FEW_PAGES: Final = 400
 """Up to so many allowed pages are named to Chroma; beyond, its answer is filtered."""
 
@@ -67,6 +73,13 @@ class Hit:
         """1-based."""
         return int(self.metadata["page_number"])
 
+    def group(self, by: Grouping) -> str:
+        """What it is grouped under: its page, the path of its file, or of its folder."""
+        if by == "page":
+            return self.page_id
+        path = str(self.metadata["file_path"])
+        return path if by == "file" else _folder_of(path)
+
     def to_json(self) -> dict[str, Any]:
         """Return the stable form that the command line prints."""
         keys = ("file_name", "file_path", "page_number", "page_label", "page_status")
@@ -85,6 +98,22 @@ class Hit:
         return f'<div>{place} <small class="score">{self.score:.2f}</small>\n{passage}</div>'
 
 
+def grouped(hits: Iterable[Hit], by: Grouping, limit: int) -> list[Hit]:
+    """Bring hits of one file or folder together, the group of the best hit first; `limit` counts groups.
+
+    Args:
+        hits: Best first.
+        by: `page`: each is a group of its own.
+        limit: At most so many groups, each of five pages at most.
+    """
+    groups: dict[str, list[Hit]] = {}
+    for hit in hits:
+        group = groups.setdefault(hit.group(by), [])
+        if len(group) < PAGES_PER_GROUP:
+            group.append(hit)
+    return [hit for group in list(groups.values())[:limit] for hit in group]
+
+
 class Searcher:
     """Searches one archive.
 
@@ -97,14 +126,17 @@ class Searcher:
         self._catalog = catalog
         self._dense = dense
 
-    def search(self, query: str, *, limit: int, mode: Mode, conditions: Sequence[Condition]) -> list[Hit]:
-        """Return the best pages for a query, best first.
+    def search(self, query: str, *, limit: int, mode: Mode, filter_: Filter, by: Grouping = "page") -> list[Hit]:
+        """Return the best pages for a query, best first; see `grouped`.
 
         Raises:
-            ConfigError: An unknown mode or metadata key, or `dense` without vectors.
+            ConfigError: An unknown mode, metadata key or folder, or `dense` without vectors.
         """
         if mode not in MODES:
             msg = f"mode: {mode!r} is not one of {', '.join(MODES)}."
+            raise ConfigError(msg)
+        if by not in GROUPINGS:
+            msg = f"by: {by!r} is not one of {', '.join(GROUPINGS)}."
             raise ConfigError(msg)
         if mode == "dense" and self._dense is None:
             msg = "this archive cannot be searched by meaning: it has no vectors, or their embedder cannot be reached."
@@ -117,20 +149,33 @@ class Searcher:
         if not query.strip():
             msg = "the query is empty."
             raise ConfigError(msg)
-        allowed = self._allowed(conditions)
+        allowed = self._allowed(filter_)
         length = max(LIST_LENGTH, 4 * limit)
         near = self._near(query, length, allowed) if mode != "keyword" else {}
         parsed = parse_query(query)
-        scored = self._score(parsed, near, length, allowed, mode)[:limit]
+        scored = self._score(parsed, near, length, allowed, mode)
+        if by == "page":
+            scored = scored[:limit]
         rows = {row.page_id: row for row in self._catalog.pages([one.page_id for one in scored])}
-        return [_hit(parsed, one, rows[one.page_id], near.get(one.page_id)) for one in scored if one.page_id in rows]
+        hits = (_hit(parsed, one, rows[one.page_id], near.get(one.page_id)) for one in scored if one.page_id in rows)
+        return grouped(hits, by, limit)
 
-    def _allowed(self, conditions: Sequence[Condition]) -> set[str] | None:
-        if not conditions:
+    def _allowed(self, filter_: Filter) -> set[str] | None:
+        if not filter_.keys:
             return None
-        pages = list(self._catalog.every_page())
-        check_keys(conditions, (key for row in pages for key in row.metadata))
-        return {row.page_id for row in pages if all(condition.holds(row.metadata) for condition in conditions)}
+        check_keys(filter_.conditions, self._catalog.metadata_keys())
+        if filter_.folder:
+            check_folder_known(filter_.folder, self._catalog.metadata_values("file_path"))
+        # Pages of one file mostly say the same: what was asked once is not asked again.
+        answers: dict[tuple[Any, ...], bool] = {}
+        allowed: set[str] = set()
+        for page_id, values in self._catalog.metadata_of_pages(filter_.keys):
+            holds = answers.get(values)
+            if holds is None:
+                holds = answers[values] = filter_.holds(dict(zip(filter_.keys, values, strict=True)))
+            if holds:
+                allowed.add(page_id)
+        return allowed
 
     def _near(self, query: str, length: int, allowed: set[str] | None) -> dict[str, Near]:
         """Return the nearest chunk of each page, nearest page first."""
@@ -153,6 +198,10 @@ class Searcher:
             also = [page_id for page_id, _ in dense[:length]]
             lookup = words.look_up(db, query, length, ids=allowed, also=also)
         return rank(query, lookup, dense, length)
+
+
+def _folder_of(path: str) -> str:
+    return re.sub(r"[/\\][^/\\]*$", "", path)
 
 
 def _hit(query: Query, scored: Scored, row: PageRow, near: Near | None) -> Hit:

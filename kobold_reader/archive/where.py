@@ -1,18 +1,26 @@
-"""Filters over metadata: `KEY=VALUE`, `KEY=A..B`, `KEY=~WORD`."""
+"""Filters: conditions on metadata (`KEY=VALUE`, `KEY=A..B`, `KEY=~WORD`), the page's date, the folder it lies in."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from kobold_reader.archive.query import fold
 from kobold_reader.errors import ConfigError
 
-__all__ = ["Condition", "parse_where"]
+__all__ = ["DATE_KEYS", "Condition", "Filter", "check_folder_known", "check_keys", "parse_filter", "parse_where"]
+
+DATE_KEYS: Final = ("date_taken", "date_digitized", "creation_date", "last_modified_date")
+"""What says of when a page is: the first of them that is known."""
+_PATH_KEY: Final = "file_path"
+_MOST_NAMED: Final = 20
 
 _SHAPE = re.compile(r"\s*(\w+)\s*=\s*(.*)", re.DOTALL)
 
@@ -37,6 +45,98 @@ class Condition:
             return _key(value) == _key(self.values[0])
         low, high = self.values
         return (not low or _compare(low, value)) and (not high or _compare(value, high))
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a page has to be, beside answering the query."""
+
+    conditions: tuple[Condition, ...] = ()
+    since: str = ""
+    """Year, month or day, in ISO 8601; "": open."""
+    until: str = ""
+    """The last year, month or day that is still meant."""
+    folder: str = ""
+    """As typed; "": anywhere."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The metadata that decides."""
+        dated = DATE_KEYS if self.since or self.until else ()
+        placed = (_PATH_KEY,) if self.folder else ()
+        return tuple(dict.fromkeys((*(condition.key for condition in self.conditions), *dated, *placed)))
+
+    def holds(self, metadata: Mapping[str, Any]) -> bool:
+        """Tell whether a page of this metadata is meant."""
+        return (
+            all(condition.holds(metadata) for condition in self.conditions)
+            and (not (self.since or self.until) or self._is_in_time(metadata))
+            and (not self.folder or _lies_in(str(metadata.get(_PATH_KEY, "")), self.folder))
+        )
+
+    def _is_in_time(self, metadata: Mapping[str, Any]) -> bool:
+        date = next((str(metadata[key]) for key in DATE_KEYS if metadata.get(key)), None)
+        if date is None:
+            return False
+        return date >= self.since and (not self.until or date[: len(self.until)] <= self.until)
+
+
+def parse_filter(
+    where: Iterable[str] = (), *, since: str | None = None, until: str | None = None, folder: str | Path | None = None
+) -> Filter:
+    """Read a filter as typed.
+
+    Raises:
+        ConfigError: A condition or a date of another shape.
+
+    >>> parse_filter(until="1954-06").holds({"date_taken": "1954-06-30T12:00:00"})
+    True
+    """
+    return Filter(
+        tuple(parse_where(where)),
+        _parse_date("since", since),
+        _parse_date("until", until),
+        "" if folder is None else _parse_folder(folder),
+    )
+
+
+def _parse_date(name: str, text: str | None) -> str:
+    if text is None:
+        return ""
+    text = text.strip()
+    for shape, length in (("%Y", 4), ("%Y-%m", 7), ("%Y-%m-%d", 10)):
+        with contextlib.suppress(ValueError):
+            datetime.strptime(text, shape)  # noqa: DTZ007  (a day, of no time zone)
+            if len(text) == length:
+                return text
+    msg = f"{name}: {text!r} is no date; write 1954, 1954-03 or 1954-03-12."
+    raise ConfigError(msg)
+
+
+def _parse_folder(folder: str | Path) -> str:
+    text = str(folder).strip()
+    if not text.strip("/\\"):
+        msg = f"in: {str(folder)!r} is no folder; name one, or a part of its path."
+        raise ConfigError(msg)
+    if text.startswith("~"):
+        text = str(Path(text).expanduser())
+    # Only what is typed as a place on this disk is looked for from its root on.
+    return str(Path(text).resolve()) if text.startswith(".") else text
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    above, wanted = _names(path)[:-1], _names(folder)
+    if _is_from_root(folder):
+        return above[: len(wanted)] == wanted
+    return any(above[start : start + len(wanted)] == wanted for start in range(len(above) - len(wanted) + 1))
+
+
+def _is_from_root(folder: str) -> bool:
+    return "://" in folder or folder.startswith(("/", "\\")) or bool(re.match(r"[A-Za-z]:[/\\]", folder))
+
+
+def _names(path: str) -> list[str]:
+    return [fold(name) for name in re.split(r"[/\\]+", path) if name]
 
 
 def parse_where(conditions: Iterable[str]) -> list[Condition]:
@@ -70,8 +170,23 @@ def check_keys(conditions: Iterable[Condition], known: Iterable[str]) -> None:
     keys = sorted(set(known))
     for condition in conditions:
         if condition.key not in keys:
-            msg = f"where: no page has {condition.key!r}; there are {', '.join(keys)}."
+            near = difflib.get_close_matches(condition.key, keys, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            msg = f"where: no page has {condition.key!r}; there are {', '.join(keys)}.{meant}"
             raise ConfigError(msg)
+
+
+def check_folder_known(folder: str, paths: Iterable[str]) -> None:
+    """Raise ConfigError for a folder in which no page lies, naming those there are."""
+    folders: set[str] = set()
+    for path in paths:
+        if _lies_in(path, folder):
+            return
+        folders.add(re.split(r"[/\\]+", path)[-2] if re.search(r"[^/\\][/\\]", path) else path)
+    named = sorted(folders)
+    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    msg = f"in: no page lies in {folder!r}; there are {', '.join(named[:_MOST_NAMED])}{more}."
+    raise ConfigError(msg)
 
 
 def _key(value: object) -> float | str:

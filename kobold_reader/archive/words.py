@@ -12,14 +12,14 @@ accents only in 3.45.
 from __future__ import annotations
 
 import json
-import math
 import re
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
-from kobold_reader.archive.matching import Page, follows, match_strength
+from kobold_reader.archive.matching import Page, Resemblances, follows, match_strength
 from kobold_reader.archive.query import Kind, Query, Term, fold, is_unspaced
 
 __all__ = [
@@ -45,11 +45,19 @@ NAMES_WEIGHT = 0.3
 
 _TRIGRAM = 3
 _MAX_TRIGRAMS = 100  # the rarest of a long query
-_ENOUGH_TRIGRAMS = 12
-_FEW_PAGES = 1000  # so few that even trigrams on all of them cost nothing
+_MAX_BEGINNINGS = 300  # trigrams that begin with two characters of Chinese
+_WORD_POSTINGS = 20_000
+"""Pages that one query's words may stand on, each word counted for itself: what is weighed costs 3 µs a page. Words on
+more pages than that say next to nothing, and are looked for only where the rarer ones stand."""
+_TRIGRAM_POSTINGS = 15_000
+_NEAR_POSTINGS = 5_000
+_LEAST_TRIGRAMS = 3
+"""Of each term, however many pages they stand on."""
 _CANDIDATES_PER_TERM = 20
 _TELLING_DIGITS = 3
 _LONELY_NUMBER = 0.3
+_END = "\n\n"
+"""Behind each page's text: so the last two characters, too, begin a trigram."""
 _HYPHENATED = re.compile(r"([^\W\d_]+)[-¬⸗]\s*\n\s*([^\W\d_]+)")
 
 _TABLES = (
@@ -66,6 +74,7 @@ _TABLES = (
     """CREATE VIRTUAL TABLE IF NOT EXISTS trigrams USING fts5 (
         body, names, content='word_pages', content_rowid='id', tokenize='trigram'
     )""",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS word_counts USING fts5vocab ('words', 'row')",
     "CREATE VIRTUAL TABLE IF NOT EXISTS trigram_counts USING fts5vocab ('trigrams', 'row')",
 )
 
@@ -122,7 +131,7 @@ def put(db: sqlite3.Connection, page_id: str, *, text: str, names: str) -> None:
         names: Words of its file and folder names.
     """
     delete(db, page_id)
-    body = fold(text + _rejoined(text))
+    body = fold(text + _rejoined(text)) + _END
     row = (body, fold(names))
     number = db.execute("INSERT INTO word_pages (page_id, body, names) VALUES (?, ?, ?)", (page_id, *row)).lastrowid
     db.execute("INSERT INTO words (rowid, body, names) VALUES (?, ?, ?)", (number, *row))
@@ -175,10 +184,11 @@ def look_up(
         ids: Only these pages, where given.
         also: Further pages to be weighed: those the vectors found.
     """
-    words = search_words(db, query, limit, ids)
-    trigrams = search_trigrams(db, query, limit, ids)
     frequencies = tuple(document_frequency(db, term) for term in query.terms)
-    near = _near_candidates(db, query, frequencies, ids)
+    with _only(db, ids) as wanted:
+        words = _search_words(db, query, frequencies, limit, wanted)
+        trigrams = _search_trigrams(db, query, frequencies, limit, wanted)
+        near = _near_candidates(db, query, frequencies, wanted)
     found = dict.fromkeys([*(page for page, _ in words + trigrams), *near, *also])
     weighed = evidence(db, query, found, frequencies)
     return Lookup(words, trigrams, frequencies, page_count(db), weighed)
@@ -186,32 +196,26 @@ def look_up(
 
 def search_words(db: sqlite3.Connection, query: Query, limit: int, ids: Collection[str] | None = None) -> Ranked:
     """Pages that hold any of the terms as whole words, by bm25 (higher is better)."""
-    terms = [term for term in query.terms if term.kind is not Kind.STOP] or query.terms
-    return _match(db, "words", " OR ".join(_quote(" ".join(term.parts)) for term in terms), limit, ids)
+    frequencies = tuple(document_frequency(db, term) for term in query.terms)
+    with _only(db, ids) as wanted:
+        return _search_words(db, query, frequencies, limit, wanted)
 
 
 def search_trigrams(db: sqlite3.Connection, query: Query, limit: int, ids: Collection[str] | None = None) -> Ranked:
-    """Pages that share trigrams with the query, by bm25 (higher is better).
-
-    Terms of two characters have no trigrams; those of scripts without spaces are looked for as
-    they are.
-    """
-    terms = [term for term in query.terms if term.kind is not Kind.STOP] or query.terms
-    scores = dict(_match(db, "trigrams", _trigram_expression(db, terms), limit, ids))
-    for term in terms:
-        if len(term.folded) < _TRIGRAM and is_unspaced(term.folded):
-            for page, score in _containing(db, term.folded, limit, ids):
-                scores[page] = scores.get(page, 0.0) + score
-    return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[:limit]
+    """Pages that share trigrams with the query, by bm25 (higher is better); of terms on few pages as typed alone."""
+    frequencies = tuple(document_frequency(db, term) for term in query.terms)
+    with _only(db, ids) as wanted:
+        return _search_trigrams(db, query, frequencies, limit, wanted)
 
 
 def document_frequency(db: sqlite3.Connection, term: Term) -> int:
-    """On how many pages the term stands as typed."""
+    """On how many pages the term stands as typed, or written another way."""
     if is_unspaced(term.folded):
-        return _count_containing(db, term.folded)
-    phrase = _quote(" ".join(term.parts))
-    found: int = db.execute("SELECT count(*) FROM words WHERE words MATCH ?", (phrase,)).fetchone()[0]
-    return found
+        return _count(db, "trigrams", _containing(db, term.folded))
+    if len(term.parts) == 1 and not term.notation:
+        row = db.execute("SELECT doc FROM word_counts WHERE term = ?", term.parts).fetchone()
+        return int(row[0]) if row else 0
+    return _count(db, "words", _phrases(term))
 
 
 def page_count(db: sqlite3.Connection) -> int:
@@ -230,17 +234,18 @@ def evidence(
         (json.dumps(list(page_ids)),),
     )
     result: dict[str, Evidence] = {}
+    resemblances = Resemblances()
     for page_id, body, names in rows:
         page = Page(body, names)
-        result[page_id] = _weigh_page(query, page, frequencies)
+        result[page_id] = _weigh_page(query, page, frequencies, resemblances)
     return result
 
 
-def _weigh_page(query: Query, page: Page, frequencies: tuple[int, ...]) -> Evidence:
+def _weigh_page(query: Query, page: Page, frequencies: tuple[int, ...], resemblances: Resemblances) -> Evidence:
     adjacent = tuple(follows(*pair, page) for pair in pairwise(query.terms))
     strengths = []
     for index, (term, frequency) in enumerate(zip(query.terms, frequencies, strict=True)):
-        strength = match_strength(term, page, is_known=frequency > 0)
+        strength = match_strength(term, page, is_known=frequency > 0, resemblances=resemblances)
         # a 12 stands on every page; the 12 of "12 March" stands beside its March
         if adjacent and term.kind is Kind.NUMBER and len(term.folded) < _TELLING_DIGITS:
             strength *= 1.0 if any(adjacent[max(0, index - 1) : index + 1]) else _LONELY_NUMBER
@@ -252,7 +257,7 @@ def _near_candidates(
     db: sqlite3.Connection,
     query: Query,
     frequencies: tuple[int, ...],
-    ids: Collection[str] | None,
+    wanted: str,
 ) -> list[str]:
     """Pages that may hold a misreading of a rare term, whatever else they share with the query.
 
@@ -264,57 +269,132 @@ def _near_candidates(
     found: list[str] = []
     for term, frequency in zip(query.terms, frequencies, strict=True):
         if frequency <= _CANDIDATES_PER_TERM and term.kind is not Kind.STOP:
-            expression = _trigram_expression(db, [term])
-            found += [page for page, _ in _match(db, "trigrams", expression, _CANDIDATES_PER_TERM, ids)]
+            expression = _trigram_expression(db, [term], _NEAR_POSTINGS)
+            found += [page for page, _ in _match(db, "trigrams", expression, _CANDIDATES_PER_TERM, wanted)]
     return found
 
 
-def _match(db: sqlite3.Connection, table: str, expression: str, limit: int, ids: Collection[str] | None) -> Ranked:
+def _search_words(
+    db: sqlite3.Connection, query: Query, frequencies: tuple[int, ...], limit: int, wanted: str
+) -> Ranked:
+    terms = _telling(query, frequencies)
+    chosen = [phrases for _, phrases in terms[:1]]
+    postings = terms[0][0] if terms else 0
+    if postings > _WORD_POSTINGS:  # the rarest of them stands on so many pages: together they stand on fewer
+        return _match(db, "words", " AND ".join(f"({phrases})" for _, phrases in terms), limit, wanted)
+    for frequency, phrases in terms[1:]:
+        postings += frequency
+        if postings > _WORD_POSTINGS:
+            break
+        chosen.append(phrases)
+    return _match(db, "words", " OR ".join(chosen), limit, wanted)
+
+
+def _telling(query: Query, frequencies: tuple[int, ...]) -> list[tuple[int, str]]:
+    """The terms that say something, each with its frequency and how the index is asked, the rarest first."""
+    every = [
+        (frequency, term.kind is Kind.STOP, _phrases(term))
+        for term, frequency in zip(query.terms, frequencies, strict=True)
+        if not is_unspaced(term.folded)
+    ]
+    said = [one for one in every if not one[1]] or every
+    return sorted((frequency, phrases) for frequency, _, phrases in said)
+
+
+def _phrases(term: Term) -> str:
+    phrases = [term.parts, *(term.notation.phrases if term.notation else ())]
+    return " OR ".join(dict.fromkeys(_quote(" ".join(phrase)) for phrase in phrases))
+
+
+def _search_trigrams(
+    db: sqlite3.Connection, query: Query, frequencies: tuple[int, ...], limit: int, wanted: str
+) -> Ranked:
+    """Misreadings of what stands on few pages as typed: what stands on many needs none to fill the list."""
+    said = [pair for pair in zip(query.terms, frequencies, strict=True) if pair[0].kind is not Kind.STOP]
+    terms = [term for term, frequency in said or zip(query.terms, frequencies, strict=True) if frequency < limit]
+    spaced = [term for term in terms if not is_unspaced(term.folded)]
+    expressions = [_trigram_expression(db, spaced, _TRIGRAM_POSTINGS)]
+    # Without spaces between words the characters themselves are looked for.
+    expressions += [_containing(db, term.folded) for term, _ in said if is_unspaced(term.folded)]
+    expressions += [_trigram_expression(db, [term], _NEAR_POSTINGS) for term in terms if is_unspaced(term.folded)]
+    return _match(db, "trigrams", " OR ".join(filter(None, expressions)), limit, wanted)
+
+
+@contextmanager
+def _only(db: sqlite3.Connection, ids: Collection[str] | None) -> Iterator[str]:
+    """Give the condition under which a row of an index is wanted."""
+    if ids is None:
+        yield ""
+        return
+    rows = db.execute("SELECT id FROM word_pages WHERE page_id IN (SELECT value FROM json_each(?))", (_listed(ids),))
+    wanted = {number for (number,) in rows}
+    db.create_function("is_wanted", 1, wanted.__contains__)
+    try:
+        yield "AND is_wanted(rowid)"
+    finally:
+        db.create_function("is_wanted", 1, None)
+
+
+def _match(db: sqlite3.Connection, table: str, expression: str, limit: int, wanted: str) -> Ranked:
     if not expression:
         return []
-    wanted = ""
-    parameters: list[object] = [expression]
-    if ids is not None:
-        wanted = """AND rowid IN (
-            SELECT id FROM word_pages WHERE page_id IN (SELECT value FROM json_each(?)))"""
-        parameters.append(json.dumps(list(ids)))
     found = db.execute(
         f"""SELECT page_id, -score FROM (
-            SELECT rowid AS number, bm25({table}, 1.0, {NAMES_WEIGHT}) AS score FROM {table}
-            WHERE {table} MATCH ? {wanted} ORDER BY score LIMIT ?
+            SELECT number, score FROM (
+                SELECT rowid AS number, bm25({table}, 1.0, {NAMES_WEIGHT}) AS score FROM {table}
+                WHERE {table} MATCH ? {wanted} LIMIT {_WORD_POSTINGS}
+            ) ORDER BY score LIMIT ?
         ) JOIN word_pages ON word_pages.id = number ORDER BY score, page_id""",  # noqa: S608
-        (*parameters, limit),
+        (expression, limit),
     )
     return [(page_id, score) for page_id, score in found]
 
 
-def _trigram_expression(db: sqlite3.Connection, terms: Iterable[Term]) -> str:
-    """Any of the trigrams of the terms, less those on so many pages that they only cost time."""
-    text = " ".join(term.folded for term in terms)
-    wanted = {text[start : start + _TRIGRAM] for start in range(len(text) - _TRIGRAM + 1)}
-    counts = db.execute(
-        """SELECT term, doc FROM trigram_counts
-        WHERE term IN (SELECT value FROM json_each(?)) ORDER BY doc, term""",
-        (json.dumps(sorted(wanted)),),
-    ).fetchall()
-    common = max(_FEW_PAGES, page_count(db) // 5)
-    rare = [trigram for trigram, pages in counts if pages <= common]
-    chosen = rare if len(rare) >= _ENOUGH_TRIGRAMS else [trigram for trigram, _ in counts]
-    return " OR ".join(map(_quote, chosen[:_MAX_TRIGRAMS]))
-
-
-def _containing(db: sqlite3.Connection, folded: str, limit: int, ids: Collection[str] | None) -> Ranked:
-    """Pages that hold the characters, each with the same score: the term's rarity."""
-    rows = db.execute("SELECT page_id FROM word_pages WHERE instr(body, ?) ORDER BY id", (folded,))
-    wanted = None if ids is None else set(ids)
-    found = [page for (page,) in rows if wanted is None or page in wanted]
-    rarity = math.log(1 + page_count(db) / max(1, len(found)))
-    return [(page, rarity) for page in found[:limit]]
-
-
-def _count_containing(db: sqlite3.Connection, folded: str) -> int:
-    found: int = db.execute("SELECT count(*) FROM word_pages WHERE instr(body, ?)", (folded,)).fetchone()[0]
+def _count(db: sqlite3.Connection, table: str, expression: str) -> int:
+    if not expression:
+        return 0
+    found: int = db.execute(f"SELECT count(*) FROM {table} WHERE {table} MATCH ?", (expression,)).fetchone()[0]  # noqa: S608
     return found
+
+
+def _trigram_expression(db: sqlite3.Connection, terms: Sequence[Term], most_postings: int) -> str:
+    """Any of the trigrams of the terms, the rarest of each term first, as many as stand on so many pages."""
+    of_terms = [_trigrams(term.folded) for term in terms]
+    counts: dict[str, int] = dict(
+        db.execute(
+            "SELECT term, doc FROM trigram_counts WHERE term IN (SELECT value FROM json_each(?))",
+            (_listed(set().union(*of_terms)),),
+        )
+    )
+    ranked = [sorted((counts[one], one) for one in trigrams if one in counts) for trigrams in of_terms]
+    chosen: dict[str, None] = {}
+    postings = 0
+    for position in range(max(map(len, ranked), default=0)):
+        for trigrams in ranked:
+            if position < len(trigrams) and trigrams[position][1] not in chosen:
+                postings += trigrams[position][0]
+                if position < _LEAST_TRIGRAMS or postings <= most_postings:
+                    chosen[trigrams[position][1]] = None
+    return " OR ".join(_quote(trigram) for trigram in list(chosen)[:_MAX_TRIGRAMS])
+
+
+def _trigrams(folded: str) -> set[str]:
+    return {folded[start : start + _TRIGRAM] for start in range(len(folded) - _TRIGRAM + 1)}
+
+
+def _containing(db: sqlite3.Connection, folded: str) -> str:
+    """Ask the trigrams for a run of characters as it is; a shorter one than a trigram by all that begin with it."""
+    if len(folded) >= _TRIGRAM:
+        return _quote(folded)
+    beginning = db.execute(
+        "SELECT term FROM trigram_counts WHERE term >= ? AND term < ? ORDER BY doc DESC, term LIMIT ?",
+        (folded, folded + "\U0010ffff", _MAX_BEGINNINGS),
+    )
+    return " OR ".join(_quote(trigram) for (trigram,) in beginning)
+
+
+def _listed(values: Iterable[str]) -> str:
+    return json.dumps(sorted(values))
 
 
 def _quote(term: str) -> str:

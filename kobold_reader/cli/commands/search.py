@@ -12,7 +12,7 @@ import typer
 from kobold_reader.cli.options import ArchivesOption, ServerOptions, with_options
 
 if TYPE_CHECKING:
-    from kobold_reader.archive import Hit
+    from kobold_reader.archive import Grouping, Hit
 
 
 class ModeName(StrEnum):
@@ -21,6 +21,13 @@ class ModeName(StrEnum):
     hybrid = "hybrid"
     dense = "dense"
     keyword = "keyword"
+
+
+class GroupName(StrEnum):
+    """How to group hits."""
+
+    file = "file"
+    folder = "folder"
 
 
 @with_options(ServerOptions)
@@ -34,26 +41,49 @@ def search(
         list[str] | None,
         typer.Option(metavar="COND", help="KEY=VALUE, KEY=A..B or KEY=~WORD; may be repeated."),
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="Pages taken, digitized or made in this year, month or day, or later."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="DATE", help="The same, or earlier.")] = None,
+    folder: Annotated[
+        str | None, typer.Option("--in", metavar="FOLDER", help="Only files there or below: a path, or a part of one.")
+    ] = None,
+    by: Annotated[GroupName | None, typer.Option(help="Group the hits; -k counts groups then.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> int:
     """Find pages."""
-    from kobold_reader.archive import Archive
-    from kobold_reader.cli.output import notice, say
+    from kobold_reader.archive import Archive, grouped
+    from kobold_reader.cli.output import harmless, notice, say
 
+    grouping: Grouping = by.value if by else "page"
     hits: list[Hit] = []
-    for folder in archive:
-        with Archive.open(folder, api_url=options.urls(), api_password=options.password()) as opened:
-            hits += opened.search(query, limit=limit, mode=mode.value, where=where or ())
+    for path in archive:
+        with Archive.open(path, api_url=options.urls(), api_password=options.password()) as opened:
+            hits += opened.search(
+                query,
+                limit=limit,
+                mode=mode.value,
+                where=where or (),
+                since=since,
+                until=until,
+                folder=folder,
+                by=grouping,
+            )
             for text in opened.notices:
                 notice(text)
-    hits = sorted(hits, key=lambda hit: -hit.score)[:limit]
+    hits = grouped(sorted(hits, key=lambda hit: -hit.score), grouping, limit)
     if as_json:
         say(json.dumps([hit.to_json() for hit in hits], ensure_ascii=False, indent=1))
         return 0
+    group = ""
     for number, hit in enumerate(hits, start=1):
+        if by and hit.group(grouping) != group:
+            group = hit.group(grouping)
+            say(f"{harmless(group)}\n")
         say(show_hit(number, hit, colour=sys.stdout.isatty()), is_harmless=True)
     if not hits:
-        notice("nothing found; other words, or fewer --where conditions, may find more")
+        notice("nothing found; other words, or fewer conditions, may find more")
     return 0
 
 
