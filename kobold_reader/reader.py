@@ -28,6 +28,7 @@ from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.pagerange import PageRange
 from kobold_reader.reading.rapidocr import RapidOcrEngine
+from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.tasks import DEFAULT_TASKS
 from kobold_reader.reading.transcriber import Transcriber
@@ -51,6 +52,9 @@ _OTHER_NAMES: Final[Mapping[str, str]] = {
     "password": "api_password",
     "prompt": "prompts",
     "task": "tasks",
+    "schema": "json_schema",
+    "grammar": "json_schema",
+    "output_cls": "json_schema",
     "max_side_px": "visionmaxres",
     "max_image_size": "visionmaxres",
     "timeout": "page_timeout_s",
@@ -96,6 +100,10 @@ class KoboldReader(BasePydanticReader):
     pages: str | None = Field(default=None, description="Which pages of each file, like 1-3,7; left out: all.")
     sample: int | None = Field(default=None, description="Read only so many pages, spread evenly over everything.")
     prompts: dict[str, str] = Field(default_factory=dict, description="Wording by task in place of the family's.")
+    json_schema: dict[str, Any] | None = Field(
+        default=None,
+        description="Each page becomes one JSON object of this schema, as prompts['ocr'] asks for; checked.",
+    )
     hint: str | None = Field(default=None, description="What is known of the pages: language, time, names.")
     family: str | None = Field(default=None, description="Model family; left out: chosen by the model's name.")
     visionmaxres: int | None = Field(
@@ -213,15 +221,16 @@ class KoboldReader(BasePydanticReader):
         Raises:
             ConfigError: An argument is out of its range.
         """
-        every = ("ocr",) if self.engine == "rapidocr" else DEFAULT_TASKS
+        form = self._form()
+        every = ("ocr",) if self.engine == "rapidocr" or form else DEFAULT_TASKS
         return ReadSettings(
             tasks=tuple(self.tasks) if self.tasks else every,
             are_tasks_default=not self.tasks,
-            text_layer=self.text_layer,
+            text_layer="ignore" if form else self.text_layer,  # a text is no record
             rotate_deg=None if self.rotate == "auto" else self.rotate,
             pages=PageRange.parse(self.pages),
             sample=self.sample,
-            prompts=self.prompts,
+            prompts=self._wordings(form),
             hint=self.hint,
             family=self.family,
             redo=self.redo,
@@ -243,14 +252,35 @@ class KoboldReader(BasePydanticReader):
 
     def _kobold_engine(self) -> KoboldEngine:
         check_way(self.api_urls, allow_remote=self.allow_remote)
+        form = self._form()
         return KoboldEngine(
             ServerPool(self.api_urls, password=self.api_password, outage_patience_s=self.outage_patience_s),
             family=self.family,
-            prompts=self.prompts,
+            prompts=self._wordings(form),
             hint=self.hint,
             visionmaxres=self.visionmaxres,
             page_timeout_s=self.page_timeout_s,
+            form=form,
         )
+
+    def _form(self) -> RecordForm | None:
+        """Return the form of the records asked for, if any."""
+        if self.json_schema is None:
+            return None
+        needs = {
+            "prompts={'ocr': …}, which says what to look for": "ocr" in self.prompts,
+            "tasks=['ocr'], or none": self.tasks in (None, ["ocr"]),
+            "a model (engine='koboldcpp')": self.engine == "koboldcpp",
+            "the pages' images (text_layer='auto' or 'ignore')": self.text_layer != "only",
+        }
+        missing = [what for what, is_there in needs.items() if not is_there]
+        if missing:
+            msg = f"json_schema needs {'; '.join(missing)}."
+            raise ConfigError(msg)
+        return RecordForm(self.json_schema)
+
+    def _wordings(self, form: RecordForm | None) -> dict[str, str]:
+        return {"ocr": form.wording(self.prompts["ocr"])} if form else self.prompts
 
     def open_ledger(self) -> Ledger:
         """Open the ledger that the arguments name; the caller closes it."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from kobold_reader import MiniLMEmbedding
 from tests.conftest import ROOT, SAMPLES, page_text
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 
-pytestmark = pytest.mark.slow
+# A process with Chroma and MiniLM needs seconds to start, on a busy machine many.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 WATCH = '''\
 """Imported by every Python that starts: writes down, and refuses, connections to elsewhere."""
@@ -41,15 +45,19 @@ sys.addaudithook(watch)
 '''
 
 
+Run = Callable[..., tuple[subprocess.CompletedProcess[str], set[str]]]
+EXAMPLES = ROOT / "examples"
+
+
 @pytest.fixture
-def run_watched(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProcess[str], set[str]]]:
+def run_watched(tmp_path: Path) -> Run:
     """Run a Python file; returns what it did and every address that it or its children looked up or contacted."""
     folder = tmp_path / "watch"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
     seen = folder / "seen.txt"
 
-    def run(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    def run(*arguments: str, stdin: str = "") -> tuple[subprocess.CompletedProcess[str], set[str]]:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
@@ -60,11 +68,12 @@ def run_watched(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProce
         seen.write_text("", encoding="utf-8")
         done = subprocess.run(
             [sys.executable, *arguments],
+            input=stdin,
             capture_output=True,
             encoding="utf-8",
             env=environment,
             cwd=tmp_path,
-            timeout=100,
+            timeout=200,
             check=False,
         )
         return done, {line.split()[-1] for line in seen.read_text(encoding="utf-8").splitlines()}
@@ -73,7 +82,7 @@ def run_watched(tmp_path: Path) -> Callable[..., tuple[subprocess.CompletedProce
 
 
 def test_the_watch_sees_what_it_must_see(
-    run_watched: Callable[..., tuple[subprocess.CompletedProcess[str], set[str]]],
+    run_watched: Run,
 ) -> None:
     done, contacted = run_watched("-c", "import socket; socket.create_connection(('192.0.2.1', 443), 0.2)")
 
@@ -82,11 +91,10 @@ def test_the_watch_sees_what_it_must_see(
     assert "192.0.2.1" in contacted
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not MiniLMEmbedding.available(), reason="MiniLM is not installed")
 def test_rag_pipeline(
     make_simulator: Callable[..., KoboldSimulator],
-    run_watched: Callable[..., tuple[subprocess.CompletedProcess[str], set[str]]],
+    run_watched: Run,
 ) -> None:
     def answer(request: BrainRequest) -> str:
         if request.images:
@@ -117,3 +125,128 @@ def test_rag_pipeline(
     assert "It has the number 1954/37-b." in again.stdout
     assert contacted == {"127.0.0.1"}
     assert simulator.count() == 3 * 2 + 2, "the pages were kept"
+
+
+CARD = {
+    "number": "1954/37-b",
+    "thing": "Boat compass in gimbals",
+    "material": "Brass bowl, oak box",
+    "received": "3 August 1954",
+    "value_kronor": 85,
+}
+
+
+def test_index_cards(make_simulator: Callable[..., KoboldSimulator], run_watched: Run, tmp_path: Path) -> None:
+    answers = iter(["The card says 1954/37-b.", json.dumps({"number": "1954/37-b"}), json.dumps(CARD)])
+    simulator = make_simulator(brain=ScriptBrain(lambda _: next(answers)))
+    command = (str(EXAMPLES / "index_cards.py"), str(SAMPLES / "scans"), "cards.csv", "--api-url", simulator.url)
+
+    for _ in range(2):
+        done, contacted = run_watched(*command)
+
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "scan0007.jpg: 1954/37-b, Boat compass in gimbals\n"
+        with (tmp_path / "cards.csv").open(encoding="utf-8", newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert row == {"file": "scan0007.jpg", "page": "1", **CARD, "value_kronor": "85"}
+        assert contacted <= {"127.0.0.1"}
+    assert simulator.count() == 3, "no JSON, a field missing, a card; and the second run asked for nothing"
+    body = next(request.body for request in simulator.requests if request.path.endswith("/generate"))
+    assert set(json.loads(body["grammar"])["properties"]) == set(CARD)
+    assert "Copy its fields" in body["prompt"]
+
+
+def test_photo_collection(make_simulator: Callable[..., KoboldSimulator], run_watched: Run) -> None:
+    simulator = make_simulator(brain=ScriptBrain("A rowing boat lies at a wooden jetty before a red boathouse."))
+    photos = SAMPLES / "photos"
+    start = (str(EXAMPLES / "photo_collection.py"), str(photos))
+
+    done, contacted = run_watched(*start, "rowing boat at a jetty", "--api-url", simulator.url)
+    by_picture, _ = run_watched(*start, str(photos / "boathouse 1999.jpg"), "--api-url", simulator.url)
+
+    assert done.returncode == 0, done.stderr
+    assert "1 photos described now, 1 in all" in done.stdout
+    assert "  boathouse 1999.jpg  1999-07-18" in done.stdout
+    assert contacted == {"127.0.0.1"}
+    assert by_picture.returncode == 0, by_picture.stderr
+    assert "Looking for: A rowing boat lies at a wooden jetty before a red boathouse." in by_picture.stdout
+    assert "  boathouse 1999.jpg  " in by_picture.stdout
+
+
+def test_chat(make_simulator: Callable[..., KoboldSimulator], run_watched: Run) -> None:
+    def answer(request: BrainRequest) -> str:
+        if request.images:
+            return page_text(request)
+        if "Question: Which inventory is it?" in request.prompt:
+            return "It is 1954/37-b [1]." if "inventory 1954/37-b" in request.prompt else "I do not know."
+        if "Question: Who owns inventory 1954/37-b?" in request.prompt:
+            return "Axel Lindqvist [1]."
+        assert "Which inventory is it?" in request.prompt, "what was said before"
+        assert "And who owns it?" in request.prompt
+        return "Who owns inventory 1954/37-b?"
+
+    simulator = make_simulator(brain=ScriptBrain(answer), embeddings_model="nomic-embed")
+    command = (str(EXAMPLES / "chat.py"), str(SAMPLES / "letters"), "--api-url", simulator.url)
+
+    done, contacted = run_watched(*command, stdin="Which inventory is it?\nAnd who owns it?\n\n")
+
+    assert done.returncode == 0, done.stderr
+    assert "It is 1954/37-b [1]." in done.stdout
+    assert "Axel Lindqvist [1]." in done.stdout
+    assert "  [1] 1954-lindqvist-letter.pdf, page " in done.stdout
+    assert contacted == {"127.0.0.1"}
+    assert simulator.count("/v1/embeddings") >= 3, "pages and questions"
+
+
+def test_several_servers(make_simulator: Callable[..., KoboldSimulator], run_watched: Run, tmp_path: Path) -> None:
+    busy = [threading.Event(), threading.Event()]
+
+    def brain(number: int) -> ScriptBrain:
+        def answer(request: BrainRequest) -> str:
+            busy[number].set()
+            assert busy[1 - number].wait(60), "one waits while the other has nothing to do"
+            return page_text(request)
+
+        return ScriptBrain(answer)
+
+    simulators = [make_simulator(brain=brain(0)), make_simulator(brain=brain(1))]
+    urls = [word for simulator in simulators for word in ("--api-url", simulator.url)]
+
+    done, contacted = run_watched(str(EXAMPLES / "several_servers.py"), str(SAMPLES / "letters"), "pages.jsonl", *urls)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2 servers\n3 ok\n"
+    lines = (tmp_path / "pages.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["page"] for line in lines] == [1, 2, 3]
+    assert contacted == {"127.0.0.1"}
+
+
+def test_resuming(make_simulator: Callable[..., KoboldSimulator], run_watched: Run) -> None:
+    simulator = make_simulator()
+    start = (str(EXAMPLES / "resuming.py"), str(SAMPLES / "letters"), "--archive", "kept", "--api-url", simulator.url)
+
+    first, _ = run_watched(*start, "--hours", "1e-9")
+    assert first.returncode == 0, first.stderr
+    assert "3 pages were due, 0 were read" in first.stdout
+    simulator.stop()
+    without, _ = run_watched(*start)
+    assert without.returncode == 1
+    assert "What was read is kept" in without.stderr
+    simulator.start()
+    second, contacted = run_watched(*start)
+    assert second.stdout == "3 pages were due, 3 were read; 3 are in the archive\n", second.stderr
+    third, _ = run_watched(*start)
+
+    assert third.stdout == "0 pages were due, 0 were read; 3 are in the archive\n", third.stderr
+    assert simulator.count() == 3 * 2
+    assert contacted == {"127.0.0.1"}
+
+
+def test_every_example_is_short_run_here_and_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tested = Path(__file__).read_text(encoding="utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        if path.name != "make_samples.py":
+            assert len(path.read_text(encoding="utf-8").splitlines()) < 60
+            assert f'"{path.name}"' in tested
+            assert f"(examples/{path.name})" in readme

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from kobold_reader.errors import EmptyTranscriptionError, TranscriptionError
@@ -51,6 +52,8 @@ def ask(asking: Asking, task: str, instruction: str, view: PageView) -> Reading:
         question = prepare(asking, task, instruction, view, min_length=tags.MIN_LENGTH_TOKENS)
     else:
         question = prepare(asking, task, instruction, view)
+        if task == "ocr":
+            question = replace(question, form=asking.form)
     verdicts: list[Verdict] = []
     for request in _requests(asking, question, verdicts):
         made = attempt(asking, question, request)
@@ -86,9 +89,15 @@ def _requests(asking: Asking, question: Question, verdicts: Sequence[Verdict]) -
             stop_sequence=asking.family.stop_sequence,
             # About 1.5 kB a token, so only where they say something, and somebody looks at the words.
             logprobs=question.task == "ocr" and temperature > 0 and fields.get("top_k", 0) != 1,
-            grammar=tags.GRAMMAR if question.task == "tags" else None,
+            grammar=_grammar(question),
             **fields,
         )
+
+
+def _grammar(question: Question) -> str | None:
+    if question.task == "tags":
+        return tags.GRAMMAR
+    return question.form.grammar if question.form else None
 
 
 def _length_before_loop(verdict: Verdict) -> int:
@@ -111,6 +120,9 @@ def _taken(asking: Asking, question: Question, verdicts: Sequence[Verdict], take
 def _no_reading(asking: Asking, question: Question, verdicts: Sequence[Verdict]) -> TranscriptionError:
     info, times = asking.info, len(verdicts)
     unusable = next((verdict for verdict in verdicts if verdict.worth == "unusable"), None)
+    if unusable is not None and question.form:
+        msg = f"the model {info.model} gave no record of the schema asked for, {times} times: {unusable.why}."
+        return TranscriptionError(msg, server=info.url, hint="Fewer or shorter fields, or another model, may do it.")
     if unusable is not None:
         msg = (
             f"the model {info.model} answered {times} times without keywords that can be used ({question.task}). "

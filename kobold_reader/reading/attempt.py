@@ -25,6 +25,7 @@ from kobold_reader.kobold import (
 from kobold_reader.pages import PageView
 from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.loops import Loop, find_loop
+from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.seams import overlap
 
 __all__ = ["Asking", "Attempt", "Part", "Question", "attempt", "prepare"]
@@ -57,6 +58,8 @@ class Asking:
     """For one request."""
     max_side_px: int
     """Longest side, in px, that can reach the model's encoder."""
+    form: RecordForm | None = None
+    """What the answer to `ocr` must be: a record, not a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Question:
     max_length: int
     is_continued: bool
     """Whether the rest is asked for where the answer was cut."""
+    form: RecordForm | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class Verdict:
     status: Status = "ok"
     text: str = ""
     """Of the reading."""
+    why: str = ""
+    """What is wrong with an unusable one."""
 
 
 def judge(question: Question, made: Attempt) -> Verdict:
@@ -50,6 +52,11 @@ def judge(question: Question, made: Attempt) -> Verdict:
         return Verdict("reading", made, page, text=found.text)
     if not page.text:
         return Verdict("empty", made, page)
+    if question.form:
+        fault = question.form.fault(page.text)
+        if fault is None:
+            return Verdict("reading", made, page, text=page.text)
+        return Verdict("unusable", made, page, why=fault)
     if is_refusal(page.text):
         return Verdict("refusal", made, page)
     status: Status = "looping" if made.loop else "truncated" if made.is_cut else "ok"

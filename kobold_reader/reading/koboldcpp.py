@@ -30,6 +30,7 @@ from kobold_reader.kobold import Family, Lease, ServerInfo, ServerPool, choose_f
 from kobold_reader.pages import ImageBudget
 from kobold_reader.reading.asking import ENGINE_NAME, Asking, ask
 from kobold_reader.reading.engine import EngineFacts, PageJob, TaskOutcome
+from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.selftest import DEFAULT_VISIONMAXRES_PX, Eyesight
 from kobold_reader.reading.tilewise import read_tiles
@@ -63,6 +64,7 @@ class KoboldEngine:
         hint: What the user knows of the pages ("Swedish letters, about 1900"), added to every instruction.
         visionmaxres: What the server was started with, in px; None: what its self-test found out, else the default.
         page_timeout_s: Limit for one request; None: none.
+        form: What answers to `ocr` must be, in place of a text; each page is then asked as a whole.
     """
 
     name = ENGINE_NAME
@@ -76,8 +78,10 @@ class KoboldEngine:
         hint: str | None = None,
         visionmaxres: int | None = None,
         page_timeout_s: float | None = None,
+        form: RecordForm | None = None,
     ) -> None:
         self._pool = pool
+        self._form = form
         self._family = family
         self._prompts = dict(prompts or {})
         self._hint = hint
@@ -201,12 +205,13 @@ class KoboldEngine:
             job,
             time_limit_s=self._page_timeout_s,
             max_side_px=self._budget(family, self._eyesight.visionmaxres_px(lease, info)).max_side_px,
+            form=self._form,
         )
         for position, task in enumerate(todo):
             try:
                 self._eyesight.ensure_vision(lease, info, family, time_limit_s=self._page_timeout_s, cancel=job.cancel)
                 instruction = self._instruction(family, task)
-                if task == "ocr" and job.images.tiles:
+                if task == "ocr" and job.images.tiles and self._form is None:
                     outcomes[task] = read_tiles(asking, instruction, finished)
                 else:
                     outcomes[task] = ask(asking, task, instruction, job.images.views[0])

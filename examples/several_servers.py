@@ -1,0 +1,35 @@
+"""Read with several KoboldCpp servers at once, all running the same model.
+
+    python examples/several_servers.py scans pages.jsonl --api-url http://127.0.0.1:5001 --api-url http://desk.lan:5001
+
+One server reads one page at a time; results come in page order. A server that goes away is left out, its page goes to
+another one, and it is used again when it is back.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from kobold_reader import KoboldReader
+
+parser = argparse.ArgumentParser(description="Read a folder of scans with several servers.")
+parser.add_argument("folder")
+parser.add_argument("output", type=Path)
+parser.add_argument("--api-url", action="append", required=True, help="a KoboldCpp; may be repeated")
+arguments = parser.parse_args()
+
+logging.basicConfig(level=logging.WARNING)  # a server that goes away or comes back is said here
+reader = KoboldReader(api_url=arguments.api_url, on_error="skip", outage_patience_s=600, show_progress=True)
+print(f"{reader.servers} servers")
+
+by_status: dict[str, int] = {}
+with arguments.output.open("w", encoding="utf-8") as file:
+    for page in reader.read_pages(arguments.folder):
+        by_status[page.status] = by_status.get(page.status, 0) + 1
+        if page.error:
+            print(page.error)
+            continue
+        record = {"file": page.source.name, "page": page.page_number, "status": page.status, "text": page.text}
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+print(", ".join(f"{count} {status}" for status, count in by_status.items()))

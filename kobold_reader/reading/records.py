@@ -1,0 +1,76 @@
+"""A page read into a record: JSON of the user's schema, demanded by a grammar and checked when it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from kobold_reader.errors import ConfigError, MissingExtraError
+
+__all__ = ["RecordForm"]
+
+_FORM: Final = "{prompt}\n\nAnswer with one JSON object that fits this schema, and nothing else:\n{schema}"
+
+
+class RecordForm:
+    """What an answer must look like.
+
+    KoboldCpp makes a grammar of the schema (since 1.89), but leaves one that it cannot use aside without a word, and an
+    answer may be cut off: so every answer is checked.
+
+    Args:
+        schema: JSON Schema of an object, as `model_json_schema()` of a pydantic model gives it.
+
+    Raises:
+        ConfigError: It is no schema, or not one of an object, or it refers to another file or address.
+        MissingExtraError: jsonschema is not installed.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        try:
+            from jsonschema import Draft202012Validator
+            from jsonschema.exceptions import SchemaError
+            from referencing import Registry
+        except ImportError as err:
+            raise MissingExtraError("records", "json_schema") from err
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as err:
+            msg = f"json_schema is no JSON Schema: {err.message:.200}."
+            raise ConfigError(msg) from err
+        if schema.get("type") != "object":
+            msg = 'json_schema must be that of an object ("type": "object"): a record has named fields.'
+            raise ConfigError(msg)
+        outside = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
+        if outside is not None:
+            msg = f"json_schema refers to {outside!r}, and nothing is fetched from elsewhere: put it under $defs."
+            raise ConfigError(msg)
+        self.grammar = json.dumps(schema, ensure_ascii=False)
+        """For `GenerateRequest.grammar`."""
+        self._validator = Draft202012Validator(schema, registry=Registry())
+
+    def wording(self, prompt: str) -> str:
+        """Return the instruction with the schema: a model writes better what it has seen, and a changed one is due."""
+        return _FORM.format(prompt=prompt, schema=self.grammar)
+
+    def fault(self, text: str) -> str | None:
+        """Return why an answer is no such record; None: it is one."""
+        try:
+            record = json.loads(text)
+        except ValueError as err:
+            return f"it is no JSON ({err})"
+        error = next(iter(sorted(self._validator.iter_errors(record), key=lambda one: one.json_path)), None)
+        return None if error is None else f"{error.json_path}: {error.message:.200}"
+
+
+def _references(schema: object) -> Iterator[str]:
+    if isinstance(schema, Mapping):
+        for key, value in schema.items():
+            if key in {"$ref", "$dynamicRef"} and isinstance(value, str):
+                yield value
+            else:
+                yield from _references(value)
+    elif isinstance(schema, list | tuple):
+        for value in schema:
+            yield from _references(value)
