@@ -89,10 +89,12 @@ def rank(query: Query, lookup: Lookup, dense: Sequence[tuple[str, float]], limit
         # of plain words half of them says less than half, of names and numbers it does not
         lexical = _lexical(page_id, lookup, weighing, lists) ** (2 - weighing.trust)
         near = meaning.get(page_id, 0.0)
-        # Where the words have the say, the vectors decide nothing between two pages that hold all of it: they know
-        # nothing of names and numbers, and their vote would be chance.
-        vote = 1.0 if weighing.is_exact and _holds_all(lookup.evidence.get(page_id), weighing) else near
-        score = weighing.trust * lexical + (1 - weighing.trust) * vote
+        score = weighing.trust * lexical + (1 - weighing.trust) * near
+        if weighing.is_exact and _holds_all(lookup.evidence.get(page_id), weighing):
+            # Between pages that hold all of it the vectors would decide by chance, for they know nothing of names and
+            # numbers, and so would a word more or less: these are as good as each other, and keep their own order.
+            lexical = round(lexical, 2)
+            score = weighing.trust * lexical + (1 - weighing.trust)
         if score > 0:
             scored.append(Scored(page_id, score, lexical, near))
     scored.sort(key=lambda hit: (-hit.score, -hit.lexical, hit.page_id))
@@ -107,13 +109,13 @@ def weigh(query: Query, lookup: Lookup, *, has_vectors: bool = True) -> Weighing
     ]
     total = sum(raw) or 1.0
     information = tuple(value / total for value in raw)
+    is_exact = all(term.kind in _EXACTNESS or term.kind is Kind.STOP for term in query.terms)
     if not has_vectors:
-        return Weighing(information, 1.0)
+        return Weighing(information, 1.0, is_exact)
     trust = _exact_trust(query, information, lookup) + _plain_trust(query, information, lookup)
     if query.is_question:
         trust *= _QUESTION_FACTOR
     trust = _LEAST_TRUST + (_MOST_TRUST - _LEAST_TRUST) * min(1.0, trust)
-    is_exact = all(term.kind in _EXACTNESS or term.kind is Kind.STOP for term in query.terms)
     return Weighing(information, trust, is_exact)
 
 

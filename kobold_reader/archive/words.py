@@ -360,6 +360,8 @@ def _count(db: sqlite3.Connection, table: str, expression: str) -> int:
 def _trigram_expression(db: sqlite3.Connection, terms: Sequence[Term], most_postings: int) -> str:
     """Any of the trigrams of the terms, the rarest of each term first, as many as stand on so many pages."""
     of_terms = [_trigrams(term.folded) for term in terms]
+    # Last of all those over the gaps: they tell a number that stands alone from the end of another.
+    of_terms.append(_trigrams(" ".join(term.folded for term in terms)).difference(*of_terms))
     counts: dict[str, int] = dict(
         db.execute(
             "SELECT term, doc FROM trigram_counts WHERE term IN (SELECT value FROM json_each(?))",
@@ -370,10 +372,11 @@ def _trigram_expression(db: sqlite3.Connection, terms: Sequence[Term], most_post
     chosen: dict[str, None] = {}
     postings = 0
     for position in range(max(map(len, ranked), default=0)):
-        for trigrams in ranked:
+        for of_term, trigrams in enumerate(ranked):
             if position < len(trigrams) and trigrams[position][1] not in chosen:
                 postings += trigrams[position][0]
-                if position < _LEAST_TRIGRAMS or postings <= most_postings:
+                is_needed = position < _LEAST_TRIGRAMS and of_term < len(terms)
+                if is_needed or postings <= most_postings:
                     chosen[trigrams[position][1]] = None
     return " OR ".join(_quote(trigram) for trigram in list(chosen)[:_MAX_TRIGRAMS])
 
