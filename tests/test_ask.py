@@ -24,6 +24,7 @@ from kobold_reader.archive.ask import NOT_FOUND
 from kobold_reader.errors import ContextTooSmallError
 from kobold_reader.kobold import spoken
 from kobold_reader.kobold.addresses import server_key
+from tests.conftest import GROUND_TRUTH, ROOT
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 from tests.test_cli import HIT_KEYS, Command, finished, kobold, process
 
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.slow
 
 MakeSimulator = Callable[..., KoboldSimulator]
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SLATES = "The slates of the boathouse came on Tuesday. Nystrand replaced forty slates and was paid 88 kronor."
 COWS = "The veterinary surgeon looked at nine cows. The slates were not his business."
 FILLER = " ".join(f"Entry {number} of the harbour ledger names a boat and its dues." for number in range(1, 150))
@@ -408,6 +410,23 @@ def test_ask_refuses_an_open_road(kobold: Command, folder: Path) -> None:
 
     assert said.code == 2
     assert "--allow-remote" in said.err
+
+
+def test_the_readme_shows_what_comes_out(kobold: Command, tmp_path: Path, make_simulator: MakeSimulator) -> None:
+    name = "1954-lindqvist-letter"
+    shown = re.search(r'\$ kobold-reader ask "(.*?)" --archive.*?\n(.*?)```', README, re.DOTALL)
+    assert shown is not None
+    question, printed = shown[1], shown[2]
+    said = printed.partition("\n\nPages:")[0]
+    pages = (GROUND_TRUTH / "letters" / f"{name}.pdf.txt").read_text(encoding="utf-8").split("\f")
+    folder = make_archive(tmp_path, **{name: pages})
+    server = make_simulator(brain=ScriptBrain(said))
+
+    out = kobold("ask", question, "--archive", folder, "--api-url", server.url).out
+
+    assert out == printed.replace("file:///home/anna/scans", (tmp_path / "scans").as_uri())
+    (prompt,) = prompts(server)
+    assert f"[1] {name}.pdf, page 2\n" in prompt
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
