@@ -122,7 +122,13 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """Return what an expression of JavaScript gives, promises waited for."""
-        answer = self._ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        answer = self._ask(
+            "Runtime.evaluate",
+            expression=script,
+            awaitPromise=True,
+            returnByValue=True,
+            allowUnsafeEvalBlockedByCSP=False,  # as a page's own scripts are treated
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -89,19 +90,7 @@ class _Pages:
         self._again = again
         self._library = Library(archive)
         self._turn = asyncio.Lock()
-        self._templates = Environment(
-            loader=PackageLoader("kobold_reader.web"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._templates.globals |= {
-            "status_words": STATUS_WORDS,
-            "kind_word": views.kind_word,
-            "archive_name": archive.folder.absolute().name,
-            "change_token": access.change_token,
-        }
+        self._everywhere = {"archive_name": archive.folder.absolute().name, "change_token": access.change_token}
 
     def routes(self) -> list[Route]:
         """Return every address there is."""
@@ -124,7 +113,10 @@ class _Pages:
     def _show(self, template: str, status: int = 200, **shown: Any) -> Response:
         shown = {"query": "", "filters": views.Filters(), "view": "", **shown}
         failed = sum(1 for _ in self._archive.failed_pages()) + sum(1 for one in self._archive.places() if one.error)
-        return HTMLResponse(self._templates.get_template(template).render(failed_count=failed, **shown), status)
+        return HTMLResponse(self._rendered(template, failed_count=failed, **shown), status)
+
+    def _rendered(self, template: str, **shown: Any) -> str:
+        return _templates().get_template(template).render(**self._everywhere, **shown)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 
@@ -344,9 +336,21 @@ class _Pages:
         return self._sorry(500, "Internal error: please report it, with what was said in the terminal.")
 
     def _sorry(self, status: int, sentence: str) -> Response:
-        template = self._templates.get_template("message.html")
         shown = {"query": "", "filters": views.Filters(), "view": "", "failed_count": 0}
-        return HTMLResponse(template.render(sentence=sentence, **shown), status)
+        return HTMLResponse(self._rendered("message.html", sentence=sentence, **shown), status)
+
+
+@functools.cache
+def _templates() -> Environment:
+    templates = Environment(
+        loader=PackageLoader("kobold_reader.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.globals |= {"status_words": STATUS_WORDS, "kind_word": views.kind_word}
+    return templates
 
 
 def _number(request: Request, name: str, default: int) -> int:

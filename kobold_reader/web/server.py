@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -51,12 +50,13 @@ class WebServer:
         self._server: uvicorn.Server | None = None
 
     def run(self, app: ASGIApp) -> None:
-        """Serve until Ctrl-C, or `stop`."""
+        """Serve until `stop`, or Ctrl-C, which is raised when the last answers were given."""
         config = uvicorn.Config(
             app,
             # Addresses hold what was searched for: they are logged nowhere.
             access_log=False,
-            log_level="warning",
+            # What goes wrong in a view is logged by the view; a last answer cut short at the end is no error.
+            log_level="critical",
             lifespan="off",
             ws="none",
             proxy_headers=False,
@@ -64,8 +64,7 @@ class WebServer:
             timeout_graceful_shutdown=_LAST_ANSWERS_S,
         )
         self._server = uvicorn.Server(config)
-        with suppress(KeyboardInterrupt):  # the usual end of a server is no error
-            self._server.run(sockets=[self._socket])
+        self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
         """End `run`, from another thread."""

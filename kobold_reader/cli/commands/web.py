@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
+
+if TYPE_CHECKING:
+    from kobold_reader.web import Access
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  (told apart, not listened on)
 
@@ -27,7 +31,6 @@ def web(
 ) -> int:
     """Search in the browser: pages beside their text, photos, corrections; Ctrl-C ends it."""
     from kobold_reader.archive import Archive
-    from kobold_reader.cli.output import notice, say
     from kobold_reader.errors import MissingExtraError
 
     try:
@@ -51,21 +54,30 @@ def web(
             pdf_passwords=pdf_password or (),
         )
         try:
-            if not access.is_loopback:
-                notice(
-                    f"warning: other machines can reach this page at {host} port {server.port}. Whoever has the "
-                    "address with its token reads and corrects the whole archive, and the way there is not encrypted."
-                )
-            names = ["127.0.0.1", socket.gethostname()] if host in _EVERYWHERE else [host]
-            urls = [access.url(name) for name in names]
-            for url in urls:
-                say(url)
-            notice("Ctrl-C ends it.")
-            if open_browser:
-                import webbrowser
-
-                webbrowser.open(urls[0])
+            _announce(access, open_browser=open_browser)
             server.run(app)
+        except KeyboardInterrupt:
+            pass  # the usual end of a server is no error
         finally:
             close()
     return 0
+
+
+def _announce(access: Access, *, open_browser: bool) -> None:
+    from kobold_reader.cli.output import notice, say
+
+    if not access.is_loopback:
+        notice(
+            f"warning: other machines can reach this page at {access.host} port {access.port}. Whoever has the address "
+            "with its token reads and corrects the whole archive, and the way there is not encrypted."
+        )
+    names = ["127.0.0.1", socket.gethostname()] if access.host in _EVERYWHERE else [access.host]
+    urls = [access.url(name) for name in names]
+    for url in urls:
+        say(url)
+    sys.stdout.flush()  # whoever reads it through a pipe waits for it
+    notice("Ctrl-C ends it.")
+    if open_browser:
+        import webbrowser
+
+        webbrowser.open(urls[0])
