@@ -32,6 +32,7 @@ _STYLE: Final = """<style>
 .kobold-reader article {
   display: flex; flex-wrap: wrap; gap: 1.25em; align-items: flex-start; padding: .8em 0; border-top: 1px solid #8886; }
 .kobold-reader figure { flex: none; margin: 0; }
+.kobold-reader figure p { max-width: 18em; margin: 0; opacity: .75; }
 .kobold-reader img { display: block; max-width: 100%; height: auto; border: 1px solid #8886; }
 .kobold-reader .read { flex: 1 1 22em; min-width: 0; }
 .kobold-reader h4, .kobold-reader .place { margin: 0 0 .5em; font-size: 1em; font-weight: 600; }
@@ -147,7 +148,7 @@ def _page(page: PageResult | BaseNode, opened: OpenFile, budget: ImageBudget) ->
     else:
         name, head, said = _of_document(page)
         picture = _picture(page, opened, budget, name) if page.metadata.get("page_number") else ""
-    place = f'<p class="place">{escaped(name)}, {head}</p>'
+    place = f'<p class="place">{escaped(name)} · {head}</p>'
     return f'<article>\n<figure>{picture}</figure>\n<div class="read">{place}\n{said}</div>\n</article>'
 
 
@@ -155,7 +156,7 @@ def _of_document(document: BaseNode) -> tuple[str, str, str]:
     """Return a Document's name, head and text."""
     metadata = document.metadata
     status = metadata.get("page_status", "ok")
-    head = f"page {metadata.get('page_label', '?')}"
+    head = f"Page {metadata.get('page_label', '?')}"
     confidence = metadata.get("confidence")
     words = [STATUS_WORDS.get(status, str(status)) if status != "ok" else f"read by {metadata.get('model', '?')}"]
     words += [f"confidence {confidence:.2f}"] if isinstance(confidence, float) else []

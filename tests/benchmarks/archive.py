@@ -27,8 +27,9 @@ from kobold_reader import Archive
 from kobold_reader.archive.archive import CATALOG
 from kobold_reader.archive.catalog import Catalog, PageRow
 from kobold_reader.archive.embedder import Embedder, ServerAccess
-from kobold_reader.archive.indexing import Indexer, version_of
+from kobold_reader.archive.indexing import Indexer
 from kobold_reader.archive.meaning import Meaning, record_of
+from kobold_reader.archive.version import version_of
 
 DIMENSION = 384
 AT_ONCE = 1000
