@@ -17,6 +17,7 @@ from kobold_reader.html.text import escaped, reading_html
 from kobold_reader.pages import ImageBudget, PageView
 from kobold_reader.reading.openfile import OpenFile
 from kobold_reader.reading.results import PageResult, Reading, Status
+from kobold_reader.reading.tags import keywords_of
 
 __all__ = ["STATUS_SENTENCES", "STATUS_WORDS", "HtmlWriter", "page_head", "page_said", "page_view", "picture_html"]
 
@@ -203,8 +204,11 @@ def _reading(reading: Reading, tasks: tuple[str, ...]) -> str:
 
 
 def _tags(reading: Reading) -> str:
-    tags = [tag.strip() for tag in reading.text.replace("\n", ",").split(",") if tag.strip()]
-    return f'<ul class="tags">{"".join(f"<li>{escaped(tag)}</li>" for tag in tags)}</ul>\n' if tags else ""
+    sentence = reading.text.partition("\n\nKeywords:")[0] if "\n\nKeywords:" in reading.text else ""
+    chips = "".join(f"<li>{escaped(tag)}</li>" for tag in keywords_of(reading.text))
+    return (f'<p class="caption">{escaped(sentence)}</p>\n' if sentence else "") + (
+        f'<ul class="tags">{chips}</ul>\n' if chips else ""
+    )
 
 
 def _sentence(kind: str, text: str) -> str:
