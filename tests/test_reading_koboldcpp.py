@@ -168,7 +168,7 @@ def test_an_embedded_scan_reaches_the_server_untouched(simulator: KoboldSimulato
 def test_no_view_is_larger_than_what_the_server_takes(simulator: KoboldSimulator) -> None:
     def sides(**options: Any) -> tuple[int, int]:
         simulator.requests.clear()
-        reader = KoboldReader(api_url=simulator.url, tasks=["ocr"], pages="1", ledger="none", **options)
+        reader = KoboldReader(api_url=simulator.url, tasks=["caption"], pages="1", ledger="none", **options)
         reader.load_data(LETTER)
         (image,) = generated(simulator)[0]["images"]
         return min(image["size"]), max(image["size"])

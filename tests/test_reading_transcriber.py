@@ -194,7 +194,7 @@ def test_another_model_makes_nothing_due_but_outdated(
     assert other.count() == 0
     assert {result.readings["ocr"].model for result in kept} == {"Qwen2.5-VL-7B-Instruct-Q4_K_M"}
     anew = list(reader(other, ledger=ledger, redo="outdated").read_pages(LETTER))
-    assert other.count() == 3
+    assert other.count() == sum(len(result.readings["ocr"].view_sizes) for result in anew) >= 3, "the tiles of 3 pages"
     assert {result.readings["ocr"].model for result in anew} == {"gemma-3-12b-it-Q4_K_M"}
 
 

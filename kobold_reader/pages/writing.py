@@ -38,6 +38,8 @@ _CELL: Final = 5.0
 _SAME_ROW: Final = 0.6
 _RISER, _TAIL = 0.8, 0.6
 _DUST: Final = 0.5
+_NARROW: Final = 2.0
+_EDGE: Final = 0.03  # of the page: the shadow along its edge breaks into pieces no wider than a letter
 
 _SMALL_PRINT: Final = 0.3  # so much of the writing is no larger
 
@@ -193,7 +195,13 @@ def _in_order(pieces: Sequence[Row], size: float, width_px: int) -> list[Row]:
     if not pieces:
         return []
     letter_px = _quantile([(one.letter_px, one.right - one.left) for one in pieces], 0.5)
-    writing = [one for one in pieces if not _is_dust(one, size, letter_px)]
+    edge = _EDGE * width_px
+    writing = [
+        one
+        for one in pieces
+        if not _is_dust(one, size, letter_px)
+        and (one.right - one.left > _NARROW * size or edge <= one.left <= one.right <= width_px - edge)
+    ]
     boxes = [(float(one.left), float(one.top), float(one.right), float(one.bottom)) for one in writing]
     gutter = find_gutter(boxes, width_px)
     if gutter is None:

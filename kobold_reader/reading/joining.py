@@ -28,7 +28,8 @@ _WHITE_OR_BAR: Final = " \t\n|"
 _SLACK: Final = 3  # letters: what misreading, and a word cut in half, may add to one copy of an overlap
 _SAME_HEAD: Final = 0.85
 _ALIKE: Final = 0.7
-_SKIPPED: Final = 0.6  # a line of the plan or of the answer that has no partner, per line of mean length
+_SKIPPED: Final = 0.6  # a line of the plan for which there is no answer, by its length
+_UNPLANNED: Final = 0.8  # an answer for which there is no line of the plan
 _LEFT_OUT: Final = (1.0, 1.15, 1.35)  # so much longer the answer would be, had the model left out nothing
 _JOINT: Final = 0.25
 _WORST_FIRST: Final[tuple[Status, ...]] = ("looping", "truncated", "ok")
@@ -216,11 +217,12 @@ def _path(expected: Sequence[float], lengths: Sequence[float]) -> tuple[float, l
             to = (at[0] + more, at[1] + many)
             if to[0] > len(expected) or to[1] > len(lengths):
                 continue
+            wanted, got = sum(expected[at[0] : to[0]]), sum(lengths[at[1] : to[1]])
             if more and many:
-                apart = abs(sum(expected[at[0] : to[0]]) - sum(lengths[at[1] : to[1]]))
-                cost = best[at][0] + apart + _JOINT * mean * (max(more, many) - 1)
-            else:
-                cost = best[at][0] + _SKIPPED * mean * (more + many)
+                cost = abs(wanted - got) + _JOINT * mean * (max(more, many) - 1)
+            else:  # a speck that the plan took for writing is easily passed over, an answer is not
+                cost = _SKIPPED * min(mean, wanted) + _UNPLANNED * max(mean if many else 0.0, got)
+            cost += best[at][0]
             if to not in best or cost < best[to][0]:
                 best[to] = (cost, at)
     total = best[len(expected), len(lengths)][0]
