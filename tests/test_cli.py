@@ -946,7 +946,17 @@ def test_status_says_what_was_read(kobold: Command, archive: Path, broken: Path)
     assert shown.count(str(broken)) == 1, "named once"
 
     facts = json.loads(kobold("status", "--archive", archive, "--json").out)
-    keys = ["archive", "files", "pages", "corrections", "embedder", "unfinished_pages", "missing", "failed", "low_resolution"]
+    keys = [
+        "archive",
+        "files",
+        "pages",
+        "corrections",
+        "embedder",
+        "unfinished_pages",
+        "missing",
+        "failed",
+        "low_resolution",
+    ]
     assert list(facts) == keys
     assert facts["pages"] == {"ok": 3}
     assert list(facts["failed"][0]) == ["file", "page_number", "why"]
