@@ -137,7 +137,10 @@ def test_every_status_is_said_as_it_is(make_simulator: Callable[..., KoboldSimul
         ok = replace(
             ok,
             tasks=asked,
-            readings={**ok.readings, "tags": Reading("tags", "ok", "letter, 1954", "koboldcpp")},
+            readings={
+                **ok.readings,
+                "tags": Reading("tags", "ok", "A letter to Axel.\n\nKeywords: letter, 1954", "koboldcpp"),
+            },
             errors={"caption": error},
         )
         html = written([ok, cut, odd, blank], ledger, title='a "title" <i>')
@@ -151,7 +154,7 @@ def test_every_status_is_said_as_it_is(make_simulator: Callable[..., KoboldSimul
     assert all(link.startswith(("data:image/", "#")) for link in seen.links), "nothing from elsewhere"
     assert "default-src 'none'" in html
     assert "caption: The picture <b>cannot</b> be decoded. Scan it again." in seen.text
-    assert '<ul class="tags"><li>letter</li><li>1954</li></ul>' in html
+    assert '<p class="caption">A letter to Axel.</p>\n<ul class="tags"><li>letter</li><li>1954</li></ul>' in html
     assert "The answer was cut off here" in seen.text
     assert "Nothing is on this page." in seen.text
     assert "4 pages: 1 read, 1 cut off, 1 failed, 1 blank." in seen.text
