@@ -26,6 +26,7 @@ _OVERLAP: Final = 0.002  # of a page's side: what pieces must have in common to 
 _PARAGRAPH: Final = re.compile(r"\S[^\S\n]*\n[^\S\n]*\n\s*$")
 _WHITE_OR_BAR: Final = " \t\n|"
 _SLACK: Final = 3  # letters: what misreading, and a word cut in half, may add to one copy of an overlap
+_ELSEWHERE: Final = 0.3  # what an overlap of twice the length, or none, must be more alike
 _SAME_HEAD: Final = 0.85
 _ALIKE: Final = 0.7
 _SKIPPED: Final = 0.6  # a line of the plan for which there is no answer, by its length
@@ -276,7 +277,8 @@ def _without_double(line: _Line, right: _Line, texts: Sequence[str], share: floa
     """
     before, after = line[-1], right[0]
     first, second = texts[before.tile][before.start : before.end], texts[after.tile][after.start : after.end]
-    most = round(2 * share * len(second)) + _SLACK
+    expected = max(1.0, share * len(second))
+    most = round(2 * expected) + _SLACK
     best: tuple[float, int, int] | None = None
     for tail in range(2, min(len(first), most) + 1):
         for head in range(max(2, tail - _SLACK), min(len(second), most, tail + _SLACK) + 1):
@@ -284,8 +286,9 @@ def _without_double(line: _Line, right: _Line, texts: Sequence[str], share: floa
             if match.real_quick_ratio() < _ALIKE or match.quick_ratio() < _ALIKE:
                 continue
             ratio = match.ratio()
-            if ratio >= _ALIKE and (best is None or ratio * min(tail, head) > best[0]):
-                best = (ratio * min(tail, head), tail, head)
+            fit = ratio - _ELSEWHERE * abs(tail - expected) / expected
+            if ratio >= _ALIKE and (best is None or fit > best[0]):
+                best = (fit, tail, head)
     if best is None:
         return right
     _, tail, head = best
