@@ -213,7 +213,7 @@ def test_every_command_writes_in_its_own_places_only(
     before = files_below(tmp_path)
 
     seen = watched(
-        ["doctor"],
+        ["doctor", "--no-self-test"],
         ["read", scans, "--pages", "1", "--format", "jsonl", "-o", given[2]],
         ["index", scans, "--pages", "1-2", "--archive", given[0]],
         ["status", "--archive", given[0]],
