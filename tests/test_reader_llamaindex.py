@@ -662,7 +662,7 @@ def test_raise_finishes_and_keeps_all_other_pages(
     assert isinstance(error, EmptyTranscriptionError)
     assert (error.source, error.page_number) == (str(ledger_tif), 2)
     asked = simulator.count()
-    assert asked == 1 + 3 + 1
+    assert asked == 1 + 4 + 1
 
     simulator.fault_when = None
     assert numbers(reader.load_data(ledger_tif)) == [1, 2, 3]
