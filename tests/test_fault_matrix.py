@@ -240,19 +240,21 @@ def test_a_fault_that_lasts_costs_its_page_alone(
     servers: list[KoboldSimulator], files: list[Path], tmp_path: Path, name: str
 ) -> None:
     row = MATRIX[name]
-    strike(servers, STRUCK, row.fault, times=None)
+    # Several servers may end three struck pages in a row, and then they, not the pages, count as broken.
+    struck = STRUCK if len(servers) == 1 else STRUCK[::2]
+    strike(servers, struck, row.fault, times=None)
     run = Run(servers, files, tmp_path)
     assert run.error is None
-    run.check(set(PAGES) - set(STRUCK))
+    run.check(set(PAGES) - set(struck))
     requests, waited_s = row.lasts
     rounds = row.rounds if len(servers) > 1 else 1
-    for page in STRUCK:
+    for page in struck:
         failed = run.of(page)
         assert failed.status == "failed"
         assert isinstance(failed.error, row.error)
         assert f"{page}.png" in str(failed.error), "the error names its file"
         assert run.requests(page) == requests * rounds
-    assert run.waited_s == waited_s * rounds * len(STRUCK)
+    assert run.waited_s == waited_s * rounds * len(struck)
 
 
 # ── what ends a run ───────────────────────────────────────────────────────────────────────────────

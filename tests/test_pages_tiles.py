@@ -20,6 +20,8 @@ from tests import page_files as make
 from tests.conftest import SAMPLES
 from tests.test_pages_orientation import prose, turned
 
+pytestmark = pytest.mark.slow
+
 DPI = 150
 SMALL = ImageBudget(max_side_px=336, min_px_per_inch=85.0)
 LARGE = ImageBudget(max_side_px=1024, min_px_per_inch=85.0)
@@ -52,6 +54,23 @@ def test_every_line_is_found_and_measured(skew: float) -> None:
             ImageDraw.Draw(covered).rectangle(row.whole(cell), fill=255)
     outside = ImageChops.multiply(ImageChops.invert(covered), ImageChops.invert(page.convert("L")))
     assert sum(outside.histogram()[128:]) <= 0.01 * sum(page.convert("L").histogram()[:128])
+
+
+def test_the_rules_of_a_table_askew_are_no_writing() -> None:
+    """Their pieces would be taken for lines, and the amounts would slip to the next name."""
+    page = make.sheet(DPI)
+    draw = ImageDraw.Draw(page)
+    for row in range(10):
+        draw.line((150, 300 + 60 * row, 1090, 300 + 60 * row), fill=(90, 90, 90), width=2)
+    for x in (150, 830, 1090):
+        draw.line((x, 300, x, 840), fill=(90, 90, 90), width=2)
+    for row in range(9):
+        make.write(page, f"Floating jetty {row + 20} metres", dpi=DPI, at=(0.14, (315 + 60 * row) / page.height))
+        make.write(page, f"{row + 1},450", dpi=DPI, at=(0.8, (315 + 60 * row) / page.height))
+    askew = page.rotate(-0.6, Image.Resampling.BICUBIC, fillcolor=(255, 255, 255))
+    writing = find_writing(askew)
+    assert writing is not None
+    assert [(row.left < 300, row.right > 900) for row in writing.rows] == [(True, True)] * 9
 
 
 def test_columns_are_read_one_after_the_other() -> None:
@@ -125,9 +144,9 @@ def test_large_print_and_fine_budgets_need_no_tiles() -> None:
 
 
 def test_a_page_of_tiny_print_is_cut_to_a_bound_and_says_so() -> None:
-    page = make.sheet(300)
-    for line in range(200):
-        make.write(page, f"{make.WORDS} " * 3, dpi=300, at=(0.03, 0.03 + line * 0.0047), points=3.2)
+    page = make.sheet(200)
+    for line in range(100):
+        make.write(page, f"{make.WORDS} {make.WORDS}", dpi=200, at=(0.03, 0.03 + line * 0.0094), points=4.5)
     found = plan(page, ImageBudget(max_side_px=224, min_px_per_inch=140.0))
     assert len(found.tiles) <= MAX_TILES
     assert found.is_coarse
@@ -187,7 +206,6 @@ def images(request: pytest.FixtureRequest, child: PageChild, tmp_path: Path) -> 
     return child.page_images(1, SMALL, rotate_deg=None)
 
 
-@pytest.mark.slow
 def test_tiles_are_sharp_and_within_the_budget(images: PageImages) -> None:
     assert len(images.views) == 1
     assert 3 <= len(images.tiles) <= 16
@@ -204,7 +222,6 @@ def test_tiles_are_sharp_and_within_the_budget(images: PageImages) -> None:
             assert not dark.crop(edge).getbbox(), "no word runs over a tile's edge"
 
 
-@pytest.mark.slow
 def test_a_tile_shows_its_own_words_and_no_others(images: PageImages) -> None:
     for tile in images.tiles:
         dark = opened(tile).point([255] * 110 + [0] * 146)
@@ -221,7 +238,6 @@ def test_a_tile_shows_its_own_words_and_no_others(images: PageImages) -> None:
         assert sum(dark.histogram()[128:]) <= 12, "and nothing else is"
 
 
-@pytest.mark.slow
 def test_a_scan_is_never_enlarged(child: PageChild, tmp_path: Path) -> None:
     """60 px to the inch are all there are: a tile shows its part of the page in as many px as are stored."""
     path = tmp_path / "coarse.png"

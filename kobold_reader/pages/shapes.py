@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 __all__ = ["Shape", "find_shapes", "without_rules"]
 
@@ -90,10 +90,20 @@ def find_shapes(mask: Image.Image, ink: Image.Image | None = None) -> list[Shape
     return [shape for node, shape in enumerate(whole) if parent[node] == node]
 
 
-def without_rules(mask: Image.Image, longest_px: int) -> Image.Image:
-    """The mask without what runs on for longer than a stroke: both axes, by way of a transposition each."""
+def without_rules(mask: Image.Image, longest_px: int, *, slack_px: int = 0) -> Image.Image:
+    """The mask without what runs on for longer than a stroke: both axes, by way of a transposition each.
+
+    Args:
+        mask: Of 0 and 255.
+        longest_px: A stroke is no longer.
+        slack_px: A rule may climb or jump so far to each side and still be one: it lies askew on the scan.
+    """
     rule = re.compile(b"\xff{%d,}" % longest_px)
     for _ in range(2):
-        data = rule.sub(lambda run: bytes(len(run[0])), mask.tobytes())
-        mask = Image.frombytes("L", mask.size, data).transpose(Image.Transpose.TRANSPOSE)
+        thick = mask
+        for by in range(1, slack_px + 1):
+            for step in (by, -by):
+                thick = ImageChops.lighter(thick, ImageChops.offset(mask, 0, step))
+        data = rule.sub(lambda run: bytes(len(run[0])), thick.tobytes())
+        mask = ImageChops.darker(mask, Image.frombytes("L", mask.size, data)).transpose(Image.Transpose.TRANSPOSE)
     return mask

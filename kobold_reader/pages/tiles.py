@@ -7,6 +7,7 @@ twice, and no half of a word is there to be guessed at.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,11 +137,11 @@ def plan_tiles(picture: Image.Image, native_px: tuple[float, float], budget: Ima
     wanted = scale = min(_AIM * least, native_scale)
     if whole_scale >= least or scale < _GAIN * whole_scale:
         return None
-    while len(parts := _Cutter(writing, scale, budget).parts()) > MAX_TILES:
+    while (cutter := _Cutter(writing, scale, budget)).count > MAX_TILES:
         scale *= _COARSER
     if scale < _GAIN * whole_scale:
         return None
-    tiles = tuple(_tile(writing, part, picture.size) for part in parts)
+    tiles = tuple(_tile(writing, part, picture.size) for part in cutter.parts())
     return Plan(tiles, scale < min(least, wanted), picture, writing.letters)
 
 
@@ -161,14 +162,28 @@ class _Cutter:
         self._side = max(1.0, budget.max_side_px / scale - pad)
         self._area = None if budget.max_pixels is None else budget.max_pixels / scale**2
         self._zone = min(_ZONE * self._letter_px, self._side / 4)
+        self._boxes = [(row.left, row.top, row.right, row.bottom) for row in self._rows]
+        self._gaps: dict[int, list[tuple[int, int]]] = {}
+        self._bands = self._banded()
+
+    @property
+    def count(self) -> int:
+        """How many tiles there will be, at most."""
+        return sum(self._columns(*_size(self._extent(*band))) for band in self._bands)
 
     def parts(self) -> list[list[_Segment]]:
-        """What each tile shows: the fewest tiles of consecutive rows."""
+        """What each tile shows."""
+        return [part for start, end in self._bands for part in self._across(start, end)]
+
+    def _banded(self) -> list[tuple[int, int]]:
+        """Consecutive rows that share tiles: as many as give the fewest tiles."""
         count = len(self._rows)
         best: list[tuple[float, int]] = [(0.0, 0)] + [(float("inf"), 0)] * count
         for end in range(1, count + 1):
+            box = self._boxes[end - 1]
             for start in range(end - 1, -1, -1):
-                cost = self._cost(start, end)
+                box = _around(box, self._boxes[start])
+                cost = self._cost(start, end, box)
                 if cost is None:
                     break
                 total = best[start][0] + cost
@@ -179,16 +194,10 @@ class _Cutter:
         while end > 0:
             bands.append((best[end][1], end))
             end = best[end][1]
-        return [part for start, end in reversed(bands) for part in self._across(start, end)]
+        return bands[::-1]
 
-    def _extent(self, start: int, end: int) -> tuple[int, int, int, int]:
-        rows = self._rows[start:end]
-        return (
-            min(row.left for row in rows),
-            min(row.top for row in rows),
-            max(row.right for row in rows),
-            max(row.bottom for row in rows),
-        )
+    def _extent(self, start: int, end: int) -> Cell:
+        return functools.reduce(_around, self._boxes[start:end])
 
     def _width(self, height: float) -> float:
         """How wide a tile of that height may be."""
@@ -202,16 +211,15 @@ class _Cutter:
                 break
         return count
 
-    def _cost(self, start: int, end: int) -> float | None:
-        """What these rows cost together, in tiles; None where they fit in no tile."""
-        left, top, right, bottom = self._extent(start, end)
-        height = bottom - top
-        if end - start > 1 and (height > self._side or self._has_strangers(start, end, (left, top, right, bottom))):
+    def _cost(self, start: int, end: int, box: Cell) -> float | None:
+        """What these rows, all in that box, cost together, in tiles; None where they fit in no tile."""
+        width, height = _size(box)
+        if end - start > 1 and (height > self._side or self._has_strangers(start, end, box)):
             return None
         above = self._letter_px
         if start:
-            above = max(0, self._rows[start].top - self._rows[start - 1].bottom) / self._letter_px
-        return self._columns(right - left, height) + _TIGHT / (1 + above) + _FULL * min(1.0, height / self._side) ** 2
+            above = max(0, self._boxes[start][1] - self._boxes[start - 1][3]) / self._letter_px
+        return self._columns(width, height) + _TIGHT / (1 + above) + _FULL * min(1.0, height / self._side) ** 2
 
     def _has_strangers(self, start: int, end: int, box: Cell) -> bool:
         """Whether other rows stand among these: the next column, say."""
@@ -243,7 +251,7 @@ class _Cutter:
                 elif row.left >= zone + self._zone:
                     stop = go_on = row.left
                 else:
-                    stop, go_on = self._cut(row, zone)
+                    stop, go_on = self._cut(number, zone)
                 if stop > begins[number]:
                     part.append(_Segment(number, begins[number], stop))
                 begins[number] = go_on
@@ -257,13 +265,14 @@ class _Cutter:
         highest = max(lowest, highest)
         steps = max(1, min(24, round((highest - lowest) / self._letter_px)))
         middle = (lowest + highest) / 2
-        rows = [self._rows[number] for number in numbers]
+        rows = list(numbers)
 
         def badness(zone: int) -> float:
             total = 0.0
-            for row in rows:
-                if row.left < zone + self._zone and row.right > zone:
-                    gaps = row.gaps(self._letters, zone, round(zone + self._zone))
+            for number in rows:
+                left, _, right, _ = self._boxes[number]
+                if left < zone + self._zone and right > zone:
+                    gaps = self._gaps_in(number, zone)
                     widest = max((b - a for a, b in gaps), default=0) / self._letter_px
                     total += 1 - min(widest, _WIDE_GAP) / _WIDE_GAP
             return total + 0.1 * abs(zone - middle) / max(1.0, highest - lowest)
@@ -271,7 +280,16 @@ class _Cutter:
         places = [round(lowest + (highest - lowest) * step / steps) for step in range(steps + 1)]
         return min(places, key=badness)
 
-    def _cut(self, row: Row, zone: int) -> tuple[int, int]:
+    def _gaps_in(self, number: int, zone: int) -> list[tuple[int, int]]:
+        """The white of a row where it may be cut."""
+        if number not in self._gaps:
+            row = self._rows[number]
+            beyond = round(2 * self._zone)
+            self._gaps[number] = row.gaps(self._letters, row.left - beyond, row.right + beyond)
+        end = round(zone + self._zone)
+        return [(max(a, zone), min(b, end)) for a, b in self._gaps[number] if a < end and b > zone]
+
+    def _cut(self, number: int, zone: int) -> tuple[int, int]:
         """Where a row ends in the left tile and begins in the right one: at its widest gap, else both show all."""
         end = round(zone + self._zone)
         middle = (zone + end) / 2
@@ -279,11 +297,19 @@ class _Cutter:
         def width(gap: tuple[int, int]) -> tuple[float, float]:
             return min(gap[1] - gap[0], _WIDE_GAP * self._letter_px), -abs((gap[0] + gap[1]) / 2 - middle)
 
-        gap = max(row.gaps(self._letters, zone, end), key=width, default=(0, 0))
+        gap = max(self._gaps_in(number, zone), key=width, default=(0, 0))
         if gap[1] - gap[0] < max(1.0, _SMALLEST_GAP * self._letter_px):
             return end, zone
         place = (gap[0] + gap[1]) // 2
         return place, place
+
+
+def _around(one: Cell, other: Cell) -> Cell:
+    return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
+
+
+def _size(box: Cell) -> tuple[int, int]:
+    return box[2] - box[0], box[3] - box[1]
 
 
 def _cells(row: Row, segment: _Segment) -> list[Cell]:

@@ -127,7 +127,7 @@ class Writing:
 
 def find_writing(picture: Image.Image) -> Writing | None:
     """Find the lines of an upright grey or RGB picture of about 150 dpi; None where there is no lettering."""
-    letters = without_rules(_strokes(picture), _RULE_PX)
+    letters = without_rules(_strokes(picture), _RULE_PX, slack_px=2)
     shapes = _letters_of(letters)
     heights = [one.height for one in shapes if one.height >= _LETTER_PX and one.width < 10 * one.height]
     if len(heights) < _MIN_LETTERS or not runs_across(shapes):
