@@ -277,10 +277,11 @@ def test_a_server_that_fails_is_left_for_the_next_page_and_checked_anew(tmp_path
             lease.generate(ASK)
         with pool.lease() as lease:
             assert lease.info.url == two.url
+        left_with = one.count("/api/extra/version")
         time.now += 61
         with pool.lease() as lease:
             assert lease.info.url == one.url
-        assert one.count("/api/extra/version") == 2
+        assert one.count("/api/extra/version") > left_with
 
 
 def test_a_bad_request_is_not_the_servers_fault(tmp_path: Path) -> None:

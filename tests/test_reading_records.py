@@ -110,6 +110,6 @@ def test_what_is_no_record_is_a_failed_page(make_simulator: Callable[..., Kobold
     simulator = make_simulator(brain=ScriptBrain("The number is 37-b."))
     reader = KoboldReader(api_url=simulator.url, prompts=PROMPTS, json_schema=SCHEMA)
 
-    with pytest.raises(PagesFailedError, match="gave no record of the schema asked for, 3 times: it is no JSON"):
+    with pytest.raises(PagesFailedError, match="gave no record of the schema asked for, 4 times: it is no JSON"):
         reader.load_data(CARD)
-    assert simulator.count() == 3
+    assert simulator.count() == 4
