@@ -91,7 +91,13 @@ def test_what_is_forgotten_is_in_no_byte(place: Path, made: Path, scans: Path, t
     with Ledger(tmp_path / "default" / "default.sqlite") as ledger:
         ledger.forget([(scans / "secretplace.pdf").as_uri()])
     assert holding(tmp_path / "default", *SECRETS) == set()
-    assert {path.name for path in place.iterdir()} <= {"archive.lock", "archive.sqlite", "chroma", "ledger.sqlite"}
+    assert {path.name for path in place.iterdir()} <= {
+        "archive.lock",
+        "archive.sqlite",
+        "chroma",
+        "ledger.claims",
+        "ledger.sqlite",
+    }
 
 
 def test_the_others_keep_their_vectors_and_nothing_is_embedded(
@@ -138,7 +144,13 @@ def test_a_kill_on_the_way_is_made_good_by_the_next_run(
     with opened(place) as archive:
         archive.forget([gone] if gone in archive.uris() else [])
     assert holding(place, *SECRETS) == set()
-    assert {path.name for path in place.iterdir()} <= {"archive.lock", "archive.sqlite", "chroma", "ledger.sqlite"}
+    assert {path.name for path in place.iterdir()} <= {
+        "archive.lock",
+        "archive.sqlite",
+        "chroma",
+        "ledger.claims",
+        "ledger.sqlite",
+    }
     with opened(place) as archive:
         assert archive.status().unfinished_pages == 0
         assert [hit.file_name for hit in archive.search("Lindqvist", mode="keyword")] == ["a.pdf"]

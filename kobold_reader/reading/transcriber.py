@@ -30,6 +30,7 @@ from kobold_reader.pages import FileFacts, PageImages, SourceFile
 from kobold_reader.reading import due
 from kobold_reader.reading.ahead import Ahead
 from kobold_reader.reading.breaker import Breaker
+from kobold_reader.reading.claims import Claims
 from kobold_reader.reading.due import ReadSettings
 from kobold_reader.reading.engine import Engine, EngineFacts, PageJob
 from kobold_reader.reading.inorder import InOrder
@@ -102,6 +103,7 @@ class Transcriber:
         self._made: set[tuple[str, str]] = set()
         """Content and task of every reading made in this run: `redo` does not ask for them again."""
         self._breaker = Breaker()
+        self._claims = Claims(ledger.path and ledger.path.with_suffix(".claims"))
         self._started_s = 0.0
 
     # ── before ───────────────────────────────────────────────────────────────────────────────────
@@ -337,11 +339,13 @@ class Transcriber:
         return facts
 
     def _read(self, page: _Page) -> PageResult:
-        """Ask the engine for what is due on one page, and record it."""
-        # The same scan may have been read a moment ago as another page.
-        page = replace(self._look_up(page.source, page.file, page.known, self._engine_now()), images=page.images)
-        if not page.due_tasks:
-            return self._result(page, {})
+        """Ask the engine for what is due on one page, and record it, while no other process does."""
+        with self._claims.hold(page.known.facts.content_sha256, self._cancel):
+            # The same scan may have been read a moment ago as another page, or by another process.
+            page = replace(self._look_up(page.source, page.file, page.known, self._engine_now()), images=page.images)
+            return self._asked(page) if page.due_tasks else self._result(page, {})
+
+    def _asked(self, page: _Page) -> PageResult:
         assert page.images is not None  # noqa: S101  (a page without images never gets here)
         number = page.known.facts.page_number
         started_s = self._clock()
