@@ -13,7 +13,7 @@ import pytest
 
 from kobold_reader.errors import ContextTooSmallError, EmptyTranscriptionError, ImageNotSeenError, TranscriptionError
 from kobold_reader.kobold import FAMILIES, Family, KoboldClient, ServerPool
-from kobold_reader.pages import PageImages, PageView
+from kobold_reader.pages import Box, LinePiece, PageImages, PageView
 from kobold_reader.reading.asking import Asking, ask
 from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.results import Reading
@@ -47,6 +47,7 @@ def ask_once(tmp_path: Path) -> Iterator[Ask]:
         family: Family = FAMILIES["qwen2.5-vl"],
         on_progress: Callable[[str, int], None] | None = None,
         instruction: str = INSTRUCTION,
+        line: Box | None = None,
     ) -> Reading:
         pool = ServerPool(
             [simulator.url],
@@ -55,6 +56,8 @@ def ask_once(tmp_path: Path) -> Iterator[Ask]:
         )
         pools.append(pool)
         view = PageView(picture(), "image/jpeg", 700, 900, None, 0)
+        if line:  # the lower right quarter of a page, where that line stands
+            view = replace(view, box=(0.5, 0.5, 1.0, 1.0), lines=(LinePiece(0, line),))
         job = PageJob("file:///letter.pdf", 3, (task,), PageImages((view,), False, 0.1), on_progress)
         with pool.lease() as lease:
             asking = Asking(lease, lease.info, family, job, time_limit_s=None, max_side_px=1024)
@@ -326,6 +329,29 @@ def test_talk_and_nothing_else_is_asked_again(simulator: KoboldSimulator, ask_on
     one = ask_once(simulator)
 
     assert (one.text, one.attempts) == ("Dear Axel", 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        pytest.param((0.9, 0.9, 0.915, 0.91), "no_text", id="a page number"),
+        pytest.param((0.9, 0.6, 0.901, 0.8), "no_text", id="a rule set on end"),
+        pytest.param((0.6, 0.9, 0.7, 0.91), None, id="words"),
+        pytest.param(None, None, id="a whole page"),
+    ],
+)
+def test_a_part_with_a_speck_may_be_answered_with_nothing(
+    simulator: KoboldSimulator, ask_once: Ask, line: Box | None, status: str | None
+) -> None:
+    """A stain at the edge of a page in tiles costs the page nothing; words that are answered with nothing do."""
+    simulator.brain = ScriptBrain("")
+
+    if status is None:
+        with pytest.raises(EmptyTranscriptionError, match="4 times"):
+            ask_once(simulator, line=line)
+    else:
+        one = ask_once(simulator, line=line)
+        assert (one.status, one.text, one.attempts) == (status, "", 2)
 
 
 # ── how sure was it? ──────────────────────────────────────────────────────────────────────────────

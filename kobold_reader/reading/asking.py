@@ -30,6 +30,9 @@ STEP_HOTTER: Final = 0.1
 DRY_MULTIPLIER: Final = 0.8
 """KoboldCpp's penalty on repeated sequences, once a loop was seen. Never `rep_pen`: it spoils tables and figures."""
 
+SPECK_HEIGHTS: Final = 2.0
+"""A tile whose writing is no longer than this, in heights of its line, may rightly be answered with nothing."""
+
 
 def ask(asking: Asking, task: str, instruction: str, view: PageView) -> Reading:
     """Ask until the answer is a reading: once, and hotter three times more.
@@ -61,8 +64,10 @@ def ask(asking: Asking, task: str, instruction: str, view: PageView) -> Reading:
         verdicts.append(verdict)
         if verdict.worth == "reading" and verdict.status != "looping":
             return _taken(asking, question, verdicts, verdict)
-        refusals = sum(one.worth == "refusal" for one in verdicts)
-        if refusals == 2 and task == "ocr":  # noqa: PLR2004  (said twice, it is taken at its word)
+        nothing = [
+            one.worth for one in verdicts if one.worth == "refusal" or (one.worth == "empty" and _is_speck(view))
+        ]
+        if len(nothing) == 2 and task == "ocr":  # noqa: PLR2004  (said twice, it is taken at its word)
             return _taken(asking, question, verdicts, verdict)
         what = verdict.status if verdict.worth == "reading" else verdict.worth
         log.info("page %d: %s, attempt %d: %s", asking.job.page_number, task, len(verdicts), what)
@@ -100,18 +105,28 @@ def _grammar(question: Question) -> str | None:
     return question.form.grammar if question.form else None
 
 
+def _is_speck(view: PageView) -> bool:
+    """Whether a tile shows no more than a letter or two: a number, a stain, a rule set on end."""
+    left, top, right, bottom = view.box
+    width_px, height_px = view.width_px / (right - left), view.height_px / (bottom - top)  # of the page
+    boxes = [piece.box for piece in view.lines]
+    long_px = sum((box[2] - box[0]) * width_px for box in boxes)
+    high_px = max(((box[3] - box[1]) * height_px for box in boxes), default=0.0)
+    return long_px < SPECK_HEIGHTS * high_px
+
+
 def _length_before_loop(verdict: Verdict) -> int:
     return verdict.made.loop.start if verdict.made.loop else 0
 
 
 def _taken(asking: Asking, question: Question, verdicts: Sequence[Verdict], taken: Verdict) -> Reading:
-    is_refusal = taken.worth == "refusal"
+    is_empty = taken.worth != "reading"
     return reading_of(
         asking,
         question,
         taken,
-        status="no_text" if is_refusal else taken.status,
-        text="" if is_refusal else taken.text,
+        status="no_text" if is_empty else taken.status,
+        text="" if is_empty else taken.text,
         attempts=len(verdicts),
         elapsed_s=sum(verdict.made.elapsed_s for verdict in verdicts),
     )
