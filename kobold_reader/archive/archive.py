@@ -36,6 +36,7 @@ from kobold_reader.archive.marks import ExportFormat
 from kobold_reader.archive.meaning import Meaning, record_of
 from kobold_reader.archive.retriever import ArchiveRetriever
 from kobold_reader.archive.search import Grouping, Hit, Mode, Searcher
+from kobold_reader.archive.settled import Settled
 from kobold_reader.archive.sync import Syncer, SyncReport, at_place, is_at
 from kobold_reader.archive.table import to_frame
 from kobold_reader.archive.where import parse_filter
@@ -287,13 +288,19 @@ class Archive:
             for path in chosen if remember else ():
                 self._catalog.remember_root(_root_name(path), settings)
             transcriber = reader.transcriber(ledger, cancel=cancel, on_progress=on_progress)
+            settled = Settled(self._catalog, ledger, reader.settings(), reader.engine)
             if on_start:
-                outlook = transcriber.survey(selection.files)
+                outlook = transcriber.survey(settled.rest(selection.files))
+                outlook.pass_over(len(settled.passed), settled.by_kind(selection.files))
                 outlook.forecast = forecast_by_ledger(
                     outlook, ledger, reader.make_engine(), reader.settings(), servers=reader.servers
                 )
                 on_start(selection, outlook)
-            report = Syncer(self._catalog, indexer, on_page).run(selection, transcriber, cancel, prune=prune)
+            try:
+                syncer = Syncer(self._catalog, indexer, settled, on_page)
+                report = syncer.run(selection, transcriber, cancel, prune=prune)
+            finally:
+                settled.end()
         report.finished_pages = finished
         return report
 

@@ -35,14 +35,15 @@ __all__ = ["FILE_KEYS", "Catalog", "PageRow", "Place"]
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 2
-"""2 added corrections, and to pages `content_sha256` and `as_read`."""
+FORMAT: Final = 3
+"""2 added corrections, and to pages `content_sha256` and `as_read`; 3 the stamps of places."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS places (
     id INTEGER PRIMARY KEY, uri TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL, metadata TEXT NOT NULL,
-    is_missing INTEGER NOT NULL DEFAULT 0, error TEXT, former_sha256 TEXT NOT NULL DEFAULT '');
+    is_missing INTEGER NOT NULL DEFAULT 0, error TEXT, former_sha256 TEXT NOT NULL DEFAULT '',
+    settled TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS places_by_sha256 ON places (sha256);
 CREATE TABLE IF NOT EXISTS pages (
     page_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page_number INTEGER NOT NULL, status TEXT NOT NULL,
@@ -84,8 +85,11 @@ class Catalog:
         self.db.execute("PRAGMA synchronous=FULL")
         if found < FORMAT:
             with self.transaction("create"):
-                if self.db.execute("PRAGMA user_version").fetchone()[0] == 1:  # no other process was faster
+                found = self.db.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
+                if found == 1:
                     self._add_contents()
+                if found in {1, 2}:
+                    self.db.execute("ALTER TABLE places ADD COLUMN settled TEXT NOT NULL DEFAULT ''")
                 for statement in _SCHEMA.split(";"):
                     self.db.execute(statement)
                 words.create(self.db)
@@ -193,7 +197,8 @@ class Catalog:
             db.execute(
                 f"INSERT INTO places ({PLACE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "  # noqa: S608
                 "ON CONFLICT (uri) DO UPDATE SET sha256 = excluded.sha256, metadata = excluded.metadata, "
-                "is_missing = excluded.is_missing, error = excluded.error, former_sha256 = excluded.former_sha256",
+                "is_missing = excluded.is_missing, error = excluded.error, former_sha256 = excluded.former_sha256, "
+                "settled = ''",
                 (
                     place.uri,
                     place.sha256,
@@ -207,8 +212,18 @@ class Catalog:
     def mark_missing(self, uris: Iterable[str]) -> None:
         """Mark places as missing; they are still found."""
         with self.transaction() as db:
-            db.executemany("UPDATE places SET is_missing = 1 WHERE uri = ?", [(uri,) for uri in uris])
+            db.executemany("UPDATE places SET is_missing = 1, settled = '' WHERE uri = ?", [(uri,) for uri in uris])
             self._next_generation(db)
+
+    def stamps(self) -> dict[str, str]:
+        """Return the stamps of the files of which nothing is left to do, by URI."""
+        with self._guard("read"):
+            return dict(self.db.execute("SELECT uri, settled FROM places WHERE settled != ''").fetchall())
+
+    def put_stamps(self, stamps: Mapping[str, str]) -> None:
+        """Stamp files; whatever is recorded of their place takes the stamp away."""
+        with self.transaction() as db:
+            db.executemany("UPDATE places SET settled = ? WHERE uri = ?", [(text, uri) for uri, text in stamps.items()])
 
     def remove_places(self, uris: Iterable[str]) -> None:
         """Remove places; pages whose last place went are orphans from then on."""

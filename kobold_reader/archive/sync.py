@@ -16,6 +16,7 @@ from typing import Any, Final
 from kobold_reader.archive.catalog import FILE_KEYS, Catalog, PageRow, Place
 from kobold_reader.archive.corrections import as_read
 from kobold_reader.archive.indexing import BATCH_PAGES, Indexer, with_place
+from kobold_reader.archive.settled import Settled
 from kobold_reader.archive.version import version_of
 from kobold_reader.documents import page_id, to_metadata
 from kobold_reader.errors import KoboldReaderError
@@ -76,6 +77,7 @@ class Syncer:
     Args:
         catalog: Where files and pages are recorded.
         indexer: The one writer of the archive.
+        settled: Which files need no look.
         on_page: Called for every page as soon as its reading is known.
     """
 
@@ -83,10 +85,12 @@ class Syncer:
         self,
         catalog: Catalog,
         indexer: Indexer,
+        settled: Settled,
         on_page: Callable[[PageResult], None] | None = None,
     ) -> None:
         self._catalog = catalog
         self._indexer = indexer
+        self._settled = settled
         self._on_page = on_page
         self._report = SyncReport()
         self._pending: list[PageRow] = []
@@ -113,7 +117,10 @@ class Syncer:
         report.skipped = selection.skipped
         report.errors += selection.errors
         before = self._catalog.places()
-        results = Ahead(transcriber.run(selection.files), AHEAD_RESULTS, on_close=cancel.set)
+        rest = self._settled.rest(selection.files)
+        report.pages += self._settled.statuses()
+        self._placed.update(self._settled.passed)
+        results = Ahead(transcriber.run(rest), AHEAD_RESULTS, on_close=cancel.set)
         with closing(results):
             try:
                 for result in results:
@@ -132,6 +139,7 @@ class Syncer:
     def _take(self, result: PageResult, before: dict[str, Place]) -> None:
         if self._on_page:
             self._on_page(result)
+        self._settled.note(result)
         if result.page_number == 0:
             self._count(result, is_typed=False)
             self._place(result, before)
@@ -238,6 +246,7 @@ class Syncer:
         if self._renamed:
             self._rename(list(self._renamed.values()))
             self._renamed.clear()
+        self._settled.write()
 
     def _rename(self, rows: Sequence[PageRow]) -> None:
         old = {row.page_id: row for row in self._catalog.pages([row.page_id for row in rows])}

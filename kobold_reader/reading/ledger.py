@@ -180,6 +180,13 @@ class Ledger:
             self._copy([(PUT_READING, reading_row(content_sha256, settings, found))])
         return found
 
+    def mark(self) -> str:
+        """Return a text that is another one once a reading was added, replaced or removed, by whomever."""
+        self._end_copying()
+        with self._file.guard("read"):
+            newest, count = self._db.execute("SELECT max(rowid), count(*) FROM readings").fetchone()
+        return f"{newest or 0}:{count}"
+
     def last_family(self, engine: str) -> str | None:
         """Return the model family of the newest reading made with this engine; None where there is none."""
         with self._file.guard("read"):

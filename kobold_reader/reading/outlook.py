@@ -7,7 +7,7 @@ kept in the ledger, where the run finds it: nothing is looked at twice.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -64,6 +64,8 @@ class Outlook:
     errors: list[KoboldReaderError] = field(default_factory=list)
     contents: set[str] = field(default_factory=set)
     """Of all these pages."""
+    passed_pages: int = 0
+    """Those among `pages` that the run will not come to, since nothing is left to do for their files."""
     forecast: Forecast | None = None
     """How long the pages to be read will take; None: nothing is known of that yet."""
 
@@ -90,6 +92,17 @@ class Outlook:
         self.due_tasks.update(page.due_tasks)
         self.contents.add(page.content_sha256)
         self.poor_text_pages += page.has_poor_text and page.kind == "to_read"
+
+    def pass_over(self, files: int, pages: Mapping[str, Mapping[str, int]]) -> None:
+        """Count files that need no look, and their pages by kind of file and status."""
+        self.files += files
+        for file_kind, statuses in pages.items():
+            for status, count in statuses.items():
+                kind: PageKind = "blank" if status == "blank" else "text_layer" if status == "text_layer" else "read"
+                self.by_kind[kind] += count
+                self.by_file_kind[file_kind][kind] += count
+                self.pages += count
+                self.passed_pages += count
 
 
 def pages_ahead(

@@ -33,7 +33,9 @@ def demo(
         with page_progress() as progress:
             report = show.sync(
                 archive,
-                on_start=lambda _, outlook: progress.expect(outlook.pages, outlook.pages - outlook.read_pages),
+                on_start=lambda _, outlook: progress.expect(
+                    outlook.pages - outlook.passed_pages, outlook.pages - outlook.read_pages
+                ),
                 on_page=lambda result: progress.page_done(is_kept=result.is_kept),
                 on_progress=progress.doing,
             )

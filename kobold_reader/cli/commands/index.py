@@ -118,7 +118,7 @@ def _say_start(outlook: Outlook, progress: PageProgress) -> None:
 
     files, pages = spell_count(outlook.files, "file"), spell_count(outlook.pages, "page")
     notice(f"{files}, {pages}: {spell_kinds(outlook.by_kind)}")
-    progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
+    progress.expect(outlook.pages - outlook.passed_pages, outlook.pages - outlook.read_pages)
     forecast = outlook.forecast
     if forecast:
         known = spell_count(forecast.timed_pages, "page")
