@@ -1,8 +1,8 @@
 """How fast a large archive is: `python -m tests.benchmarks.archive --pages 100000`.
 
 Synthetic pages: words by Zipf's law, names, dates, amounts, inventory numbers; vectors are random, since what is
-timed is the search and not the model. They come in through the archive's own catalog and vectors, a thousand at
-a time. Needles are planted: a search that does not find them is reported.
+timed is the archive and not the model. The ledger knows what stands on them, so no file is opened; the rest is what
+`Archive.sync` does with any folder. Needles are planted: a search that does not find them is reported.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from kobold_reader import Archive
+from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.archive import CATALOG
-from kobold_reader.archive.catalog import Catalog, PageRow
+from kobold_reader.archive.catalog import Catalog
 from kobold_reader.archive.embedder import Embedder, ServerAccess
-from kobold_reader.archive.indexing import Indexer
 from kobold_reader.archive.meaning import Meaning, record_of
-from kobold_reader.archive.version import version_of
+from kobold_reader.documents import page_id
+from kobold_reader.pages import FileFacts, PageFacts, Scalar, select
+from kobold_reader.reading.ledger import KnownPage, Ledger
 
 DIMENSION = 384
-AT_ONCE = 1000
 VOCABULARY = 40_000
 WORDS_A_PAGE = 120
 PAGES_A_FILE = 100
@@ -65,30 +65,15 @@ class Pages:
         self.words = ["".join(drawn.choices(SYLLABLES, k=drawn.choice((1, 2, 2, 3, 3, 4)))) for _ in range(VOCABULARY)]
         self._weights = list(itertools.accumulate(1 / (rank + 5) for rank in range(VOCABULARY)))
 
-    def row(self, number: int) -> PageRow:
-        """Return a page."""
+    def text(self, number: int) -> str:
+        """Return what stands on a page."""
         drawn = random.Random(f"page {number}")
         text = drawn.choices(self.words, cum_weights=self._weights, k=WORDS_A_PAGE)
         text += [drawn.choice(self.words).title(), f"{drawn.randint(1, 28)}.{drawn.randint(1, 12)}.{self.year(number)}"]
         text += [f"{drawn.randint(1, 2000)}.{drawn.randint(0, 99):02}", f"inv. {self.year(number)}/{number}-b"]
         if number % 1000 == 7:
             text.insert(60, needle(number))
-        file = f"/box/year {self.year(number)}/file {number // PAGES_A_FILE}.pdf"
-        sha256 = hashlib.sha256(file.encode()).hexdigest()
-        in_file = number % PAGES_A_FILE + 1
-        page_id = f"{sha256[:32]}-{in_file}"
-        parts = {"ocr": " ".join(text)}
-        metadata = {
-            "file_path": file,
-            "file_name": file.rpartition("/")[2],
-            "file_type": "application/pdf",
-            "page_number": in_file,
-            "page_id": page_id,
-            "page_part": "page",
-            "page_status": "ok",
-            "date_digitized": f"{self.year(number)}-05-01T12:00:00",
-        }
-        return PageRow(page_id, sha256, in_file, "ok", parts, version_of(parts), metadata, f"file://{file}")
+        return " ".join(text)
 
     @staticmethod
     def year(number: int) -> int:
@@ -112,20 +97,45 @@ def open_archive(folder: Path) -> Archive:
     return Archive(folder, catalog, access, Meaning(folder, catalog, access, embedder))
 
 
-def build(archive: Archive, pages: Pages, count: int) -> None:
-    """Index so many pages, a thousand at once."""
-    with archive._writing() as indexer:
-        for start in range(0, count, AT_ONCE):
-            put(indexer, archive._catalog, [pages.row(number) for number in range(start, min(count, start + AT_ONCE))])
+def make_files(scans: Path, ledger: Ledger, pages: Pages, numbers: range) -> None:
+    """Put files where they are found, and what stands on their pages into the ledger, as if they had been looked at."""
+    for start in range(numbers.start, numbers.stop, PAGES_A_FILE):
+        of_file = range(start, min(numbers.stop, start + PAGES_A_FILE))
+        path = scans / f"year {pages.year(start)}" / f"file {start // PAGES_A_FILE}.pdf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content(start))
+        sha256 = hashlib.sha256(content(start)).hexdigest()
+        source = select([path]).files[0]
+        metadata: dict[str, Scalar] = {"date_digitized": f"{pages.year(start)}-05-01T12:00:00"}
+        ledger.remember_file(source, FileFacts(sha256, "pdf", len(of_file), is_repaired=False, metadata=metadata))
+        facts = [
+            PageFacts(
+                at,
+                str(at),
+                hashlib.sha256(f"page {number}".encode()).hexdigest(),
+                595,
+                842,
+                0,
+                0,
+                pages.text(number),
+                "good",
+                0.0,
+                0,
+            )
+            for at, number in enumerate(of_file, start=1)
+        ]
+        ledger.remember_pages(sha256, [KnownPage(one, False) for one in facts])
 
 
-def put(indexer: Indexer, catalog: Catalog, rows: list[PageRow]) -> None:
-    """Index pages as `Indexer.index` does, in larger batches."""
-    assert indexer._vectors is not None
-    nodes = [node for row in rows for node in indexer._embed(indexer._chunks(row))]
-    catalog.begin(rows)
-    indexer._vectors.put(nodes)
-    catalog.finish(rows)
+def content(start: int) -> bytes:
+    """Return the bytes of the file that begins with this page; nobody opens it, since the ledger knows it."""
+    return b"%PDF-1.7\n% " + str(start).encode()
+
+
+def id_of(number: int) -> str:
+    """Return the id of a page."""
+    start = number - number % PAGES_A_FILE
+    return page_id(hashlib.sha256(content(start)).hexdigest(), number - start + 1)
 
 
 def questions(pages: Pages, count: int) -> Iterator[tuple[str, str, dict[str, Any], int | None]]:
@@ -159,7 +169,7 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - started_s
 
 
-def measure(folder: Path, pages: Pages, count: int) -> Iterator[tuple[str, str]]:
+def measure(folder: Path, scans: Path, pages: Pages, count: int) -> Iterator[tuple[str, str]]:
     """Yield what was measured, a line of the table each."""
     opened: list[Archive] = []
     yield "open", f"{timed(lambda: opened.append(open_archive(folder))):.2f} s"
@@ -169,7 +179,7 @@ def measure(folder: Path, pages: Pages, count: int) -> Iterator[tuple[str, str]]
     lost: dict[str, int] = {}
     for kind, query, narrowed, right in questions(pages, count):
         hits = archive.search(query, **narrowed)
-        if right is not None and (not hits or hits[0].page_id != pages.row(right).page_id):
+        if right is not None and (not hits or hits[0].page_id != id_of(right)):
             lost[kind] = lost.get(kind, 0) + 1
         ask = functools.partial(archive.search, query, **narrowed)
         taken_ms.setdefault(kind, []).extend(1000 * timed(ask) for _ in range(REPEATS))
@@ -178,9 +188,10 @@ def measure(folder: Path, pages: Pages, count: int) -> Iterator[tuple[str, str]]
         yield f"search: {kind}", f"median {statistics.median(taken):.0f} ms, slowest {max(taken):.0f} ms{missed}"
     plain = [one for kind, taken in taken_ms.items() if "pages" not in kind for one in taken]
     yield "hybrid search, all kinds without a filter", f"median {statistics.median(plain):.0f} ms"
-    with archive._writing() as indexer:
-        changed = [pages.row(count + number) for number in range(PAGES_A_FILE)]
-        yield "index one more file of 100 pages", f"{timed(lambda: indexer.index(changed)):.1f} s"
+    yield "sync, nothing changed", f"{timed(archive.sync):.1f} s"
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        make_files(scans, ledger, pages, range(count, count + PAGES_A_FILE))
+    yield "sync, one more file of 100 pages", f"{timed(archive.sync):.1f} s"
     yield "search after that", f"{timed(lambda: archive.search(pages.words[500])):.2f} s"
     archive.close()
     yield "memory at most", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
@@ -192,17 +203,21 @@ def main() -> None:
     """Measure and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=20_000, help="of the archive (20,000)")
-    parser.add_argument("--archive", type=Path, help="keep it here, and take it from here if it is there")
+    parser.add_argument("--folder", type=Path, help="keep it here, and take it from here if it is there")
     options = parser.parse_args()
     pages = Pages()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.archive or Path(temporary) / "archive"
+        place = options.folder or Path(temporary)
+        folder, scans = place / "archive", place / "scans"
         sys.stdout.write(f"| {options.pages} pages | |\n|---|---|\n")
         if not (folder / CATALOG).exists():
             with open_archive(folder) as archive:
-                taken_s = timed(lambda: build(archive, pages, options.pages))
-            sys.stdout.write(f"| made, {options.pages / taken_s:.0f} pages a second | {taken_s:.0f} s |\n")
-        for name, value in measure(folder, pages, options.pages):
+                with Ledger(folder / "ledger.sqlite") as ledger:
+                    make_files(scans, ledger, pages, range(options.pages))
+                reader = KoboldReader(text_layer="only", tasks=["ocr"], ledger="none")
+                taken_s = timed(lambda: archive.sync(scans, reader=reader))
+            sys.stdout.write(f"| indexed, {options.pages / taken_s:.0f} pages a second | {taken_s:.0f} s |\n")
+        for name, value in measure(folder, scans, pages, options.pages):
             sys.stdout.write(f"| {name} | {value} |\n")
             sys.stdout.flush()
 
