@@ -10,6 +10,7 @@ from kobold_reader.archive.matching import (
     LOOKALIKE,
     NEAR_NUMBER,
     Page,
+    Resemblances,
     edit_distance,
     match_strength,
     similarity,
@@ -82,6 +83,19 @@ def test_edit_distance(first: str, second: str, distance: int) -> None:
 
 
 WORDS = st.text("abil1o0rn", max_size=12)
+
+
+WITHOUT_PAIRS = st.text("abil1o0", min_size=4, max_size=12)  # no rn, which a skeleton shortens to m
+
+
+@given(WITHOUT_PAIRS, st.lists(st.frozensets(WITHOUT_PAIRS, max_size=6), max_size=4))
+def test_many_pages_resemble_as_each_word_does(word: str, pages: list[frozenset[str]]) -> None:
+    """Words are compared all at once, and each once for all pages; that changes nothing."""
+    resemblances = Resemblances()
+    for words in pages:
+        page = Page(" ".join(sorted(words)))
+        one_by_one = max((similarity(word, other) for other in page.words), default=0.0)
+        assert resemblances.best(word, page) == one_by_one
 
 
 @given(WORDS, WORDS)

@@ -9,9 +9,12 @@ and 9.00 is not part of 19.00.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
 
 from kobold_reader.archive.query import Kind, Term, is_unspaced
 
@@ -99,10 +102,7 @@ class Resemblances:
         """How likely the page's likest word is a misreading of this one."""
         compared, alike = self._found.setdefault(word, (set(), {}))
         new = page.words - compared
-        for other in _of_similar_length(word, new):
-            likeness = similarity(word, other)
-            if likeness > 0:
-                alike[other] = likeness
+        alike.update(_likenesses(word, list(_of_similar_length(word, new))))
         compared |= new
         return max((alike[other] for other in alike.keys() & page.words), default=0.0) if alike else 0.0
 
@@ -234,6 +234,17 @@ def _of_similar_length(word: str, others: Iterable[str]) -> Iterable[str]:
     return (other for other in others if shortest <= len(other) <= longest)
 
 
+def _likenesses(word: str, others: Sequence[str]) -> dict[str, float]:
+    """The similarity of each word that has any."""
+    near: Iterable[str] = others
+    if not any(char.isdigit() for char in word):
+        shapes = [skeleton(other) for other in others]
+        allowed = _allowed_edits(word)
+        found = process.extract(skeleton(word), shapes, scorer=OSA.distance, score_cutoff=allowed, limit=None)
+        near = [others[index] for _, _, index in found]
+    return {other: likeness for other in near if (likeness := similarity(word, other)) > 0}
+
+
 def _by_parts(term: Term, page: Page, *, is_known: bool, resemblances: Resemblances) -> float:
     strengths = []
     for part in term.parts:
@@ -279,22 +290,8 @@ def similarity(word: str, other: str) -> float:
     allowed = _allowed_edits(word)
     if shortest < _MIN_FUZZY - 1:
         return 0.0
-    letters, others = _letters(first), _letters(second)
-    # every letter that only one of them has costs an edit
-    if (letters & ~others).bit_count() > allowed or (others & ~letters).bit_count() > allowed:
-        return 0.0
     distance = edit_distance(first, second, allowed)
-    if distance > allowed:
-        return 0.0
-    return max(0.0, LOOKALIKE - 1.5 * distance / max(len(first), len(second)))
-
-
-def _letters(word: str) -> int:
-    """The letters that a word has, as bits; letters of the same bit count as one."""
-    found = 0
-    for char in word:
-        found |= 1 << (ord(char) & 63)
-    return found
+    return max(0.0, LOOKALIKE - 1.5 * distance / max(len(first), len(second))) if distance <= allowed else 0.0
 
 
 def _allowed_edits(word: str) -> int:
@@ -303,17 +300,4 @@ def _allowed_edits(word: str) -> int:
 
 def edit_distance(first: str, second: str, limit: int) -> int:
     """Insertions, deletions, replacements and swaps of neighbours; `limit` + 1 at most."""
-    if abs(len(first) - len(second)) > limit:
-        return limit + 1
-    before: list[int] = []
-    row = list(range(len(second) + 1))
-    for i, char in enumerate(first, start=1):
-        last, before, row = before, row, [i]
-        for j, other in enumerate(second, start=1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (char != other))
-            if last and j > 1 and char == second[j - 2] and first[i - 2] == other:
-                cost = min(cost, last[j - 2] + 1)
-            row.append(cost)
-        if min(row) > limit:
-            return limit + 1
-    return min(row[-1], limit + 1)
+    return OSA.distance(first, second, score_cutoff=limit)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +19,8 @@ from kobold_reader.archive.vectors import Near, Vectors
 from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, StoreError
 
 __all__ = ["Meaning", "record_of"]
+
+log = logging.getLogger(__name__)
 
 CHROMA: Final = "chroma"
 WORDS_ONLY: Final = {"kind": "none"}
@@ -147,15 +151,41 @@ class Meaning:
             notices.append(f"Searching by words only: {err}")
             return None
 
-        def near(query: str, limit: int, page_ids: Sequence[str] | None) -> list[Near]:
-            try:
-                embedding = embedder.model.get_query_embedding(query)
-                with self._lock:  # or another thread would close this client to open a newer one
-                    return self.vectors(embedder).query(embedding, limit, page_ids)
-            except KoboldReaderError as err:
-                if mode == "dense":
-                    raise
-                notices.append(f"Searching by words only: {err}")
-                return []
+        return _ByMeaning(self, embedder, mode, notices)
 
-        return near
+    def near(self, embedder: Embedder, query: str, limit: int, page_ids: Sequence[str] | None) -> list[Near]:
+        """Return the chunks nearest to a query; see `Vectors.query`."""
+        embedding = embedder.model.get_query_embedding(query)
+        with self._lock:  # or another thread would close this client to open a newer one
+            return self.vectors(embedder).query(embedding, limit, page_ids)
+
+    def texts(self, embedder: Embedder, node_ids: Sequence[str]) -> dict[str, str]:
+        """Return what stands in some chunks; see `Vectors.texts`."""
+        with self._lock:
+            return self.vectors(embedder).texts(node_ids)
+
+
+@dataclass(frozen=True)
+class _ByMeaning:
+    """One search by meaning; where it cannot be had after all, the words remain."""
+
+    meaning: Meaning
+    embedder: Embedder
+    mode: Mode
+    notices: list[str]
+
+    def near(self, query: str, limit: int, page_ids: Sequence[str] | None) -> list[Near]:
+        try:
+            return self.meaning.near(self.embedder, query, limit, page_ids)
+        except KoboldReaderError as err:
+            if self.mode == "dense":
+                raise
+            self.notices.append(f"Searching by words only: {err}")
+            return []
+
+    def texts(self, node_ids: Sequence[str]) -> dict[str, str]:
+        try:
+            return self.meaning.texts(self.embedder, node_ids)
+        except KoboldReaderError as err:  # the pages are found; where on them is told by their words
+            log.debug("%s", err)
+            return {}

@@ -6,9 +6,9 @@ A hit is a page, with the passage that answers and the words in it marked.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from kobold_reader.archive import words
 from kobold_reader.archive.catalog import Catalog, PageRow
@@ -29,10 +29,20 @@ MODES: Final[tuple[Mode, ...]] = ("hybrid", "dense", "keyword")
 Grouping = Literal["page", "file", "folder"]
 GROUPINGS: Final[tuple[Grouping, ...]] = ("page", "file", "folder")
 
-DenseSearch = Callable[[str, int, Sequence[str] | None], Iterable[Near]]
-"""(query, limit, allowed page ids) → chunks, nearest first."""
 
-LIST_LENGTH: Final = 100
+class DenseSearch(Protocol):
+    """Search by meaning."""
+
+    def near(self, query: str, limit: int, page_ids: Sequence[str] | None) -> Iterable[Near]:
+        """Return so many chunks at most, nearest first; of these pages only, where they are named."""
+        ...
+
+    def texts(self, node_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return what stands in some of those chunks."""
+        ...
+
+
+LIST_LENGTH: Final = 50
 """Candidates from each list, at least."""
 CHUNKS_PER_PAGE: Final = 4
 """Nodes asked of Chroma for each page wanted: a long page has several that match."""
@@ -157,7 +167,8 @@ class Searcher:
         if by == "page":
             scored = scored[:limit]
         rows = {row.page_id: row for row in self._catalog.pages([one.page_id for one in scored])}
-        hits = (_hit(parsed, one, rows[one.page_id], near.get(one.page_id)) for one in scored if one.page_id in rows)
+        nearest = self._nearest_texts(scored, near)
+        hits = (_hit(parsed, one, rows[one.page_id], nearest.get(one.page_id)) for one in scored if one.page_id in rows)
         return grouped(hits, by, limit)
 
     def _allowed(self, filter_: Filter) -> set[str] | None:
@@ -183,10 +194,16 @@ class Searcher:
             return {}
         named = sorted(allowed) if allowed is not None and len(allowed) <= FEW_PAGES else None
         best: dict[str, Near] = {}
-        for near in self._dense(query, length * CHUNKS_PER_PAGE, named):
+        for near in self._dense.near(query, length * CHUNKS_PER_PAGE, named):
             if (allowed is None or near.page_id in allowed) and near.page_id not in best:
                 best[near.page_id] = near
         return best
+
+    def _nearest_texts(self, scored: Iterable[Scored], near: Mapping[str, Near]) -> dict[str, tuple[str, str]]:
+        """Return part and text of the nearest chunk of each page where the words tell less; by page id."""
+        wanted = [near[one.page_id] for one in scored if one.page_id in near and one.lexical < WORDS_TELL]
+        texts = self._dense.texts([one.node_id for one in wanted]) if self._dense else {}
+        return {one.page_id: (one.part, texts[one.node_id]) for one in wanted if one.node_id in texts}
 
     def _score(
         self, query: Query, near: dict[str, Near], length: int, allowed: set[str] | None, mode: Mode
@@ -204,8 +221,8 @@ def _folder_of(path: str) -> str:
     return re.sub(r"[/\\][^/\\]*$", "", path)
 
 
-def _hit(query: Query, scored: Scored, row: PageRow, near: Near | None) -> Hit:
-    part, text, found = _best_passage(query, scored, row, near)
+def _hit(query: Query, scored: Scored, row: PageRow, nearest: tuple[str, str] | None) -> Hit:
+    part, text, found = _best_passage(query, row, nearest)
     return Hit(
         page_id=row.page_id,
         score=min(1.0, scored.score),
@@ -218,11 +235,11 @@ def _hit(query: Query, scored: Scored, row: PageRow, near: Near | None) -> Hit:
     )
 
 
-def _best_passage(query: Query, scored: Scored, row: PageRow, near: Near | None) -> tuple[str, str, Passage]:
-    """Return the part, the passage's text and the passage: where the words stand, else what the vectors found."""
-    if near is not None and near.part in row.parts and scored.lexical < WORDS_TELL:
-        found = passage(near.text, query)
-        return near.part, found.snippet, found
+def _best_passage(query: Query, row: PageRow, nearest: tuple[str, str] | None) -> tuple[str, str, Passage]:
+    """Return the part, the passage's text and the passage: what the vectors found, else where the words stand."""
+    if nearest is not None and nearest[0] in row.parts:
+        found = passage(nearest[1], query)
+        return nearest[0], found.snippet, found
     passages = {part: passage(text, query) for part, text in row.parts.items()} or {"ocr": passage("", query)}
     part = max(passages, key=lambda one: len(passages[one].marks))
     return part, passages[part].snippet, passages[part]
