@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kobold_reader.pages import PageChild
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules["pymupdf.layout"] = None  # type: ignore[assignment]  # as the page child does: two seconds less
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "kobold_reader" / "_samples" / "archive"

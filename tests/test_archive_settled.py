@@ -18,13 +18,12 @@ from kobold_reader.reader import take
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.outlook import Outlook
 from kobold_reader.reading.results import PageResult
-from tests.conftest import LETTER, SAMPLES
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
+from tests.page_files import jpeg, printed_page, tiff
 
 pytestmark = pytest.mark.slow
 
-RECEIPT = SAMPLES / "receipts" / "1987-05-12 chandler.jpg"
-CARD = SAMPLES / "scans" / "scan0007.jpg"
+RECEIPT, CARD = jpeg(printed_page(60, 16)), jpeg(printed_page(60, 18))
 
 
 class Run:
@@ -34,10 +33,11 @@ class Run:
         self.simulator = simulator
         self.folder = place / "scans"
         self.folder.mkdir()
-        self.letter = self.folder / "letter.pdf"
+        self.letter = self.folder / "letter.tif"
         self.receipt = self.folder / "receipt.jpg"
-        self.letter.write_bytes(LETTER.read_bytes())
-        self.receipt.write_bytes(RECEIPT.read_bytes())
+        self.letter.write_bytes(tiff([printed_page(60, lines) for lines in (10, 12, 14)]))
+        self.receipt.write_bytes(RECEIPT)
+        simulator.brain = ScriptBrain("Axel Lindqvist to Runa")
         self.archive = Archive.open(place / "a", create=True, embedder="none")
         self.looked_at: Counter[str] = Counter()
         self.outlook = Outlook()
@@ -68,7 +68,7 @@ def names(run: Run) -> set[str]:
 
 def test_an_unchanged_folder_is_not_looked_at_and_reported_all_the_same(run: Run) -> None:
     first = run.sync()
-    assert run.looked_at == {"letter.pdf": 3, "receipt.jpg": 1}
+    assert run.looked_at == {"letter.tif": 3, "receipt.jpg": 1}
 
     again = run.sync()
 
@@ -76,7 +76,7 @@ def test_an_unchanged_folder_is_not_looked_at_and_reported_all_the_same(run: Run
     assert (again.files, again.pages) == (first.files, first.pages)
     assert (again.new_files, again.read_pages, again.indexed_pages, again.missing_files) == (0, 0, 0, 0)
     assert (run.outlook.files, run.outlook.pages, run.outlook.read_pages, run.outlook.passed_pages) == (2, 4, 4, 4)
-    assert names(run) == {"letter.pdf", "receipt.jpg"}
+    assert names(run) == {"letter.tif", "receipt.jpg"}
 
 
 def test_with_the_default_tasks_too(run: Run) -> None:
@@ -88,8 +88,8 @@ def test_with_the_default_tasks_too(run: Run) -> None:
 
 def test_only_the_file_that_changed_is_looked_at(run: Run) -> None:
     run.sync()
-    run.receipt.write_bytes(CARD.read_bytes())
-    (run.folder / "new.jpg").write_bytes(RECEIPT.read_bytes())
+    run.receipt.write_bytes(CARD)
+    (run.folder / "new.jpg").write_bytes(RECEIPT)
 
     report = run.sync()
 
@@ -105,7 +105,7 @@ def test_a_page_that_failed_is_tried_again_with_its_file(run: Run) -> None:
 
     assert run.sync().errors == []
 
-    assert run.looked_at in ({"receipt.jpg": 1}, {"letter.pdf": 3})
+    assert run.looked_at in ({"receipt.jpg": 1}, {"letter.tif": 3})
 
 
 def test_other_settings_and_back_again_each_stand(run: Run) -> None:
@@ -117,7 +117,7 @@ def test_other_settings_and_back_again_each_stand(run: Run) -> None:
 
     run.sync()
 
-    assert run.looked_at == {"letter.pdf": 3, "receipt.jpg": 1}
+    assert run.looked_at == {"letter.tif": 3, "receipt.jpg": 1}
     assert {hit.text for hit in run.archive.search("as it is", limit=9)} == {"as it is"}
     assert run.archive.search("hint") == []
 
@@ -126,7 +126,7 @@ def test_redo_looks_at_everything(run: Run) -> None:
     run.sync()
     run.simulator.brain = ScriptBrain("read anew")
     run.sync(redo="all")
-    assert run.looked_at == {"letter.pdf": 3, "receipt.jpg": 1}
+    assert run.looked_at == {"letter.tif": 3, "receipt.jpg": 1}
     run.sync()
     assert len(run.archive.search("anew", limit=9)) == 4
 
@@ -138,13 +138,13 @@ def test_after_a_redo_that_failed_all_is_looked_at(run: Run) -> None:
 
     run.sync()
 
-    assert run.looked_at == {"letter.pdf": 3, "receipt.jpg": 1}
+    assert run.looked_at == {"letter.tif": 3, "receipt.jpg": 1}
 
 
 def test_a_sample_settles_nothing(run: Run) -> None:
     run.sync(sample=1)
     run.sync()
-    assert run.looked_at == {"letter.pdf": 3, "receipt.jpg": 1}
+    assert run.looked_at == {"letter.tif": 3, "receipt.jpg": 1}
 
 
 def test_some_pages_settle_nothing_but_themselves(run: Run) -> None:
@@ -152,7 +152,7 @@ def test_some_pages_settle_nothing_but_themselves(run: Run) -> None:
     run.sync(pages="2")
     assert not run.looked_at
     run.sync()
-    assert run.looked_at == {"letter.pdf": 3, "receipt.jpg": 1}
+    assert run.looked_at == {"letter.tif": 3, "receipt.jpg": 1}
 
 
 def test_what_another_run_wrote_into_the_ledger_is_found(run: Run) -> None:
@@ -182,7 +182,7 @@ def test_pruning_keeps_what_is_passed_over(run: Run) -> None:
     run.sync()
     run.receipt.unlink()
     assert run.sync(prune=True).pruned_files == 1
-    assert names(run) == {"letter.pdf"}
+    assert names(run) == {"letter.tif"}
 
 
 def test_a_file_that_tells_no_time_of_change_is_looked_at(run: Run) -> None:
@@ -203,7 +203,7 @@ def test_killed_before_the_pages_are_indexed_the_file_is_not_settled(run: Run, m
 
     run.sync()
 
-    assert names(run) == {"letter.pdf", "receipt.jpg"}
+    assert names(run) == {"letter.tif", "receipt.jpg"}
 
 
 def test_an_archive_of_the_format_before_opens(run: Run) -> None:
@@ -217,7 +217,7 @@ def test_an_archive_of_the_format_before_opens(run: Run) -> None:
 
     run.archive = Archive.open(run.archive.folder)
     run.sync()
-    assert run.looked_at == {"letter.pdf": 3, "receipt.jpg": 1}
+    assert run.looked_at == {"letter.tif": 3, "receipt.jpg": 1}
     run.sync()
 
     assert not run.looked_at
