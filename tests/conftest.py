@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 
 from kobold_reader.kobold import RetryPolicy, pool
 from kobold_reader.pages import PageChild
+from kobold_reader.reading import upright
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -28,6 +29,15 @@ LETTER = SAMPLES / "letters" / "1954-lindqvist-letter.pdf"
 
 hypothesis_settings.register_profile("dev", max_examples=40, deadline=None)
 hypothesis_settings.load_profile("dev")
+
+
+@pytest.fixture(autouse=True)
+def no_line_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where RapidOCR is not installed, pages are turned only where their picture tells it: a second less a page.
+
+    Tests of turning (test_pages_orientation) and whatever runs in a process of its own have the real one.
+    """
+    monkeypatch.setattr(upright, "_loaded", [None])
 
 
 @pytest.fixture(scope="session")

@@ -372,7 +372,7 @@ WRITER = """
 import sys
 from kobold_reader import Archive, KoboldReader
 with Archive.open(sys.argv[1], create=True) as archive:
-    archive.sync(sys.argv[2], reader=KoboldReader(api_url=sys.argv[3], tasks=["ocr"], on_error="skip"))
+    archive.sync(sys.argv[2], reader=KoboldReader(api_url=sys.argv[3], tasks=["ocr"], on_error="skip", rotate=0))
 """
 
 
@@ -416,14 +416,21 @@ def dying(self, *arguments, **options):
     os._exit(9)
 setattr(owner, when, dying)
 with Archive.open(sys.argv[1]) as archive:
-    archive.sync(sys.argv[2], reader=KoboldReader(api_url=sys.argv[3], tasks=["ocr"], on_error="skip"))
+    archive.sync(sys.argv[2], reader=KoboldReader(api_url=sys.argv[3], tasks=["ocr"], on_error="skip", rotate=0))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "step",
-    ["Catalog.begin", "Vectors.put", "Vectors.delete", "Catalog.finish", "Catalog.put_place", "Catalog.remove_pages"],
+    [
+        "Vectors.put",
+        "Catalog.finish",
+        *(
+            pytest.param(step, marks=pytest.mark.thorough)
+            for step in ("Catalog.begin", "Vectors.delete", "Catalog.put_place", "Catalog.remove_pages")
+        ),
+    ],
 )
 def test_killed_after_any_step_it_can_be_completed(
     step: str, folder: Path, make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
@@ -434,7 +441,7 @@ def test_killed_after_any_step_it_can_be_completed(
         return f"Lindqvist and the {words[len(request.images[0].tobytes()) % 3]}. " * 40
 
     simulator = make_simulator(brain=ScriptBrain(answer))
-    reader = KoboldReader(api_url=simulator.url, tasks=["ocr"], on_error="skip")
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr"], on_error="skip", rotate=0)
     place = tmp_path / "a"
     with Archive.open(place, create=True) as archive:
         archive.sync(folder, reader=reader)

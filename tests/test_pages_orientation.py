@@ -38,6 +38,11 @@ PROSE = (
 )
 
 
+@pytest.fixture(autouse=True)
+def no_line_reader() -> None:
+    """Here the real one reads."""
+
+
 def turned(picture: Image.Image, deg: int) -> Image.Image:
     step = CLOCKWISE[deg]
     return picture if step is None else picture.transpose(step)

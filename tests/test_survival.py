@@ -44,7 +44,7 @@ class World:
 
     def index(self, archive: Path, *paths: Path, reembed: bool = False, **options: Any) -> Any:
         reading = ["--api-url", self.server.url, "--embedder", "koboldcpp", "--prune"]
-        given = ["--tasks", "ocr"] if paths else []
+        given = ["--tasks", "ocr", "--rotate", "0"] if paths else []
         given += ["--reembed"] if reembed else []
         return self.runs.run("index", *paths, *given, "--archive", archive, *reading, home=self.home, **options)
 
@@ -62,7 +62,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         KilledRuns() as runs,
     ):
         made = World(folder / "scans", server, folder / "home", runs)
-        ended = runs.run("read", made.scans, "--api-url", server.url, "--tasks", "ocr", home=made.home)
+        ended = runs.run("read", made.scans, "--api-url", server.url, "--tasks", "ocr", "--rotate", "0", home=made.home)
         assert ended.code == 0
         assert server.count() == 5
         yield made
@@ -264,7 +264,7 @@ def test_vectors_that_chroma_cannot_open_are_said(world: World, tmp_path: Path) 
 def test_two_processes_read_into_one_ledger(world: World, tmp_path: Path) -> None:
     """One waits while the other asks for a page, and then finds it read: no page is asked for twice."""
     ledger, before = tmp_path / "ledger.sqlite", world.server.count()
-    command = [sys.executable, "-m", "kobold_reader", "read", str(world.scans), "--tasks", "ocr"]
+    command = [sys.executable, "-m", "kobold_reader", "read", str(world.scans), "--tasks", "ocr", "--rotate", "0"]
     command += ["--ledger", str(ledger), "--api-url", world.server.url]
     both = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)
