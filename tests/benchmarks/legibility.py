@@ -19,8 +19,9 @@ from typing_extensions import override
 
 from kobold_reader.kobold import ServerPool
 from kobold_reader.pages import PageChild, PageImages, select
-from kobold_reader.reading.engine import PageJob
+from kobold_reader.reading.engine import Engine, PageJob
 from kobold_reader.reading.koboldcpp import KoboldEngine
+from kobold_reader.reading.rapidocr import RapidOcrEngine
 from kobold_reader.reading.results import Reading
 from tests.kobold_simulator import EyesBrain, KoboldSimulator
 from tests.measure import character_error_rate, letters, tokens
@@ -109,6 +110,19 @@ def spread(pages: list[Page], limit: int | None) -> list[Page]:
     return [pages[int((number + 0.5) * len(pages) / limit)] for number in range(limit)]
 
 
+def measure_full(pages: list[Page]) -> Score:
+    """Read pages whole at up to 2,000 px, as no small encoder sees them: what these eyes can read at all."""
+    engine, score = RapidOcrEngine(), Score()
+    budget = engine.prepare().budget
+    with PageChild() as child:
+        for page in pages:
+            source = select([page.path]).files[0]
+            child.open(source.path, source=source.uri, kind=source.kind)
+            images = child.page_images(page.number, budget, rotate_deg=None)
+            score.add(page.truth, _read(engine, page, images), 1)
+    return score
+
+
 def measure(pages: list[Page], px: int, *, names: bool) -> tuple[Score, Score]:
     """Read pages whole and in tiles through a server whose encoder takes `px`."""
     encoder = ENCODERS[px]
@@ -142,7 +156,7 @@ def measure(pages: list[Page], px: int, *, names: bool) -> tuple[Score, Score]:
     return scores
 
 
-def _read(engine: KoboldEngine, page: Page, images: PageImages) -> str:
+def _read(engine: Engine, page: Page, images: PageImages) -> str:
     outcome = engine.read(PageJob(page.path.name, page.number, ("ocr",), images))["ocr"]
     if isinstance(outcome, Reading):
         return outcome.text
@@ -162,6 +176,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="only pages whose file name has one of these in it")
     parser.add_argument("--limit", type=int, help="so many pages of each collection, evenly spread")
     parser.add_argument("--px", type=int, nargs="*", default=sorted(ENCODERS), choices=sorted(ENCODERS))
+    parser.add_argument("--full", action="store_true", help="read them at full resolution as well")
     parser.add_argument("--pages", action="store_true", help="say how each page did")
     options = parser.parse_args()
     collections = {"samples": list(sample_pages())}
@@ -174,6 +189,9 @@ def main() -> None:
     for name, every in collections.items():
         wanted = [page for page in every if any(part in page.path.name for part in options.only or ("",))]
         pages = spread(wanted, options.limit)
+        if options.full and pages:
+            full = measure_full(pages)
+            sys.stdout.write(f"| {name}, {full.pages} | up to 2000 | {full} | | | | 1.0 |\n")
         for px in options.px if pages else ():
             started_s = time.monotonic()
             whole, tiled = measure(pages, px, names=options.pages)
