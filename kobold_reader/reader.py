@@ -21,7 +21,7 @@ from typing_extensions import override
 from kobold_reader.documents import failed_document, to_documents
 from kobold_reader.errors import ConfigError, KoboldReaderError, PagesFailedError
 from kobold_reader.kobold import ServerPool, address_kind, check_way
-from kobold_reader.pages import Selection, SourceFile, select
+from kobold_reader.pages import KnownKind, Selection, SourceFile, select
 from kobold_reader.reading.due import ReadSettings, Redo, TextLayerUse
 from kobold_reader.reading.engine import Engine
 from kobold_reader.reading.koboldcpp import KoboldEngine
@@ -322,8 +322,8 @@ class KoboldReader(BasePydanticReader):
             SourceError: Nothing could be taken from `file`.
             ServerError: No server can be used; what was yielded before is kept in the ledger.
         """
-        selection = take(file, fs)
         with self.open_ledger() as ledger:
+            selection = take(file, fs, known=ledger.kind_of)
             yield from self.transcriber(ledger, cancel=cancel).run(selection.files)
 
     @override
@@ -352,28 +352,26 @@ class KoboldReader(BasePydanticReader):
         fs: Any,
         cancel: threading.Event | None,
     ) -> Generator[Document, None, None]:
-        selection = take(file, fs)
-        failed: list[KoboldReaderError] = list(selection.errors)
-        for error in selection.errors:
-            self._warn(error)
-            if self.on_error == "mark":
-                yield failed_document(error, extra_info)
-        # A stream that is left early must end its helper thread before the ledger is closed.
-        with (
-            self.open_ledger() as ledger,
-            closing(self.transcriber(ledger, cancel=cancel).run(selection.files)) as results,
-        ):
-            for result in self._shown(results, selection.files):
-                if result.error:
-                    failed.append(result.error)
-                    self._warn(result.error)
-                yield from to_documents(
-                    result,
-                    split=self.split,
-                    include_empty=self.include_empty,
-                    mark_failed=self.on_error == "mark",
-                    extra_info=extra_info,
-                )
+        with self.open_ledger() as ledger:
+            selection = take(file, fs, known=ledger.kind_of)
+            failed: list[KoboldReaderError] = list(selection.errors)
+            for error in selection.errors:
+                self._warn(error)
+                if self.on_error == "mark":
+                    yield failed_document(error, extra_info)
+            # A stream that is left early must end its helper thread before the ledger is closed.
+            with closing(self.transcriber(ledger, cancel=cancel).run(selection.files)) as results:
+                for result in self._shown(results, selection.files):
+                    if result.error:
+                        failed.append(result.error)
+                        self._warn(result.error)
+                    yield from to_documents(
+                        result,
+                        split=self.split,
+                        include_empty=self.include_empty,
+                        mark_failed=self.on_error == "mark",
+                        extra_info=extra_info,
+                    )
         if failed and self.on_error == "raise":
             raise PagesFailedError([], failed)
 
@@ -459,14 +457,14 @@ class KoboldReader(BasePydanticReader):
         return dict.fromkeys(suffixes or self.DEFAULT_SUFFIXES, reader)
 
 
-def take(file: Paths, fs: Any = None) -> Selection:
-    """Select the files that a path, a pattern or a list of them means.
+def take(file: Paths, fs: Any = None, *, known: KnownKind | None = None) -> Selection:
+    """Select the files that a path, a pattern or a list of them means; `known` as `select` takes it.
 
     Raises:
         SourceError: Nothing at all could be taken; the first reason.
     """
     paths: Iterable[str | Path] = [file] if isinstance(file, str | Path) or not isinstance(file, Iterable) else file
-    selection = select(paths, fs=fs)
+    selection = select(paths, fs=fs, known=known)
     if selection.errors and not selection.files:
         raise selection.errors[0]
     return selection

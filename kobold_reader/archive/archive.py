@@ -276,11 +276,11 @@ class Archive:
         if reader is None:
             kept = next((settings for path in chosen if (settings := roots.get(_root_name(path)))), {})
             reader = KoboldReader.from_dict({**kept, **(changes or {}), "api_password": self._access.password})
-        selection = select(chosen)
-        if selection.errors and not selection.files:
-            raise selection.errors[0]
         cancel = cancel or threading.Event()
         with self._writing() as indexer, self.open_ledger(reader) as ledger:
+            selection = select(chosen, known=ledger.kind_of)
+            if selection.errors and not selection.files:
+                raise selection.errors[0]
             finished = indexer.finish()
             # To read anew, or not for long, is asked for once; kept, every later run would do the same.
             asked_once = {"redo", "stop_after_s"}

@@ -248,11 +248,18 @@ def _seconds(text: str | None, option: str) -> float | None:
     return float(found[1]) * {"h": 3600, "m": 60, "s": 1, "": 1}[found[2]]
 
 
+@functools.cache
+def _hints_of(kind: type[ServerOptions]) -> dict[str, Any]:
+    """Return the annotations of a dataclass, evaluated once for all commands that share it: `--help` waits for it."""
+    return get_type_hints(kind, include_extras=True)
+
+
 def with_options(kind: type[ServerOptions]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options of a dataclass, handed to it as one value named `options`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        shared = get_type_hints(kind, include_extras=True)
+        shared = _hints_of(kind)  # type: ignore[arg-type]  # mypy asks whether its instances are hashable
+        hints = get_type_hints(command, include_extras=True)
         names = [field.name for field in fields(kind)]
 
         @functools.wraps(command)
@@ -263,12 +270,9 @@ def with_options(kind: type[ServerOptions]) -> Callable[[Callable[..., Any]], Ca
             return command(options=options, **arguments)
 
         own = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint)
-            for parameter, hint in (
-                (parameter, get_type_hints(command, include_extras=True)[name])
-                for name, parameter in inspect.signature(command).parameters.items()
-                if name != "options"
-            )
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+            for name, parameter in inspect.signature(command).parameters.items()
+            if name != "options"
         ]
         added = [
             inspect.Parameter(

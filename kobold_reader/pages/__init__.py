@@ -8,7 +8,7 @@ from __future__ import annotations
 from kobold_reader.pages.child import PageChild
 from kobold_reader.pages.kinds import TAKEN, extra_hint
 from kobold_reader.pages.order import reading_order
-from kobold_reader.pages.sources import Selection, SourceFile, local_uri, select, sha256_of
+from kobold_reader.pages.sources import KnownKind, Selection, SourceFile, local_uri, select, sha256_of
 from kobold_reader.pages.values import (
     Box,
     FileFacts,
@@ -30,6 +30,7 @@ __all__ = [
     "FileFacts",
     "ImageBudget",
     "Kind",
+    "KnownKind",
     "LinePiece",
     "Mime",
     "PageChild",

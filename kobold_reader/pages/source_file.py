@@ -25,9 +25,9 @@ __all__ = [
     "FS_ERRORS",
     "FileSystem",
     "SourceFile",
-    "day_of",
+    "local_file",
     "local_uri",
-    "moment_of",
+    "remote_file",
     "remote_uri",
     "sha256_of",
     "without_login",
@@ -95,6 +95,43 @@ class SourceFile:
         finally:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
+
+
+def local_file(path: Path, uri: str, state: os.stat_result, *, named: bool) -> SourceFile:
+    """A file of this machine, its kind not told yet."""
+    place = Path(os.path.normpath(path.absolute()))
+    birth = getattr(state, "st_birthtime", None)
+    return SourceFile(
+        uri=uri,
+        path=str(place),
+        name=place.name,
+        folder=str(place.parent),
+        size_bytes=state.st_size,
+        mtime_ns=state.st_mtime_ns,
+        birth_date=day_of(birth) if birth else None,
+        modified_date=day_of(state.st_mtime),
+        kind="",
+        named_by_hand=named,
+    )
+
+
+def remote_file(fs: FileSystem, path: str, uri: str, info: Mapping[str, Any], *, named: bool) -> SourceFile:
+    """A file in another filesystem, its kind not told yet."""
+    pure = PurePosixPath(path)
+    changed = moment_of(info)
+    return SourceFile(
+        uri=uri,
+        path=path,
+        name=pure.name,
+        folder=str(pure.parent),
+        size_bytes=int(info.get("size") or 0),
+        mtime_ns=round(changed * 1_000_000) * 1_000 if changed else 0,
+        birth_date=None,
+        modified_date=day_of(changed) if changed else None,
+        kind="",
+        named_by_hand=named,
+        filesystem=fs,
+    )
 
 
 def sha256_of(source: SourceFile) -> str:

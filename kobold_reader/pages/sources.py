@@ -7,10 +7,10 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TypeAlias
 
 from kobold_reader.errors import SourceError, SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages.kinds import HEAD_BYTES, TAKEN, extra_hint, kind_of, missing_extra
@@ -18,21 +18,25 @@ from kobold_reader.pages.source_file import (
     FS_ERRORS,
     FileSystem,
     SourceFile,
-    day_of,
+    local_file,
     local_uri,
-    moment_of,
+    remote_file,
     remote_uri,
     sha256_of,
     without_login,
 )
 from kobold_reader.pages.values import Kind
 
-__all__ = ["Selection", "SourceFile", "local_uri", "natural_key", "select", "sha256_of"]
+__all__ = ["KnownKind", "Selection", "SourceFile", "local_uri", "natural_key", "select", "sha256_of"]
 
 
 _NOT_COUNTED: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 _CAMERA_JPEGS: Final = (".jpg", ".jpeg", ".heic", ".heif", ".hif")
 _NEEDS_EXTRA: Final = "Files of this kind need an optional part that is not installed."
+
+
+KnownKind: TypeAlias = Callable[[SourceFile], Kind | None]
+"""Tells the kind of a file from what is known of its URI, size and time of change; None: it must be looked into."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def select(
     *,
     fs: FileSystem | None = None,
     recursive: bool = True,
+    known: KnownKind | None = None,
 ) -> Selection:
     """Find the files to read. None is opened beyond its first kilobyte.
 
@@ -66,8 +71,9 @@ def select(
         paths: Files, folders, patterns (`scans/**/*.pdf`) or URLs (`s3://bucket/scans`).
         fs: Filesystem that the paths lie in, instead of the local one.
         recursive: Look into folders inside folders.
+        known: Tells the kind of a file that was read before and did not change since: it is not opened at all.
     """
-    finder = _Finder(recursive=recursive)
+    finder = _Finder(recursive=recursive, known=known)
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         finder.add(path, fs)
     finder.settle()
@@ -89,7 +95,8 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
 class _Finder:
     """Collects files; one method a kind of place."""
 
-    def __init__(self, *, recursive: bool) -> None:
+    def __init__(self, *, recursive: bool, known: KnownKind | None) -> None:
+        self._known = known
         self.files: dict[str, SourceFile] = {}
         self.skipped: Counter[str] = Counter()
         self.errors: list[SourceError] = []
@@ -172,8 +179,11 @@ class _Finder:
             state = path.stat()
             if not stat.S_ISREG(state.st_mode):
                 raise UnsupportedSourceError("It is neither a file nor a folder.", source=uri)
-            with path.open("rb") as stream:
-                head = stream.read(HEAD_BYTES)
+            found = local_file(path, uri, state, named=named)
+            kind = self._known(found) if self._known else None
+            if kind is None:
+                with path.open("rb") as stream:
+                    kind = kind_of(stream.read(HEAD_BYTES), path.name)
         except SourceError as error:
             self._fail(error)
             return
@@ -184,23 +194,7 @@ class _Finder:
             else:
                 self.skipped[path.suffix.lower()] += 1
             return
-        place = Path(os.path.normpath(path.absolute()))
-        birth = getattr(state, "st_birthtime", None)
-        self._take(
-            kind_of(head, path.name),
-            SourceFile(
-                uri=uri,
-                path=str(place),
-                name=place.name,
-                folder=str(place.parent),
-                size_bytes=state.st_size,
-                mtime_ns=state.st_mtime_ns,
-                birth_date=day_of(birth) if birth else None,
-                modified_date=day_of(state.st_mtime),
-                kind="",
-                named_by_hand=named,
-            ),
-        )
+        self._take(kind, found)
 
     # ── other filesystems ─────────────────────────────────────────────────────────────────────
 
@@ -254,30 +248,16 @@ class _Finder:
         if uri in self._seen:
             return
         self._seen.add(uri)
-        pure = PurePosixPath(path)
+        found = remote_file(fs, path, uri, info, named=named)
         try:
-            with fs.open(path, "rb") as stream:
-                head = stream.read(HEAD_BYTES)
+            kind = self._known(found) if self._known else None
+            if kind is None:
+                with fs.open(path, "rb") as stream:
+                    kind = kind_of(stream.read(HEAD_BYTES), found.name)
         except FS_ERRORS as error:
             self._fail(SourceError(f"The file cannot be read ({error}).", source=uri))
             return
-        changed = moment_of(info)
-        self._take(
-            kind_of(head, pure.name),
-            SourceFile(
-                uri=uri,
-                path=path,
-                name=pure.name,
-                folder=str(pure.parent),
-                size_bytes=int(info.get("size") or 0),
-                mtime_ns=round(changed * 1_000_000) * 1_000 if changed else 0,
-                birth_date=None,
-                modified_date=day_of(changed) if changed else None,
-                kind="",
-                named_by_hand=named,
-                filesystem=fs,
-            ),
-        )
+        self._take(kind, found)
 
     # ── both ──────────────────────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from kobold_reader.errors import KoboldReaderError
-from kobold_reader.pages import FileFacts, SourceFile
+from kobold_reader.pages import FileFacts, Kind, SourceFile
 from kobold_reader.reading.ledgerfile import LedgerFile
 from kobold_reader.reading.ledgerrows import (
     GET_READING,
@@ -134,6 +134,12 @@ class Ledger:
         if row:
             return to_file_facts(row[0])
         return self._fallback.document(sha256) if self._fallback else None
+
+    def kind_of(self, source: SourceFile) -> Kind | None:
+        """Return the kind as which an unchanged file was opened before, None where it must be looked into."""
+        sha256 = self.sha256_of(source)
+        facts = self.document(sha256) if sha256 else None
+        return facts.kind if facts else None
 
     def remember_file(self, source: SourceFile, facts: FileFacts) -> None:
         """Record that this file has this content; a failure of the file as a whole is forgotten."""

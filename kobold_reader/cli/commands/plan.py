@@ -42,8 +42,8 @@ def plan(
     from kobold_reader.plan import make_plan
     from kobold_reader.reader import take
 
-    selection = take(paths)
     with options.reader() as reader, reader.open_ledger() as ledger, page_progress() as progress:
+        selection = take(paths, known=ledger.kind_of)
         made = make_plan(reader, selection, ledger, sample=options.sample or 0, on_progress=progress.doing)
     if as_json:
         say(json.dumps(made.to_dict(), ensure_ascii=False, indent=1))

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Annotated
@@ -51,14 +51,13 @@ def read(
     if output_format is Format.html and output is None and sys.stdout.isatty():
         raise typer.BadParameter("a page of pictures is for a file: name one with -o.", param_hint="--format html")
     reader = options.reader()
-    selection = take(paths)
-    with (
-        reader,
-        reader.open_ledger() as ledger,
-        _destination(output) as out,
-        _writer(out, output_format, reader, ledger, paths) as write,
-        page_progress(is_wanted=not out.isatty()) as progress,
-    ):
+    with ExitStack() as open_now:
+        open_now.enter_context(reader)
+        ledger = open_now.enter_context(reader.open_ledger())
+        selection = take(paths, known=ledger.kind_of)
+        out = open_now.enter_context(_destination(output))
+        write = open_now.enter_context(_writer(out, output_format, reader, ledger, paths))
+        progress = open_now.enter_context(page_progress(is_wanted=not out.isatty()))
         outcome = Outcome(selection, ledger)
         transcriber = reader.transcriber(ledger, on_progress=progress.doing)
         outlook = transcriber.survey(selection.files, looks=False)  # the first page is wanted soon

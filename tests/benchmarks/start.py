@@ -1,0 +1,68 @@
+"""How long a command takes to begin: `python -m tests.benchmarks.start`.
+
+`--help` against the smallest typer application there is, and `import kobold_reader` against an empty Python, in turn.
+Processor time, since starting waits for nothing; the least of all rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tests.benchmarks.report import process_cpu_s, show, side_by_side, verdict
+
+PLAIN: Final = "typer, one command"
+RICH: Final = "typer, one command, help by rich"
+HELP: Final = "kobold-reader --help"
+EMPTY: Final = "python"
+IMPORT: Final = "import kobold_reader"
+MOST_TIMES: Final = 2.0
+MOST_IMPORT_S: Final = 0.1
+
+_BARE: Final = "import typer\napp = typer.Typer({})\n@app.command()\ndef greet(name: str) -> None: ...\napp()\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    """Print the table; return seconds by what was run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        plain, rich = Path(name, "plain.py"), Path(name, "rich_help.py")
+        plain.write_text(_BARE.format("add_completion=False, rich_markup_mode=None"), encoding="utf-8")
+        rich.write_text(_BARE.format(""), encoding="utf-8")
+        runs = {
+            EMPTY: ("-c", "pass"),
+            IMPORT: ("-c", "import kobold_reader"),
+            PLAIN: (str(plain), "--help"),
+            RICH: (str(rich), "--help"),
+            HELP: ("-m", "kobold_reader", "--help"),
+        }
+        # Compiled once, as what pip installs is; a round of its own does that.
+        kept = {**os.environ, "PYTHONPYCACHEPREFIX": name}
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
+        actions = {what: functools.partial(process_cpu_s, *run, environment=kept) for what, run in runs.items()}
+        side_by_side(actions, 1)
+        taken = side_by_side(actions, given.rounds)
+    least = {what: min(times) for what, times in taken.items()}
+    show(
+        "Starting, processor time of the whole process",
+        ("", "ms", "times the bare typer"),
+        [(what, f"{s * 1000:.0f}", f"{s / least[PLAIN]:.2f}") for what, s in least.items()],
+    )
+    verdict(f"--help within {MOST_TIMES:g} times bare typer", is_reached=least[HELP] <= MOST_TIMES * least[PLAIN])
+    importing_s = least[IMPORT] - least[EMPTY]
+    verdict(
+        f"import kobold_reader under {MOST_IMPORT_S:g} s: {importing_s:.3f} s more than an empty Python",
+        is_reached=importing_s < MOST_IMPORT_S,
+    )
+    return least
+
+
+if __name__ == "__main__":
+    main()
