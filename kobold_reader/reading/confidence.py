@@ -16,9 +16,10 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from kobold_reader.reading.attempt import Attempt, Part
 from kobold_reader.reading.results import DOUBTFUL, Scalar
@@ -49,6 +50,10 @@ class Confidence:
     """`start`, `end` in the text, and `rival`: the word as the second choice would have begun it."""
 
 
+_Candidates: TypeAlias = Sequence[tuple[str, float]]
+"""What a token might have been, with log-probabilities."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Token:
     start: int
@@ -75,9 +80,16 @@ def confidence_of(made: Attempt, page: Traced) -> Confidence | None:
             return None
         entries += placed
         start += len(part.completion.text) - part.skipped
-    if not entries or temperature <= 0 or not _is_telling([entry for _, _, entry in entries], temperature):
+    if not entries or temperature <= 0:
         return None
-    return _of_words(page, [_token(start, text, entry, temperature) for start, text, entry in entries])
+    candidates = [_candidates(entry) for _, _, entry in entries]
+    if not _is_telling(candidates, temperature):
+        return None
+    tokens = [
+        _token(start, text, entry, rivals, temperature)
+        for (start, text, entry), rivals in zip(entries, candidates, strict=True)
+    ]
+    return _of_words(page, tokens)
 
 
 def _placed(part: Part, start: int) -> list[tuple[int, str, Mapping[str, Any]]] | None:
@@ -108,12 +120,14 @@ def _placed(part: Part, start: int) -> list[tuple[int, str, Mapping[str, Any]]] 
 
 def _bytes_of(entry: Mapping[str, Any]) -> bytes:
     listed = entry.get("bytes")
-    if isinstance(listed, list) and all(isinstance(byte, int) and 0 <= byte <= 255 for byte in listed):  # noqa: PLR2004
-        return bytes(listed)
+    if isinstance(listed, list):
+        # A page has thousands of candidates, and the server waits meanwhile: bytes() itself checks quickest.
+        with suppress(TypeError, ValueError):
+            return bytes(listed)
     return str(entry.get("token", "")).encode(errors="replace")
 
 
-def _candidates(entry: Mapping[str, Any]) -> list[tuple[str, float]]:
+def _candidates(entry: Mapping[str, Any]) -> _Candidates:
     listed = entry.get("top_logprobs")
     return [
         (_bytes_of(other).decode(errors="replace"), float(other["logprob"]))
@@ -122,17 +136,14 @@ def _candidates(entry: Mapping[str, Any]) -> list[tuple[str, float]]:
     ]
 
 
-def _is_telling(entries: Sequence[Mapping[str, Any]], temperature: float) -> bool:
-    counts = [[logprob for _, logprob in _candidates(entry)] for entry in entries]
-    if sum(len(logprobs) > 1 for logprobs in counts) < _SHOWING * len(counts):
+def _is_telling(candidates: Sequence[_Candidates], temperature: float) -> bool:
+    if sum(len(listed) > 1 for listed in candidates) < _SHOWING * len(candidates):
         return False
-    near = [sum(logprob > _FLOOR for logprob in logprobs) for logprobs in counts]
-    crowded = sum(number >= _CROWDED for number in near)
-    return temperature > _NEARLY_GREEDY or crowded <= _SHOWING * len(counts)
+    crowded = sum(sum(logprob > _FLOOR for _, logprob in listed) >= _CROWDED for listed in candidates)
+    return temperature > _NEARLY_GREEDY or crowded <= _SHOWING * len(candidates)
 
 
-def _token(start: int, text: str, entry: Mapping[str, Any], temperature: float) -> _Token:
-    candidates = _candidates(entry)
+def _token(start: int, text: str, entry: Mapping[str, Any], candidates: _Candidates, temperature: float) -> _Token:
     own = entry.get("logprob")
     chosen = float(own) if isinstance(own, int | float) else 0.0
     first = max([chosen, *(logprob for _, logprob in candidates)])

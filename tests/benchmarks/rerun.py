@@ -21,7 +21,7 @@ from kobold_reader import KoboldReader, Reading
 from kobold_reader.reader import take
 from kobold_reader.reading.ledger import KnownPage
 from kobold_reader.reading.openfile import OpenFile
-from tests.benchmarks.report import show, side_by_side, timed, verdict
+from tests.benchmarks.report import show, timed, verdict
 from tests.benchmarks.scans import make_pdfs, specks
 from tests.benchmarks.soak import MODEL
 
@@ -37,7 +37,7 @@ DOCUMENTS: Final = "Documents"
 COMMAND: Final = "kobold-reader read, the whole process"
 
 
-def again(folder: Path, what: str) -> None:
+def again(folder: Path) -> None:
     """In a process of its own: read all pages again; say how long it took and what was opened."""
     opened: list[str] = []
     scans = str((folder / "scans").resolve())
@@ -47,18 +47,15 @@ def again(folder: Path, what: str) -> None:
             opened.append(str(arguments[0]))
 
     reader = reader_of(folder, NOBODY)
-    pages = 0
+    found: dict[str, list[int]] = {PAGES: [], DOCUMENTS: []}
     sys.addaudithook(watch)
-
-    def run() -> None:
-        nonlocal pages
-        if what == DOCUMENTS:
-            pages = len(reader.load_data(folder / "scans"))
-        else:
-            pages = sum(result.is_kept for result in reader.read_pages(folder / "scans"))
-
-    took_s = timed(run)
-    print(json.dumps({"pages": pages, "took_s": took_s, "opened": opened}))
+    took_s = {
+        PAGES: timed(
+            lambda: found[PAGES].append(sum(result.is_kept for result in reader.read_pages(folder / "scans")))
+        ),
+        DOCUMENTS: timed(lambda: found[DOCUMENTS].append(len(reader.load_data(folder / "scans")))),
+    }
+    print(json.dumps({"pages": found, "took_s": took_s, "opened": opened}))
 
 
 def reader_of(folder: Path, url: str) -> KoboldReader:
@@ -88,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--pages", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="200 pages, 2 rounds")
-    parser.add_argument("--again", nargs=2, metavar=("FOLDER", "WHAT"), help=argparse.SUPPRESS)
+    parser.add_argument("--again", metavar="FOLDER", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.again:
-        again(Path(given.again[0]), given.again[1])
+        again(Path(given.again))
         return {}
     pages, rounds = (200, 2) if given.quick else (given.pages, given.rounds)
     with tempfile.TemporaryDirectory() as name:
@@ -101,13 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         fill(folder)
         opened: list[str] = []
 
-        def in_process(what: str) -> float:
-            command = [sys.executable, "-m", "tests.benchmarks.rerun", "--again", name, what]
+        taken: dict[str, list[float]] = {}
+
+        def in_process() -> None:
+            command = [sys.executable, "-m", "tests.benchmarks.rerun", "--again", name]
             said = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-            if said["pages"] != pages:
+            if said["pages"] != {PAGES: [pages], DOCUMENTS: [pages]}:
                 raise SystemExit(f"{said['pages']} of {pages} pages came back")
             opened.extend(said["opened"])
-            return float(said["took_s"])
+            for what, took_s in said["took_s"].items():
+                taken.setdefault(what, []).append(took_s)
 
         def by_command() -> float:
             command = [
@@ -124,9 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
             command += ["--tasks", ",".join(TASKS), "--rotate", "0", "--ledger", str(folder / "ledger.sqlite")]
             return timed(lambda: subprocess.run(command, capture_output=True, check=True))
 
-        taken = side_by_side(
-            {PAGES: lambda: in_process(PAGES), DOCUMENTS: lambda: in_process(DOCUMENTS), COMMAND: by_command}, rounds
-        )
+        for _ in range(rounds):
+            in_process()
+            taken.setdefault(COMMAND, []).append(by_command())
     each_ms = {what: min(times) * 1000 / pages for what, times in taken.items()}
     show(
         f"{pages} pages again, least of {rounds} rounds",

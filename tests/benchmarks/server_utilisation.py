@@ -2,20 +2,25 @@
 
 Every simulated server runs in a process of its own and takes exactly the service time for each request, so what is
 missing to 100 % is the reader's: preparing pages, recording readings, and the gap between two requests. (That the
-simulator decodes the image counts as service time.) Two tasks a page; other programs know one prompt a run, and so are
-run twice. They are given the same scans, the plain script as JPEGs, the others in a PDF, and can use one server only.
+simulator decodes the image counts as service time; that it reads and parses a request first does not: "requests alone"
+sends scans and does nothing else, so its gap is the simulator's own.) Two tasks a page; other programs know one prompt
+a run, and so are run twice. They are given the same scans, the plain script as JPEGs, the others in a PDF, and can use
+one server only.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -34,6 +39,7 @@ PAGES: Final = {50.0: 60, 500.0: 24, 5000.0: 3}
 """By service time in ms: pages for each server, about half a minute."""
 PEERS_MS: Final = (50.0, 500.0)
 PEER_NAMES: Final = ("plain script", "py-zerox", "docling")
+FLOOR: Final = "(requests alone)"
 NOT_APPLICABLE: Final = (
     "LlamaIndex's image readers (Donut, BLIP, pytesseract) run their models in their own process: they use no server."
 )
@@ -74,7 +80,7 @@ def servers(count: int, service_s: float) -> Iterator[tuple[list[str], list[subp
     finally:
         for process in started:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,20 @@ def ours(count: int, pages: int, service_ms: float, folder: Path) -> Run:
     return replace(run, cpu_ms=(cpu_s * 1000 / pages, child_s * 1000 / pages))
 
 
+def floor(pages: int, service_ms: float, folder: Path) -> Run:
+    """Send the scans as they are, one after the other, and do nothing else: what the simulator itself needs."""
+    scans = [base64.b64encode(path.read_bytes()).decode() for path in sorted((folder / "jpeg").glob("*.jpg"))]
+    with servers(1, service_ms / 1000) as (urls, processes):
+        began = time.monotonic()
+        for scan in scans:
+            for task in TASKS:
+                body = json.dumps({"prompt": task, "images": [scan], "max_length": 2048, "logprobs": True}).encode()
+                request = urllib.request.Request(f"{urls[0]}/api/v1/generate", body)
+                with urllib.request.urlopen(request) as answer:
+                    json.load(answer)
+        return judged(FLOOR, service_ms, pages, said_by(processes), time.monotonic() - began)
+
+
 def theirs(peer: Installed, pages: int, service_ms: float, folder: Path) -> Run:
     """Have another program read all pages.
 
@@ -178,6 +198,8 @@ def run_all(given: argparse.Namespace) -> Iterator[Run]:
                 os.environ["XDG_DATA_HOME"] = name
                 make(folder, each * count)
                 yield ours(count, each * count, service_ms, folder)
+                if count == 1:
+                    yield floor(each, service_ms, folder)
                 for other in others if count == 1 and service_ms in PEERS_MS else ():
                     try:
                         yield theirs(other, each, service_ms, folder)
@@ -210,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Run]:
 
 def report(runs: Sequence[Run], *, has_peers: bool) -> None:
     """Print the table and what became of the goals."""
+    floors = {run.service_ms: run.gap_ms for run in runs if run.who == FLOOR}
     one = {(run.who, run.service_ms): run.pages_per_s / run.servers for run in reversed(runs)}
     show(
         "Servers at work, two tasks a page",
@@ -250,7 +273,12 @@ def report(runs: Sequence[Run], *, has_peers: bool) -> None:
         if run.service_ms >= LONG_MS:
             verdict(f"{what}: {LEAST_BUSY:.0%} busy: {run.busy:.1%}", is_reached=run.busy >= LEAST_BUSY)
         else:
-            verdict(f"{what}: gap under {MOST_GAP_MS} ms: {run.gap_ms:.1f} ms", is_reached=run.gap_ms < MOST_GAP_MS)
+            gap_ms = run.gap_ms - floors.get(run.service_ms, 0.0)
+            verdict(
+                f"{what}: gap under {MOST_GAP_MS} ms a request: {run.gap_ms:.1f} ms, "
+                f"{gap_ms:.1f} ms beyond requests alone",
+                is_reached=gap_ms < MOST_GAP_MS,
+            )
         times = run.pages_per_s / one[run.who, run.service_ms]
         if run.servers > 1:
             verdict(f"{what}: {times:.2f} times one", is_reached=times >= SCALING * run.servers)

@@ -1,0 +1,49 @@
+"""The benchmarks run, in their smallest size; what they find does not matter here, but for what must always hold."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.benchmarks import memory, page_preparation, rerun, second_task, server_utilisation, start
+
+pytestmark = pytest.mark.slow
+
+
+def test_start() -> None:
+    seconds = start.main(["--rounds", "1"])
+    assert 0 < seconds[start.EMPTY] < seconds[start.HELP]
+
+
+def test_rerun() -> None:
+    found = rerun.main(["--pages", "5", "--rounds", "1"])
+    assert found["opened"] == 0
+    assert found[rerun.DOCUMENTS] > 0
+
+
+def test_page_preparation(capsys: pytest.CaptureFixture[str]) -> None:
+    ms = page_preparation.main(["--quick"])
+    said = capsys.readouterr().out
+    assert all(each > 0 for each in ms.values())
+    assert "passthrough" in said
+    assert "rendered" in said
+
+
+def test_second_task(capsys: pytest.CaptureFixture[str]) -> None:
+    assert second_task.main(["--quick"])
+    # The page of small print was cut: its requests are more than its tasks.
+    last = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| cut")][-1]
+    assert float(last.split("|")[3]) > len(second_task.TASKS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells another process's peak")
+def test_memory() -> None:
+    (beyond,) = memory.main(["--pages", "3"]).values()
+    assert min(beyond) > 0
+
+
+def test_server_utilisation() -> None:
+    ours, floor = server_utilisation.main(["--service-ms", "20", "--pages", "2", "--servers", "1"])
+    assert (ours.who, floor.who) == ("kobold-reader", server_utilisation.FLOOR)
+    assert 0 < ours.busy < 1
