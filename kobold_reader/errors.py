@@ -254,6 +254,10 @@ class NoServerAvailableError(ServerError):
         self.errors = errors or {}
 
 
+class ClusterError(ServerError):
+    """The Ray cluster cannot be joined, or was lost; what was read is kept."""
+
+
 # ── the server answered, but the answer is no reading ────────────────────────────────────────────
 
 

@@ -53,6 +53,7 @@ from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.outlook import Outlook, forecast_by_ledger
 from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.transcriber import Transcriber
 
 __all__ = ["Archive", "ArchiveStatus"]
 
@@ -237,6 +238,7 @@ class Archive:
         on_page: Callable[[PageResult], None] | None = None,
         on_start: Callable[[Selection, Outlook], None] | None = None,
         on_progress: Callable[[str], None] | None = None,
+        make_transcriber: Callable[..., Transcriber] = KoboldReader.transcriber,
     ) -> SyncReport:
         """Read what is new or changed, and index it; what is gone is marked missing.
 
@@ -251,6 +253,8 @@ class Archive:
             on_start: Called with what lies ahead, before the first page is read; where past runs had different
                 settings, once for the paths of each.
             on_progress: Called with a line of text while a page is being read.
+            make_transcriber: Called with reader, ledger and options, as `KoboldReader.transcriber`; `cluster.transcriber`
+                reads on other machines.
 
         Raises:
             SourceError: Nothing could be taken from the paths.
@@ -268,6 +272,7 @@ class Archive:
                 on_page=on_page,
                 on_start=on_start,
                 on_progress=on_progress,
+                make_transcriber=make_transcriber,
             )
         chosen = _as_list(paths) if paths is not None else list(roots)
         if not chosen:
@@ -287,7 +292,7 @@ class Archive:
             settings = {name: value for name, value in reader.to_dict().items() if name not in asked_once}
             for path in chosen if remember else ():
                 self._catalog.remember_root(_root_name(path), settings)
-            transcriber = reader.transcriber(ledger, cancel=cancel, on_progress=on_progress)
+            transcriber = make_transcriber(reader, ledger, cancel=cancel, on_progress=on_progress)
             settled = Settled(self._catalog, ledger, reader.settings(), reader.engine)
             if on_start:
                 outlook = transcriber.survey(settled.rest(selection.files))

@@ -6,7 +6,8 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -18,8 +19,9 @@ from kobold_reader.cli.output import show_log
 
 if TYPE_CHECKING:
     from kobold_reader.reader import KoboldReader
+    from kobold_reader.reading.transcriber import Transcriber
 
-__all__ = ["ArchiveOption", "ArchivesOption", "ReadingOptions", "ServerOptions", "with_options"]
+__all__ = ["ArchiveOption", "ArchivesOption", "ClusterOptions", "ReadingOptions", "ServerOptions", "with_options"]
 
 URL_VARIABLE = "KOBOLD_READER_URL"
 PASSWORD_VARIABLE = "KOBOLD_READER_PASSWORD"  # noqa: S105  (a variable's name)
@@ -224,6 +226,32 @@ class ReadingOptions(ServerOptions):
                 )
             prompts[task] = _text_of(Path(name), "--prompt")
         return prompts
+
+
+@dataclass
+class ClusterOptions(ReadingOptions):
+    """How pages are read, on this machine or past it."""
+
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Read on a Ray cluster: HOST:6379, auto (the one that runs here), local (a new one).",
+        ),
+    ] = None
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[..., Transcriber]]:
+        """Yield what makes a transcriber of a reader and a ledger: for this machine, or for the cluster named."""
+        from kobold_reader.reader import KoboldReader
+
+        if self.ray is None:
+            yield KoboldReader.transcriber
+            return
+        from kobold_reader import cluster
+
+        with cluster.session():
+            yield functools.partial(cluster.transcriber, address=self.ray)
 
 
 def _text_of(path: Path, option: str) -> str:

@@ -41,7 +41,7 @@ from kobold_reader.reading.outlook import Outlook, PageAhead, pages_ahead
 from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.upright import upright_images
 
-__all__ = ["Transcriber"]
+__all__ = ["PageStep", "Transcriber"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ MANY_PAGES = 64
 
 
 @dataclass(slots=True)
-class _Page:
+class PageStep:
     """One page on its way: what is asked, what there is, what is due."""
 
     source: SourceFile
@@ -175,11 +175,7 @@ class Transcriber:
         Raises:
             ServerError: No server can go on. All results yielded before are kept; the next run goes on from here.
         """
-        self._choose_sample(files)
-        self._failed_before = {(failure.uri, failure.page_number) for failure in self._ledger.failures()}
-        self._made.clear()
-        self._breaker = Breaker()
-        self._started_s = self._clock()
+        self._begin(files)
         size = AHEAD_PAGES + self._engine.parallel
         with (
             suppress(CancelledError),
@@ -193,13 +189,20 @@ class Transcriber:
             if error := self._breaker.error:
                 raise error
 
-    def _one_by_one(self, steps: Ahead[PageResult | _Page]) -> Iterator[PageResult]:
+    def _begin(self, files: Sequence[SourceFile]) -> None:
+        self._choose_sample(files)
+        self._failed_before = {(failure.uri, failure.page_number) for failure in self._ledger.failures()}
+        self._made.clear()
+        self._breaker = Breaker()
+        self._started_s = self._clock()
+
+    def _one_by_one(self, steps: Ahead[PageResult | PageStep]) -> Iterator[PageResult]:
         for step in steps:
             if not self._goes_on():
                 return
             yield self._result_of(step)
 
-    def _at_once(self, steps: Ahead[PageResult | _Page]) -> InOrder[PageResult | _Page, PageResult]:
+    def _at_once(self, steps: Ahead[PageResult | PageStep]) -> InOrder[PageResult | PageStep, PageResult]:
         def stop() -> None:
             self._cancel.set()
             steps.stop()
@@ -217,7 +220,7 @@ class Transcriber:
             on_close=stop,
         )
 
-    def _result_of(self, step: PageResult | _Page) -> PageResult:
+    def _result_of(self, step: PageResult | PageStep) -> PageResult:
         if isinstance(step, PageResult):
             return step
         result = self._read(step)
@@ -234,7 +237,7 @@ class Transcriber:
         log.warning("stopped after %.0f s as asked; the next run goes on from here", limit_s)
         return True
 
-    def _steps(self, files: Sequence[SourceFile]) -> Generator[PageResult | _Page, None, None]:
+    def _steps(self, files: Sequence[SourceFile]) -> Generator[PageResult | PageStep, None, None]:
         """Everything up to the engine, in the helper thread: finished results, and pages whose images are ready."""
         with OpenFile(self._ledger, self._settings.passwords) as opened:
             for source in files:
@@ -250,7 +253,7 @@ class Transcriber:
 
     def _file_steps(
         self, opened: OpenFile, source: SourceFile, file: FileFacts
-    ) -> Generator[PageResult | _Page, None, None]:
+    ) -> Generator[PageResult | PageStep, None, None]:
         known = self._ledger.pages(file.sha256)
         seen: list[KnownPage] = []
         try:
@@ -267,7 +270,7 @@ class Transcriber:
         finally:
             self._ledger.remember_pages(file.sha256, seen)
 
-    def _step(self, opened: OpenFile, source: SourceFile, file: FileFacts, known: KnownPage) -> PageResult | _Page:
+    def _step(self, opened: OpenFile, source: SourceFile, file: FileFacts, known: KnownPage) -> PageResult | PageStep:
         """Decide what is due for a page, and make its images if anything is.
 
         Raises:
@@ -297,7 +300,7 @@ class Transcriber:
             return self._result(page, {})
         return page
 
-    def _images(self, opened: OpenFile, page: _Page) -> PageImages:
+    def _images(self, opened: OpenFile, page: PageStep) -> PageImages:
         if self._settings.text_layer == "only":
             msg = "the page has no text layer, and only text layers were asked for."
             raise UnsupportedSourceError(msg, hint="--text-layer auto reads its image.")
@@ -307,7 +310,7 @@ class Transcriber:
             return upright_images(opened, page.source, page.file, page.known.facts, budget)
         return opened.page_images(page.source, page.file, number, budget, self._settings.rotate_deg)
 
-    def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage, engine: EngineFacts | None) -> _Page:
+    def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage, engine: EngineFacts | None) -> PageStep:
         found = look_up(
             self._ledger,
             self._engine.name,
@@ -318,7 +321,7 @@ class Transcriber:
             able=self._able,
             last_family=self._last_family,
         )
-        return _Page(source, file, known, found.tasks, found.readings, found.due_tasks)
+        return PageStep(source, file, known, found.tasks, found.readings, found.due_tasks)
 
     def _engine_now(self) -> EngineFacts | None:
         """Return what the engine is, where the user asks for what it would do otherwise today."""
@@ -338,14 +341,14 @@ class Transcriber:
                 raise ConfigError(msg, hint="Leave it out of --tasks, or load a model that can.")
         return facts
 
-    def _read(self, page: _Page) -> PageResult:
+    def _read(self, page: PageStep) -> PageResult:
         """Ask the engine for what is due on one page, and record it, while no other process does."""
         with self._claims.hold(page.known.facts.content_sha256, self._cancel):
             # The same scan may have been read a moment ago as another page, or by another process.
             page = replace(self._look_up(page.source, page.file, page.known, self._engine_now()), images=page.images)
             return self._asked(page) if page.due_tasks else self._result(page, {})
 
-    def _asked(self, page: _Page) -> PageResult:
+    def _asked(self, page: PageStep) -> PageResult:
         assert page.images is not None  # noqa: S101  (a page without images never gets here)
         number = page.known.facts.page_number
         started_s = self._clock()
@@ -364,9 +367,6 @@ class Transcriber:
             for task, outcome in outcomes.items()
             if isinstance(outcome, KoboldReaderError)
         }
-        keys = {task: self._settings.key(task) for task in readings}
-        self._ledger.record(page.source, page.file.sha256, page.known, readings, keys, errors)
-        self._made |= {(page.known.facts.content_sha256, task) for task in readings}
         log.debug(
             "%s page %d: %s in %.1f s",
             page.source.path,
@@ -374,13 +374,22 @@ class Transcriber:
             ", ".join(page.due_tasks),
             self._clock() - started_s,
         )
+        return self._record(page, readings, errors)
+
+    def _record(
+        self, page: PageStep, readings: Mapping[str, Reading], errors: Mapping[str, KoboldReaderError]
+    ) -> PageResult:
+        """Record what became of one page, and return its result."""
+        keys = {task: self._settings.key(task) for task in readings}
+        self._ledger.record(page.source, page.file.sha256, page.known, readings, keys, errors)
+        self._made |= {(page.known.facts.content_sha256, task) for task in readings}
         for task, error in errors.items():
             if task in page.readings:
                 log.warning("%s The reading there was is kept.", error)
         page.readings |= readings
         return self._result(page, errors)
 
-    def _progress(self, page: _Page) -> Callable[[str, int], None] | None:
+    def _progress(self, page: PageStep) -> Callable[[str, int], None] | None:
         on_progress = self._on_progress
         if on_progress is None:
             return None
@@ -394,7 +403,7 @@ class Transcriber:
 
     # ── results ──────────────────────────────────────────────────────────────────────────────────
 
-    def _result(self, page: _Page, errors: Mapping[str, KoboldReaderError], *, is_kept: bool = False) -> PageResult:
+    def _result(self, page: PageStep, errors: Mapping[str, KoboldReaderError], *, is_kept: bool = False) -> PageResult:
         facts = page.known.facts
         if not errors and (page.source.uri, facts.page_number) in self._failed_before:
             self._ledger.clear_failure(page.source.uri, facts.page_number)

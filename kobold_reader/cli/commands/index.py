@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kobold_reader.cli.options import ArchiveOption, ReadingOptions, with_options
+from kobold_reader.cli.options import ArchiveOption, ClusterOptions, with_options
 
 if TYPE_CHECKING:
     from kobold_reader.archive import Archive, SyncReport
@@ -30,10 +30,10 @@ class EmbedderName(StrEnum):
     none = "none"
 
 
-@with_options(ReadingOptions)
+@with_options(ClusterOptions)
 def index(
     archive: ArchiveOption,
-    options: ReadingOptions,
+    options: ClusterOptions,
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="[PATH...]", help="Left out: the paths and settings of past runs.")
     ] = None,
@@ -56,13 +56,16 @@ def index(
     pages: Counter[str] = Counter()
     kind: EmbedderKind | None = embedder.value if embedder else None
     wanted = None if reembed else kind
-    with Archive.open(
-        archive,
-        create=bool(paths),
-        embedder=wanted,
-        api_url=options.urls(),
-        api_password=options.password(),
-    ) as opened:
+    with (
+        options.reading() as transcriber_of,
+        Archive.open(
+            archive,
+            create=bool(paths),
+            embedder=wanted,
+            api_url=options.urls(),
+            api_password=options.password(),
+        ) as opened,
+    ):
         if reembed:
             count = opened.reembed(kind)
             notice(f"vectors made anew for {spell_count(count, 'page')} ({opened.status().embedder})")
@@ -78,6 +81,7 @@ def index(
                 on_start=lambda _, outlook: _say_start(outlook, progress),
                 on_page=lambda result: _count(result, pages, progress),
                 on_progress=progress.doing,
+                make_transcriber=transcriber_of,
             )
     said_if_stopped(options.stop_after, progress.left_pages)
     _say_end(report, archive)

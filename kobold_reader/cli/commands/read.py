@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from kobold_reader.cli.options import ReadingOptions, with_options
+from kobold_reader.cli.options import ClusterOptions, with_options
 
 if TYPE_CHECKING:
     from kobold_reader.reader import KoboldReader
@@ -29,10 +29,10 @@ class Format(StrEnum):
     html = "html"
 
 
-@with_options(ReadingOptions)
+@with_options(ClusterOptions)
 def read(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns or URLs.")],
-    options: ReadingOptions,
+    options: ClusterOptions,
     output_format: Annotated[
         Format,
         typer.Option(
@@ -54,12 +54,13 @@ def read(
     with ExitStack() as open_now:
         open_now.enter_context(reader)
         ledger = open_now.enter_context(reader.open_ledger())
+        transcriber_of = open_now.enter_context(options.reading())
         selection = take(paths, known=ledger.kind_of)
         out = open_now.enter_context(_destination(output))
         write = open_now.enter_context(_writer(out, output_format, reader, ledger, paths))
         progress = open_now.enter_context(page_progress(is_wanted=not out.isatty()))
         outcome = Outcome(selection, ledger)
-        transcriber = reader.transcriber(ledger, on_progress=progress.doing)
+        transcriber = transcriber_of(reader, ledger, on_progress=progress.doing)
         outlook = transcriber.survey(selection.files, looks=False)  # the first page is wanted soon
         progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
         with said_if_cut_short(outcome.pages), closing(transcriber.run(selection.files)) as results:

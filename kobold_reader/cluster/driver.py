@@ -1,0 +1,171 @@
+"""ClusterTranscriber: the driver's part. Decides what is due, hands it out in waves, records what comes back.
+
+A wave is as many pages as keep the servers busy for a while; the next one is looked up meanwhile. Within a wave the
+pages come back in any order and are recorded as they come; results go out in page order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from typing import Any, Final
+
+from typing_extensions import override
+
+from kobold_reader.cluster.session import LOCAL, check_installed
+from kobold_reader.cluster.team import Team
+from kobold_reader.cluster.units import PageToRead, ReadPage
+from kobold_reader.errors import ConfigError
+from kobold_reader.kobold import CancelledError, check_way
+from kobold_reader.pages import FileFacts, SourceFile
+from kobold_reader.reader import KoboldReader
+from kobold_reader.reading.ahead import Ahead
+from kobold_reader.reading.ledger import KnownPage, Ledger
+from kobold_reader.reading.openfile import OpenFile
+from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.transcriber import PageStep, Transcriber
+
+__all__ = ["ClusterTranscriber", "transcriber"]
+
+FIRST_WAVE_PAGES: Final = 32
+"""Due pages in the first wave, for each server: the first page is not to wait for a look at thousands."""
+WAVE_PAGES: Final = 512
+"""The same of the later ones: between two waves the actors are started anew, which takes seconds."""
+WAVE_STEPS: Final = 20_000
+"""A wave ends here, however few of its pages are due."""
+Step = PageResult | PageStep
+
+
+def transcriber(reader: KoboldReader, ledger: Ledger, *, address: str = LOCAL, **options: Any) -> ClusterTranscriber:
+    """Return what reads like `reader.transcriber`, on a Ray cluster; options as there, and as `connect` takes them.
+
+    Raises:
+        ConfigError: The reader asks no server.
+        MissingExtraError: Ray is not installed.
+    """
+    if reader.engine != "koboldcpp":
+        msg = "a cluster is for KoboldCpp servers, an actor for each; RapidOCR reads on this machine alone."
+        raise ConfigError(msg, hint="Leave out --ray, or --engine rapidocr.")
+    check_way(reader.api_urls, allow_remote=reader.allow_remote)
+    check_installed()
+    return ClusterTranscriber(reader, ledger, address=address, **options)
+
+
+class ClusterTranscriber(Transcriber):
+    """Reads files on a Ray cluster: `run` and `survey` as Transcriber's. Joins the cluster when something is due.
+
+    Args:
+        reader: How to read, and the servers.
+        ledger: Written here alone.
+        address: As `connect` takes it.
+        options: As Transcriber takes them; `on_progress` hears of every page that is done.
+    """
+
+    def __init__(self, reader: KoboldReader, ledger: Ledger, *, address: str = LOCAL, **options: Any) -> None:
+        super().__init__(reader.make_engine(), ledger, reader.settings(), **options)
+        self._reader = reader
+        self._urls = list(dict.fromkeys(reader.api_urls))
+        self._address = address
+
+    @override
+    def run(self, files: Sequence[SourceFile]) -> Generator[PageResult, None, None]:
+        self._begin(files)
+        with (
+            suppress(CancelledError),
+            closing(Ahead(self._waves(files), 1, on_close=self._cancel.set)) as waves,
+            Team(self._reader, self._address, self._cancel.is_set, self._goes_on) as team,
+        ):
+            for wave in waves:
+                yield from self._read_wave(team, wave)
+                if error := team.error or self._breaker.error:
+                    raise error
+                if not self._goes_on():
+                    return
+
+    # ── what is due ──────────────────────────────────────────────────────────────────────────────
+
+    def _waves(self, files: Sequence[SourceFile]) -> Generator[list[Step], None, None]:
+        wave: list[Step] = []
+        due, enough = 0, FIRST_WAVE_PAGES * len(self._urls)
+        for step in self._steps(files):
+            wave.append(step)
+            due += not isinstance(step, PageResult)
+            if due == enough or len(wave) == WAVE_STEPS:
+                yield wave
+                wave, due, enough = [], 0, WAVE_PAGES * len(self._urls)
+        yield wave
+
+    @override
+    def _step(self, opened: OpenFile, source: SourceFile, file: FileFacts, known: KnownPage) -> Step:
+        page = self._look_up(source, file, known, self._engine_now())
+        if not page.due_tasks:
+            return self._result(page, {}, is_kept=True)
+        if self._settings.text_layer == "only":
+            return super()._step(opened, source, file, known)  # an error that needs nobody's help
+        return page
+
+    # ── a wave ───────────────────────────────────────────────────────────────────────────────────
+
+    def _read_wave(self, team: Team, wave: Sequence[Step]) -> Iterator[PageResult]:
+        """Yield the results of a wave in page order, each as soon as those before it are there."""
+        results: dict[int, PageResult] = {}
+        pages: dict[int, PageStep] = {}
+        twins: dict[int, list[int]] = {}
+        """Of a page that is sent: others that show the same, and are not."""
+        sent: dict[tuple[str, tuple[str, ...]], int] = {}
+        for position, step in enumerate(wave):
+            now = step if isinstance(step, PageResult) else self._look_again(step)
+            if isinstance(now, PageResult):
+                results[position] = now
+                continue
+            pages[position] = now
+            first = sent.setdefault((now.known.facts.content_sha256, now.due_tasks), position)
+            twins.setdefault(first, []).extend([position] if first != position else [])
+        yielded = 0
+        for read in team.read([_to_read(position, pages[position]) for position in twins]):
+            results[read.position] = self._came(pages[read.position], read)
+            for twin in twins[read.position]:
+                results[twin] = self._twin(pages[twin], results[read.position])
+            while yielded in results:
+                yield results.pop(yielded)
+                yielded += 1
+        # The run was broken off: pages that nobody began have no result, those after them may.
+        yield from (results[position] for position in sorted(results))
+
+    def _look_again(self, page: PageStep) -> Step:
+        """Look a page up once more when its turn comes: a copy of it may have been read since."""
+        page = self._look_up(page.source, page.file, page.known, self._engine_now())
+        return page if page.due_tasks else self._result(page, {})
+
+    def _came(self, page: PageStep, read: ReadPage) -> PageResult:
+        """Record what an actor read."""
+        number = page.known.facts.page_number
+        page.known = read.known or page.known
+        readings = {task: reading for task, reading in read.result.readings.items() if task in page.due_tasks}
+        errors = {task: error.at(page.source.path, number) for task, error in read.result.errors.items()}
+        if page.known.is_blank:  # kept as a fact of the page, not as a reading
+            page.readings |= readings
+            readings = {}
+        # What the model cannot do is left out where nobody asked for it by name.
+        page.tasks = tuple(task for task in page.tasks if task in page.readings or task in readings or task in errors)
+        result = self._record(page, readings, errors)
+        self._breaker.note(result, page.due_tasks)
+        if self._on_progress:
+            self._on_progress(f"{page.source.name} page {number}: {result.status}")
+        return result
+
+    def _twin(self, page: PageStep, first: PageResult) -> PageResult:
+        again = self._look_again(replace(page, known=replace(page.known, is_blank=self._is_blank(page, first))))
+        if isinstance(again, PageResult):
+            return again
+        again.tasks = first.tasks
+        return self._record(again, {}, dict(first.errors))
+
+    @staticmethod
+    def _is_blank(page: PageStep, first: PageResult) -> bool | None:
+        return True if first.status == "blank" else page.known.is_blank
+
+
+def _to_read(position: int, page: PageStep) -> PageToRead:
+    return PageToRead(position, page.source, page.file, page.known, page.due_tasks)
