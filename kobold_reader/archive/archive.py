@@ -22,6 +22,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 
 from kobold_reader.archive.ask import Answer, AnswerStream, query_engine, stream_answer
 from kobold_reader.archive.catalog import Catalog, PageRow, Place
+from kobold_reader.archive.chroma_server import check_server
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.embedder import (
     EmbedderKind,
@@ -42,6 +43,7 @@ from kobold_reader.archive.table import to_frame
 from kobold_reader.archive.where import parse_filter
 from kobold_reader.errors import (
     ConfigError,
+    KoboldReaderError,
     MissingExtraError,
     ServerError,
     SourceError,
@@ -112,6 +114,7 @@ class Archive:
         embedder: EmbedderKind | None = None,
         api_url: str | Sequence[str] = "http://127.0.0.1:5001",
         api_password: str | None = None,
+        chroma_url: str | None = None,
     ) -> Archive:
         """Open an archive.
 
@@ -122,12 +125,14 @@ class Archive:
                 only. An archive keeps its embedder; asking for another one is refused.
             api_url: KoboldCpp, where the embedder is its own.
             api_password: Of that server.
+            chroma_url: A Chroma server for the vectors; all else stays in the folder. The archive remembers it; named
+                for one that had them elsewhere, the next `sync` makes them there, without reading a page.
 
         Raises:
             StoreError: No archive there (and not `create`), or the folder lies on a network share.
             MissingExtraError: The embedder asked for is not installed.
             ServerError: KoboldCpp's embedder was asked for and cannot be reached.
-            ConfigError: The archive was made with another embedder.
+            ConfigError: The archive was made with another embedder, or has no vectors to put on a server.
         """
         folder = Path(folder)
         urls = (api_url,) if isinstance(api_url, str) else tuple(api_url)
@@ -139,6 +144,8 @@ class Archive:
         check_folder(folder)
         # Chosen before anything is written: a missing extra leaves no half-made archive behind.
         chosen = None if exists else choose_embedder(embedder, access)
+        if chroma_url is not None and not exists:
+            check_server(chroma_url, has_vectors=chosen is not None)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as err:
@@ -148,13 +155,25 @@ class Archive:
         archive = cls(folder, catalog, access, Meaning(folder, catalog, access, chosen))
         if not exists:
             catalog.set_meta("embedder", record_of(chosen))
+            archive._move_vectors(chroma_url)
             return archive
         kept = archive._meaning.record()["kind"]
         if embedder is not None and embedder != kept:
             archive.close()
             msg = f"the archive {folder} was made with the embedder {kept!r}, not {embedder!r}."
             raise ConfigError(msg, hint="Leave --embedder out, or make the vectors anew with --reembed.")
+        archive._move_vectors(chroma_url)
         return archive
+
+    def _move_vectors(self, chroma_url: str | None) -> None:
+        if chroma_url is None:
+            return
+        try:
+            with self._locked():
+                self._meaning.move_to(chroma_url)
+        except KoboldReaderError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Release all files."""
@@ -253,8 +272,8 @@ class Archive:
             on_start: Called with what lies ahead, before the first page is read; where past runs had different
                 settings, once for the paths of each.
             on_progress: Called with a line of text while a page is being read.
-            make_transcriber: Called with reader, ledger and options, as `KoboldReader.transcriber`; `cluster.transcriber`
-                reads on other machines.
+            make_transcriber: Called with reader, ledger and options, as `KoboldReader.transcriber`;
+                `cluster.transcriber` reads on other machines.
 
         Raises:
             SourceError: Nothing could be taken from the paths.
@@ -323,19 +342,27 @@ class Archive:
         total.errors += failed
         return total
 
-    def reembed(self, embedder: EmbedderKind | None = None) -> int:
+    def reembed(self, embedder: EmbedderKind | None = None, *, chroma_url: str | None = None) -> int:
         """Make all vectors anew, with another embedder if one is named, without reading a page; returns the pages.
+
+        Args:
+            embedder: As `open` takes it; None: the one there is.
+            chroma_url: As `open` takes it; None: where they are.
 
         Raises:
             MissingExtraError | ServerError: The embedder cannot be used; nothing was changed.
         """
         kind = embedder or self._meaning.record()["kind"]
         chosen = choose_embedder(kind, self._access)
+        if chroma_url is not None:
+            check_server(chroma_url, has_vectors=chosen is not None)
         with self._locked():
             rows = [row for row in self._catalog.every_page() if row.status != "failed"]
             # From here on a kill leaves all pages unfinished: the next opening goes on.
             begun = self._catalog.begin(rows)
             self._meaning.replace(chosen)
+            if chroma_url is not None:
+                self._meaning.move_to(chroma_url)
             self._meaning.begin_writing().index(begun)
             if self._catalog.is_erasing:  # the old vectors are gone as a whole
                 self._catalog.erase_deleted()

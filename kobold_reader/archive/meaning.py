@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kobold_reader.archive.catalog import Catalog
+from kobold_reader.archive.chroma_server import ChromaServer, check_server
 from kobold_reader.archive.embedder import Embedder, ServerAccess, open_embedder
 from kobold_reader.archive.erasing import any_left, blank_unused, discard, rewrite, settle
 from kobold_reader.archive.indexing import Indexer
@@ -23,6 +24,7 @@ __all__ = ["Meaning", "record_of"]
 log = logging.getLogger(__name__)
 
 CHROMA: Final = "chroma"
+SERVER: Final = "chroma_server"
 WORDS_ONLY: Final = {"kind": "none"}
 
 
@@ -56,6 +58,24 @@ class Meaning:
         record: dict[str, Any] = json.loads(self._catalog.meta("embedder") or json.dumps(WORDS_ONLY))
         return record
 
+    def server(self) -> ChromaServer | None:
+        """Return where the vectors lie if not in the archive's folder."""
+        return ChromaServer.from_record(self._catalog.meta(SERVER))
+
+    def move_to(self, url: str) -> None:
+        """Have the vectors on a Chroma server from now on; only for the writer, which makes them there if they lack.
+
+        Raises:
+            ConfigError: No URL of a server, or an archive of words only.
+        """
+        check_server(url, has_vectors=self.record()["kind"] != "none")
+        chosen = ChromaServer.chosen(url, self.server())
+        if chosen == self.server():
+            return
+        with self._lock:
+            self.close()
+            self._catalog.set_meta(SERVER, chosen.record())
+
     def embedder(self) -> Embedder | None:
         """Open the archive's embedder, once; None for an archive of words only."""
         with self._lock:
@@ -81,7 +101,9 @@ class Meaning:
                 self._vectors.close()
                 self._vectors = None
             if self._vectors is None:
-                self._vectors = Vectors(self._folder, embedder=embedder.name, dimension=embedder.dimension)
+                self._vectors = Vectors(
+                    self.server() or self._folder, embedder=embedder.name, dimension=embedder.dimension
+                )
                 self._seen_generation = generation
             return self._vectors
 
@@ -94,6 +116,8 @@ class Meaning:
             if any_left(self._folder):
                 self.close()
                 settle(self._folder)
+            if self.server() and self._folder.exists():
+                discard(self._folder)  # they lay here before they were to be on a server
             vectors = self.vectors(embedder)
             self._is_writing = True
         if vectors.renew_unless_of(embedder.name, embedder.dimension):
@@ -112,6 +136,8 @@ class Meaning:
     def replace(self, embedder: Embedder | None) -> None:
         """Forget all vectors, and remember another embedder; only for the writer. All pages are unfinished before."""
         with self._lock:
+            if self.server() and (before := self.embedder()):
+                self.vectors(before).remove()
             self.close()
             self._embedder = embedder
             self._catalog.set_meta("embedder", record_of(embedder))
@@ -120,8 +146,14 @@ class Meaning:
     def erase_deleted(self) -> None:
         """Write the vectors anew without what the catalog has forgotten; only for the writer. Asks no embedder."""
         with self._lock:
-            self.close()
             record = self.record()
+            if (server := self.server()) and record["kind"] != "none":
+                # Nodes, not bytes: what its files hold of deleted ones is the server's.
+                self._vectors = self._vectors or Vectors(server, embedder=record["name"], dimension=record["dimension"])
+                known = {node_id for _, ids, _ in self._catalog.nodes() for node_id in ids}
+                self._vectors.delete(sorted(self._vectors.ids() - known))
+                return
+            self.close()
             if record["kind"] != "none":
                 rewrite(self._folder, record, self._catalog)
 

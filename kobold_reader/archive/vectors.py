@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
+from kobold_reader.archive.chroma_server import ChromaServer
 from kobold_reader.errors import MissingExtraError, StoreError
 
 __all__ = ["COLLECTION", "Near", "Node", "Vectors"]
@@ -58,9 +60,13 @@ def _to_the_border(method: Callable[Arguments, Result]) -> Callable[Arguments, R
     @functools.wraps(method)
     def wrapper(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
         from chromadb.errors import ChromaError
+        from httpx import HTTPError
 
         try:
             return method(*arguments, **options)
+        except HTTPError as err:
+            msg = f"the Chroma server does not answer ({method.__name__.strip('_')}): {err}."
+            raise StoreError(msg, hint="Start it again; the next `index` goes on from here.") from err
         except ChromaError as err:
             msg = f"Chroma refused ({method.__name__.strip('_')}): {err}."
             raise StoreError(msg, hint=_hint(err, "index --reembed makes the vectors anew; no page is read.")) from err
@@ -69,26 +75,31 @@ def _to_the_border(method: Callable[Arguments, Result]) -> Callable[Arguments, R
 
 
 class Vectors:
-    """The collection `pages` of one Chroma folder.
+    """The collection of an archive: `pages` of its own Chroma folder, or one of its own on a server.
 
     Args:
-        folder: Made if missing.
+        place: A folder, made if missing, or a collection on a server.
         embedder: Recorded in the collection when it is made.
         dimension: Of the vectors, recorded too.
 
     Raises:
         MissingExtraError: chromadb is not installed.
-        StoreError: The folder cannot be opened.
+        StoreError: The folder cannot be opened, or the server not reached.
     """
 
-    def __init__(self, folder: Path, *, embedder: str, dimension: int) -> None:
-        self._client = _open_client(folder)
+    def __init__(self, place: Path | ChromaServer, *, embedder: str, dimension: int) -> None:
+        self._holding = ExitStack()
+        if isinstance(place, ChromaServer):
+            self._name, self._client = place.collection, self._holding.enter_context(place.client())
+        else:
+            self._name, self._client = COLLECTION, _open_client(place)
+            self._holding.callback(self._client.close)
         self._collection = self._get_or_create(embedder, dimension)
 
     @_to_the_border
     def _get_or_create(self, embedder: str, dimension: int) -> Any:
         return self._client.get_or_create_collection(
-            COLLECTION,
+            self._name,
             embedding_function=None,
             metadata={"hnsw:space": "cosine", "embedder": embedder, "dimension": dimension},
         )
@@ -102,9 +113,14 @@ class Vectors:
     def renew_unless_of(self, embedder: str, dimension: int) -> bool:
         """Empty the collection where another embedder made it; returns whether it is empty now. Only for the writer."""
         if not self.is_of(embedder, dimension):
-            self._client.delete_collection(COLLECTION)
+            self._client.delete_collection(self._name)
             self._collection = self._get_or_create(embedder, dimension)
         return not self._collection.count()
+
+    @_to_the_border
+    def remove(self) -> None:
+        """Remove the collection with all that is in it; these vectors are of no more use then."""
+        self._client.delete_collection(self._name)
 
     @property
     def collection(self) -> Any:
@@ -112,8 +128,8 @@ class Vectors:
         return self._collection
 
     def close(self) -> None:
-        """Release the folder."""
-        self._client.close()
+        """Release the folder, or the connection."""
+        self._holding.close()
 
     @_to_the_border
     def put(self, nodes: Sequence[Node]) -> None:

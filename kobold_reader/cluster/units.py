@@ -1,4 +1,4 @@
-"""What goes to the actors and what comes back: units of pages, small enough to spread, large enough to open files once."""
+"""What goes to the actors and comes back: units of pages, small enough to spread, large enough to open files once."""
 
 from __future__ import annotations
 

@@ -40,6 +40,10 @@ def index(
     embedder: Annotated[
         EmbedderName | None, typer.Option(help="For a new archive; left out: minilm if installed, else words only.")
     ] = None,
+    chroma_url: Annotated[
+        str | None,
+        typer.Option("--chroma-url", metavar="URL", help="Keep the vectors on a Chroma server; remembered."),
+    ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove files that are gone, below these PATHs.")] = False,
     reembed: Annotated[bool, typer.Option("--reembed", help="Make all vectors anew; reads no page.")] = False,
 ) -> int:
@@ -64,10 +68,11 @@ def index(
             embedder=wanted,
             api_url=options.urls(),
             api_password=options.password(),
+            chroma_url=None if reembed else chroma_url,
         ) as opened,
     ):
         if reembed:
-            count = opened.reembed(kind)
+            count = opened.reembed(kind, chroma_url=chroma_url)
             notice(f"vectors made anew for {spell_count(count, 'page')} ({opened.status().embedder})")
             if not paths:
                 return 0
