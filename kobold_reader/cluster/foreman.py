@@ -7,6 +7,7 @@ gives its server back by its silence.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class _Server:
 
 @dataclass(slots=True)
 class _Waiting:
-    since_s: float
+    ticket: int
     asked_s: float
     tried: frozenset[str]
 
@@ -63,6 +64,7 @@ class Foreman:
         self._policy = RetryPolicy(outage_patience_s=patience_s)
         self._clock = clock
         self._waiting: dict[str, _Waiting] = {}
+        self._tickets = itertools.count()
         self._order: Order = "go on"
         self._rows: dict[int, list[Any]] = {}
         self._model: tuple[str, str | None] | None = None
@@ -97,7 +99,7 @@ class Foreman:
         waiting = self._waiting.setdefault(holder, _Waiting(now_s, now_s, frozenset()))
         waiting.asked_s, waiting.tried = now_s, frozenset(tried)
         if len(free) <= self._before(holder, {server.url for server in free}):
-            return None, bool(usable)
+            return None, True
         del self._waiting[holder]
         chosen = free[0]
         chosen.holder = chosen.last_holder = holder
@@ -108,7 +110,7 @@ class Foreman:
         """Count who has waited longer for one of these servers, and waits still."""
         own = self._waiting[holder]
         return sum(
-            other.since_s < own.since_s and own.asked_s - other.asked_s < WAITING_S and not other.tried.issuperset(urls)
+            other.ticket < own.ticket and own.asked_s - other.asked_s < WAITING_S and not other.tried.issuperset(urls)
             for other in self._waiting.values()
         )
 
