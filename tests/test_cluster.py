@@ -76,6 +76,7 @@ def test_each_reader_keeps_its_server_and_the_rest_wait_their_turn() -> None:
     assert foreman.take("c") == (TWO, False)
     foreman.give_back("c", TWO)
     foreman.give_back("a", ONE)
+    clock.now_s += 3  # b does not ask any more
     assert foreman.take("c") == (TWO, False)
     assert foreman.take("a") == (ONE, False)
 
@@ -106,6 +107,7 @@ def test_a_server_that_failed_is_left_alone_then_tried_and_the_end_is_named() ->
     assert "nobody listens" in foreman.news()[0]
     assert foreman.news() == []
     foreman.give_back("a", TWO, gone)
+    clock.now_s += 3
     assert foreman.take("a", {TWO}) == (ONE, False), "there is no other"
     assert foreman.take("b", {ONE, TWO}) == (None, False)
     assert not foreman.is_waited_for(), "none has ever worked"

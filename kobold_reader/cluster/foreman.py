@@ -96,7 +96,10 @@ class Foreman:
             (server for server in usable if server.holder is None),
             key=lambda server: (server.last_holder != holder, server.last_holder is not None) if fit else (),
         )
-        waiting = self._waiting.setdefault(holder, _Waiting(now_s, now_s, frozenset()))
+        if not usable:
+            self._waiting.pop(holder, None)
+            return None, False
+        waiting = self._waiting.setdefault(holder, _Waiting(next(self._tickets), now_s, frozenset()))
         waiting.asked_s, waiting.tried = now_s, frozenset(tried)
         if len(free) <= self._before(holder, {server.url for server in free}):
             return None, True
