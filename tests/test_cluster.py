@@ -242,9 +242,13 @@ def test_when_all_servers_are_gone_the_run_ends_by_name_and_the_next_goes_on(
 ) -> None:
     one, two = make_simulator(), make_simulator()
 
+    def stop() -> None:
+        one.stop()
+        two.stop()
+
     def dying(_: Any) -> None:
         if one.count() + two.count() == 6:
-            threading.Thread(target=lambda: (one.stop(), two.stop())).start()
+            threading.Thread(target=stop).start()
 
     one.fault_when = two.fault_when = dying
     book = scans(tmp_path, 12)
