@@ -22,7 +22,7 @@ from kobold_reader.documents import failed_document, to_documents
 from kobold_reader.errors import ConfigError, KoboldReaderError, PagesFailedError
 from kobold_reader.kobold import ServerPool, address_kind, check_way
 from kobold_reader.pages import KnownKind, Selection, SourceFile, select
-from kobold_reader.reading.due import ReadSettings, Redo, TextLayerUse
+from kobold_reader.reading.due import ImageKindUse, ReadSettings, Redo, TextLayerUse
 from kobold_reader.reading.engine import Engine
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
@@ -117,6 +117,10 @@ class KoboldReader(BasePydanticReader):
     text_layer: TextLayerUse = Field(
         default="auto",
         description="auto: a good text layer answers; ignore: read images; only: ask no engine.",
+    )
+    image_kind: ImageKindUse | None = Field(
+        default=None,
+        description="photo, scan: what all pictures are, kept with each; auto: decided for each; left out: as kept.",
     )
     pdf_passwords: list[str] = Field(
         default_factory=list, exclude=True, repr=False, description="Tried on encrypted files."
@@ -227,6 +231,7 @@ class KoboldReader(BasePydanticReader):
             tasks=tuple(self.tasks) if self.tasks else every,
             are_tasks_default=not self.tasks,
             text_layer="ignore" if form else self.text_layer,  # a text is no record
+            image_kind=self.image_kind,
             rotate_deg=None if self.rotate == "auto" else self.rotate,
             pages=PageRange.parse(self.pages),
             sample=self.sample,

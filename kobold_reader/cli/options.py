@@ -52,6 +52,14 @@ class TextLayerUse(StrEnum):
     only = "only"
 
 
+class ImageKind(StrEnum):
+    """What pictures are."""
+
+    auto = "auto"
+    photo = "photo"
+    scan = "scan"
+
+
 class Rotate(StrEnum):
     """How to turn pages, clockwise."""
 
@@ -152,6 +160,13 @@ class ReadingOptions(ServerOptions):
         Rotate, typer.Option(help="Turn pages clockwise; auto: those on their side or head; 0: none.")
     ] = Rotate.auto
     text_layer: Annotated[TextLayerUse, typer.Option("--text-layer", help="Use a PDF's own text.")] = TextLayerUse.auto
+    image_kind: Annotated[
+        ImageKind | None,
+        typer.Option(
+            "--image-kind",
+            help="What these pictures are, kept with each; auto: decided for each; left out: as kept, else decided.",
+        ),
+    ] = None
     pdf_password: Annotated[
         list[str] | None, typer.Option("--pdf-password", metavar="P", help="Tried on encrypted PDFs; may be repeated.")
     ] = None
@@ -206,6 +221,7 @@ class ReadingOptions(ServerOptions):
             "visionmaxres": self.visionmaxres,
             "rotate": "auto" if self.rotate is Rotate.auto else int(self.rotate.value),
             "text_layer": self.text_layer.value,
+            "image_kind": self.image_kind.value if self.image_kind else None,
             "pdf_passwords": self.pdf_password or [],
             "page_timeout_s": self.page_timeout,
             "outage_patience_s": _seconds(self.wait_for_server, "--wait-for-server"),

@@ -21,7 +21,7 @@ from kobold_reader.errors import (
     SourceError,
 )
 from kobold_reader.pages.process import ChildProcess, Frame
-from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages
+from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook
 from kobold_reader.pages.wire import Value, error_of, unpack, write_frame
 
 __all__ = ["PageChild"]
@@ -29,7 +29,7 @@ __all__ = ["PageChild"]
 _LEAST_MEMORY: Final = 1 << 30
 _MOST_MEMORY: Final = 4 << 30
 
-_V = TypeVar("_V", FileFacts, PageFacts, PageImages)
+_V = TypeVar("_V", FileFacts, PageFacts, PageLook, PageImages)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,6 +136,14 @@ class PageChild:
             CorruptSourceError: This page made the child crash or hang.
         """
         return self._ask_page({"do": "page_facts"}, page_number, PageFacts)
+
+    def page_look(self, page_number: int) -> PageLook:
+        """What a page of the open file is a picture of, seen small; nothing where it cannot be decoded.
+
+        Raises:
+            CorruptSourceError: This page made the child crash or hang.
+        """
+        return self._ask_page({"do": "page_look"}, page_number, PageLook)
 
     def page_images(self, page_number: int, budget: ImageBudget, *, rotate_deg: int | None = 0) -> PageImages:
         """What a page of the open file looks like.

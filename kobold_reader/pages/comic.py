@@ -15,7 +15,7 @@ from kobold_reader.errors import CorruptSourceError, EncryptedSourceError, PageR
 from kobold_reader.pages.kinds import HEAD_BYTES, kind_of
 from kobold_reader.pages.picture_file import PictureFile
 from kobold_reader.pages.sources import natural_key
-from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages
+from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook
 
 __all__ = ["ComicFile"]
 
@@ -110,6 +110,13 @@ class ComicFile:
         return dataclasses.replace(
             facts, page_number=page_number, page_label=str(page_number), metadata=picture.facts.metadata
         )
+
+    def page_look(self, page_number: int) -> PageLook:
+        """What the page is a picture of."""
+        try:
+            return self._page(page_number).page_look(1)
+        except SourceError:
+            return PageLook()
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What the page looks like."""

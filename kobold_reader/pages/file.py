@@ -13,7 +13,7 @@ from kobold_reader.errors import (
     SourceNotFoundError,
     UnsupportedSourceError,
 )
-from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages
+from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook
 
 __all__ = ["OpenFile", "hash_file", "open_file"]
 
@@ -27,6 +27,9 @@ class OpenFile(Protocol):
 
     def page_facts(self, page_number: int) -> PageFacts:
         """What a page is; PageRenderError where that one page is damaged."""
+
+    def page_look(self, page_number: int) -> PageLook:
+        """What a page is a picture of, seen small; nothing where it is no picture or cannot be decoded."""
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What a page looks like, turned as asked or (None) as it seems to need; PageRenderError where damaged."""

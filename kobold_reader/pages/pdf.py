@@ -28,6 +28,7 @@ from kobold_reader.errors import (
 from kobold_reader.pages.blank import Ink, analysis_size, find_ink
 from kobold_reader.pages.image import encode_within, fit_size, without_colour
 from kobold_reader.pages.layout import Document, Layout, Page, read_layout
+from kobold_reader.pages.look import look_at_jpeg
 from kobold_reader.pages.metadata import clean_text, pdf_metadata
 from kobold_reader.pages.orientation import Lie, find_lie
 from kobold_reader.pages.pdf_page import (
@@ -44,7 +45,7 @@ from kobold_reader.pages.picture import scan_images
 from kobold_reader.pages.strips import join_strips
 from kobold_reader.pages.tiles import Plan, Tile, is_worth_a_look, plan_size, plan_tiles
 from kobold_reader.pages.turns import turned_box, turned_by
-from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageView, Scalar
+from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook, PageView, Scalar
 from kobold_reader.pages.xmp import xmp_of_bytes
 
 __all__ = ["PdfFile"]
@@ -201,6 +202,17 @@ class PdfFile:
                 rotation_deg=layout.rotation_deg,
                 metadata=metadata,
             )
+
+    def page_look(self, page_number: int) -> PageLook:
+        """What the page is a picture of, where it is one as a whole."""
+        try:
+            layout = self._layout_of(page_number)
+            if layout.scan is not None and layout.scan.is_jpeg:
+                return look_at_jpeg(layout.scan.data())
+        except SourceError:
+            return PageLook()
+        # What is stored without loss, in strips or in layers comes from scanners and copiers.
+        return PageLook("scan") if self._kind == "pdf" and layout.is_scan_like else PageLook()
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What the page looks like."""

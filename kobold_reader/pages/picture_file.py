@@ -13,9 +13,10 @@ from PIL import Image
 
 from kobold_reader.errors import CorruptSourceError, PageRenderError, SourceError, UnsupportedSourceError
 from kobold_reader.pages.image import LIBRARY_ERRORS, check_pixels
+from kobold_reader.pages.look import look_at
 from kobold_reader.pages.metadata import exif_of, is_photo, orientation_of
 from kobold_reader.pages.picture import Placement, picture_errors, picture_images, placement_of
-from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, Scalar
+from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
 from kobold_reader.pages.written import picture_metadata
 
 __all__ = ["PictureFile", "formats_of", "needs_extra"]
@@ -159,6 +160,14 @@ class PictureFile:
             rotation_deg=placement.rotation_deg,
             metadata=metadata,
         )
+
+    def page_look(self, page_number: int) -> PageLook:
+        """What the page is a picture of."""
+        try:
+            with self._frame(page_number) as picture:
+                return look_at(picture, exif_of(picture) if self._exif is None else self._exif)
+        except SourceError:
+            return PageLook()
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What the page looks like."""

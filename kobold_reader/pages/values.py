@@ -17,6 +17,7 @@ __all__ = [
     "Mime",
     "PageFacts",
     "PageImages",
+    "PageLook",
     "PageView",
     "Posture",
     "Scalar",
@@ -89,6 +90,19 @@ class PageFacts:
     image_coverage: float
     rotation_deg: int
     metadata: dict[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PageLook:
+    """What a page's picture is, seen small.
+
+    Attributes:
+        kind: `photo` or `scan`; None where it is neither: an icon, a page of text, a picture that cannot be decoded.
+        phash: 16 hexadecimal digits, of the upright picture; None where nothing tells it apart from others.
+    """
+
+    kind: Literal["photo", "scan"] | None = None
+    phash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 
 from kobold_reader import errors
 from kobold_reader.errors import CorruptSourceError, KoboldReaderError
-from kobold_reader.pages.values import Box, FileFacts, LinePiece, PageFacts, PageImages, PageView, Posture
+from kobold_reader.pages.values import Box, FileFacts, LinePiece, PageFacts, PageImages, PageLook, PageView, Posture
 
 __all__ = ["Value", "error_of", "header_of_error", "pack", "read_frame", "unpack", "write_frame"]
 
-Value = FileFacts | PageFacts | PageImages
+Value = FileFacts | PageFacts | PageLook | PageImages
 
 _LENGTH = struct.Struct(">I")
 _MAX_HEADER_BYTES = 256 * 1024 * 1024
@@ -75,6 +75,8 @@ def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
             return FileFacts(**fields)
         case "PageFacts":
             return PageFacts(**fields)
+        case "PageLook":
+            return PageLook(**fields)
         case "PageImages":
             count = len(fields["views"])
             shown = [*fields["views"], *fields["tiles"]]

@@ -78,6 +78,8 @@ class Worker:
                 return self._file.facts
             case "page_facts":
                 return self._page(request).page_facts(request["page_number"])
+            case "page_look":
+                return self._page(request).page_look(request["page_number"])
             case "page_images":
                 budget = ImageBudget(**request["budget"])
                 file = self._page(request)

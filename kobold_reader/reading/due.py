@@ -21,9 +21,19 @@ from kobold_reader.reading.resolution import is_clearly_lower, would_reach_px
 from kobold_reader.reading.results import DOUBTFUL, Reading
 from kobold_reader.reading.tasks import DEFAULT_TASKS, check_tasks
 
-__all__ = ["ReadSettings", "Redo", "TextLayerUse", "is_outdated", "possible", "tasks_of_page", "to_redo"]
+__all__ = [
+    "ImageKindUse",
+    "ReadSettings",
+    "Redo",
+    "TextLayerUse",
+    "is_outdated",
+    "possible",
+    "tasks_of_page",
+    "to_redo",
+]
 
 TextLayerUse = Literal["auto", "ignore", "only"]
+ImageKindUse = Literal["auto", "photo", "scan"]
 Redo = Literal["outdated", "truncated", "looping", "low-confidence", "low-resolution", "all"]
 
 CAPTION_COVERAGE: Final = 0.25
@@ -48,6 +58,8 @@ class ReadSettings:
     are_tasks_default: bool = False
     """The user named none: what the model cannot do is left out, where it would be refused."""
     text_layer: TextLayerUse = "auto"
+    image_kind: ImageKindUse | None = None
+    """What pictures are; "auto": decided for each, whatever was said before; None: as was said before, else decided."""
     rotate_deg: int | None = None
     """Turn every page clockwise; 0: as the file says; None: pages on their side or head are turned by themselves."""
     pages: PageRange = field(default_factory=PageRange)
@@ -65,6 +77,7 @@ class ReadSettings:
         object.__setattr__(self, "tasks", check_tasks(self.tasks))  # each once: a task named twice was asked twice
         for name, value, allowed in (
             ("text_layer", self.text_layer, get_args(TextLayerUse)),
+            ("image_kind", self.image_kind, (None, *get_args(ImageKindUse))),
             ("redo", self.redo, (None, *get_args(Redo))),
             ("rotate", self.rotate_deg, (None, 0, 90, 180, 270)),
         ):

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Self, TypeVar
 
 from kobold_reader.errors import CorruptSourceError, PageProcessKilledError, SourceError
-from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, SourceFile
+from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PageLook, SourceFile
 from kobold_reader.reading.ledger import Ledger
 
 __all__ = ["OpenFile"]
@@ -54,6 +54,15 @@ class OpenFile:
         """
         self._ensure(source, file)
         return self._ask(source, page_number, lambda: self._child.page_facts(page_number))
+
+    def page_look(self, source: SourceFile, file: FileFacts, page_number: int) -> PageLook:
+        """Look at the picture that one page (1-based) is, of a file that is still what `file` says.
+
+        Raises:
+            SourceError: The file cannot be read, or the page makes whoever looks at it crash.
+        """
+        self._ensure(source, file)
+        return self._ask(source, page_number, lambda: self._child.page_look(page_number))
 
     def page_images(
         self, source: SourceFile, file: FileFacts, page_number: int, budget: ImageBudget, rotate_deg: int | None

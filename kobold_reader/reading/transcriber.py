@@ -35,6 +35,7 @@ from kobold_reader.reading.due import ReadSettings
 from kobold_reader.reading.engine import Engine, EngineFacts, PageJob
 from kobold_reader.reading.inorder import InOrder
 from kobold_reader.reading.ledger import KnownPage, Ledger
+from kobold_reader.reading.looking import looked_at, told
 from kobold_reader.reading.lookup import blank_reading, look_up
 from kobold_reader.reading.openfile import OpenFile
 from kobold_reader.reading.outlook import Outlook, PageAhead, pages_ahead
@@ -262,7 +263,11 @@ class Transcriber:
                     if number not in known:
                         known[number] = KnownPage(opened.page_facts(source, file, number), None)
                         seen.append(known[number])
-                    yield self._step(opened, source, file, known.pop(number))
+                    before = known.pop(number)
+                    page = looked_at(before, opened, source, file, self._settings.image_kind)
+                    if page is not before:
+                        seen.append(page)
+                    yield self._step(opened, source, file, page)
                 except SourceError as err:
                     err.at(source.path, number)
                     self._ledger.record_failure(source, file.sha256, number, {"": err})
@@ -417,7 +422,7 @@ class Transcriber:
             readings={task: page.readings[task] for task in page.tasks if task in page.readings},
             # A task that failed when made again keeps the reading it had; that it failed is said all the same.
             errors=dict(errors),
-            metadata={**page.file.metadata, **facts.metadata},
+            metadata={**page.file.metadata, **told(facts.metadata)},
             content_sha256=facts.content_sha256,
             is_kept=is_kept,
         )
