@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from kobold_reader.archive import Answer, AnswerStream, Archive, Hit
+    from kobold_reader.archive import Alike, Answer, AnswerStream, Archive, Hit
     from kobold_reader.embeddings import KoboldEmbedding, MiniLMEmbedding
     from kobold_reader.errors import KoboldReaderError, PagesFailedError
     from kobold_reader.llm import KoboldLLM
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kobold_reader.reading.results import PageResult, Reading
 
 __all__ = [
+    "Alike",
     "Answer",
     "AnswerStream",
     "Archive",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "Alike": "kobold_reader.archive",
     "Answer": "kobold_reader.archive",
     "AnswerStream": "kobold_reader.archive",
     "Archive": "kobold_reader.archive",

@@ -24,6 +24,7 @@ from kobold_reader.archive.ask import Answer, AnswerStream, query_engine, stream
 from kobold_reader.archive.catalog import Catalog, PageRow, Place
 from kobold_reader.archive.chroma_server import check_server
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
+from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.embedder import (
     EmbedderKind,
     ServerAccess,
@@ -102,6 +103,7 @@ class Archive:
         self._catalog = catalog
         self._access = access
         self._meaning = meaning
+        self._duplicates = Duplicates(catalog)
         self.notices: list[str] = []
         """What a search could not do (the embedder cannot be reached), for people."""
 
@@ -307,7 +309,7 @@ class Archive:
                 raise selection.errors[0]
             finished = indexer.finish()
             # To read anew, or not for long, is asked for once; kept, every later run would do the same.
-            asked_once = {"redo", "stop_after_s"}
+            asked_once = {"redo", "stop_after_s"} | ({"image_kind"} if reader.image_kind == "auto" else set())
             settings = {name: value for name, value in reader.to_dict().items() if name not in asked_once}
             for path in chosen if remember else ():
                 self._catalog.remember_root(_root_name(path), settings)
@@ -510,6 +512,7 @@ class Archive:
         until: str | None = None,
         folder: str | Path | None = None,
         by: Grouping = "page",
+        all_copies: bool = False,
     ) -> list[Hit]:
         """Return the best pages for a query, best first.
 
@@ -522,15 +525,30 @@ class Archive:
                 its `date_taken`, else `date_digitized`, `creation_date`, `last_modified_date`.
             until: Pages of this year, month or day or earlier.
             folder: Pages of files that lie in it or below: a path, or any part of one (`letters`, `letters/1954`).
-            by: `file` or `folder`: of each only the best page.
+            by: `file` or `folder`: hits of one together, best first, at most five pages of each.
+            all_copies: Each of several pages that show the same (copies, photos that look alike) as a hit of its own;
+                else the best of them, which names the others in `Hit.alike`. So it is with `by`, too.
 
         Raises:
             ConfigError: Empty query, unknown mode, key or folder; a date of another shape.
         """
         self.notices.clear()
-        searcher = Searcher(self._catalog, self._meaning.search(mode, self.notices))
+        searcher = Searcher(self._catalog, self._meaning.search(mode, self.notices), self._duplicates)
         filter_ = parse_filter(where, since=since, until=until, folder=folder)
-        return searcher.search(query, limit=limit, mode=mode, filter_=filter_, by=by)
+        return searcher.search(query, limit=limit, mode=mode, filter_=filter_, by=by, all_copies=all_copies)
+
+    def duplicates(self) -> list[tuple[Alike, ...]]:
+        """Return groups of pages that show the same: copies of a file, one scan in several files, photos nearly alike.
+
+        The largest file of each stands first, and `is_equal` says of each other whether its bytes are the same. Of
+        copies of a file with many pages only the first page is named.
+        """
+        return self._duplicates.groups()
+
+    def alike(self, page_id: str) -> tuple[Alike, ...]:
+        """Return what shows the same as a page, wherever it lies, without the page itself."""
+        row = self._catalog.page(page_id)
+        return self._duplicates.alike(row) if row is not None else ()
 
     def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", **narrowed: Any) -> ArchiveRetriever:
         """Return a LlamaIndex retriever over `search`, one node a page; `narrowed` as there."""

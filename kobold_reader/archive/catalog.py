@@ -239,6 +239,15 @@ class Catalog:
             ).fetchone()
         return to_place(row) if row else None
 
+    def places_of(self, sha256: str) -> list[Place]:
+        """Return the places of a content, that by which it is shown first."""
+        with self._guard("read"):
+            rows = self.db.execute(
+                f"SELECT {PLACE_COLUMNS} FROM places WHERE sha256 = ? ORDER BY is_missing, id",  # noqa: S608
+                (sha256,),
+            ).fetchall()
+        return [to_place(row) for row in rows]
+
     # ── forgetting ───────────────────────────────────────────────────────────────────────────────
 
     def forget(
@@ -363,6 +372,35 @@ class Catalog:
             rows = self.db.execute(f"SELECT page_id, {columns} FROM pages", paths).fetchall()  # noqa: S608
         for page_id, *values in rows:
             yield page_id, tuple(values)
+
+    def with_contents_of(self, page_ids: Sequence[str]) -> list[str]:
+        """Return the ids of all pages that hold, byte for byte, what one of these holds."""
+        return self._column(
+            "SELECT page_id FROM pages WHERE content_sha256 IN "
+            "(SELECT content_sha256 FROM pages WHERE page_id IN (SELECT value FROM json_each(?)) "
+            "AND content_sha256 != '')",
+            to_json(list(page_ids)),
+        )
+
+    def equal_contents(self) -> list[list[str]]:
+        """Return the ids of pages that hold the same byte for byte, in lists of two and more."""
+        found = self._column(
+            "SELECT json_group_array(page_id) FROM pages WHERE content_sha256 != '' "
+            "GROUP BY content_sha256 HAVING count(*) > 1"
+        )
+        return [json.loads(ids) for ids in found]
+
+    def copied(self) -> list[str]:
+        """Return the id of the first page of every content that lies in several places."""
+        return self._column(
+            "SELECT page_id FROM pages JOIN (SELECT sha256, min(page_number) AS page_number FROM pages "
+            "WHERE sha256 IN (SELECT sha256 FROM places WHERE sha256 != '' GROUP BY sha256 HAVING count(*) > 1) "
+            "GROUP BY sha256) USING (sha256, page_number)"
+        )
+
+    def _column(self, query: str, *values: object) -> list[str]:
+        with self._guard("read"):
+            return [str(value) for (value,) in self.db.execute(query, values)]
 
     def metadata_keys(self) -> set[str]:
         """Return the keys that any page has."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
 
 from kobold_reader.archive import words
 from kobold_reader.archive.catalog import Catalog, PageRow
+from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.passage import Passage, passage
 from kobold_reader.archive.query import MAX_QUERY_CHARS, Query, parse_query
 from kobold_reader.archive.ranking import Scored, rank
@@ -72,6 +73,8 @@ class Hit:
     link: str
     """Opens the file, a PDF at the page."""
     metadata: dict[str, Any]
+    alike: tuple[Alike, ...] = ()
+    """Pages that show the same and are left out for this one: copies, and photos that look like it."""
 
     @property
     def file_name(self) -> str:
@@ -99,6 +102,7 @@ class Hit:
             **{key: self.metadata.get(key) for key in keys},
             "page_part": self.page_part,
             "link": self.link,
+            "alike": [one.to_json() for one in self.alike],
         }
 
     def _repr_html_(self) -> str:
@@ -130,14 +134,20 @@ class Searcher:
     Args:
         catalog: Pages and words.
         dense: None where there are no vectors.
+        duplicates: Which pages show the same; None: found anew.
     """
 
-    def __init__(self, catalog: Catalog, dense: DenseSearch | None) -> None:
+    def __init__(self, catalog: Catalog, dense: DenseSearch | None, duplicates: Duplicates | None = None) -> None:
         self._catalog = catalog
+        self._duplicates = duplicates or Duplicates(catalog)
         self._dense = dense
 
-    def search(self, query: str, *, limit: int, mode: Mode, filter_: Filter, by: Grouping = "page") -> list[Hit]:
+    def search(
+        self, query: str, *, limit: int, mode: Mode, filter_: Filter, by: Grouping = "page", all_copies: bool = False
+    ) -> list[Hit]:
         """Return the best pages for a query, best first; see `grouped`.
+
+        Of pages that show the same the best is a hit, unless `all_copies` or `by` asks for each.
 
         Raises:
             ConfigError: An unknown mode, metadata key or folder, or `dense` without vectors.
@@ -164,12 +174,29 @@ class Searcher:
         near = self._near(query, length, allowed) if mode != "keyword" else {}
         parsed = parse_query(query)
         scored = self._score(parsed, near, length, allowed, mode)
-        if by == "page":
+        is_once = by == "page" and not all_copies
+        if is_once:
+            scored = self._first_of_each(scored, limit)
+        elif by == "page":
             scored = scored[:limit]
         rows = {row.page_id: row for row in self._catalog.pages([one.page_id for one in scored])}
         nearest = self._nearest_texts(scored, near)
-        hits = (_hit(parsed, one, rows[one.page_id], nearest.get(one.page_id)) for one in scored if one.page_id in rows)
+        hits = [_hit(parsed, one, rows[one.page_id], nearest.get(one.page_id)) for one in scored if one.page_id in rows]
+        if is_once:
+            hits = [replace(hit, alike=self._duplicates.alike(rows[hit.page_id])) for hit in hits]
         return grouped(hits, by, limit)
+
+    def _first_of_each(self, scored: Iterable[Scored], limit: int) -> list[Scored]:
+        """Return the best of pages that show the same, for so many groups."""
+        kept: list[Scored] = []
+        seen: set[str] = set()
+        for one in scored:
+            if one.page_id not in seen:
+                kept.append(one)
+                seen.update(self._duplicates.group(one.page_id))
+            if len(kept) == limit:
+                break
+        return kept
 
     def _allowed(self, filter_: Filter) -> set[str] | None:
         if not filter_.keys:

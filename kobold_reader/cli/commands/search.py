@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from kobold_reader.archive import Grouping, Hit
 
 
+NAMED_COPIES = 3
+
+
 class ModeName(StrEnum):
     """How to search."""
 
@@ -50,6 +53,9 @@ def search(
         str | None, typer.Option("--in", metavar="FOLDER", help="Only files there or below: a path, or a part of one.")
     ] = None,
     by: Annotated[GroupName | None, typer.Option(help="Group the hits; -k counts groups then.")] = None,
+    all_copies: Annotated[
+        bool, typer.Option("--all-copies", help="Also show copies and photos that look like one already shown.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> int:
     """Find pages."""
@@ -69,6 +75,7 @@ def search(
                 until=until,
                 folder=folder,
                 by=grouping,
+                all_copies=all_copies,
             )
             for text in opened.notices:
                 notice(text)
@@ -100,4 +107,16 @@ def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
     label = str(hit.metadata.get("page_label", ""))
     page = f"page {hit.page_number}" + (f" ({label})" if label and label != str(hit.page_number) else "")
     part = {"caption": ", description", "tags": ", tags"}.get(hit.page_part, "")
-    return f"{number}. {hit.file_name}, {page}{part}  [{hit.score:.2f}]\n   {passage}\n   {hit.link}\n"
+    alike = f"   and {len(hit.alike)} like it: {_spell_alike(hit)}\n" if hit.alike else ""
+    return f"{number}. {hit.file_name}, {page}{part}  [{hit.score:.2f}]\n   {passage}\n   {hit.link}\n{alike}"
+
+
+def _spell_alike(hit: Hit) -> str:
+    """Return the first of the pages that show the same, and that there are more."""
+    from kobold_reader.cli.output import harmless
+
+    named = [
+        harmless(one.file_path) + (f" page {one.page_number}" if "#page=" in one.link else "")
+        for one in hit.alike[:NAMED_COPIES]
+    ]
+    return ", ".join(named) + (" …" if len(hit.alike) > NAMED_COPIES else "")
