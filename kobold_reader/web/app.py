@@ -21,9 +21,10 @@ from starlette.routing import Route
 
 from kobold_reader.archive import Archive
 from kobold_reader.archive.catalog import PageRow
+from kobold_reader.archive.where import parse_filter
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
 from kobold_reader.html.writer import STATUS_WORDS
-from kobold_reader.web import views
+from kobold_reader.web import photos, views
 from kobold_reader.web.again import ReadAgain
 from kobold_reader.web.images import Pictures
 from kobold_reader.web.library import Library
@@ -98,6 +99,7 @@ class _Pages:
         return [
             Route("/", self.search),
             Route("/photos", self.photos),
+            Route("/alike/{page_id:str}", self.alike),
             Route("/failed", self.failed),
             Route("/about", self.about),
             Route(one, self.page),
@@ -138,17 +140,18 @@ class _Pages:
             "notices": [],
         }
         try:
-            conditions = filters.conditions()
+            asked = filters.asked()
+            filter_ = parse_filter(**asked)
             if query:
                 limit = min(MOST_HITS, _number(request, "n", HITS))
-                hits = self._archive.search(query, limit=limit, where=conditions)
+                hits = self._archive.search(query, limit=limit, **asked)
                 shown["notices"] = list(self._archive.notices)
                 shown["hits"] = views.found(hits, self._archive, overview, query, filters)
                 if len(hits) == limit < MOST_HITS:
                     shown["more"] = filters.address(q=query, n=min(MOST_HITS, limit + HITS))
             else:
                 limit = _number(request, "n", BROWSED)
-                chosen = overview.chosen(conditions)
+                chosen = overview.chosen(filter_)
                 shown["leaves"] = chosen[:limit]
                 if len(chosen) > limit:
                     shown["more"] = filters.address(n=limit + BROWSED)
@@ -171,6 +174,7 @@ class _Pages:
             shown=views.page_view(page, self._library.readings(page), query, request.query_params.get("at", "")),
             before=before,
             after=after,
+            others=len(self._archive.alike(page.page_id)),
             here=here,
             edit=filters.address(f"/page/{page.page_id}", q=query, edit=1),
             is_editing=request.query_params.get("edit") == "1",
@@ -180,16 +184,28 @@ class _Pages:
         )
 
     def photos(self, request: Request) -> Response:
-        """All photos, by year."""
-        photos = self._library.overview().photos
+        """All photos, by year; those that look alike as one."""
+        overview = self._library.overview()
         limit = _number(request, "n", PHOTOS)
+        years, is_cut = photos.wall(overview, self._archive, limit)
         return self._show(
             "photos.html",
             view="photos",
-            years=views.photos_by_year(photos[:limit]),
-            total=len(photos),
-            more=f"/photos?n={limit + PHOTOS}" if len(photos) > limit else "",
+            years=years,
+            total=len(overview.photos),
+            more=f"/photos?n={limit + PHOTOS}" if is_cut else "",
         )
+
+    def alike(self, request: Request) -> Response:
+        """A page and all that show the same."""
+        page = self._page(request)
+        overview = self._library.overview()
+        position = overview.positions.get(page.page_id)
+        if position is None:
+            raise HTTPException(404, "There is no such page in this archive.")
+        leaf, path = overview.leaves[position], str(page.metadata.get("file_path", ""))
+        shown = photos.members(leaf, path, self._archive.alike(page.page_id))
+        return self._show("alike.html", view="photos" if leaf.is_photo else "", leaf=leaf, members=shown)
 
     def failed(self, request: Request) -> Response:  # noqa: ARG002
         """What could not be read, and why."""
@@ -273,6 +289,7 @@ class _Pages:
             shown=views.page_view(page, {}, query, ""),
             before=None,
             after=None,
+            others=0,
             here=filters.address(f"/page/{page.page_id}", q=query),
             edit="",
             is_editing=True,
@@ -350,6 +367,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     templates.globals |= {"status_words": STATUS_WORDS, "kind_word": views.kind_word}
+    templates.globals |= {"alike_address": photos.alike_address, "said_alike": photos.said_alike}
     return templates
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from kobold_reader.archive import Archive
 from kobold_reader.archive.catalog import PageRow
-from kobold_reader.archive.where import parse_where
+from kobold_reader.archive.where import DATE_KEYS, Filter
 from kobold_reader.errors import LedgerError
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger
@@ -18,7 +18,8 @@ from kobold_reader.reading.results import Reading
 
 __all__ = ["Leaf", "Library", "Overview"]
 
-_KEPT: Final = ("folder", "page_status", "file_type", "date_taken")
+_CHOICES: Final = ("folder", "page_status", "file_type", "image_kind")
+_KEPT: Final = (*_CHOICES, *DATE_KEYS)
 """Metadata that pages are chosen by."""
 _FIRST_CHARS: Final = 140
 
@@ -38,6 +39,8 @@ class Leaf:
     date: str
     """When a photo was taken, else when it was scanned; "" where unknown."""
     is_photo: bool
+    file_size: int
+    """In bytes."""
     beginning: str
     """Of its text, of a photo's description."""
     facts: Mapping[str, Any]
@@ -69,13 +72,12 @@ class Overview:
             self.leaves[at + 1] if at + 1 < len(self.leaves) else None,
         )
 
-    def chosen(self, conditions: Sequence[str]) -> list[Leaf]:
-        """Return the pages that meet all conditions; without any, the first page of every file."""
-        if not conditions:
+    def chosen(self, filter_: Filter) -> list[Leaf]:
+        """Return the pages that are meant; where nothing narrows them down, the first page of every file."""
+        if not filter_.keys:
             firsts = {leaf.uri: leaf for leaf in reversed(self.leaves)}
             return sorted(firsts.values(), key=lambda leaf: self.positions[leaf.page_id])
-        parsed = parse_where(conditions)
-        return [leaf for leaf in self.leaves if all(condition.holds(leaf.facts) for condition in parsed)]
+        return [leaf for leaf in self.leaves if filter_.holds(leaf.facts)]
 
     @property
     def photos(self) -> list[Leaf]:
@@ -130,7 +132,8 @@ class Library:
 def _leaf(row: PageRow) -> Leaf:
     about = row.metadata
     described = row.parts.get("caption", "")
-    is_photo = bool(about.get("camera") or about.get("date_taken")) or row.status == "no_text"
+    kind = about.get("image_kind")  # a page that an older release read was not looked at
+    is_photo = kind == "photo" if kind else bool(about.get("camera")) or row.status == "no_text"
     text = described if is_photo and described else row.text
     return Leaf(
         page_id=row.page_id,
@@ -143,13 +146,14 @@ def _leaf(row: PageRow) -> Leaf:
         status=row.status,
         date=str(about.get("date_taken") or about.get("date_digitized") or ""),
         is_photo=is_photo,
+        file_size=int(about.get("file_size") or 0),
         beginning=" ".join(text[: 2 * _FIRST_CHARS].split())[:_FIRST_CHARS],
         facts={key: about[key] for key in _KEPT if key in about},
     )
 
 
 def _overview(leaves: Sequence[Leaf]) -> Overview:
-    counts = {key: Counter(str(leaf.facts[key]) for leaf in leaves if key in leaf.facts) for key in _KEPT}
+    counts = {key: Counter(str(leaf.facts[key]) for leaf in leaves if key in leaf.facts) for key in _CHOICES}
     return Overview(
         leaves=tuple(leaves),
         positions={leaf.page_id: number for number, leaf in enumerate(leaves)},

@@ -6,8 +6,8 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import groupby, pairwise
-from typing import Final
+from itertools import pairwise
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from markupsafe import Markup
@@ -16,7 +16,6 @@ from kobold_reader.archive import Archive, Hit
 from kobold_reader.archive.catalog import PageRow, Place
 from kobold_reader.archive.passage import passage
 from kobold_reader.archive.query import parse_query
-from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html
 from kobold_reader.html.writer import STATUS_SENTENCES, STATUS_WORDS
 from kobold_reader.reading.results import Reading
@@ -35,7 +34,6 @@ __all__ = [
     "found",
     "kind_word",
     "page_view",
-    "photos_by_year",
 ]
 
 _HEADINGS: Final = {"ocr": "", "caption": "Image description", "tags": "Keywords"}
@@ -47,7 +45,6 @@ _KINDS: Final = {
     "image/x-raw": "camera raw",
     "image/jp2": "JPEG 2000",
 }
-_DATE: Final = re.compile(r"(\d{4})(-\d{2}(-\d{2})?)?")
 
 
 # ── what was asked ────────────────────────────────────────────────────────────────────────────────
@@ -60,6 +57,8 @@ class Filters:
     folder: str = ""
     status: str = ""
     kind: str = ""
+    shows: str = ""
+    """`photo` or `scan`."""
     since: str = ""
     until: str = ""
 
@@ -68,21 +67,16 @@ class Filters:
         """Read them from an address."""
         return cls(**{field.name: query.get(field.name, "").strip() for field in fields(cls)})
 
-    def conditions(self) -> list[str]:
-        """Return them as conditions on metadata.
-
-        Raises:
-            ConfigError: A date is none.
-        """
-        equal = {"folder": self.folder, "page_status": self.status, "file_type": self.kind}
-        conditions = [f"{key}={_quoted(value)}" for key, value in equal.items() if value]
-        for date in (self.since, self.until):
-            if date and not _DATE.fullmatch(date):
-                msg = f"{date!r} is no date."
-                raise ConfigError(msg, hint="Write a year, or a day like 1954-06-30.")
-        if self.since or self.until:
-            conditions.append(f"date_taken={self.since}..{self.until}")
-        return conditions
+    def asked(self) -> dict[str, Any]:
+        """Return them as arguments of `Archive.search`."""
+        equal = {
+            "folder": self.folder,
+            "page_status": self.status,
+            "file_type": self.kind,
+            "image_kind": self.shows,
+        }
+        where = [f"{key}={_quoted(value)}" for key, value in equal.items() if value]
+        return {"where": where, "since": self.since or None, "until": self.until or None}
 
     def address(self, path: str = "/", **more: object) -> str:
         """Return the address of a view with these filters; what is empty is left out."""
@@ -112,6 +106,8 @@ class Found:
     pieces: tuple[tuple[str, bool], ...]
     """The passage, cut where its marks begin and end."""
     address: str
+    others: int
+    """How many pages show the same."""
 
 
 def found(hits: Iterable[Hit], archive: Archive, overview: Overview, query: str, filters: Filters) -> list[Found]:
@@ -129,6 +125,7 @@ def found(hits: Iterable[Hit], archive: Archive, overview: Overview, query: str,
                 is_description=hit.page_part in {"caption", "tags"},
                 pieces=_pieces(hit.text, hit.marks),
                 address=filters.address(f"/page/{hit.page_id}", q=query, at=at),
+                others=len(hit.alike),
             )
         )
     return shown
@@ -243,12 +240,7 @@ def _facts(page: PageRow) -> Iterable[tuple[str, str]]:
     yield "File", file_place(page.uri)
 
 
-# ── photos and failures ───────────────────────────────────────────────────────────────────────────
-
-
-def photos_by_year(photos: Iterable[Leaf]) -> list[tuple[str, list[Leaf]]]:
-    """Return photos under their year; those without a date under ""."""
-    return [(year, list(leaves)) for year, leaves in groupby(photos, key=lambda leaf: leaf.date[:4])]
+# ── failures ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)

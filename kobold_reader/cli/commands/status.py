@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE, ServerOptions
+
+if TYPE_CHECKING:
+    from kobold_reader.archive import Alike
 
 
 def status(
@@ -22,6 +26,9 @@ def status(
         str | None,
         typer.Option(metavar="FILE", help=f"A ledger; left out: the default one. [env: {LEDGER_VARIABLE}]"),
     ] = None,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="An archive's copies and look-alike photos, the largest file first.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Say what was read: pages by status, failed ones by name."""
@@ -32,10 +39,15 @@ def status(
         raise typer.BadParameter("name one of the two.", param_hint="--archive, --ledger")
     if not archive and not ledger and (folder := os.environ.get(ARCHIVE_VARIABLE)):
         archive = Path(folder)
+    if duplicates and not archive:
+        raise typer.BadParameter("name the archive to look through.", param_hint="--archive")
     facts = _archive_facts(archive) if archive else _ledger_facts(ledger or os.environ.get(LEDGER_VARIABLE))
+    groups = _groups(archive) if archive and duplicates else None
     lower = find_lower(archive / "ledger.sqlite" if archive else Path(str(facts["ledger"])), ServerOptions().urls())
     if as_json:
-        say(json.dumps(facts | {"low_resolution": asdict(lower) if lower else None}, ensure_ascii=False, indent=1))
+        more: dict[str, object] = {"low_resolution": asdict(lower) if lower else None}
+        more |= {"duplicates": [[one.to_json() for one in group] for group in groups]} if groups is not None else {}
+        say(json.dumps(facts | more, ensure_ascii=False, indent=1))
         return 0
     for key, value in facts.items():
         if isinstance(value, dict):
@@ -51,7 +63,26 @@ def status(
             say(f"{key}: {value}")
     if lower:
         say(f"low resolution: {spell_lower(lower)}")
+    if groups is not None:
+        _say_groups(groups)
     return 0
+
+
+def _groups(folder: Path) -> list[tuple[Alike, ...]]:
+    from kobold_reader.archive import Archive
+
+    with Archive.open(folder) as archive:
+        return archive.duplicates()
+
+
+def _say_groups(groups: Sequence[Sequence[Alike]]) -> None:
+    from kobold_reader.cli.output import say, spell_count
+
+    say(f"duplicates: {spell_count(len(groups), 'group')}")
+    for group in groups:
+        for number, one in enumerate(group):
+            how = "" if not number else "  same: " if one.is_equal else "  like: "
+            say(f"{how}{one.file_path}" + (f" page {one.page_number}" if "#page=" in one.link else ""))
 
 
 def _archive_facts(folder: Path) -> dict[str, object]:
