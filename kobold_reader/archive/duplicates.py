@@ -72,8 +72,7 @@ class Duplicates:
 
     def alike(self, row: PageRow) -> tuple[Alike, ...]:
         """Return what shows the same as a page, wherever it lies; the very same first, then the largest file."""
-        members = self._members(self.group(row.page_id), row)
-        return tuple(one for one in members if (one.page_id, one.file_path) != (row.page_id, row.metadata["file_path"]))
+        return self._members(self.group(row.page_id), row)
 
     def groups(self) -> list[tuple[Alike, ...]]:
         """Return all groups of two and more, the largest file of each first; copies of a file with many pages once."""
@@ -82,17 +81,19 @@ class Duplicates:
         return sorted((group for group in shown if len(group) > 1), key=lambda group: group[0].file_path)
 
     def _members(self, page_ids: Iterable[str], beside: PageRow | None = None) -> tuple[Alike, ...]:
+        """Return the pages wherever they lie, less the one that they are named beside."""
         rows = self._catalog.pages(list(page_ids))
-        if not rows:
-            return ()
         found = [(row, place) for row in rows for place in self._catalog.places_of(row.sha256)]
-        if beside is None and found:
-            beside = max(found, key=lambda one: _size(one[1]))[0]
-        alike = [_alike(row, place, beside) for row, place in found]
+        if beside is not None:
+            found = [(row, place) for row, place in found if (row.page_id, place.uri) != (beside.page_id, beside.uri)]
+        if not found:
+            return ()
+        first = beside or max(found, key=lambda one: _size(one[1]))[0]
+        alike = [_alike(row, place, first) for row, place in found]
         return tuple(sorted(alike, key=lambda one: (not one.is_equal, -one.file_size, one.file_path, one.page_number)))
 
 
-def _alike(row: PageRow, place: Place, beside: PageRow | None) -> Alike:
+def _alike(row: PageRow, place: Place, beside: PageRow) -> Alike:
     return Alike(
         page_id=row.page_id,
         file_name=str(place.metadata.get("file_name", "")),
@@ -100,7 +101,7 @@ def _alike(row: PageRow, place: Place, beside: PageRow | None) -> Alike:
         page_number=row.page_number,
         link=page_link(place.uri, str(place.metadata.get("file_type")), row.page_number),
         file_size=_size(place),
-        is_equal=beside is not None and _is_equal(row, beside),
+        is_equal=_is_equal(row, beside),
     )
 
 

@@ -3,12 +3,13 @@
 A photo shows a scene, also where a print of it was scanned; a scan shows a sheet with writing or drawing on it, also
 where a phone took the picture. So the pixels decide, and what the file says of its making where they leave it open:
 
-- A sheet is of one tone: within 16 grey levels of the commonest lie 0.70 to 1.00 of the pixels of the public scans and
-  receipts that this was measured on, and 0.19 to 0.51 of those of photos. The limit lies in between, a little lower
-  where a scanner says that it made the picture: a page full of figures shows less of its paper.
-- One tone that is dark or strongly coloured is night, sea or sky. Sheets are pale, and coloured ones are written on.
-- A camera's word (an exposure in EXIF) stands unless there is a pale sheet full of writing: snow, fog and white walls
-  are of one tone, too. Lamps and shadows are taken out before, or no page that lay at a window would be a sheet.
+- A sheet has one colour: within 16 levels of the commonest lie 0.70 to 1.00 of the pixels of the public scans and
+  receipts that this was measured on, and 0.06 to 0.44 of those of photos. The limit lies in between, lower where a
+  scanner says that it made the picture: a page with large figures shows less of its paper.
+- One colour that is dark or strong is night, sea or sky. Sheets are pale, and strongly coloured ones are written on.
+- Where the light falls unevenly, as on a page at a window, it is taken out first; then a sheet needs writing on it, for
+  fog and snow are of one colour, too. Such a sheet is a scan even if a camera took it; otherwise a camera's word (an
+  exposure in EXIF) stands.
 - Drawings, screenshots and logos have areas in which no pixel differs from the next; no lens does that. They are
   scans.
 """
@@ -19,7 +20,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageMath
+from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageMath, ImageStat
 
 from kobold_reader.pages.metadata import clean_text, is_photo
 
@@ -32,18 +33,18 @@ THUMBNAIL_PX: Final = 256
 _SMALLEST_PX: Final = 64
 _NEAR: Final = 16
 _SHEET: Final = 0.58
-_SCANNED_SHEET: Final = 0.52
+_SCANNED_SHEET: Final = 0.45
 _LIT_SHEET: Final = 0.5
-"""For pages that a camera took: the desk around them takes its share. The photos measured stay below 0.35."""
+"""Lower, for a desk shows around a page that was photographed; photos have up to 0.41 there, written on or not."""
 _STROKE: Final = 40
 """Grey levels between a stroke and what is beside it."""
 _WRITTEN: Final = 0.025
-"""Share of pixels in strokes: a letter has 0.06, a title page 0.02."""
+"""Share of pixels in dark strokes that stand on the sheet: a letter has 0.06, a title page 0.02."""
 _PALE: Final = 110
 _COLOURED: Final = 60
-"""Levels between the strongest and the weakest channel of the commonest tone; yellowed paper has 30."""
+"""Levels between two channels; yellowed paper has 30."""
 _DRAWN: Final = 0.35
-"""Share of pixels whose neighbours are all equal to them; photos have up to 0.06."""
+"""Share of pixels whose neighbours are all equal to them; photos have up to 0.07."""
 _LIGHT_PX: Final = 8
 _LIGHTEST: Final = 235
 _SCANNER_DPI: Final = frozenset({150, 200, 240, 400, 600, 1200, 2400})
@@ -85,19 +86,56 @@ def kind_of(thumbnail: Image.Image, making: Making) -> ImageKind | None:
     if max(thumbnail.size) < _SMALLEST_PX:
         return None
     grey = thumbnail.convert("L")
-    lit = _evenly_lit(grey)
-    level, share = _commonest(grey)
-    lit_level, lit_share = _commonest(lit)
-    if making.is_camera:
-        is_page = lit_share >= _LIT_SHEET and _is_sheet(thumbnail, lit, lit_level) and _strokes(lit) >= _WRITTEN
-        return "scan" if is_page else "photo"
-    if _drawn(grey) >= _DRAWN:
+    lit = _sheet(thumbnail, _evenly_lit(grey))
+    if lit.is_pale and not lit.is_coloured and lit.written >= _WRITTEN and lit.share >= _LIT_SHEET:
         return "scan"
-    limit = _SCANNED_SHEET if making.is_scanner else _SHEET
-    for picture, commonest, found in ((grey, level, share), (lit, lit_level, lit_share)):
-        if found >= limit and commonest >= _PALE:
-            return "scan" if _is_sheet(thumbnail, picture, commonest) or _strokes(picture) >= _WRITTEN else "photo"
-    return "photo"
+    if making.is_camera:
+        return "photo"
+    plain = _sheet(thumbnail, grey)
+    is_paper = plain.is_pale and (not plain.is_coloured or plain.written >= _WRITTEN)
+    is_sheet = plain.share >= (_SCANNED_SHEET if making.is_scanner else _SHEET)
+    return "scan" if (is_paper and is_sheet) or _drawn(grey) >= _DRAWN else "photo"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """What a picture would be as a sheet of paper."""
+
+    share: float
+    """Of the pixels, those in its colour."""
+    is_pale: bool
+    is_coloured: bool
+    written: float
+    """Share of the pixels in thin dark strokes on it."""
+
+
+def _sheet(thumbnail: Image.Image, grey: Image.Image) -> _Sheet:
+    """Take the commonest tone of a picture for a sheet.
+
+    Args:
+        thumbnail: As it is.
+        grey: The same in grey; lamps and shadows may have been taken out.
+    """
+    levels = grey.histogram()
+    near = {level: sum(levels[level - _NEAR : level + _NEAR + 1]) for level in range(_NEAR, 256 - _NEAR)}
+    level = max(near, key=lambda one: near[one])
+    tone = [255 if abs(one - level) <= _NEAR else 0 for one in range(256)]
+    mask = grey.point(tone)
+    light = ImageStat.Stat(thumbnail.convert("L"), mask).mean[0]
+    is_coloured = False
+    if thumbnail.mode == "RGB":
+        # How far apart the channels are: the same on all of a sheet, in light and shadow.
+        red, green, blue = thumbnail.split()
+        for one, other in ((red, green), (blue, green)):
+            apart = ImageChops.subtract(one, other, 1, 128)
+            mean = ImageStat.Stat(apart, mask).mean[0]
+            is_coloured = is_coloured or abs(mean - 128) >= _COLOURED
+            mask = ImageChops.darker(mask, apart.point([255 * (abs(it - mean) <= _NEAR) for it in range(256)]))
+    pixels = grey.width * grey.height
+    around = grey.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))
+    strokes = ImageChops.difference(around, grey).point([255 * (it >= _STROKE) for it in range(256)])
+    written = ImageChops.darker(strokes, around.point(tone)).histogram()[255]
+    return _Sheet(mask.histogram()[255] / pixels, min(level, light) >= _PALE, is_coloured, written / pixels)
 
 
 def _evenly_lit(grey: Image.Image) -> Image.Image:
@@ -114,34 +152,6 @@ def _evenly_lit(grey: Image.Image) -> Image.Image:
         light=light,
     )
     return lit
-
-
-def _commonest(grey: Image.Image) -> tuple[int, float]:
-    """The tone that most pixels are near to, and their share."""
-    levels = grey.histogram()
-    near = {level: sum(levels[level - _NEAR : level + _NEAR + 1]) for level in range(_NEAR, 256 - _NEAR)}
-    level = max(near, key=lambda one: near[one])
-    return level, near[level] / (grey.width * grey.height)
-
-
-def _is_sheet(thumbnail: Image.Image, grey: Image.Image, level: int) -> bool:
-    """Whether the commonest tone is that of paper: pale, and of no strong colour."""
-    if level < _PALE:
-        return False
-    if thumbnail.mode != "RGB":
-        return True
-    red, green, blue = thumbnail.split()
-    strongest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    weakest = ImageChops.darker(ImageChops.darker(red, green), blue)
-    mask = grey.point([255 if abs(one - level) <= _NEAR else 0 for one in range(256)])
-    counts = ImageChops.subtract(strongest, weakest).histogram(mask)
-    return sum(index * count for index, count in enumerate(counts)) / max(1, sum(counts)) < _COLOURED
-
-
-def _strokes(grey: Image.Image) -> float:
-    """Share of pixels in dark lines so thin that they vanish among what is light around them."""
-    without = grey.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))
-    return sum(ImageChops.difference(without, grey).histogram()[_STROKE:]) / (grey.width * grey.height)
 
 
 def _drawn(grey: Image.Image) -> float:
