@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -69,7 +70,9 @@ class Member:
     """One of several pages that show the same."""
 
     page_id: str
-    file_path: str
+    name: str
+    folder: str
+    """The path of the folder it lies in."""
     size: str
     """Of the file, for people."""
     said: str
@@ -79,10 +82,20 @@ class Member:
 def members(leaf: Leaf, file_path: str, alike: Iterable[Alike]) -> list[Member]:
     """Return a page and what shows the same, as they are shown."""
     others = (
-        Member(one.page_id, one.file_path, _size(one.file_size), "the same" if one.is_equal else "looks alike")
+        Member(
+            one.page_id,
+            one.file_name,
+            _folder(one.file_path),
+            _size(one.file_size),
+            "the same" if one.is_equal else "looks alike",
+        )
         for one in alike
     )
-    return [Member(leaf.page_id, file_path, _size(leaf.file_size), ""), *others]
+    return [Member(leaf.page_id, leaf.file_name, _folder(file_path), _size(leaf.file_size), ""), *others]
+
+
+def _folder(file_path: str) -> str:
+    return re.split(r"[/\\][^/\\]*$", file_path)[0]
 
 
 def _size(size_bytes: int) -> str:
