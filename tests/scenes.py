@@ -11,8 +11,8 @@ def scene(seed: int, size: tuple[int, int] = (640, 480)) -> Image.Image:
     """A landscape: sky, hills, trees, another one for every seed."""
     chance = random.Random(seed)
     width, height = size
-    sky = [tuple(chance.randrange(90, 240) for _ in range(3)) for _ in range(2)]
-    picture = ImageOps.colorize(Image.linear_gradient("L").resize(size), *sky)
+    above, below = (f"rgb({','.join(str(chance.randrange(90, 240)) for _ in range(3))})" for _ in range(2))
+    picture = ImageOps.colorize(Image.linear_gradient("L").resize(size), above, below)
     draw = ImageDraw.Draw(picture)
     for _ in range(14):
         x, y = chance.randrange(width), chance.randrange(height // 3, height)
