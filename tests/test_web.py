@@ -383,6 +383,7 @@ def test_hits_have_their_passage_marked_and_lead_to_it(site: Site) -> None:
         ("folder=photos", {f"{'cd' * 16}-1"}),
         ("since=1999&until=1999", {f"{'cd' * 16}-1"}),
         ("since=2000", set()),
+        ("since=1999-07-15", set()),
         ("q=boathouse&folder=photos", {f"{'cd' * 16}-1"}),
         ("q=boathouse&folder=scans", set()),
     ],
@@ -420,6 +421,47 @@ def test_photos_stand_on_the_wall_by_year(site: Site) -> None:
     assert re.findall(r"/image/([0-9a-f]{32}-\d+)/small", html) == [f"{'cd' * 16}-1"]
     assert '<h2 class="head">1999</h2>' in html
     assert 'alt="A red boathouse."' in html
+
+
+def photo(name: str, phash: str, **about: Any) -> PageRow:
+    more = {"file_type": "image/jpeg", "image_kind": "photo", "phash": phash, "total_pages": 1, **about}
+    sha256 = name.encode().hex().ljust(64, "0")
+    return row(1, f"A heron, {name}.", sha256=sha256, file_name=name, about=more)
+
+
+def test_photos_that_look_alike_are_one_pile(site: Site) -> None:
+    old = photo("old.jpg", "00ff00ff00ff00ff", date_taken="1998-05-01T10:00:00", file_size=20_000)
+    large = photo("large.jpg", "00ff00ff00ff00fe", file_size=3_000_000)
+    other = photo("other.jpg", "ff00ff00ff00ff00", date_taken="1997-01-01T10:00:00")
+    scan = row(1, "A heron, drawn.", sha256="5c" * 32, file_name="s.jpg", about={"image_kind": "scan", "camera": "X"})
+    put(site.archive, old, large, other, scan)
+    html = site.client.get("/photos").text
+    wall = re.findall(r'href="(/[^"]+)" data-hit>\s*<span class="[^"]+"><img src="/image/([^/]+)/small"', html)
+    assert wall == [
+        (f"/page/{other.page_id}", other.page_id),
+        (f"/alike/{large.page_id}", large.page_id),
+        (f"/page/{'cd' * 16}-1", f"{'cd' * 16}-1"),
+    ], "the largest of the pile, where the oldest of it stands; a scan hangs on no wall"
+    assert re.findall(r'class="number"[^>]*>(\d+)<', html) == ["2"]
+    assert re.findall(r'<h2 class="head">(\d+)</h2>', html) == ["1997", "1998", "1999"]
+    text = " ".join(Seen(site.client.get(f"/alike/{large.page_id}").text).text.split())
+    assert "2 that look alike" in text
+    assert "looks alike" in text
+    html = site.client.get(f"/alike/{large.page_id}").text
+    assert set(re.findall(r'href="/page/([^"?]+)" data-hit', html)) == {old.page_id, large.page_id}
+    assert "Nothing looks like it" in site.client.get(f"/alike/{scan.page_id}").text
+    assert site.client.get("/alike/nobody").status_code == 404
+    assert site.stranger.get(f"/alike/{large.page_id}").status_code == 403
+
+
+def test_a_pile_is_one_hit_that_leads_to_all(site: Site) -> None:
+    put(site.archive, photo("a.jpg", "00ff00ff00ff00ff"), photo("b.jpg", "00ff00ff00ff00fe"))
+    html = site.client.get("/?q=heron").text
+    [shown] = re.findall(r"/image/([^/]+)/small", html)
+    assert f'<a href="/alike/{shown}">and 1 like it</a>' in html
+    assert f'<a href="/alike/{shown}">and 1 like it</a>' in site.client.get(f"/page/{shown}").text
+    assert re.findall(r"/image/([^/]+)/small", site.client.get("/?q=heron&shows=scan").text) == []
+    assert re.findall(r"/image/([^/]+)/small", site.client.get("/?q=heron&shows=photo").text) == [shown]
 
 
 def test_failed_pages_say_why_and_can_be_read_again(site: Site) -> None:
