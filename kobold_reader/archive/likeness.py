@@ -1,8 +1,8 @@
 """Which perceptual hashes are near each other, among very many.
 
-One hash is compared with all others: a millisecond for 100,000. To find all groups that would be too many pairs. Two
+One hash is compared with all others: two milliseconds for 100,000. To find all groups that would be too many pairs. Two
 hashes of 64 bits that differ in at most 10 differ in at most 2 of the 16 bits of one of their quarters: so only those
-are compared of which a quarter differs so little, some hundreds for each of 100,000, which takes seconds in all.
+are compared of which a quarter differs so little, some hundreds for each of 100,000: a quarter of a minute in all.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A perceptual hash: two pictures of one scene have nearly the same 64 bits.
 
 The classical pHash: 32 × 32 grey pixels, their cosine transform, and of its 8 × 8 lowest frequencies which are above
-the median. Against a difference hash, which is cheaper, it was measured on fourteen photos and parts of them: copies that
-are smaller, recompressed, brightened, or cropped by up to 6 % differ by up to 10 bits from the original with both, but
-of 12,403 pairs of different pictures none came nearer than 16 bits with this one, and one came within 5 with that.
+the median. Against a difference hash, which is cheaper, it was measured on fourteen photos and parts of them. Copies
+that are smaller, recompressed, brightened, or cropped by up to 6 % differ by up to 10 bits from the original with both,
+but of 12,403 pairs of different pictures none came nearer than 16 bits with this one, one within 5 with that.
 
 It knows nothing of writing: all typed pages are grey lines on white to it. Pages are told apart by their content alone.
 """
