@@ -17,7 +17,8 @@ from pathlib import Path
 from kobold_reader import KoboldReader, cluster
 from kobold_reader.pages import select
 from kobold_reader.reading.results import PageResult
-from tests.benchmarks.server_utilisation import pictures, servers
+from tests.benchmarks.scans import jpeg, letter
+from tests.benchmarks.server_utilisation import servers
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def main() -> None:
     arguments = parser.parse_args()
     service_s = arguments.service_ms / 1000
     with tempfile.TemporaryDirectory() as folder, servers(2, service_s) as (urls, _):
-        pictures(Path(folder), arguments.pages)
+        for number in range(arguments.pages):
+            Path(folder, f"{number:03}.jpg").write_bytes(jpeg(letter(number)))
         files = select([folder]).files
         reader = KoboldReader(api_url=urls, tasks=["ocr"], rotate=0, ledger="none")
         print(f"{arguments.pages} pages, two servers, {arguments.service_ms} ms a page")
