@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kobold_reader.kobold import Completion, GenerateRequest
+from kobold_reader.reading import confidence
 from kobold_reader.reading.attempt import Attempt, Part
 from kobold_reader.reading.cleaning import clean
 from kobold_reader.reading.confidence import Confidence, confidence_of
@@ -233,3 +234,9 @@ def test_whatever_is_written_confidence_is_a_share_and_places_are_words(tokens: 
     for word in sure.doubtful:
         assert 0 <= int(word["start"]) < int(word["end"]) <= len(page.text)
         assert page.text[int(word["start"]) : int(word["end"])] != word["rival"]
+
+
+@pytest.mark.parametrize("listed", [[300], [-1], ["a"], [None], "é", None])
+def test_bytes_that_are_none_give_way_to_the_token(listed: object) -> None:
+    assert confidence._bytes_of({"bytes": listed, "token": "é"}) == "é".encode()
+    assert confidence._bytes_of({"bytes": [0xC3], "token": "?"}) == b"\xc3"
