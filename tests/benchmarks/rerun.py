@@ -20,6 +20,7 @@ from typing import Any, Final
 from kobold_reader import KoboldReader, Reading
 from kobold_reader.reader import take
 from kobold_reader.reading.ledger import KnownPage
+from kobold_reader.reading.looking import looked_at
 from kobold_reader.reading.openfile import OpenFile
 from tests.benchmarks.report import show, timed, verdict
 from tests.benchmarks.scans import make_pdfs, specks
@@ -76,6 +77,7 @@ def fill(folder: Path) -> None:
             file = opened.facts(source)
             for number in range(1, file.total_pages + 1):
                 known = KnownPage(opened.page_facts(source, file, number), is_blank=False)
+                known = looked_at(known, opened, source, file, settings.image_kind)
                 ledger.record(source, file.sha256, known, readings, keys, {})
 
 
