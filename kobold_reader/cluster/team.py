@@ -96,10 +96,12 @@ class Team:
         units = in_units(pages, servers=len(self._urls), numbers=self._unit_numbers)
         missing = {unit.number: len(unit.pages) for unit in units}
         foreman = self._foreman or self._begin(ray)
-        rows = iter(self._dataset(ray, foreman, units).iter_rows())
+        # Nothing is fetched ahead: a page that waits for the next one could be lost with this process.
+        batches = iter(
+            self._dataset(ray, foreman, units).iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
+        )
         try:
-            for row in rows:
-                page: ReadPage = row["page"]
+            for page in itertools.chain.from_iterable(batch["page"] for batch in batches):
                 missing[page.unit] -= 1
                 if not missing[page.unit]:
                     foreman("forget", page.unit)
@@ -111,7 +113,7 @@ class Team:
         finally:
             with suppress(Exception):  # a foreman that is gone has nobody to stop
                 self._end(foreman, is_done=not any(missing.values()))
-            close = getattr(rows, "close", None)
+            close = getattr(batches, "close", None)
             if close:
                 close()
 
