@@ -149,8 +149,8 @@ def test_units_are_of_one_task_each_and_small_enough_to_spread() -> None:
     assert {len(unit.pages) for unit in units} == {16, 4}
     assert [unit.number for unit in units] == list(range(7, 7 + len(units)))
     assert [p.position for unit in units for p in unit.pages] == list(range(500))
-    mixed = [page(0, "ocr"), page(1, "caption"), page(2, "caption")]
-    assert [unit.tasks for unit in in_units(mixed, servers=2, numbers=count)] == [("ocr",), ("caption",), ("caption",)]
+    mixed = in_units([page(n, "ocr" if n < 18 else "caption") for n in range(40)], servers=2, numbers=count)
+    assert all({page.tasks for page in unit.pages} == {unit.tasks} for unit in mixed)
     assert in_units([], servers=2, numbers=count) == []
 
 
@@ -204,7 +204,7 @@ class ThreadTeam(team.Team):
 @pytest.fixture
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> type[ThreadTeam]:
     monkeypatch.setattr("kobold_reader.cluster.driver.Team", ThreadTeam)
-    monkeypatch.setattr("kobold_reader.cluster.driver.check_installed", lambda: None)
+    monkeypatch.setattr("kobold_reader.cluster.driver.connect", lambda _: None)
     return ThreadTeam
 
 

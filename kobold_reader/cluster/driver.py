@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from typing_extensions import override
 
-from kobold_reader.cluster.session import LOCAL, check_installed
+from kobold_reader.cluster.session import LOCAL, connect
 from kobold_reader.cluster.team import Team
 from kobold_reader.cluster.units import PageToRead, ReadPage
 from kobold_reader.errors import ConfigError
@@ -43,17 +43,18 @@ def transcriber(reader: KoboldReader, ledger: Ledger, *, address: str = LOCAL, *
     Raises:
         ConfigError: The reader asks no server.
         MissingExtraError: Ray is not installed.
+        ClusterError: The cluster cannot be joined.
     """
     if reader.engine != "koboldcpp":
         msg = "a cluster is for KoboldCpp servers, an actor for each; RapidOCR reads on this machine alone."
         raise ConfigError(msg, hint="Leave out --ray, or --engine rapidocr.")
     check_way(reader.api_urls, allow_remote=reader.allow_remote)
-    check_installed()
+    connect(address)  # here, in the caller's thread: Ray joined in one that ends takes the process with it
     return ClusterTranscriber(reader, ledger, address=address, **options)
 
 
 class ClusterTranscriber(Transcriber):
-    """Reads files on a Ray cluster: `run` and `survey` as Transcriber's. Joins the cluster when something is due.
+    """Reads files on a Ray cluster: `run` and `survey` as Transcriber's. The cluster is joined before.
 
     Args:
         reader: How to read, and the servers.
