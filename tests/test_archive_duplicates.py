@@ -289,6 +289,7 @@ def test_pages_that_an_older_release_read_are_looked_at_once(
         for row in list(archive.pages()):
             metadata = {key: value for key, value in row.metadata.items() if key not in {"image_kind", "phash"}}
             archive._catalog.finish(archive._catalog.begin([replace(row, metadata=metadata)]))
+        archive._catalog.put_stamps(dict.fromkeys(archive._catalog.stamps(), ""))  # it left none
         assert archive.duplicates() == []
         archive.sync(album, reader=reader)
         assert len(archive.duplicates()) == 1
