@@ -132,23 +132,6 @@ def test_tiles_are_as_few_as_can_be() -> None:
     assert len(plan(prose(DPI, lines=40), SMALL).tiles) <= 12
 
 
-def test_without_its_margins_a_page_may_be_large_enough_as_one_image() -> None:
-    """Then no line is taken apart, though tiles are cut for more than the threshold where there are several."""
-    letter = prose(DPI, lines=30)
-    writing = find_writing(letter)
-    assert writing is not None
-    least = 85.0 * 0.08 / writing.letter_px
-    sides = [max(row.right for row in writing.rows) - min(row.left for row in writing.rows), 0]
-    sides[1] = max(row.bottom for row in writing.rows) - min(row.top for row in writing.rows)
-    side = round(max(sides) * least * 1.08)
-    assert side < max(letter.size) * least, "with its margins it is too small"
-
-    (tile,) = plan(letter, ImageBudget(max_side_px=side, min_px_per_inch=85.0)).tiles
-
-    assert len(tile.lines) == 30
-    assert max(pixels(tile.box, letter.size)) * side / max(sides) >= least
-
-
 def test_large_print_and_fine_budgets_need_no_tiles() -> None:
     poster = make.sheet(DPI)
     for line in range(8):
