@@ -147,7 +147,7 @@ def run_index(
     """Index until a run ends by itself with 0, killing each run after `kill_every_s`."""
     urls = [word for server in servers for word in ("--api-url", server.url)]
     command = [sys.executable, "-m", "kobold_reader", "index", str(scans), "--archive", str(archive)]
-    command += ["--tasks", "ocr", "--embedder", "none", *urls]
+    command += ["--tasks", "ocr", "--embedder", "none", "--rotate", "0", *urls]
     before = sum(server.count() for server in servers)
     started, peak = time.monotonic(), 0.0
     codes: list[int] = []
@@ -170,7 +170,7 @@ def run_index(
 
 def pages_of(scans: Path, archive: Path) -> Counter[tuple[str, int, str]]:
     """Every page of the archive: file, page number, text; read from its ledger, no server asked."""
-    command = [sys.executable, "-m", "kobold_reader", "read", str(scans), "--format", "jsonl", "--tasks", "ocr"]
+    command = [sys.executable, "-m", "kobold_reader", "read", str(scans), "--format", "jsonl", "--tasks", "ocr", "--rotate", "0"]
     command += ["--ledger", str(archive / "ledger.sqlite"), "--api-url", "http://127.0.0.1:9"]
     done = subprocess.run(command, capture_output=True, env=environment(archive.parent), check=True)
     lines = [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
