@@ -170,7 +170,19 @@ def run_index(
 
 def pages_of(scans: Path, archive: Path) -> Counter[tuple[str, int, str]]:
     """Every page of the archive: file, page number, text; read from its ledger, no server asked."""
-    command = [sys.executable, "-m", "kobold_reader", "read", str(scans), "--format", "jsonl", "--tasks", "ocr", "--rotate", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "kobold_reader",
+        "read",
+        str(scans),
+        "--format",
+        "jsonl",
+        "--tasks",
+        "ocr",
+        "--rotate",
+        "0",
+    ]
     command += ["--ledger", str(archive / "ledger.sqlite"), "--api-url", "http://127.0.0.1:9"]
     done = subprocess.run(command, capture_output=True, env=environment(archive.parent), check=True)
     lines = [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
