@@ -214,7 +214,7 @@ def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
     folder, dimension, chance = tmp_path / "chroma", 8, random.Random(1)
     embeddings = [[chance.uniform(-1, 1) for _ in range(dimension)] for _ in range(1200)]
     nodes = [
-        Node(f"n{number}", f"text {number}", {"page_id": f"p{number}", "page_part": "ocr"}, embedding)
+        Node(f"p{number}-ocr-0", f"text {number}", {"page_id": f"p{number}", "page_part": "ocr"}, embedding)
         for number, embedding in enumerate(embeddings)
     ]
     vectors = Vectors(folder, embedder="e", dimension=dimension)
@@ -232,7 +232,7 @@ def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
     with catalog.transaction() as db:
         db.executemany(
             "INSERT INTO pages VALUES (?, 's', 1, 'ok', '{}', 'v', '{}', 'u', ?, 'v', NULL, 'c', NULL)",
-            [(f"p{number}", f'["n{number}"]') for number in range(1200) if number != 7],
+            [(f"p{number}", f'["p{number}-ocr-0"]') for number in range(1200) if number != 7],
         )
     erasing.rewrite(folder, {"name": "e", "dimension": dimension}, catalog)
     catalog.close()
