@@ -219,8 +219,8 @@ def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
     ]
     vectors = Vectors(folder, embedder="e", dimension=dimension)
     vectors.put(nodes)
-    vectors.delete(["n7"])
-    stored = vectors.collection.get(ids=["n8"], include=["embeddings"])["embeddings"][0]
+    vectors.delete(["p7-ocr-0"])
+    stored = vectors.collection.get(ids=["p8-ocr-0"], include=["embeddings"])["embeddings"][0]
     vectors.close()
     lengths = [sum(value * value for value in embedding) ** 0.5 for embedding in embeddings]
     forgotten = [struct.pack(f"<{dimension}f", *(value / lengths[7] for value in embeddings[7]))[:12]]
