@@ -22,6 +22,7 @@ def test_rerun() -> None:
     assert found[rerun.DOCUMENTS] > 0
 
 
+@pytest.mark.thorough
 def test_page_preparation(capsys: pytest.CaptureFixture[str]) -> None:
     ms = page_preparation.main(["--quick"])
     said = capsys.readouterr().out
@@ -37,12 +38,14 @@ def test_second_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(last.split("|")[3]) > len(second_task.TASKS)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system tells another process's peak")
 def test_memory() -> None:
     (beyond,) = memory.main(["--pages", "3"]).values()
     assert min(beyond) > 0
 
 
+@pytest.mark.thorough
 def test_server_utilisation() -> None:
     ours, floor = server_utilisation.main(["--service-ms", "20", "--pages", "2", "--servers", "1"])
     assert (ours.who, floor.who) == ("kobold-reader", server_utilisation.FLOOR)

@@ -405,6 +405,7 @@ def test_a_dead_server_and_a_killed_actor_cost_no_page_and_a_rerun_asks_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("ray")
 def test_the_command_line_reads_and_indexes_on_a_cluster(
     make_simulator: MakeSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -431,6 +432,7 @@ def test_the_command_line_reads_and_indexes_on_a_cluster(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("ray")
 def test_leaving_early_aborts_the_jobs_on_the_servers(make_simulator: MakeSimulator, tmp_path: Path) -> None:
     one = make_simulator()
