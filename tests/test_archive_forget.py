@@ -7,13 +7,15 @@ import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kobold_reader import Archive
 from kobold_reader.archive import erasing
-from kobold_reader.archive.catalog import Catalog
-from kobold_reader.archive.vectors import Node, Vectors
+from kobold_reader.archive.catalog import Catalog, PageRow
+from kobold_reader.archive.vectors import Near, Node, Vectors
+from kobold_reader.archive.version import version_of
 from kobold_reader.errors import ServerError, StoreError
 from kobold_reader.reading.ledger import Ledger
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
@@ -207,6 +209,27 @@ def test_no_memory_of_the_process_is_written_with_the_vectors(place: Path) -> No
     (place / "chroma" / graph.parent.name / "data_level0.bin").write_bytes(b"memory" * 2000)
     erasing.blank_unused(place / "chroma")
     assert not any(graph.read_bytes())
+
+
+def test_a_search_leaves_nothing_of_its_memory_in_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chroma saves its empty graph anew when a client first uses it, with what lies in memory: zeros or anything."""
+    folder = tmp_path / "archive"
+    with Archive.open(folder, create=True, embedder="minilm") as archive, archive._writing() as indexer:
+        parts = {"ocr": "Axel Lindqvist to Runa"}
+        metadata = {"page_id": "p", "page_part": "page", "file_name": "a", "file_path": "/a", "page_number": 1}
+        indexer.index([PageRow("p", "s", 1, "ok", parts, version_of(parts), metadata, "file:///a")])
+    (unused,) = folder.glob("chroma/*/data_level0.bin")
+    query = Vectors.query
+
+    def as_it_may_happen(self: Vectors, *arguments: Any) -> list[Near]:
+        found = query(self, *arguments)
+        unused.write_bytes(b"quinquireme".ljust(unused.stat().st_size, b"!"))
+        return found
+
+    monkeypatch.setattr(Vectors, "query", as_it_may_happen)
+    with Archive.open(folder) as archive:
+        assert archive.search("a letter", mode="dense")
+        assert not any(unused.read_bytes())
 
 
 def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:

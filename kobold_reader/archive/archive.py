@@ -31,7 +31,7 @@ from kobold_reader.archive.embedder import (
     choose_embedder,
 )
 from kobold_reader.archive.export import Exporter, ExportReport, GroupBy
-from kobold_reader.archive.folder import check_folder
+from kobold_reader.archive.folder import LOCK, check_folder
 from kobold_reader.archive.importing import Importer, ImportReport
 from kobold_reader.archive.indexing import Indexer
 from kobold_reader.archive.marks import ExportFormat
@@ -63,8 +63,8 @@ __all__ = ["Archive", "ArchiveStatus"]
 log = logging.getLogger(__name__)
 
 CATALOG: Final = "archive.sqlite"
-CORRECTION_WAIT_S: Final = 1.0
-"""How long a correction waits for another writer, before it leaves its vectors to it."""
+LOCK_WAIT_S: Final = 1.0
+"""How long the archive's lock is waited for: searches hold it for a moment, other writers for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +214,13 @@ class Archive:
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def _locked(self, wait_s: float = 0) -> Iterator[None]:
+    def _locked(self, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
         """Hold the archive for writing.
 
         Raises:
             StoreError: Another process does.
         """
-        lock = FileLock(self.folder / "archive.lock", timeout=wait_s)
+        lock = FileLock(self.folder / LOCK, timeout=wait_s)
         try:
             lock.acquire()
         except Timeout:
@@ -455,7 +455,7 @@ class Archive:
     def _index_corrected(self, page_ids: Sequence[str]) -> None:
         """Make the vectors of pages just corrected, if that can be done now."""
         try:
-            with self._locked(CORRECTION_WAIT_S):
+            with self._locked():
                 indexer = self._meaning.begin_writing()
                 indexer.index(self._catalog.unfinished_of(page_ids))
         except (_BusyError, ServerError, MissingExtraError) as err:

@@ -126,10 +126,10 @@ def _copy(old: Vectors, new: Vectors, catalog: Catalog) -> None:
 
 
 def blank_unused(folder: Path) -> None:
-    """Write zeros where Chroma wrote memory that it had never used; only for the writer.
+    """Write zeros where Chroma wrote memory that it had never used; only under the archive's lock.
 
-    Chroma (1.5.9) saves a new graph, which has no nodes yet, with whatever lay in memory at that place: texts of pages,
-    forgotten ones too, or a password.
+    Chroma (1.5.9) saves a graph that has no nodes yet, when it is made and at the first use by each client, with
+    whatever lay in memory at that place: texts of pages, forgotten ones too, or a password.
     """
     for header in folder.glob("*/header.bin"):
         start = header.read_bytes()[: _HEADER.size]

@@ -9,7 +9,10 @@ from typing import Final
 
 from kobold_reader.errors import StoreError
 
-__all__ = ["check_folder"]
+__all__ = ["LOCK", "check_folder"]
+
+LOCK: Final = "archive.lock"
+"""Held by who writes."""
 
 _NETWORK: Final = frozenset(
     {

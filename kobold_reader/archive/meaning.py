@@ -6,14 +6,18 @@ import json
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from filelock import FileLock, Timeout
 
 from kobold_reader.archive.catalog import Catalog
 from kobold_reader.archive.chroma_server import ChromaServer, check_server
 from kobold_reader.archive.embedder import Embedder, ServerAccess, open_embedder
 from kobold_reader.archive.erasing import any_left, blank_unused, discard, rewrite, settle
+from kobold_reader.archive.folder import LOCK
 from kobold_reader.archive.indexing import Indexer
 from kobold_reader.archive.search import DenseSearch, Mode
 from kobold_reader.archive.vectors import Near, Vectors
@@ -45,6 +49,7 @@ class Meaning:
 
     def __init__(self, folder: Path, catalog: Catalog, access: ServerAccess, embedder: Embedder | None = None) -> None:
         self._folder = folder / CHROMA
+        self._lock_file = folder / LOCK
         self._catalog = catalog
         self._access = access
         self._lock = threading.RLock()
@@ -52,6 +57,8 @@ class Meaning:
         self._vectors: Vectors | None = None
         self._seen_generation = -1
         self._is_writing = False
+        self._is_used = False
+        """Whether Chroma has loaded what lies in its folder: at the first use of a client it may write there."""
 
     def record(self) -> dict[str, Any]:
         """Return the embedder as the archive remembers it."""
@@ -105,6 +112,7 @@ class Meaning:
                     self.server() or self._folder, embedder=embedder.name, dimension=embedder.dimension
                 )
                 self._seen_generation = generation
+                self._is_used = False
             return self._vectors
 
     def begin_writing(self) -> Indexer:
@@ -189,12 +197,24 @@ class Meaning:
         """Return the chunks nearest to a query; see `Vectors.query`."""
         embedding = embedder.model.get_query_embedding(query)
         with self._lock:  # or another thread would close this client to open a newer one
-            return self.vectors(embedder).query(embedding, limit, page_ids)
+            found = self.vectors(embedder).query(embedding, limit, page_ids)
+            self._blank_after_first_use()
+            return found
 
     def texts(self, embedder: Embedder, node_ids: Sequence[str]) -> dict[str, str]:
         """Return what stands in some chunks; see `Vectors.texts`."""
         with self._lock:
-            return self.vectors(embedder).texts(node_ids)
+            found = self.vectors(embedder).texts(node_ids)
+            self._blank_after_first_use()
+            return found
+
+    def _blank_after_first_use(self) -> None:
+        """See `blank_unused`. Where somebody is writing, that is left to the end of the writing."""
+        if self._is_used or self._is_writing:
+            return
+        with suppress(Timeout, OSError, NotImplementedError), FileLock(self._lock_file, timeout=0):
+            blank_unused(self._folder)
+        self._is_used = True
 
 
 @dataclass(frozen=True)
