@@ -32,7 +32,18 @@ pytestmark = pytest.mark.slow
 HUSH = "correct-horse-battery"
 """The password: it must never be shown."""
 OTHER = "another"
-HIT_KEYS = ["score", "text", "file_name", "file_path", "page_number", "page_label", "page_status", "page_part", "link"]
+HIT_KEYS = [
+    "score",
+    "text",
+    "file_name",
+    "file_path",
+    "page_number",
+    "page_label",
+    "page_status",
+    "page_part",
+    "link",
+    "alike",
+]
 
 needs_minilm = pytest.mark.skipif(not MiniLMEmbedding.available(), reason="MiniLM is not installed")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of POSIX")
