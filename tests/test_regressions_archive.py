@@ -79,6 +79,7 @@ def test_what_cannot_be_looked_at_is_not_pruned(
     make_pdf(scans / "sub" / "c.pdf", [3])
     with make_archive(tmp_path, server) as archive:
         archive.sync(scans, reader=reader_of(server))
+        os.utime(scans / "b.pdf", (0, 1))  # as large and as old as before, it would not even be opened
         scandir, open_path = os.scandir, Path.open
 
         def broken_scandir(path: Any) -> Any:
