@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -35,6 +36,31 @@ def test_what_was_set_aside_stays_set_aside(name: str) -> None:
         assert signal.getsignal(number) is signal.SIG_IGN
     finally:
         signal.signal(number, before)
+
+
+class Tidied:
+    """What is told to end just while Python tidies it up."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __del__(self) -> None:
+        signal.raise_signal(getattr(signal, self._name))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", *NAMES])
+def test_a_signal_that_comes_while_python_tidies_up_is_not_lost(name: str) -> None:
+    """What is raised in a finalizer is printed and forgotten; the command would have gone on."""
+    before = signal.getsignal(getattr(signal, name))
+
+    def command() -> None:
+        with _ended_as_by_ctrl_c():
+            Tidied(name)
+            time.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        command()
+    assert signal.getsignal(getattr(signal, name)) is before
 
 
 ABANDONED = """

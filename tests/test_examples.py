@@ -242,6 +242,23 @@ def test_resuming(make_simulator: Callable[..., KoboldSimulator], run_watched: R
     assert contacted == {"127.0.0.1"}
 
 
+@pytest.mark.thorough
+def test_ray_archive(make_simulator: Callable[..., KoboldSimulator], tmp_path: Path) -> None:
+    """Without the watch: a cluster's own processes meet at this machine's address."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    servers = [make_simulator(brain=ScriptBrain("Axel Lindqvist")) for _ in range(2)]
+    urls = [word for server in servers for word in ("--api-url", server.url)]
+    command = [sys.executable, str(EXAMPLES / "ray_archive.py"), str(SAMPLES / "letters"), "pages.parquet", *urls]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 pages indexed, 0 errors" in done.stdout
+    assert "3 rows in pages.parquet" in done.stdout
+    assert list((tmp_path / "pages.parquet").iterdir())
+
+
 def test_every_example_is_short_run_here_and_in_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     tested = Path(__file__).read_text(encoding="utf-8")

@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
     import typer
@@ -28,6 +29,8 @@ EXIT_SERVER: Final = 4
 EXIT_PARTIAL: Final = 5
 EXIT_EXTRA: Final = 6
 EXIT_INTERRUPTED: Final = 130
+
+_AGAIN_S: Final = 0.05
 
 
 def main() -> NoReturn:
@@ -92,21 +95,34 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
     What whoever started us had set aside (`nohup`) stays set aside.
     """
 
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if _is_finalizer(frame):
+            threading.Timer(_AGAIN_S, signal.raise_signal, [number]).start()
+        else:
+            raise KeyboardInterrupt
 
-    taken: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():  # the only one in which Python hears signals
-        for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):  # of which each system has some
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # of which each system has some
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, interrupt)
-                taken.append(number)
+            if number is not None and signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
+                before[number] = signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_finalizer(frame: FrameType | None) -> bool:
+    """Whether Python is tidying up just now: what is raised there is printed, and then lost."""
+    while frame is not None:
+        code = frame.f_code
+        of_a_lock = code.co_name == "cb" and "importlib" in code.co_filename
+        if code.co_name == "__del__" or code.co_filename == weakref.__file__ or of_a_lock:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _usage_error() -> type[Exception]:
