@@ -97,7 +97,7 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if _is_finalizer(frame):
-            threading.Timer(_AGAIN_S, signal.raise_signal, [number]).start()
+            threading.Timer(_AGAIN_S, _send_again, [number]).start()
         else:
             raise KeyboardInterrupt
 
@@ -112,6 +112,14 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _send_again(number: int) -> None:
+    """To the main thread itself: else it would sleep on."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:  # Windows
+        signal.raise_signal(number)
 
 
 def _is_finalizer(frame: FrameType | None) -> bool:
