@@ -222,7 +222,6 @@ def test_while_a_run_is_indexing_that_very_page(
     make_archive: Callable[..., Archive], server: KoboldSimulator, scans: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run holds the lock, and has the old text in its hands."""
-    monkeypatch.setattr("kobold_reader.archive.archive.CORRECTION_WAIT_S", 0.01)
     put = Indexer._embed
     with make_archive("koboldcpp") as archive:
         page_id = page_of(archive)
