@@ -7,6 +7,12 @@ import random
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 
+def grain(size: tuple[int, int], sigma: float, seed: int) -> Image.Image:
+    """Grey noise around the middle, the same for every run: what is decided by it must not change from day to day."""
+    even = Image.frombytes("L", size, random.Random(seed).randbytes(size[0] * size[1]))
+    return Image.blend(Image.new("L", size, 128), even, sigma / 74)  # the deviation of even noise
+
+
 def scene(seed: int, size: tuple[int, int] = (640, 480)) -> Image.Image:
     """A landscape: sky, hills, trees, another one for every seed."""
     chance = random.Random(seed)
@@ -22,14 +28,14 @@ def scene(seed: int, size: tuple[int, int] = (640, 480)) -> Image.Image:
     for _ in range(60):
         x, y = chance.randrange(width), chance.randrange(height // 2, height)
         draw.line((x, y, x + chance.randrange(-30, 30), y - chance.randrange(20, 120)), fill=(40, 50, 30), width=5)
-    noise = Image.effect_noise(size, 40).convert("RGB")
+    noise = grain(size, 40, seed).convert("RGB")
     return ImageChops.add(picture, noise, 1, -128).filter(ImageFilter.GaussianBlur(1))
 
 
 def on_a_desk(page: Image.Image, *, darkest: float = 0.6) -> Image.Image:
     """A page as a phone takes it: a little askew, wood around it, the window on one side."""
     size = (768, 1024)
-    desk = ImageOps.colorize(Image.effect_noise(size, 30), (60, 35, 20), (150, 100, 60))
+    desk = ImageOps.colorize(grain(size, 30, 1), (60, 35, 20), (150, 100, 60))
     page = ImageOps.contain(page.convert("RGB"), (round(size[0] * 0.92), round(size[1] * 0.92)))
     mask = Image.new("L", page.size, 255).rotate(2, expand=True)
     page = page.rotate(2, expand=True, resample=Image.Resampling.BICUBIC)

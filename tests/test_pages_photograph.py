@@ -15,7 +15,7 @@ from kobold_reader.pages.phash import perceptual_hash
 from kobold_reader.pages.photograph import Making, kind_of, making_of
 from tests import page_files as make
 from tests.conftest import SAMPLES
-from tests.scenes import on_a_desk, scene
+from tests.scenes import grain, on_a_desk, scene
 
 CAMERA, SCANNER = Making(is_camera=True), Making(is_scanner=True)
 NEAR = 10
@@ -89,7 +89,7 @@ def test_a_camera_is_believed_where_nothing_is_written() -> None:
 
 def test_one_tone_that_is_no_paper() -> None:
     def under(colour: tuple[int, int, int]) -> Image.Image:
-        picture = Image.effect_noise((600, 400), 60).convert("RGB")
+        picture = grain((600, 400), 60, 1).convert("RGB")
         picture = Image.blend(Image.new("RGB", (600, 400), colour), picture, 0.1)
         picture.paste(scene(2, (600, 90)), (0, 310))
         return picture
@@ -183,5 +183,5 @@ def test_every_orientation_has_the_same_hash() -> None:
 
 
 def test_nothing_to_tell_pictures_apart_by() -> None:
-    fog = Image.effect_noise((400, 300), 2).convert("L")
+    fog = grain((400, 300), 2, 1)
     assert perceptual_hash(fog) is None
