@@ -151,7 +151,7 @@ def test_options_are_worked_out_once_a_command(monkeypatch: pytest.MonkeyPatch) 
         calls.append(of)
         return get_type_hints(of, **given)
 
-    monkeypatch.setattr("kobold_reader.cli.options.get_type_hints", counted)
+    monkeypatch.setattr(options, "get_type_hints", counted)
     options._hints_of.cache_clear()
 
     def command(
