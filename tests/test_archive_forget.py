@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from kobold_reader import Archive
 from kobold_reader.archive import erasing
 from kobold_reader.archive.catalog import Catalog, PageRow
+from kobold_reader.archive.folder import LOCK
 from kobold_reader.archive.vectors import Near, Node, Vectors
 from kobold_reader.archive.version import version_of
 from kobold_reader.errors import ServerError, StoreError
@@ -228,6 +230,9 @@ def test_a_search_leaves_nothing_of_its_memory_in_the_files(tmp_path: Path, monk
 
     monkeypatch.setattr(Vectors, "query", as_it_may_happen)
     with Archive.open(folder) as archive:
+        with FileLock(folder / LOCK):
+            assert archive.search("a letter", mode="dense"), "whoever else holds the archive"
+        assert any(unused.read_bytes()), "else nothing is proved"
         assert archive.search("a letter", mode="dense")
         assert not any(unused.read_bytes())
 

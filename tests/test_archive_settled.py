@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from kobold_reader import Archive, KoboldReader
+from kobold_reader.archive.catalog import PageRow
 from kobold_reader.archive.indexing import Indexer
 from kobold_reader.archive.sync import SyncReport
+from kobold_reader.errors import StoreError
 from kobold_reader.pages import Selection
 from kobold_reader.reader import take
 from kobold_reader.reading.ledger import Ledger
@@ -204,6 +207,33 @@ def test_killed_before_the_pages_are_indexed_the_file_is_not_settled(run: Run, m
     run.sync()
 
     assert names(run) == {"letter.tif", "receipt.jpg"}
+
+
+@pytest.mark.parametrize("call", [1, 3, 4])
+def test_pages_whose_indexing_failed_on_the_way_are_not_settled(
+    run: Run, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """What is left is still indexed when a run ends early; the page that failed is no part of that."""
+    index, calls = Indexer.index, 0
+
+    def fails(self: Indexer, rows: Sequence[PageRow]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise StoreError("the disk is full")
+        index(self, rows)
+
+    monkeypatch.setattr("kobold_reader.archive.sync.BATCH_PAGES", 1)
+    with monkeypatch.context() as patched:
+        # The empty list of what an interrupted run left is indexed first, and counts for nothing.
+        patched.setattr(Indexer, "finish", lambda _: 0)
+        patched.setattr(Indexer, "index", fails)
+        with pytest.raises(StoreError):
+            run.sync()
+
+    run.sync()
+
+    assert len(run.archive.search("Lindqvist", limit=9)) == 4
 
 
 def test_an_archive_of_the_format_before_opens(run: Run) -> None:

@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -209,12 +208,16 @@ class Meaning:
             return found
 
     def _blank_after_first_use(self) -> None:
-        """See `blank_unused`. Where somebody is writing, that is left to the end of the writing."""
+        """See `blank_unused`; tried again at the next use where another process holds the archive just now."""
         if self._is_used or self._is_writing:
             return
-        with suppress(Timeout, OSError, NotImplementedError), FileLock(self._lock_file, timeout=0):
-            blank_unused(self._folder)
-        self._is_used = True
+        try:
+            with FileLock(self._lock_file, timeout=0):
+                blank_unused(self._folder)
+        except (Timeout, OSError, NotImplementedError) as err:  # or a folder in which Chroma cannot write either
+            log.debug("%s: what Chroma wrote of its memory is still there: %s", self._folder, err)
+        else:
+            self._is_used = True
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
@@ -89,17 +89,21 @@ class Settled:
         if count.statuses.total() == count.expected and not count.is_spoiled:
             self._complete[uri] = result.source, count.statuses
 
-    def write(self) -> None:
-        """Stamp the files of which every page noted is in the archive by now."""
-        if not self._complete:
+    def take_complete(self) -> Mapping[str, tuple[SourceFile, Counter[str]]]:
+        """Return the files of which every page was noted, by URI; whoever takes them stamps them, or nobody does."""
+        taken, self._complete = self._complete, {}
+        return taken
+
+    def stamp(self, complete: Mapping[str, tuple[SourceFile, Counter[str]]]) -> None:
+        """Stamp files whose every page is in the archive by now."""
+        if not complete:
             return
         if self._last_family is None:  # who was asked first in this run
             self._last_family = self._read_last()
             self._key = self._make_key()
         self._catalog.put_stamps(
-            {uri: f"{self._stamp(source)} {json.dumps(pages)}" for uri, (source, pages) in self._complete.items()}
+            {uri: f"{self._stamp(source)} {json.dumps(pages)}" for uri, (source, pages) in complete.items()}
         )
-        self._complete.clear()
 
     def end(self) -> None:
         """Remember where the ledger stands at the end of the run, however it ended."""

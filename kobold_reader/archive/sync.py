@@ -238,6 +238,7 @@ class Syncer:
         )
 
     def _flush(self) -> None:
+        complete = self._settled.take_complete()  # before: what fails below must not be taken for settled by the next
         if self._pending:
             rows = list({row.page_id: row for row in self._pending}.values())
             self._pending.clear()
@@ -246,7 +247,7 @@ class Syncer:
         if self._renamed:
             self._rename(list(self._renamed.values()))
             self._renamed.clear()
-        self._settled.write()
+        self._settled.stamp(complete)
 
     def _rename(self, rows: Sequence[PageRow]) -> None:
         old = {row.page_id: row for row in self._catalog.pages([row.page_id for row in rows])}
