@@ -12,6 +12,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from kobold_reader.cluster.rows import COLUMNS, error_row, page_row
 from kobold_reader.cluster.unit_reader import UnitReader
 from kobold_reader.cluster.units import PageToRead, ReadPage, in_units
 from kobold_reader.errors import (
+    ClusterError,
     ConfigError,
     KoboldReaderError,
     MissingExtraError,
@@ -137,6 +139,15 @@ def test_different_models_end_the_run_and_an_order_is_not_taken_back() -> None:
     assert all(part in str(error) for part in (ONE, "one model", TWO, "another model"))
 
 
+def test_a_unit_is_remembered_for_a_while_after_it_came_home() -> None:
+    foreman = Foreman([ONE])
+    for unit in range(5):
+        foreman.keep(unit, f"page of {unit}")
+        foreman.forget(unit)
+    assert foreman.rows(4) == ["page of 4"], "its reader may be lost before Ray has heard its end"
+    assert foreman.rows(0) == [], "but not for ever"
+
+
 # ── units and rows ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -204,7 +215,6 @@ class ThreadTeam(team.Team):
 @pytest.fixture
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> type[ThreadTeam]:
     monkeypatch.setattr("kobold_reader.cluster.driver.Team", ThreadTeam)
-    monkeypatch.setattr("kobold_reader.cluster.driver.connect", lambda _: None)
     return ThreadTeam
 
 
@@ -290,6 +300,40 @@ def test_what_is_due_is_the_drivers_to_say(make_simulator: MakeSimulator, tmp_pa
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 and no more")
     broken = run(reader(*servers, ledger=ledger), tmp_path / "broken.pdf")
     assert [(result.page_number, result.status) for result in broken] == [(0, "failed")]
+
+
+@pytest.mark.slow
+def test_nothing_due_joins_no_cluster(
+    make_simulator: MakeSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = reader(make_simulator(), ledger=str(tmp_path / "ledger.sqlite"))
+    joined: list[str] = []
+
+    def join(address: str) -> None:
+        joined.append(address)
+        raise ClusterError("nobody is there.")
+
+    monkeypatch.setattr("kobold_reader.cluster.team.connect", join)
+    book = scans(tmp_path, 3)
+    with pytest.raises(ClusterError, match="nobody is there"):
+        run(own, book, address="there:6379")
+    with monkeypatch.context() as patch:
+        patch.setattr("kobold_reader.cluster.driver.Team", ThreadTeam)
+        assert numbers(run(own, book)) == [1, 2, 3]
+    assert numbers(run(own, book, address="there:6379")) == [1, 2, 3]
+    assert joined == ["there:6379"], "the last run found everything in the ledger"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_threads")
+def test_two_runs_with_one_ledger_ask_for_no_page_twice(make_simulator: MakeSimulator, tmp_path: Path) -> None:
+    one, two = make_simulator(service_s=0.1), make_simulator(service_s=0.1)
+    book = scans(tmp_path, 8)
+    ledger = str(tmp_path / "ledger.sqlite")
+    with ThreadPoolExecutor(2) as threads:
+        both = [threads.submit(run, reader(server, ledger=ledger), book) for server in (one, two)]
+        assert [numbers(each.result(timeout=60)) for each in both] == [list(range(1, 9))] * 2
+    assert one.count() + two.count() == 8
 
 
 @pytest.mark.slow

@@ -68,6 +68,29 @@ def test_who_waits_goes_on_when_it_is_free(tmp_path: Path) -> None:
     assert order == ["mine", "theirs"]
 
 
+def test_many_pages_are_held_together_and_never_against_one_another(tmp_path: Path) -> None:
+    mine, theirs = Claims(tmp_path / "c"), Claims(tmp_path / "c")
+    pages = [f"{number:08x}" for number in range(20)]
+    rounds: list[str] = []
+
+    def work(name: str, claims: Claims, wanted: list[str]) -> None:
+        for _ in range(20):
+            with claims.hold_all(wanted):
+                rounds.append(name)
+
+    with ThreadPoolExecutor(2) as threads:
+        works = [threads.submit(work, "mine", mine, pages), threads.submit(work, "theirs", theirs, pages[::-1])]
+        for one in works:
+            one.result(timeout=60)
+    assert sorted(rounds) == ["mine"] * 20 + ["theirs"] * 20
+    with mine.hold(OTHER):
+        gone = threading.Event()
+        gone.set()
+        with pytest.raises(CancelledError), theirs.hold_all([PAGE, OTHER], gone):
+            pass
+        assert is_free(Claims(tmp_path / "c"), PAGE), "who gives up keeps nothing"
+
+
 def test_a_ledger_in_memory_is_nobody_elses() -> None:
     with Claims(None).hold(PAGE):
         assert is_free(Claims(None), PAGE)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from typing_extensions import override
 
-from kobold_reader.cluster.session import LOCAL, connect
+from kobold_reader.cluster.session import LOCAL, check_installed
 from kobold_reader.cluster.team import Team
 from kobold_reader.cluster.units import PageToRead, ReadPage
 from kobold_reader.errors import ConfigError
@@ -40,21 +40,22 @@ Step = PageResult | PageStep
 def transcriber(reader: KoboldReader, ledger: Ledger, *, address: str = LOCAL, **options: Any) -> ClusterTranscriber:
     """Return what reads like `reader.transcriber`, on a Ray cluster; options as there, and as `connect` takes them.
 
+    The cluster is joined when the first page is due, and not at all if none is.
+
     Raises:
         ConfigError: The reader asks no server.
         MissingExtraError: Ray is not installed.
-        ClusterError: The cluster cannot be joined.
     """
     if reader.engine != "koboldcpp":
         msg = "a cluster is for KoboldCpp servers, an actor for each; RapidOCR reads on this machine alone."
         raise ConfigError(msg, hint="Leave out --ray, or --engine rapidocr.")
     check_way(reader.api_urls, allow_remote=reader.allow_remote)
-    connect(address)  # here, in the caller's thread: Ray joined in one that ends takes the process with it
+    check_installed()
     return ClusterTranscriber(reader, ledger, address=address, **options)
 
 
 class ClusterTranscriber(Transcriber):
-    """Reads files on a Ray cluster: `run` and `survey` as Transcriber's. The cluster is joined before.
+    """Reads files on a Ray cluster: `run` and `survey` as Transcriber's; `run` raises ClusterError where it is lost.
 
     Args:
         reader: How to read, and the servers.
@@ -78,7 +79,9 @@ class ClusterTranscriber(Transcriber):
             Team(self._reader, self._address, self._cancel.is_set, self._goes_on) as team,
         ):
             for wave in waves:
-                yield from self._read_wave(team, wave)
+                contents = [step.known.facts.content_sha256 for step in wave if not isinstance(step, PageResult)]
+                with self._claims.hold_all(contents, self._cancel):
+                    yield from self._read_wave(team, wave)
                 if error := team.error or self._breaker.error:
                     raise error
                 if not self._goes_on():

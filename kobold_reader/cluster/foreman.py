@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -27,6 +28,9 @@ LOST_AFTER_S: Final = 60.0
 
 WAITING_S: Final = 2.0
 """Who waits for a server asks again several times a second."""
+
+AT_HOME_A_SERVER: Final = 2
+"""So many units are remembered after their last page came home."""
 
 
 @dataclass(slots=True)
@@ -67,6 +71,7 @@ class Foreman:
         self._tickets = itertools.count()
         self._order: Order = "go on"
         self._rows: dict[int, list[Any]] = {}
+        self._at_home: deque[int] = deque()
         self._model: tuple[str, str | None] | None = None
         self._outage_since_s: float | None = None
         self._error: KoboldReaderError | None = None
@@ -175,8 +180,10 @@ class Foreman:
         return list(self._rows.get(unit, ()))
 
     def forget(self, unit: int) -> None:
-        """Let go of a unit that is at home as a whole."""
-        self._rows.pop(unit, None)
+        """Let go, soon, of a unit that is at home as a whole: its reader may be lost before Ray hears its end."""
+        self._at_home.append(unit)
+        if len(self._at_home) > AT_HOME_A_SERVER * len(self._servers):
+            self._rows.pop(self._at_home.popleft(), None)
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────────
 

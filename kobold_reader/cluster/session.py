@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, Final
+
+from typing_extensions import override
 
 from kobold_reader.errors import ClusterError, MissingExtraError
 
 __all__ = ["check_installed", "connect", "quiet_context", "session"]
 
 LOCAL: Final = "local"
+_LOOK_S: Final = 1.0
 
 
 def check_installed() -> None:
@@ -38,7 +42,9 @@ def _import_ray() -> Any:
     import ray
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every step on the console
+    # They tell of every step on the console, and that SIGTERM is left to us.
+    for name in ("ray.data", "ray._private.worker"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return ray
 
 
@@ -57,17 +63,40 @@ def connect(address: str = LOCAL) -> Any:
     if ray.is_initialized():
         return ray
     ours = {"include_dashboard": False} if address == LOCAL else {}
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM) if in_main_thread else None
+    joining = _Joining(ray, {"address": address, "log_to_driver": False, "configure_logging": False, **ours})
+    joining.start()
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False, **ours)
+        joining.joined.result()
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as err:
         msg = f"the Ray cluster at {address!r} cannot be joined: {err}."
         raise ClusterError(msg, hint="`ray start --head` starts one; 'local' starts one for this run alone.") from err
-    finally:
-        if before is not None:  # Ray takes the signal for itself; ours aborts the jobs that run on the servers
-            signal.signal(signal.SIGTERM, before)
     return ray
+
+
+class _Joining(threading.Thread):
+    """The thread that joins, and stays for as long as the cluster is joined.
+
+    The processes of a local cluster end with the thread that started them (Linux tells them of its death), so it must
+    not be one that ends before; and in the main thread Ray takes SIGTERM for itself, which has to abort the jobs that
+    run on the servers.
+    """
+
+    def __init__(self, ray: Any, options: dict[str, Any]) -> None:
+        super().__init__(name="kobold-reader-ray", daemon=True)
+        self._ray = ray
+        self._options = options
+        self.joined: Future[None] = Future()
+
+    @override
+    def run(self) -> None:
+        try:
+            self._ray.init(**self._options)
+        except BaseException as err:  # noqa: BLE001  (raised in the thread that waits)
+            self.joined.set_exception(err)
+            return
+        self.joined.set_result(None)
+        while self._ray.is_initialized():
+            time.sleep(_LOOK_S)
 
 
 @contextmanager

@@ -120,8 +120,9 @@ class Team:
     def _begin(self, ray: Any) -> _RemoteForeman:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        # Beside the driver: where that is lost, so is the run.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        # Beside the driver: where that is lost, so is the run. Were it soft, Ray would put what needs no processor
+        # on any node.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(Foreman).options(num_cpus=0, scheduling_strategy=here)
         self._foreman = _RemoteForeman(actor.remote(self._urls, self._reader.outage_patience_s))
         threading.Thread(target=self._watch, args=(self._foreman,), name="kobold-reader-team", daemon=True).start()
@@ -138,7 +139,8 @@ class Team:
                 compute=ray.data.ActorPoolStrategy(
                     size=min(len(self._urls), len(units)), max_tasks_in_flight_per_actor=1
                 ),
-                num_cpus=0,  # they wait for their servers most of the time; Ray Data spreads them over the nodes
+                # They wait for their servers most of the time; but Ray does not spread what asks for nothing.
+                num_cpus=0.01,
             )
 
     def _watch(self, foreman: _RemoteForeman) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -49,15 +49,25 @@ class Claims:
         Raises:
             CancelledError: `cancel` was set while waiting.
         """
-        number = int(content_sha256[:8], 16) % _FILES
-        waiter = cancel or threading.Event()
-        while not self._try(number):
-            if waiter.wait(_LOOK_S):
-                raise CancelledError
-        try:
+        with self.hold_all([content_sha256], cancel):
             yield
-        finally:
-            self._give_back(number)
+
+    @contextmanager
+    def hold_all(self, contents_sha256: Iterable[str], cancel: threading.Event | None = None) -> Iterator[None]:
+        """Hold many pages together, as `hold` does one; who holds a page must not ask for more.
+
+        Raises:
+            CancelledError: `cancel` was set while waiting.
+        """
+        waiter = cancel or threading.Event()
+        with ExitStack() as held:
+            # Always in this order: two processes that want the same never wait for each other.
+            for number in sorted({int(content[:8], 16) % _FILES for content in contents_sha256}):
+                while not self._try(number):
+                    if waiter.wait(_LOOK_S):
+                        raise CancelledError
+                held.callback(self._give_back, number)
+            yield
 
     def _try(self, number: int) -> bool:
         if self._folder is None:
