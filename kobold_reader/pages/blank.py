@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageStat
 
 from kobold_reader.pages.shapes import Shape, find_shapes
 
-__all__ = ["Ink", "analysis_size", "find_ink"]
+__all__ = ["Ink", "analysis_size", "find_ink", "find_ink_at_a_glance", "glance_size"]
 
 _WHITE = 254
 _DPI = 100
@@ -43,6 +43,14 @@ _FLAT_RANGE = 80  # grey levels between the darkest and lightest large areas of 
 _FLAT_CHROMA = 8.0
 _HOLE_PX = (13, 36)  # 3.3 to 9 mm
 
+# At a glance, at 25 dpi, a pixel is a square millimetre: two dark ones side by side are no speck. Of 43 receipts and some
+# twenty printed scans all but the palest have 0.0013 to 0.04 of their pixels in such pairs; dust, holes, bars, and sheets
+# with a word or two of handwriting on them have 0.0002 at most.
+_GLANCE = 4  # times smaller than `analysis_size`
+_GLANCE_CONTRAST = 48
+_GLANCE_INSET = 0.125  # no hole and no bar reaches further
+_GLANCE_SHARE = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class Ink:
@@ -52,7 +60,7 @@ class Ink:
         is_blank: Nothing but paper.
         share: Ink pixels by all pixels, dust and edges taken away.
         is_white: Every pixel is white: not even paper was scanned.
-        mask: Where there is ink (255), for whoever looks closer; None where there is none.
+        mask: Where there is ink (255), for whoever looks closer; None where there is none, or it was not looked for.
     """
 
     is_blank: bool
@@ -67,6 +75,34 @@ def analysis_size(width_px: float, height_px: float, inches: tuple[float, float]
     wanted = min(max(inches) * _DPI, _MAX_SIDE_PX) if inches else _UNKNOWN_SIDE_PX
     scale = min(1.0, wanted / side)
     return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+
+def glance_size(judged: tuple[int, int]) -> tuple[int, int]:
+    """The size that is enough for a glance at a picture whose `analysis_size` this is."""
+    return max(1, judged[0] // _GLANCE), max(1, judged[1] // _GLANCE)
+
+
+def find_ink_at_a_glance(picture: Image.Image, judged: tuple[int, int]) -> Ink | None:
+    """Judge a page that is written all over, for a tenth of the time; None where it takes a closer look.
+
+    So nothing is ever found blank here, and what is nearly blank is left to `find_ink`.
+
+    Args:
+        picture: Grey or RGB, of `glance_size` or larger.
+        judged: Its `analysis_size`.
+    """
+    small = picture.reduce(max(1, round(picture.width * _GLANCE / judged[0]))).convert("L")
+    if min(small.size) < 2 * _GLANCE:
+        return None
+    paper = small.reduce(4).filter(ImageFilter.MedianFilter(3))
+    smooth = paper.resize(small.size, Image.Resampling.BILINEAR, box=(0, 0, small.width / 4, small.height / 4))
+    darker = _inset(ImageChops.subtract(smooth, small), _GLANCE_INSET)
+    dark = darker.point([0] * _GLANCE_CONTRAST + [255] * (256 - _GLANCE_CONTRAST))
+    pairs = ImageChops.darker(dark, ImageChops.offset(dark, 1, 0)).histogram()[255]
+    pixels = small.width * small.height
+    if pairs < _GLANCE_SHARE * pixels:
+        return None
+    return Ink(is_blank=False, share=dark.histogram()[255] / pixels, is_white=False)
 
 
 def find_ink(picture: Image.Image) -> Ink:

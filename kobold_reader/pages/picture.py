@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 from PIL import Image, UnidentifiedImageError
 
 from kobold_reader.errors import PageRenderError, SourceError
-from kobold_reader.pages.blank import analysis_size, find_ink
+from kobold_reader.pages.blank import Ink, analysis_size, find_ink, find_ink_at_a_glance, glance_size
 from kobold_reader.pages.image import (
     LIBRARY_ERRORS,
     check_pixels,
@@ -117,6 +117,7 @@ def picture_images(
     *,
     original: bytes | None,
     rotate_deg: int | None,
+    reopen: Callable[[], Image.Image],
 ) -> PageImages:
     """The view of a picture, its tiles where they are needed, and whether anything is on it.
 
@@ -126,34 +127,27 @@ def picture_images(
         budget: How large the view may be.
         original: Its encoded bytes, where they are to be sent untouched if they may be.
         rotate_deg: Clockwise turn asked for beyond uprightness: 0, 90, 180 or 270; None: as it lies.
+        reopen: Opens a JPEG or PNG anew, as one that was decoded small stays small.
     """
     check_pixels(*picture.size)
     target = fit_size(*placement.square, budget)
     judged = analysis_size(*placement.square, placement.inches)
     mime = None if original is None else _passing(picture, placement, budget, original, rotate_deg or 0)
     stored_size = picture.size
-    if picture.format == "JPEG" and placement.square == picture.size:
-        # The decoder itself can halve: never below twice what is needed, so LANCZOS still decides.
-        need = judged if mime else (max(2 * target[0], judged[0]), max(2 * target[1], judged[1]))
-        if is_worth_a_look(*placement.square, budget):
-            need = (
-                max(need[0], _TILES_ABREAST * budget.max_side_px),
-                max(need[1], _TILES_ABREAST * budget.max_side_px),
-            )
-        picture.draft(picture.mode, need)
-    picture.load()
-    flat = flatten(picture)
-    paper = flat.resize(judged, Image.Resampling.BOX, reducing_gap=2.0) if flat.size != judged else flat
-    paper = without_colour(paper)
-    if paper.mode == "L":
-        flat = flat.convert("L")  # one channel to resample instead of three
-    ink = find_ink(paper)
+    if mime == "image/jpeg" and original is not None and rotate_deg is not None:
+        with reopen() as small:
+            small.draft("L", glance_size(judged))  # all of it is read, so one that is cut short says so here too
+            glanced = find_ink_at_a_glance(small, judged)
+        if glanced is not None:
+            only = PageView(original, mime, *stored_size, _dpi(stored_size, placement), 0, is_passthrough=True)
+            return PageImages((only,), glanced.is_blank, glanced.share)
+    flat, ink = _pixels(picture, placement, budget, reopen, is_passing=mime is not None, has_mask=rotate_deg is None)
     lie = Lie()
     if rotate_deg is None and ink.mask is not None:
         lie = find_lie(_upright(ink.mask, placement))
     turn_deg = lie.turn_deg if rotate_deg is None else rotate_deg
-    if mime and original is not None and turn_deg:
-        mime, flat = None, _decoded(original, is_grey=paper.mode == "L")  # it was to pass, and decoded small
+    if mime and turn_deg:  # it was to pass, and decoded small
+        mime, flat = None, _decoded(reopen, stored_size).convert(flat.mode)
     if mime and original is not None:
         data, size = original, stored_size
     else:
@@ -166,16 +160,56 @@ def picture_images(
 
         data, mime, view = encode_within(make, target, budget)
         size = view.size
-    dpi = None
-    if placement.inches is not None:
-        dpi = max(size) / max(placement.inches)
     turned = (placement.rotation_deg + turn_deg) % 360
-    only = PageView(data, mime, *size, dpi, turned, is_passthrough=data is original)
+    only = PageView(data, mime, *size, _dpi(size, placement), turned, is_passthrough=data is original)
     plan = None if ink.is_blank else _plan(flat, placement, turn_deg, budget)
     tiles = (
         () if plan is None else tuple(_tile_view(flat, placement, turn_deg, plan, tile, budget) for tile in plan.tiles)
     )
     return PageImages((only,), ink.is_blank, ink.share, lie.after(turn_deg), tiles, plan is not None and plan.is_coarse)
+
+
+def _dpi(size: tuple[int, int], placement: Placement) -> float | None:
+    """Pixels per inch of paper of a whole picture of that size."""
+    return None if placement.inches is None else max(size) / max(placement.inches)
+
+
+def _pixels(
+    picture: Image.Image,
+    placement: Placement,
+    budget: ImageBudget,
+    reopen: Callable[[], Image.Image],
+    *,
+    is_passing: bool,
+    has_mask: bool,
+) -> tuple[Image.Image, Ink]:
+    """A picture's pixels, as many as are needed, grey where it holds nothing else; and what is on it.
+
+    A JPEG's decoder halves while it decodes, from the same coefficients: the page is decoded at a smaller size, no
+    smaller than its view, and that is resampled once.
+    """
+    target, judged = fit_size(*placement.square, budget), analysis_size(*placement.square, placement.inches)
+    closely = (max(2 * target[0], judged[0]), max(2 * target[1], judged[1]))
+    is_halving = picture.format == "JPEG" and placement.square == picture.size
+    need = judged if is_passing else (max(target[0], judged[0]), max(target[1], judged[1]))
+    if is_worth_a_look(*placement.square, budget):
+        need = (max(need[0], _TILES_ABREAST * budget.max_side_px), max(need[1], _TILES_ABREAST * budget.max_side_px))
+    if is_halving:
+        picture.draft(picture.mode, need)
+    picture.load()
+    flat = flatten(picture)
+    ink = find_ink_at_a_glance(flat, judged)
+    if ink is None and is_halving and not is_passing and flat.width < min(closely[0], placement.square[0]):
+        # Nearly blank, or pale: the finer the grain, the surer what is none.
+        flat = _decoded(reopen, closely)
+    if ink is None or has_mask or flat.mode == "RGB":
+        paper = flat.resize(judged, Image.Resampling.BOX, reducing_gap=2.0) if flat.size != judged else flat
+        paper = without_colour(paper)
+        if paper.mode == "L":
+            flat = flat.convert("L")  # one channel to resample instead of three
+        if ink is None or has_mask:
+            ink = find_ink(paper)
+    return flat, ink
 
 
 def _turned_upright(picture: Image.Image, placement: Placement, turn_deg: int) -> Image.Image:
@@ -221,11 +255,10 @@ def _upright(picture: Image.Image, placement: Placement) -> Image.Image:
     return picture if step is None else picture.transpose(step)
 
 
-def _decoded(original: bytes, *, is_grey: bool) -> Image.Image:
-    """A picture's pixels, all of them."""
-    with Image.open(io.BytesIO(original), formats=("JPEG", "PNG")) as picture:
-        flat = flatten(picture)
-        return flat.convert("L") if is_grey else flat.copy()
+def _decoded(reopen: Callable[[], Image.Image], need: tuple[int, int]) -> Image.Image:
+    with reopen() as picture:
+        picture.draft(picture.mode, need)
+        return flatten(picture).copy()
 
 
 def _passing(
@@ -247,9 +280,10 @@ def _passing(
 
 def scan_images(data: bytes, inches: tuple[float, float], budget: ImageBudget, *, rotate_deg: int | None) -> PageImages:
     """The view of a scan lifted out of a PDF page that is nothing else."""
-    with (
-        picture_errors(PageRenderError),
-        Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture,
-    ):
+
+    def opened() -> Image.Image:
+        return Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+
+    with picture_errors(PageRenderError), opened() as picture:
         placement = Placement(picture.size, inches)
-        return picture_images(picture, placement, budget, original=data, rotate_deg=rotate_deg)
+        return picture_images(picture, placement, budget, original=data, rotate_deg=rotate_deg, reopen=opened)

@@ -176,7 +176,9 @@ class PictureFile:
             original = None
             if len(self._frames) == 1 and picture.format in {"JPEG", "PNG"}:
                 original = self._bytes(budget.max_bytes)
-            return picture_images(picture, placement, budget, original=original, rotate_deg=rotate_deg)
+            return picture_images(
+                picture, placement, budget, original=original, rotate_deg=rotate_deg, reopen=self._open
+            )
 
     def _bytes(self, most: int) -> bytes | None:
         """The file's bytes, None where there are too many to be sent."""
