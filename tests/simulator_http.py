@@ -45,7 +45,6 @@ from tests.simulator_requests import (
     native_task,
     to_last_sentence,
     usage,
-    without_images,
 )
 
 if TYPE_CHECKING:
@@ -160,14 +159,8 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(length) if length else b""
 
     def _remember(self, raw: bytes) -> None:
-        body: Any = None
-        if raw:
-            try:
-                body = without_images(json.loads(raw))
-            except ValueError:
-                body = raw.decode(errors="replace")
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.record = RecordedRequest(self.command, self.path, headers, body, time.monotonic())
+        self.record = RecordedRequest(self.command, self.path, headers, raw, time.monotonic())
         with self._simulator._changed:
             self._simulator.requests.append(self.record)
             self._simulator._changed.notify_all()
@@ -449,6 +442,7 @@ class Handler(BaseHTTPRequestHandler):
                 body = json.loads(raw)
             except ValueError:
                 raise RefusedError(BAD_INPUT[0], detail(*BAD_INPUT[1:])) from None
+            self.record.was_read(body)
             if not isinstance(body, dict):
                 raise GoneError
             job.key = str(body.get("genkey") or "")
@@ -479,7 +473,8 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 done = self._simulator._generate(task, job)
                 answer = {"results": [native_result(done, old=self._simulator.old)]}
-        self._json(200, answer)
+            data = json.dumps(answer).encode()  # written while the model is still held, as the real one does
+        self._send(200, data, "application/json")
 
     def _stream(self, raw: bytes) -> None:
         def event(token: str, finish: str | None) -> bytes:

@@ -1,12 +1,19 @@
 """What the parts of the simulated KoboldCpp hand each other: faults, jobs, errors, words."""
 
+import copy
+import hashlib
+import io
 import json
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import InitVar, dataclass, field
 from enum import Enum, auto
 from typing import Any, ClassVar
 
 from PIL import Image
+
+from tests.simulator_model import clean_base64
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 MEDIA_INTRO_TOKENS = 7  # "\nAttached Media:\n" in the recorded models' tokenizer
@@ -155,16 +162,72 @@ Fault.UNAUTHORIZED = Fault.reply(401, json.dumps(UNAUTHORIZED))
 # --- what is remembered -------------------------------------------------------------------------
 
 
+def without_images(body: Any) -> Any:
+    """The body with every image replaced by its size, sha256 and length in bytes."""
+    if not isinstance(body, dict):
+        return body
+    short = dict(body)
+    if isinstance(body.get("images"), list):
+        short["images"] = [image_facts(image) for image in body["images"]]
+    if isinstance(body.get("image"), str):
+        short["image"] = image_facts(body["image"])
+    if isinstance(body.get("messages"), list):
+        short["messages"] = copy.deepcopy(body["messages"])
+        for message in short["messages"]:
+            for part in message.get("content") or [] if isinstance(message, dict) else []:
+                link = part.get("image_url") if isinstance(part, dict) else None
+                if isinstance(link, dict) and str(link.get("url", "")).startswith("data:"):
+                    link["url"] = image_facts(link["url"].partition(",")[2])
+    return short
+
+
+def image_facts(text: Any) -> Any:
+    """Size as Pillow sees it (None: no image), sha256 and length of the decoded bytes."""
+    if not isinstance(text, str):
+        return text
+    data = clean_base64(text)
+    size = None
+    with suppress(OSError, ValueError), Image.open(io.BytesIO(data)) as image:
+        size = image.size
+    return {"size": size, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
 @dataclass
 class RecordedRequest:
-    """One HTTP request as it came; `status` is None where no answer was given (yet)."""
+    """One HTTP request as it came; `status` is None where no answer was given (yet).
+
+    What was sent is read when somebody asks for it, or when the model does: a server that queues a request has not
+    looked into it, and whoever measures how soon the model starts must not wait for this bookkeeping.
+    """
 
     method: str
     path: str
     headers: dict[str, str]
-    body: Any
+    raw: InitVar[bytes]
     time: float
     status: int | None = None
+
+    def __post_init__(self, raw: bytes) -> None:
+        self._unread: bytes | None = raw
+        self._body: Any = None
+        self._reading = threading.Lock()
+
+    @property
+    def body(self) -> Any:
+        """What the JSON says, images as `image_facts`; None where nothing was sent, the text where it is no JSON."""
+        with self._reading:
+            if self._unread:
+                try:
+                    self._body = without_images(json.loads(self._unread))
+                except ValueError:
+                    self._body = self._unread.decode(errors="replace")
+            self._unread = None
+            return self._body
+
+    def was_read(self, body: Any) -> None:
+        """Take what somebody else has read in the JSON."""
+        with self._reading:
+            self._body, self._unread = without_images(body), None
 
 
 @dataclass

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import io
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from tests.simulator_model import Adapter, clean_base64
+from tests.simulator_model import Adapter
 from tests.simulator_parts import Done, Task
 
 if TYPE_CHECKING:
@@ -207,33 +201,3 @@ def to_last_sentence(text: str) -> str:
     """Cut what follows the last sentence's end, as /sdapi/v1/interrogate does."""
     ends = [match.end() for match in re.finditer(r"[.!?*\")}`\]]+", text)]
     return text[: ends[-1]] if ends else text
-
-
-def without_images(body: Any) -> Any:
-    """The body with every image replaced by its size, sha256 and length in bytes."""
-    if not isinstance(body, dict):
-        return body
-    short = dict(body)
-    if isinstance(body.get("images"), list):
-        short["images"] = [image_facts(image) for image in body["images"]]
-    if isinstance(body.get("image"), str):
-        short["image"] = image_facts(body["image"])
-    if isinstance(body.get("messages"), list):
-        short["messages"] = copy.deepcopy(body["messages"])
-        for message in short["messages"]:
-            for part in message.get("content") or [] if isinstance(message, dict) else []:
-                link = part.get("image_url") if isinstance(part, dict) else None
-                if isinstance(link, dict) and str(link.get("url", "")).startswith("data:"):
-                    link["url"] = image_facts(link["url"].partition(",")[2])
-    return short
-
-
-def image_facts(text: Any) -> Any:
-    """Size as Pillow sees it (None: no image), sha256 and length of the decoded bytes."""
-    if not isinstance(text, str):
-        return text
-    data = clean_base64(text)
-    size = None
-    with suppress(OSError, ValueError), Image.open(io.BytesIO(data)) as image:
-        size = image.size
-    return {"size": size, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
