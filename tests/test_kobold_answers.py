@@ -292,7 +292,7 @@ def test_every_status_has_an_error(status: int, body: bytes) -> None:
 
 def test_the_request_leaves_nothing_to_the_server() -> None:
     request = GenerateRequest("Read.", images=(JPEG,), stop_sequence=("<|im_end|>",))
-    assert request.body("K1") == {
+    assert json.loads(request.body("K1")) == {
         "prompt": "Read.",
         "memory": "",
         "genkey": "K1",
@@ -330,12 +330,35 @@ def test_the_request_leaves_nothing_to_the_server() -> None:
 
 
 def test_the_request_asks_for_more_only_if_told() -> None:
-    body = GenerateRequest("", logprobs=True, reasoning_effort="none", grammar="root ::= x").body("")
+    body = json.loads(GenerateRequest("", logprobs=True, reasoning_effort="none", grammar="root ::= x").body(""))
     assert body["logprobs"] is True
     assert body["reasoning_effort"] == "none"
     assert body["grammar"] == "root ::= x"
     traps = {"temp", "max_tokens", "stop", "seed", "max_context_length"}
     assert not traps & set(body)
+
+
+def test_an_image_is_encoded_once_for_all_that_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[bytes] = []
+    encode = base64.b64encode
+
+    def noted(image: bytes) -> bytes:
+        encoded.append(image)
+        return encode(image)
+
+    monkeypatch.setattr(base64, "b64encode", noted)
+    page, other = JPEG + b"a page", JPEG + b"another"
+    bodies = [
+        json.loads(GenerateRequest(prompt, images=images).body(prompt))
+        for prompt in ("Read.", "Describe.", 'Say "é\ud83d".')
+        for images in ((page,), (page, other))
+    ]
+    assert [body["images"] for body in bodies[:2]] == [
+        [encode(page).decode()],
+        [encode(page).decode(), encode(other).decode()],
+    ]
+    assert {body["prompt"] for body in bodies} == {"Read.", "Describe.", 'Say "é\ud83d".'}
+    assert encoded == [page, other]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
@@ -306,7 +307,7 @@ def test_every_row_is_complete(family: Family) -> None:
     assert pickle.loads(pickle.dumps(family)) == family  # noqa: S301
     # All of it can be sent, and nothing that could be printed on a page ends one.
     request = GenerateRequest("", stop_sequence=family.stop_sequence, **family.decoding_for(info("x")))
-    body = request.body("K")
+    body = json.loads(request.body("K"))
     assert body["temperature"] in {0.1, 0.2}  # at 0 the log-probabilities say nothing
     assert body.get("reasoning_effort") == (None if family.thinking == "none" else "none")
     fences = {"\n```"}

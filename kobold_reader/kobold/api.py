@@ -10,7 +10,7 @@ from kobold_reader.errors import ConfigError, ResponseFormatError
 from kobold_reader.kobold.answers import excerpt, parse_json
 from kobold_reader.kobold.transport import Answer, Transport
 
-__all__ = ["QUEUE_READ_S", "QUICK_READ_S", "READ_S", "Api", "dump"]
+__all__ = ["QUEUE_READ_S", "QUICK_READ_S", "READ_S", "Api"]
 
 READ_S: Final = 30.0
 QUICK_READ_S: Final = 5.0
@@ -40,7 +40,7 @@ class Api:
     def post(self, path: str, body: Mapping[str, object], *, read_timeout_s: float = READ_S) -> dict[str, Any]:
         """POST an object, get one."""
         self.refuse_if_closed()
-        answer = self.transport.exchange(path, dump(body), read_timeout_s=read_timeout_s)
+        answer = self.transport.exchange(path, _dump(body), read_timeout_s=read_timeout_s)
         return self.as_object(answer)
 
     def as_object(self, answer: Answer) -> dict[str, Any]:
@@ -72,6 +72,6 @@ class Api:
         return value
 
 
-def dump(body: Mapping[str, object]) -> bytes:
+def _dump(body: Mapping[str, object]) -> bytes:
     """JSON in ASCII."""
     return json.dumps(body, allow_nan=False).encode("ascii")

@@ -20,7 +20,7 @@ from typing_extensions import override
 from kobold_reader.errors import ServerConnectionError, ServerError, ServerHungError, ServerTimeoutError
 from kobold_reader.kobold.addresses import address_kind, normalize_url
 from kobold_reader.kobold.answers import classify_error, no_vision_error, parse_generate
-from kobold_reader.kobold.api import QUICK_READ_S, Api, dump
+from kobold_reader.kobold.api import QUICK_READ_S, Api
 from kobold_reader.kobold.job import Job
 from kobold_reader.kobold.server_info import ask_info, ask_model
 from kobold_reader.kobold.silence import Silence
@@ -212,7 +212,7 @@ class KoboldClient:
         if cancel is not None and cancel.is_set():
             raise CancelledError
         genkey = f"KR-{uuid.uuid4().hex}"
-        body = dump(request.body(genkey))
+        body = request.body(genkey)
         self._api.refuse_if_closed()
         started = self._clock()
         read_s = _LONGEST_READ_S if time_limit_s is None else time_limit_s + 60.0
