@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from kobold_reader.errors import EmptyTranscriptionError, LedgerError
 from kobold_reader.pages import FileFacts, PageFacts, SourceFile
+from kobold_reader.reading.boxes import LineBox
 from kobold_reader.reading.ledger import KnownPage, Ledger, default_ledger_path
 from kobold_reader.reading.ledgerrows import PUT_PAGE, PUT_READING, file_statements, page_row, reading_row
 from kobold_reader.reading.results import Reading
@@ -36,6 +37,7 @@ READING = Reading(
     image_verified=True,
     confidence=0.9,
     doubtful=({"start": 0, "end": 3, "rival": "Ake"},),
+    boxes=(LineBox(0, 16, (100, 200, 9000, 210, 9000, 500, 100, 490)), LineBox(17, 20, (0, 0, 1, 0, 1, 1, 0, 1))),
 )
 
 
@@ -126,6 +128,44 @@ def test_the_fallback_is_read_and_copied(tmp_path: Path) -> None:
     with Ledger(tmp_path / "own.sqlite") as alone:
         assert alone.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
         assert alone.document(FILE.sha256) == FILE
+
+
+def made_before_boxes(path: Path) -> Path:
+    """A ledger as it was before readings knew boxes."""
+    with Ledger(path) as ledger:
+        record(ledger, replace(READING, family="qwen2.5-vl", elapsed_s=4.0))
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE readings DROP COLUMN boxes")
+        db.execute("PRAGMA user_version=1")
+        db.execute("PRAGMA journal_mode=DELETE")
+    db.close()
+    return path
+
+
+def test_a_ledger_of_before_keeps_its_readings_and_learns_boxes(tmp_path: Path) -> None:
+    path = made_before_boxes(tmp_path / "ledger.sqlite")
+    with Ledger(path) as first, Ledger(path) as second:
+        before = second.reading("c" * 64, "ocr", "koboldcpp", "default")
+        assert before is not None
+        assert (before.text, before.boxes) == (READING.text, ())
+        record(second, content="d")
+        assert first.reading("d" * 64, "ocr", "koboldcpp", "default") == READING
+
+
+def test_a_ledger_of_before_is_read_without_being_changed(tmp_path: Path) -> None:
+    path = made_before_boxes(tmp_path / "ledger.sqlite")
+    bytes_before = path.read_bytes()
+    with Ledger(path, read_only=True) as ledger:
+        before = ledger.reading("c" * 64, "ocr", "koboldcpp", "default")
+        assert before is not None
+        assert (before.text, before.boxes) == (READING.text, ())
+        assert ledger.last_family("koboldcpp") == "qwen2.5-vl"
+        assert ledger.mark() == "1:1"
+        assert ledger.count()["ok"] == 1
+    with Ledger(tmp_path / "own.sqlite", fallback=Ledger(path, read_only=True)) as own:
+        assert own.reading("c" * 64, "ocr", "koboldcpp", "default") == before
+        assert [timing.elapsed_s for timing in own.timings("koboldcpp", {"ocr": "default"}, None)] == [4.0]
+    assert path.read_bytes() == bytes_before
 
 
 def test_copies_of_the_fallback_are_written_together(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ class Mark:
     """CSS class; doubtful words have none."""
     hint: str = ""
     """Shown under the pointer, or at a tap."""
+    line: int | None = None
+    """Tells only that it is this line of the page, and looks like nothing."""
 
 
 def reading_html(reading: Reading) -> str:
@@ -87,11 +89,15 @@ class _Marker:
         text = escaped(self._text[start:end])
         if not marks:
             return text
+        line = next((mark.line for mark in marks if mark.line is not None), None)
+        placed = f' data-line="{line}"' if line is not None else ""
+        if all(mark.line is not None for mark in marks):
+            return f"<span{placed}>{text}</span>"
         kinds = " ".join(dict.fromkeys(mark.kind for mark in marks if mark.kind))
         hint = next((mark.hint for mark in marks if mark.hint), "")
         named = f' class="{escaped(kinds)}"' if kinds else ""
         hinted = f' tabindex="0" title="{escaped(hint)}"' if hint else ""
-        return f"<mark{named}{hinted}>{text}</mark>"
+        return f"<mark{named}{hinted}{placed}>{text}</mark>"
 
 
 def _blocks(text: str) -> Iterator[tuple[list[list[Span]], Span]]:

@@ -23,8 +23,8 @@ __all__ = ["FORMAT", "LedgerFile"]
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 1
-"""`user_version` of the file; a newer one is refused, an older one would be brought up to date here."""
+FORMAT: Final = 2
+"""`user_version` of the file; a newer one is refused, an older one is brought up to date."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS files (
@@ -43,12 +43,18 @@ CREATE TABLE IF NOT EXISTS readings (
     view_sizes TEXT NOT NULL, effective_px INTEGER, server_version TEXT, release TEXT, image_verified INTEGER,
     confidence REAL, confidence_p5 REAL, doubtful TEXT NOT NULL, rotation_deg INTEGER NOT NULL, attempts INTEGER NOT
     NULL, prompt_tokens INTEGER, completion_tokens INTEGER, elapsed_s REAL NOT NULL, created_at TEXT NOT NULL,
+    boxes TEXT NOT NULL DEFAULT '[]',
     PRIMARY KEY (content_sha256, task, engine, settings));
 CREATE TABLE IF NOT EXISTS failures (
     uri TEXT NOT NULL, page_number INTEGER NOT NULL, task TEXT NOT NULL, sha256 TEXT NOT NULL,
     kind TEXT NOT NULL, message TEXT NOT NULL, created_at TEXT NOT NULL,
     PRIMARY KEY (uri, page_number, task)) WITHOUT ROWID;
 """
+
+_CHANGES: Final = {1: "ALTER TABLE readings ADD COLUMN boxes TEXT NOT NULL DEFAULT '[]'"}
+"""By format: what makes it the next one."""
+_AS_IF_CHANGED: Final = "CREATE TEMP VIEW readings AS SELECT rowid, *, '[]' AS boxes FROM main.readings"
+"""A file of format 1 that is only read looks like one of today."""
 
 _JOURNAL_TRIES: Final = 50
 _JOURNAL_WAIT_S: Final = 0.1
@@ -90,20 +96,29 @@ class LedgerFile:
             if not self.read_only:
                 self._use_wal(db)
                 db.execute("PRAGMA synchronous=FULL")
+            if self.read_only and found == 0:
+                # Whoever made it was killed before its tables were there: it knows nothing.
+                db.close()
+                db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+            elif self.read_only and found < FORMAT:
+                db.execute(_AS_IF_CHANGED)
+                return db
             if found < FORMAT:
-                if self.read_only:
-                    # Whoever made it was killed before its tables were there: it knows nothing.
-                    db.close()
-                    db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-                db.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version={FORMAT}")
-                db.execute("COMMIT")
+                self._bring_up_to_date(db)
         except BaseException:
             db.close()
             raise
         return db
+
+    @staticmethod
+    def _bring_up_to_date(db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        found = db.execute("PRAGMA user_version").fetchone()[0]  # another process may have come first
+        statements = [_CHANGES[step] for step in range(found, FORMAT)] if found else _SCHEMA.split(";")
+        for statement in statements:
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version={FORMAT}")
+        db.execute("COMMIT")
 
     @staticmethod
     def _use_wal(db: sqlite3.Connection) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.pages import FileFacts, PageFacts, SourceFile
+from kobold_reader.reading.boxes import LineBox
 from kobold_reader.reading.results import Reading
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
 Statement = tuple[str, tuple[Any, ...]]
 """SQL with its values."""
 
-_JSON_FIELDS: Final = ("decoding", "view_sizes", "doubtful")
+_JSON_FIELDS: Final = ("decoding", "view_sizes", "doubtful", "boxes")
 _READING_FIELDS: Final = tuple(field.name for field in fields(Reading) if field.name not in {"task", "engine"})
 _READING_COLUMNS: Final = ", ".join(_READING_FIELDS)
 PUT_READING: Final = (
@@ -151,6 +152,7 @@ def to_reading(task: str, engine: str, row: tuple[Any, ...]) -> Reading:
     values |= {name: json.loads(values[name]) for name in _JSON_FIELDS}
     values["view_sizes"] = tuple(tuple(size) for size in values["view_sizes"])
     values["doubtful"] = tuple(values["doubtful"])
+    values["boxes"] = tuple(LineBox(start, end, tuple(corners)) for start, end, corners in values["boxes"])
     if values["image_verified"] is not None:
         values["image_verified"] = bool(values["image_verified"])
     return Reading(task=task, engine=engine, **values)

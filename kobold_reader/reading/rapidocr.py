@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
 from kobold_reader.errors import MissingExtraError, TranscriptionError
 from kobold_reader.pages import Box, ImageBudget, PageView, reading_order
+from kobold_reader.reading.boxes import SHARES, Corners, joined
 from kobold_reader.reading.engine import EngineFacts, PageJob, TaskOutcome
 from kobold_reader.reading.quality import tidy
 from kobold_reader.reading.results import Reading
@@ -73,11 +74,11 @@ class RapidOcrEngine:
     def _read_text(self, job: PageJob, facts: EngineFacts) -> TaskOutcome:
         started_s = time.monotonic()
         try:
-            texts, scores = zip(*[self._lines(view) for view in job.images.views], strict=True)
+            found = [self._lines(view) for view in job.images.views]
         except Exception as err:  # noqa: BLE001  (OpenCV and onnxruntime raise what they like; it is this page's error)
             return TranscriptionError(f"RapidOCR failed on this page: {type(err).__name__}: {err}")
-        text = tidy("\n".join(texts))
-        weights = [(score, len(line)) for page in scores for score, line in page]
+        text, boxes = joined(line for lines, _ in found for line in lines)
+        weights = [weight for _, weights in found for weight in weights]
         letters = sum(weight for _, weight in weights)
         return Reading(
             task="ocr",
@@ -88,29 +89,42 @@ class RapidOcrEngine:
             release=facts.release,
             view_sizes=tuple((view.width_px, view.height_px) for view in job.images.views),
             effective_px=max(max(view.width_px, view.height_px) for view in job.images.views),
+            boxes=boxes,
             rotation_deg=job.images.views[0].rotation_deg,
             confidence=round(sum(score * weight for score, weight in weights) / letters, 4) if letters else None,
             elapsed_s=time.monotonic() - started_s,
         )
 
-    def _lines(self, view: PageView) -> tuple[str, list[tuple[float, str]]]:
+    def _lines(self, view: PageView) -> tuple[list[list[tuple[str, Corners]]], list[tuple[float, int]]]:
+        """Return the lines in reading order, each in pieces with their places, and score and length of each piece."""
         # The line classifier turns upright typewritten lines on their head: recall 0.90 with it, 0.99 without.
         found = self._ocr(view.image, use_cls=False)
         if found.boxes is None or found.txts is None:
-            return "", []
+            return [], []
         boxes: list[Box] = [
             (float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys)))
             for xs, ys in ((box[:, 0], box[:, 1]) for box in found.boxes)
         ]
-        lines = reading_order(boxes, view.width_px)
-        text = "\n".join(" ".join(str(found.txts[index]) for index in line) for line in lines)
-        return text, [(float(score), str(line)) for score, line in zip(found.scores, found.txts, strict=True)]
+        pieces = [
+            (tidy(str(text)), _corners(corners, view)) for text, corners in zip(found.txts, found.boxes, strict=True)
+        ]
+        lines = [[pieces[index] for index in line] for line in reading_order(boxes, view.width_px)]
+        return lines, [(float(score), len(str(text))) for score, text in zip(found.scores, found.txts, strict=True)]
 
     def close(self) -> None:
         """Give the models' memory back."""
         with self._lock:
             self._ocr = None
             self._facts = None
+
+
+def _corners(points: Iterable[tuple[float, float]], view: PageView) -> Corners:
+    """Return corners in a view as corners on the page."""
+    left, top, right, bottom = view.box
+    shares: list[float] = []
+    for x, y in points:
+        shares += [left + float(x) / view.width_px * (right - left), top + float(y) / view.height_px * (bottom - top)]
+    return tuple(round(min(1.0, max(0.0, share)) * SHARES) for share in shares)
 
 
 def _load() -> tuple[Any, str]:

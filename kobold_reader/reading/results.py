@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.pages import SourceFile
+from kobold_reader.reading.boxes import LineBox
 
 __all__ = ["DOUBTFUL", "EMPTY_STATUSES", "STATUSES", "PageResult", "Reading", "Scalar", "Status"]
 
@@ -67,6 +68,8 @@ class Reading:
     """Fifth percentile of the words' confidence."""
     doubtful: tuple[Mapping[str, Scalar], ...] = ()
     """Doubtful words: `start`, `end` in the text, and `rival`."""
+    boxes: tuple[LineBox, ...] = ()
+    """Where lines of the text stand on the page, turned by `rotation_deg`; empty where the engine does not know."""
     rotation_deg: int = 0
     attempts: int = 1
     prompt_tokens: int | None = None

@@ -146,7 +146,7 @@ class _Pages:
                 limit = min(MOST_HITS, _number(request, "n", HITS))
                 hits = self._archive.search(query, limit=limit, **asked)
                 shown["notices"] = list(self._archive.notices)
-                shown["hits"] = views.found(hits, self._archive, overview, query, filters)
+                shown["hits"] = views.found(hits, self._library, query, filters)
                 if len(hits) == limit < MOST_HITS:
                     shown["more"] = filters.address(q=query, n=min(MOST_HITS, limit + HITS))
             else:
@@ -171,7 +171,9 @@ class _Pages:
             view="page",
             query=query,
             filters=filters,
-            shown=views.page_view(page, self._library.readings(page), query, request.query_params.get("at", "")),
+            shown=views.page_view(
+                page, self._library.readings([page])[page.page_id], query, request.query_params.get("at", "")
+            ),
             before=before,
             after=after,
             others=len(self._archive.alike(page.page_id)),

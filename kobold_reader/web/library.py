@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,26 +108,30 @@ class Library:
                 self._generation = generation
             return self._overview
 
-    def readings(self, page: PageRow) -> dict[str, Reading]:
-        """Return the kept readings that a page's texts are, by task: they know the doubtful words.
+    def readings(self, pages: Collection[PageRow]) -> dict[str, dict[str, Reading]]:
+        """Return the kept readings that the texts of pages are, by page id and task.
 
-        A text that was corrected since is none of them.
+        They know the doubtful words, and where lines stand. A text that was corrected since is none of them.
         """
         path = self.archive.folder / "ledger.sqlite"
+        found: dict[str, dict[str, Reading]] = {page.page_id: {} for page in pages}
+        if not path.is_file():
+            return found
+        # Without them a page is shown all the same.
+        with suppress(LedgerError), Ledger(path, read_only=True) as ledger:
+            for page in pages:
+                found[page.page_id] = self._readings(page, ledger)
+        return found
+
+    def _readings(self, page: PageRow, ledger: Ledger) -> dict[str, Reading]:
         settings = self.archive.settings_of(page.uri)
-        if not settings or not path.is_file():
+        if not settings:
             return {}
         reader = KoboldReader.from_dict(settings)
-        found: dict[str, Reading] = {}
-        try:
-            with Ledger(path, read_only=True) as ledger:
-                for task, text in page.parts.items():
-                    reading = ledger.reading(page.content_sha256, task, reader.engine, reader.settings().key(task))
-                    if reading is not None and reading.text == text:
-                        found[task] = reading
-        except LedgerError:
-            return {}  # the page is shown without its doubtful words
-        return found
+        made = (
+            ledger.reading(page.content_sha256, task, reader.engine, reader.settings().key(task)) for task in page.parts
+        )
+        return {one.task: one for one in made if one is not None and one.text == page.parts[one.task]}
 
 
 def _leaf(row: PageRow) -> Leaf:

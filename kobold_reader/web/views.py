@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from kobold_reader.archive import Archive, Hit
+from kobold_reader.archive import Hit
 from kobold_reader.archive.catalog import PageRow, Place
 from kobold_reader.archive.passage import passage
 from kobold_reader.archive.query import parse_query
@@ -21,7 +21,8 @@ from kobold_reader.html.writer import STATUS_SENTENCES, STATUS_WORDS
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.tags import keywords_of
 from kobold_reader.web.images import file_place
-from kobold_reader.web.library import Leaf, Overview
+from kobold_reader.web.library import Leaf, Library
+from kobold_reader.web.overlay import Overlay, overlay
 
 __all__ = [
     "Failed",
@@ -108,17 +109,24 @@ class Found:
     address: str
     others: int
     """How many pages show the same."""
+    overlay: Overlay | None
+    """Where the passage stands on the picture; None where that is not known."""
 
 
-def found(hits: Iterable[Hit], archive: Archive, overview: Overview, query: str, filters: Filters) -> list[Found]:
+def found(hits: Iterable[Hit], library: Library, query: str, filters: Filters) -> list[Found]:
     """Return hits as they are shown."""
+    overview = library.overview()
+    pages = [(hit, library.archive.page(hit.page_id)) for hit in hits]
+    readings = library.readings([page for _, page in pages if page is not None])
     shown = []
-    for hit in hits:
-        page, position = archive.page(hit.page_id), overview.positions.get(hit.page_id)
+    for hit, page in pages:
+        position = overview.positions.get(hit.page_id)
         if page is None or position is None:
             continue  # removed a moment ago
-        start = page.parts.get(hit.page_part, "").find(hit.text)
-        at = f"{hit.page_part}.{start}.{start + len(hit.text)}" if start >= 0 and hit.text else ""
+        start = page.parts.get(hit.page_part, "").find(hit.text) if hit.text else -1
+        at = f"{hit.page_part}.{start}.{start + len(hit.text)}" if start >= 0 else ""
+        marks = [Mark(start, start + len(hit.text), "passage")] if start >= 0 else []
+        marks += [Mark(start + first, start + last, "found") for first, last in hit.marks if start >= 0]
         shown.append(
             Found(
                 leaf=overview.leaves[position],
@@ -126,6 +134,7 @@ def found(hits: Iterable[Hit], archive: Archive, overview: Overview, query: str,
                 pieces=_pieces(hit.text, hit.marks),
                 address=filters.address(f"/page/{hit.page_id}", q=query, at=at),
                 others=len(hit.alike),
+                overlay=overlay(page, readings[page.page_id].get(hit.page_part), marks),
             )
         )
     return shown
@@ -166,6 +175,8 @@ class PageView:
     doubtful_words: int
     facts: tuple[tuple[str, str], ...]
     is_corrected: bool
+    overlay: Overlay | None
+    """None where it is not known what stands where on the picture."""
 
 
 def page_view(page: PageRow, readings: Mapping[str, Reading], query: str, at: str) -> PageView:
@@ -181,6 +192,9 @@ def page_view(page: PageRow, readings: Mapping[str, Reading], query: str, at: st
     doubtful_words = sum(map(len, marks.values()))
     for task, text in page.parts.items():
         marks.setdefault(task, []).extend(_found_marks(task, text, query, at))
+    places = overlay(page, readings.get("ocr"), marks.get("ocr", []))
+    if places is not None:
+        marks["ocr"] += places.marks
     about = page.metadata
     corrected = about.get("text_source") == "correction"
     label = str(about.get("page_label", ""))
@@ -194,6 +208,7 @@ def page_view(page: PageRow, readings: Mapping[str, Reading], query: str, at: st
         doubtful_words=doubtful_words,
         facts=tuple(_facts(page)),
         is_corrected=corrected,
+        overlay=places,
     )
 
 

@@ -84,13 +84,29 @@ if (zoom) {
     const sheet = zoom.closest(".sheet");
     const picture = zoom.querySelector("img");
     const box = picture.getBoundingClientRect();
-    const x = event.clientX ? (event.clientX - box.left) / box.width : 0.5;
-    const y = event.clientY ? (event.clientY - box.top) / box.height : 0;
+    const found = zoom.querySelector(".found, .passage")?.getBoundingClientRect();
+    const toX = event.clientX || (found ? found.left + found.width / 2 : box.left + box.width / 2);
+    const toY = event.clientY || (found ? found.top + found.height / 2 : box.top);
+    const x = (toX - box.left) / box.width;
+    const y = (toY - box.top) / box.height;
     if (sheet.classList.toggle("large")) {
       sheet.scrollLeft = x * picture.offsetWidth - sheet.clientWidth / 2;
       sheet.scrollTop = y * picture.offsetHeight - sheet.clientHeight / 2;
     }
   });
+}
+
+// A line under the pointer is shown where else it stands: in the text, on the picture.
+const spread = one(".spread");
+if (spread && one(".lines")) {
+  let lit = null;
+  const light = (event) => {
+    const line = event.target.closest("[data-line]")?.dataset.line ?? null;
+    if (line === lit) return;
+    lit = line;
+    for (const part of all("[data-line]")) part.classList.toggle("lit", part.dataset.line === line);
+  };
+  for (const kind of ["pointerover", "pointerleave", "focusin"]) spread.addEventListener(kind, light);
 }
 
 // A picture that cannot be shown says why.
