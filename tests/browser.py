@@ -148,7 +148,8 @@ class Browser:
     def press(self, key: str, *, leads_on: bool = False, ctrl: bool = False) -> None:
         """Press a key; with `leads_on`, wait for the page that it opens."""
         loaded = self._loaded
-        named = {"Enter": ("\r", "Enter", 13), "Escape": ("", "Escape", 27), "ArrowRight": ("", "ArrowRight", 39)}
+        named = {"Enter": ("\r", "Enter", 13), "Escape": ("", "Escape", 27)}
+        named |= {"ArrowRight": ("", "ArrowRight", 39), "ArrowDown": ("", "ArrowDown", 40)}
         typed, code, number = named.get(key, (key, f"Key{key.upper()}", ord(key.upper()[0])))
         event = {"key": key, "code": code, "windowsVirtualKeyCode": number, "modifiers": 2 if ctrl else 0}
         self._ask("Input.dispatchKeyEvent", type="keyDown", text="" if ctrl else typed, **event)

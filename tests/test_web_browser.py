@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from kobold_reader import Archive, KoboldReader
+from kobold_reader.reading.ledger import Ledger
 from kobold_reader.web import Access, Address, WebServer, make_app
 from tests.browser import Browser, find_browser
 from tests.conftest import LETTER, ROOT, SAMPLES
@@ -132,6 +134,70 @@ def test_pictures_are_shown_and_enlarged(browser: Browser, site: Site) -> None:
     assert browser.run(width) > before
     browser.press("Escape")
     assert browser.run(width) == before
+    no_complaints(browser, site)
+
+
+def give_places(archive: Archive, page_id: str) -> None:
+    """Have the first line of a page's text stand in its right lower quarter, and the third above it."""
+    page = archive.page(page_id)
+    assert page is not None
+    text = page.parts["ocr"]
+    third = text.index("|")
+    boxes = [
+        (0, text.index("\n"), (5000, 7500, 10000, 7500, 10000, 8000, 5000, 8000)),
+        (third, text.index("\n", third), (5000, 5000, 10000, 5000, 10000, 5500, 5000, 5500)),
+    ]
+    with Ledger(archive.folder / "ledger.sqlite") as ledger, ledger._transaction("write") as db:
+        db.execute("UPDATE readings SET boxes = ? WHERE text = ?", (json.dumps(boxes), text))
+
+
+@pytest.mark.parametrize("look", [{}, {"width_px": 390, "height_px": 800, "is_phone": True}], ids=["wide", "phone"])
+def test_the_passage_is_in_sight_on_the_picture_at_its_place(site: Site, look: dict[str, Any]) -> None:
+    page = next(one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf")
+    give_places(site.archive, page.page_id)
+    share = """(() => {
+        const sheet = document.querySelector('.sheet img').getBoundingClientRect();
+        const line = document.querySelector('.lines .passage').getBoundingClientRect();
+        return [(line.left - sheet.left) / sheet.width, (line.top - sheet.top) / sheet.height,
+                (line.right - sheet.left) / sheet.width, (line.bottom - sheet.top) / sheet.height];
+    })()"""
+    in_sight = """(() => {
+        const box = document.querySelector('.lines .passage').getBoundingClientRect();
+        return box.top >= 0 && box.bottom <= innerHeight;
+    })()"""
+    lit = "[...document.querySelectorAll('.lit')].map(one => one.tagName + one.dataset.line)"
+    with Browser(**look) as browser:
+        browser.open(site.access.url("127.0.0.1"))
+        browser.open(f"{site.base}/page/{page.page_id}?q=wrote&at=ocr.0.10")
+        browser.run("document.querySelector('.sheet img').decode().then(() => new Promise(requestAnimationFrame))")
+        assert browser.run(share) == pytest.approx([0.5, 0.75, 1, 0.8], abs=0.01)
+        assert browser.run(in_sight)
+        browser.press("z")
+        assert browser.run(share) == pytest.approx([0.5, 0.75, 1, 0.8], abs=0.01)
+        assert browser.run(in_sight), "the enlarged picture begins with what was found"
+        browser.press("z")
+        browser.run("document.querySelector('mark.found').dispatchEvent(new Event('pointerover', {bubbles: true}))")
+        assert set(browser.run(lit)) == {"MARK0", "SPAN0", "polygon0"}
+        browser.run("document.querySelector('h1').dispatchEvent(new Event('pointerover', {bubbles: true}))")
+        browser.run(
+            "document.querySelector('[data-row=\"2\"]').dispatchEvent(new Event('pointerover', {bubbles: true}))"
+        )
+        assert "polygon1" in browser.run(lit)
+        no_complaints(browser, site)
+
+
+def test_the_line_that_is_edited_is_shown_on_the_picture(browser: Browser, site: Site) -> None:
+    page = next(one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf")
+    give_places(site.archive, page.page_id)
+    lit = "[...document.querySelectorAll('.lit')].map(one => one.dataset.row)"
+    browser.open(f"{site.base}/page/{page.page_id}?edit=1")
+    assert browser.run(lit) == ["0"], "the first one"
+    for _ in range(2):
+        browser.press("ArrowDown")
+    assert browser.run(lit) == ["2"]
+    browser.press("Enter")
+    assert browser.run(lit) == [], "which line stands where is not known any more"
+    browser.run("document.querySelector('[data-edit]').reset()")  # nothing is left unsaved
     no_complaints(browser, site)
 
 

@@ -53,7 +53,7 @@ def test_a_passage_over_several_lines_has_them_all_and_the_words_found_stand_out
     assert shown is not None
     assert (shown.width, shown.height) == (500, 1000)
     assert [(one.number, one.kind) for one in shown.chosen] == [(1, "passage found"), (2, "passage")]
-    assert [one.number for one in shown.outlines] == [0, 1, 2, 3]
+    assert [(one.number, one.row) for one in shown.outlines] == [(0, 0), (1, 1), (2, 2), (3, 2)]
     assert shown.outlines[1].points == "50,130 450,135 450,155 50,150", "in the picture's own shape, skew and all"
     assert [TEXT[mark.start : mark.end] for mark in shown.marks] == [
         "Dear Axel,",
@@ -105,7 +105,7 @@ def client(archive: Archive) -> Iterator[TestClient]:
 
 def lines_of(html: str) -> dict[int, tuple[str, str]]:
     """Kind and points of every line on the picture, by its number."""
-    polygon = r'<polygon data-line="(\d+)" points="([^"]*)"(?: class="([^"]*)")?/>'
+    polygon = r'<polygon data-line="(\d+)" data-row="\d+" points="([^"]*)"(?: class="([^"]*)")?/>'
     return {int(number): (kind, points) for number, points, kind in re.findall(polygon, html)}
 
 

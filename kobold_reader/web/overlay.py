@@ -22,6 +22,8 @@ class Outline:
 
     number: int
     """The same as of its marks in the text."""
+    row: int
+    """Of the text as it is edited: several lines may stand side by side in one."""
     points: str
     """Of an SVG polygon."""
     kind: str
@@ -59,12 +61,17 @@ def overlay(page: PageRow, reading: Reading | None, marks: Sequence[Mark]) -> Ov
         return None
     if reading.text != page.parts.get(reading.task) or reading.rotation_deg != page.metadata.get("rotation_deg", 0):
         return None  # the picture is turned as the page says
-    size = reading.view_sizes[0]
+    size, text = reading.view_sizes[0], reading.text
     chosen = {kind: _lines_of(reading.boxes, marks, kind) for kind in ("passage", "found")}
     return Overlay(
         *size,
         outlines=tuple(
-            Outline(number, _points(box, size), " ".join(kind for kind, lines in chosen.items() if number in lines))
+            Outline(
+                number,
+                text.count("\n", 0, box.start),
+                _points(box, size),
+                " ".join(kind for kind, lines in chosen.items() if number in lines),
+            )
             for number, box in enumerate(reading.boxes)
         ),
         marks=tuple(Mark(box.start, box.end, "", line=number) for number, box in enumerate(reading.boxes)),

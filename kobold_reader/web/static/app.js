@@ -96,9 +96,20 @@ if (zoom) {
   });
 }
 
+// What was looked for is in sight from the beginning: in the text, and above all on the picture.
+if (zoom && one("mark.passage") && !location.hash) {
+  const bringIntoSight = () => {
+    for (const part of [one("mark.passage"), one(".lines .passage")]) {
+      const box = part?.getBoundingClientRect();
+      if (box && (box.top < 0 || box.bottom > innerHeight)) part.scrollIntoView({ block: "center" });
+    }
+  };
+  zoom.querySelector("img").decode().then(bringIntoSight, bringIntoSight);
+}
+
 // A line under the pointer is shown where else it stands: in the text, on the picture.
 const spread = one(".spread");
-if (spread && one(".lines")) {
+if (spread && one(".lines") && !one("[data-edit]")) {
   let lit = null;
   const light = (event) => {
     const line = event.target.closest("[data-line]")?.dataset.line ?? null;
@@ -120,6 +131,7 @@ async function sayWhy(picture) {
     picture.closest("a").replaceWith(sentence);
   } else {
     sentence.textContent = "no picture";
+    picture.parentElement.querySelector(".lines")?.remove();
     picture.replaceWith(sentence);
   }
 }
@@ -143,6 +155,15 @@ if (edit) {
   text.focus();
   text.setSelectionRange(0, 0);
   text.addEventListener("input", grow);
+  // The line that is being written is shown on the picture, as long as lines were neither added nor taken away.
+  const lines = before.split("\n").length;
+  const light = () => {
+    const isCounted = text.value.split("\n").length === lines;
+    const row = String(text.value.slice(0, text.selectionStart).split("\n").length - 1);
+    for (const line of all(".lines polygon")) line.classList.toggle("lit", isCounted && line.dataset.row === row);
+  };
+  for (const kind of ["keyup", "pointerup", "input"]) text.addEventListener(kind, light);
+  light();
   edit.addEventListener("submit", () => {
     isLeaving = true;
   });
