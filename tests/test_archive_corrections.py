@@ -15,6 +15,7 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.embedder import EmbedderKind
 from kobold_reader.archive.indexing import Indexer
 from kobold_reader.errors import ConfigError, ServerError
+from tests.former_formats import to_format_3
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.test_archive_forget import holding
 from tests.test_regressions_archive import Killed, kill
@@ -264,6 +265,7 @@ def test_an_archive_of_the_former_format_is_brought_up_to_date(
         page_id = page_of(archive)
         before = archive.page(page_id)
     with sqlite3.connect(tmp_path / "archive" / "archive.sqlite") as db:
+        to_format_3(db)
         db.execute("DROP INDEX pages_by_content")
         db.execute("ALTER TABLE pages DROP COLUMN content_sha256")
         db.execute("ALTER TABLE pages DROP COLUMN as_read")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ from kobold_reader.archive.catalog import Catalog, PageRow
 from kobold_reader.archive.passage import passage
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.search import Searcher, grouped
+from kobold_reader.archive.vectors import Near
 from kobold_reader.archive.where import parse_filter
 from kobold_reader.errors import ConfigError
+from tests.former_formats import to_format_3
 
 PAGES: dict[str, dict[str, object]] = {
     "letter 1": {"file_path": "/box/letters/1954/axel.pdf", "date_digitized": "2019-05-02T10:00:00"},
@@ -232,3 +236,103 @@ def test_any_script(query: str, text: str) -> None:
     assert lookup.frequencies == (1,)
     assert (lookup.words + lookup.trigrams)[0][0] == "page"
     assert lookup.evidence["page"].strengths[0] >= 0.95
+
+
+def metadata_of(number: int) -> dict[str, object]:
+    return {
+        "file_path": f"/box/{number % 3}/a.pdf",
+        "page_number": number,
+        "rating": number / 2,
+        "is_odd": number % 2 == 1,
+    }
+
+
+def rows_of(numbers: range, **more: object) -> list[PageRow]:
+    return [
+        PageRow(f"p{number}", "s", number, "ok", {"ocr": f"boat {number}"}, "1", {**metadata_of(number), **more}, "u")
+        for number in numbers
+    ]
+
+
+def facets_of(catalog: Catalog) -> list[tuple[object, ...]]:
+    return catalog.db.execute(
+        "SELECT pages.page_id, key, value FROM facet_values JOIN facet_pages ON value_id = facet_values.id "
+        "JOIN pages ON pages.id = page ORDER BY 1, 2"
+    ).fetchall()
+
+
+def test_facets_follow_the_rows(tmp_path: Path) -> None:
+    with closing(Catalog(tmp_path / "archive.sqlite")) as catalog:
+        catalog.finish(catalog.begin(rows_of(range(6))))
+        before = facets_of(catalog)
+        assert ("p3", "rating", 1.5) in before
+        numbers = catalog.numbers([f"p{number}" for number in range(6)])
+        catalog.finish(catalog.begin(rows_of(range(2, 6), persons="Åsa", date_taken="1954-03-12")))
+        assert catalog.numbers([f"p{number}" for number in range(6)]) == numbers, "a page keeps its number"
+        assert catalog.meant(parse_filter(["persons=asa", "is_odd=1"], since="1954")) == {numbers["p3"], numbers["p5"]}
+        catalog.finish(catalog.begin(rows_of(range(6))))
+        assert facets_of(catalog) == before
+        catalog.remove_pages([f"p{number}" for number in range(6)])
+        assert catalog.metadata_keys() == set()
+        assert catalog.db.execute("SELECT count(*) FROM facet_values").fetchone() == (0,), (
+            "they may name what is secret"
+        )
+
+
+def test_a_number_that_is_none_can_be_kept(tmp_path: Path) -> None:
+    with closing(Catalog(tmp_path / "archive.sqlite")) as catalog:
+        catalog.finish(catalog.begin(rows_of(range(1), confidence=float("nan"))))
+        assert "confidence" not in catalog.metadata_keys()
+
+
+def test_an_archive_of_the_format_before_is_narrowed_down(tmp_path: Path) -> None:
+    path = tmp_path / "archive.sqlite"
+    with closing(Catalog(path)) as catalog:
+        catalog.finish(catalog.begin(rows_of(range(6))))
+        before = facets_of(catalog)
+    with closing(sqlite3.connect(path)) as db:
+        to_format_3(db)
+        db.commit()
+    with closing(Catalog(path)) as catalog:
+        assert facets_of(catalog) == before
+        assert found(catalog, "rating=1.5") == {"p3"}, "by words of the same number"
+
+
+class Asked:
+    """Vectors that know a list of nearest chunks by heart, and remember how they were asked."""
+
+    def __init__(self, nearest: Sequence[str]) -> None:
+        self._nearest = nearest
+        self.calls: list[tuple[int, Sequence[str] | None]] = []
+
+    def near(self, query: str, limit: int, node_ids: Sequence[str] | None) -> list[Near]:
+        assert query
+        self.calls.append((limit, node_ids))
+        some = [one for one in self._nearest if node_ids is None or one in node_ids]
+        return [Near(one, one.split("-")[0], "ocr", 1 - at / 1000) for at, one in enumerate(some[:limit])]
+
+    def texts(self, node_ids: Sequence[str]) -> dict[str, str]:
+        return dict.fromkeys(node_ids, "boat")
+
+
+@pytest.mark.parametrize(
+    ("until", "calls"),
+    [
+        (70, 1),  # a few: they are named
+        (300, 1),  # many, and among the nearest of all
+        (300, 2),  # many, but the nearest of all are others
+    ],
+)
+def test_the_nearest_of_the_pages_meant_are_found(tmp_path: Path, until: int, calls: int) -> None:
+    """Whatever share of the archive a filter leaves, no page that is meant is lost behind those that are not."""
+    with closing(Catalog(tmp_path / "archive.sqlite")) as catalog:
+        rows = [replace(row, node_ids=(f"{row.page_id}-ocr-0",)) for row in rows_of(range(1000))]
+        catalog.finish(catalog.begin(rows))
+        nearest = [f"p{number}-ocr-0" for number in (range(1000) if calls == 1 else range(999, -1, -1))]
+        dense = Asked(nearest)
+        hits = Searcher(catalog, dense).search(
+            "boat", limit=9, mode="dense", filter_=parse_filter([f"page_number=0..{until - 1}"])
+        )
+        meant = [one.split("-")[0] for one in nearest if int(one.split("-")[0][1:]) < until]
+        assert [hit.page_id for hit in hits] == meant[:9]
+        assert len(dense.calls) == calls

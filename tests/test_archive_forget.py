@@ -259,7 +259,8 @@ def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path / "archive.sqlite")
     with catalog.transaction() as db:
         db.executemany(
-            "INSERT INTO pages VALUES (?, 's', 1, 'ok', '{}', 'v', '{}', 'u', ?, 'v', NULL, 'c', NULL)",
+            "INSERT INTO pages (page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, "
+            "indexed_as, content_sha256) VALUES (?, 's', 1, 'ok', '{}', 'v', '{}', 'u', ?, 'v', 'c')",
             [(f"p{number}", f'["p{number}-ocr-0"]') for number in range(1200) if number != 7],
         )
     erasing.rewrite(folder, {"name": "e", "dimension": dimension}, catalog)

@@ -91,9 +91,9 @@ WITHOUT_PAIRS = st.text("abil1o0", min_size=4, max_size=12)  # no rn, which a sk
 @given(WITHOUT_PAIRS, st.lists(st.frozensets(WITHOUT_PAIRS, max_size=6), max_size=4))
 def test_many_pages_resemble_as_each_word_does(word: str, pages: list[frozenset[str]]) -> None:
     """Words are compared all at once, and each once for all pages; that changes nothing."""
-    resemblances = Resemblances()
-    for words in pages:
-        page = Page(" ".join(sorted(words)))
+    of_words = [Page(" ".join(sorted(words))) for words in pages]
+    resemblances = Resemblances(of_words)
+    for page in of_words:
         one_by_one = max((similarity(word, other) for other in page.words), default=0.0)
         assert resemblances.best(word, page) == one_by_one
 

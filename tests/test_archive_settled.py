@@ -21,6 +21,7 @@ from kobold_reader.reader import take
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.outlook import Outlook
 from kobold_reader.reading.results import PageResult
+from tests.former_formats import to_format_3
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.page_files import jpeg, printed_page, tiff
 
@@ -241,6 +242,7 @@ def test_an_archive_of_the_format_before_opens(run: Run) -> None:
     run.archive.close()
     path = run.archive.folder / "archive.sqlite"
     with closing(sqlite3.connect(path)) as db:
+        to_format_3(db)
         db.execute("ALTER TABLE places DROP COLUMN settled")
         db.execute("PRAGMA user_version=2")
         db.commit()

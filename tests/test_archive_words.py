@@ -81,11 +81,12 @@ def test_a_word_on_the_page_is_worth_more_than_one_in_its_name(db: sqlite3.Conne
 
 def test_only_the_pages_asked_for(db: sqlite3.Connection) -> None:
     query = parse_query("Lindqvist 東京")
+    words.put(db, "misread", text=PAGES["misread"], names="", number=99)
     for search in (words.search_words, words.search_trigrams):
-        assert {page for page, _ in search(db, query, 9, ["misread"])} <= {"misread"}
-    lookup = words.look_up(db, query, 9, ids=["misread"])
+        assert {page for page, _ in search(db, query, 9, {99})} <= {"misread"}
+    lookup = words.look_up(db, query, 9, only={99})
     assert set(lookup.evidence) == {"misread"}
-    assert words.look_up(db, query, 9, ids=[]).evidence == {}
+    assert words.look_up(db, query, 9, only=set()).evidence == {}
 
 
 def test_a_page_is_replaced_and_forgotten(db: sqlite3.Connection) -> None:

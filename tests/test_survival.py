@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from kobold_reader.archive.rows import PAGE_COLUMNS
 from kobold_reader.archive.vectors import Vectors
 from tests.conftest import ROOT, page_text
 from tests.killed_runs import KilledRuns
@@ -95,7 +96,7 @@ def contents(archive: Path) -> dict[str, Any]:
     columns = zip(nodes["ids"], nodes["documents"], nodes["metadatas"], map(list, nodes["embeddings"]), strict=True)
     return {
         "left": {path.name for path in archive.iterdir()} - {"archive.lock"},
-        "pages": rows(catalog, "SELECT * FROM pages ORDER BY page_id"),
+        "pages": rows(catalog, f"SELECT {PAGE_COLUMNS} FROM pages ORDER BY page_id"),  # noqa: S608
         "places": rows(catalog, "SELECT uri, sha256, metadata, is_missing, error FROM places ORDER BY uri"),
         "roots": rows(catalog, "SELECT path, settings FROM roots ORDER BY path"),
         "words": rows(catalog, "SELECT page_id, body, names FROM word_pages ORDER BY page_id"),

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from kobold_reader.archive import corrections, words
+from kobold_reader.archive import corrections, facets, words
 from kobold_reader.archive.rows import (
     FILE_KEYS,
     PAGE_COLUMNS,
@@ -28,6 +28,7 @@ from kobold_reader.archive.rows import (
     to_page,
     to_place,
 )
+from kobold_reader.archive.where import Filter
 from kobold_reader.errors import StoreError
 from kobold_reader.reading.ledger import Ledger
 
@@ -35,8 +36,9 @@ __all__ = ["FILE_KEYS", "Catalog", "PageRow", "Place"]
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 3
-"""2 added corrections, and to pages `content_sha256` and `as_read`; 3 the stamps of places."""
+FORMAT: Final = 4
+"""2 added corrections, and to pages `content_sha256` and `as_read`; 3 the stamps of places; 4 numbers of pages (those
+of their words, too) and facets."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
@@ -46,15 +48,20 @@ CREATE TABLE IF NOT EXISTS places (
     settled TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS places_by_sha256 ON places (sha256);
 CREATE TABLE IF NOT EXISTS pages (
-    page_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page_number INTEGER NOT NULL, status TEXT NOT NULL,
-    parts TEXT NOT NULL, version TEXT NOT NULL, metadata TEXT NOT NULL, uri TEXT NOT NULL,
-    node_ids TEXT NOT NULL, indexed_as TEXT, error TEXT, content_sha256 TEXT NOT NULL DEFAULT '', as_read TEXT);
+    id INTEGER PRIMARY KEY, page_id TEXT NOT NULL UNIQUE, node_ids TEXT NOT NULL, sha256 TEXT NOT NULL,
+    page_number INTEGER NOT NULL, status TEXT NOT NULL, parts TEXT NOT NULL, version TEXT NOT NULL,
+    metadata TEXT NOT NULL, uri TEXT NOT NULL, indexed_as TEXT, error TEXT,
+    content_sha256 TEXT NOT NULL DEFAULT '', as_read TEXT);
 CREATE INDEX IF NOT EXISTS pages_by_content ON pages (content_sha256);
 CREATE INDEX IF NOT EXISTS pages_by_sha256 ON pages (sha256, page_number);
 CREATE INDEX IF NOT EXISTS pages_to_finish ON pages (page_id) WHERE indexed_as IS NULL;
 """
 
 
+_PUT_PAGE: Final = (
+    f"INSERT INTO pages ({PAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (page_id) "  # noqa: S608
+    f"DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in PAGE_COLUMNS.split(', '))}"
+)
 _ORPHANED: Final = "sha256 NOT IN (SELECT sha256 FROM places UNION SELECT former_sha256 FROM places)"
 
 
@@ -90,10 +97,17 @@ class Catalog:
                     self._add_contents()
                 if found in {1, 2}:
                     self.db.execute("ALTER TABLE places ADD COLUMN settled TEXT NOT NULL DEFAULT ''")
+                if found:
+                    self.db.execute("ALTER TABLE pages RENAME TO former_pages")
+                    for index in ("pages_by_content", "pages_by_sha256", "pages_to_finish"):
+                        self.db.execute(f"DROP INDEX IF EXISTS {index}")
                 for statement in _SCHEMA.split(";"):
                     self.db.execute(statement)
                 words.create(self.db)
                 corrections.create(self.db)
+                facets.create(self.db)
+                if found:
+                    self._number_pages()
                 self.db.execute(f"PRAGMA user_version={FORMAT}")
 
     def _add_contents(self) -> None:
@@ -109,6 +123,17 @@ class Catalog:
                     "UPDATE pages SET content_sha256 = ? WHERE sha256 = ? AND page_number = ?",
                     [(page.facts.content_sha256, sha256, number) for number, page in ledger.pages(sha256).items()],
                 )
+
+    def _number_pages(self) -> None:
+        """Give the pages of formats 1 to 3 the numbers that their words have, and facets."""
+        # Pages without words, the last, get numbers behind all those.
+        self.db.execute(
+            f"INSERT INTO pages (id, {PAGE_COLUMNS}) SELECT word_pages.id, {PAGE_COLUMNS} "  # noqa: S608
+            "FROM former_pages LEFT JOIN word_pages USING (page_id) ORDER BY word_pages.id IS NULL"
+        )
+        self.db.execute("DROP TABLE former_pages")
+        for number, metadata in self.db.execute("SELECT id, metadata FROM pages").fetchall():
+            facets.put(self.db, number, json.loads(metadata))
 
     def close(self) -> None:
         """Close the file."""
@@ -271,8 +296,7 @@ class Catalog:
             gone = [db.execute("DELETE FROM places WHERE uri = ?", (uri,)).rowcount for uri in uris]
             orphans = db.execute(f"SELECT page_id, content_sha256 FROM pages WHERE {_ORPHANED}").fetchall()  # noqa: S608
             for page_id, _ in orphans:
-                words.delete(db, page_id)
-                db.execute("DELETE FROM pages WHERE page_id = ?", (page_id,))
+                self._remove(db, page_id)
             gone += [
                 corrections.delete(db, content)
                 for content in {*contents, *(content for _, content in orphans)}
@@ -364,14 +388,44 @@ class Catalog:
         """Yield all pages by file and page number."""
         yield from self._select("1 ORDER BY uri, page_number")
 
-    def metadata_of_pages(self, keys: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """Yield each page's id with these values of its metadata, None where it has none."""
-        columns = ", ".join("json_extract(metadata, ?)" for _ in keys)
-        paths = [f'$."{key}"' for key in keys]
+    def meant(self, filter_: Filter) -> set[int] | None:
+        """Return the numbers of the pages that a filter means; None: all."""
         with self._guard("read"):
-            rows = self.db.execute(f"SELECT page_id, {columns} FROM pages", paths).fetchall()  # noqa: S608
-        for page_id, *values in rows:
-            yield page_id, tuple(values)
+            return facets.meant(self.db, filter_)
+
+    def numbers(self, page_ids: Iterable[str]) -> dict[str, int]:
+        """Return the numbers of pages by id, unknown ones left out."""
+        with self._guard("read"):
+            return dict(
+                self.db.execute(
+                    "SELECT page_id, id FROM pages WHERE page_id IN (SELECT value FROM json_each(?))",
+                    (to_json(list(page_ids)),),
+                )
+            )
+
+    def node_ids(self, numbers: Iterable[int]) -> list[str]:
+        """Return the ids of all nodes that Chroma may hold of these pages."""
+        found = self._column(
+            "SELECT node_ids FROM pages WHERE id IN (SELECT value FROM json_each(?))", to_json(sorted(numbers))
+        )
+        return [node_id for ids in found for node_id in json.loads(ids)]
+
+    def count_pages(self) -> int:
+        """Count all pages."""
+        with self._guard("read"):
+            return int(self.db.execute("SELECT count(*) FROM pages").fetchone()[0])
+
+    def values_of_pages(self, key: str) -> list[tuple[str, Any]]:
+        """Return the id of each page that has this key in its metadata, with the value."""
+        with self._guard("read"):
+            numbered = list(facets.pages_by_value(self.db, key))
+            ids = dict(
+                self.db.execute(
+                    "SELECT id, page_id FROM pages WHERE id IN (SELECT value FROM json_each(?))",
+                    (to_json([number for _, number in numbered]),),
+                )
+            )
+        return [(ids[number], value) for value, number in numbered]
 
     def with_contents_of(self, page_ids: Sequence[str]) -> list[str]:
         """Return the ids of all pages that hold, byte for byte, what one of these holds."""
@@ -405,14 +459,12 @@ class Catalog:
     def metadata_keys(self) -> set[str]:
         """Return the keys that any page has."""
         with self._guard("read"):
-            rows = self.db.execute("SELECT DISTINCT key FROM pages, json_each(pages.metadata)").fetchall()
-        return {key for (key,) in rows}
+            return facets.keys(self.db)
 
     def metadata_values(self, key: str) -> list[str]:
         """Return the different values of one key, as text."""
         with self._guard("read"):
-            rows = self.db.execute("SELECT DISTINCT json_extract(metadata, ?) FROM pages", (f'$."{key}"',)).fetchall()
-        return [str(value) for (value,) in rows if value is not None]
+            return [str(value) for value in facets.values(self.db, key)]
 
     def _select(self, where: str, *values: object) -> list[PageRow]:
         with self._guard("read"):
@@ -446,8 +498,8 @@ class Catalog:
         with self.transaction() as db:
             for row in rows:
                 now = corrections.as_it_stands(db, row)
-                self._put_words(db, now)
                 self._put(db, replace(now, indexed_as=row.version if now == row else None))
+                self._put_words(db, now)
             self._next_generation(db)
 
     @staticmethod
@@ -455,7 +507,8 @@ class Catalog:
         if row.status in {"failed", "blank"}:
             words.delete(db, row.page_id)
         else:
-            words.put(db, row.page_id, text=row.text, names=row.names)
+            number = db.execute("SELECT id FROM pages WHERE page_id = ?", (row.page_id,)).fetchone()[0]
+            words.put(db, row.page_id, text=row.text, names=row.names, number=number)
 
     # ── corrections ──────────────────────────────────────────────────────────────────────────────
 
@@ -520,14 +573,22 @@ class Catalog:
         """Remove pages with their words; their nodes have gone before."""
         with self.transaction() as db:
             for page_id in page_ids:
-                words.delete(db, page_id)
-                db.execute("DELETE FROM pages WHERE page_id = ?", (page_id,))
+                self._remove(db, page_id)
             self._next_generation(db)
 
     @staticmethod
+    def _remove(db: sqlite3.Connection, page_id: str) -> None:
+        words.delete(db, page_id)
+        number, metadata = db.execute("SELECT id, metadata FROM pages WHERE page_id = ?", (page_id,)).fetchone()
+        facets.delete(db, number, json.loads(metadata))
+        db.execute("DELETE FROM pages WHERE id = ?", (number,))
+
+    @staticmethod
     def _put(db: sqlite3.Connection, row: PageRow) -> None:
-        db.execute(
-            f"INSERT OR REPLACE INTO pages ({PAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        old = db.execute("SELECT id, metadata FROM pages WHERE page_id = ?", (row.page_id,)).fetchone()
+        metadata = to_json(row.metadata)
+        put = db.execute(
+            _PUT_PAGE,
             (
                 row.page_id,
                 row.sha256,
@@ -535,7 +596,7 @@ class Catalog:
                 row.status,
                 to_json(row.parts),
                 row.version,
-                to_json(row.metadata),
+                metadata,
                 row.uri,
                 to_json(row.node_ids),
                 row.indexed_as,
@@ -544,3 +605,8 @@ class Catalog:
                 None if row.as_read is None else to_json(row.as_read),
             ),
         )
+        if old is None:
+            facets.put(db, put.lastrowid or 0, row.metadata)
+        elif old[1] != metadata:
+            facets.delete(db, old[0], json.loads(old[1]))
+            facets.put(db, old[0], row.metadata)

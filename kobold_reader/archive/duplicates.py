@@ -53,8 +53,8 @@ class Duplicates:
         with self._lock:
             generation = self._catalog.generation
             if generation != self._generation:
-                hashes = self._catalog.metadata_of_pages(["phash"])
-                self._likeness = Likeness((page_id, str(phash)) for page_id, (phash,) in hashes if phash)
+                hashes = self._catalog.values_of_pages("phash")
+                self._likeness = Likeness((page_id, str(phash)) for page_id, phash in hashes)
                 self._generation = generation
             return self._likeness
 

@@ -32,7 +32,6 @@ __all__ = [
 
 _RUNS = re.compile(r"[^\W_]+")
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
-_NOT_ALNUM = re.compile(r"[\W_]+")
 
 SPACED = 0.95
 """The parts stand there with other separators between them (12-03-2018 for 12/03/2018)."""
@@ -57,6 +56,17 @@ _MIN_FUZZY = 5
 _MIN_NEAR_NUMBER = 7
 
 
+class _Squeezing(dict[int, int | None]):
+    """Table for `str.translate` that drops all but letters and digits, filled with each character when first met."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = kept = code if _RUNS.match(chr(code)) else None
+        return kept
+
+
+_SQUEEZED = _Squeezing()
+
+
 @dataclass(frozen=True)
 class Page:
     """A page's folded text, with what is derived from it only where a term asks for it."""
@@ -67,14 +77,16 @@ class Page:
     @cached_property
     def words(self) -> frozenset[str]:
         """Runs of letters and digits, and what stands between white space without its edges."""
-        pieces = {piece if piece.isalnum() else _EDGES.sub("", piece) for piece in set(self.body.split())}
-        pieces.discard("")
-        return frozenset(pieces.union(_RUNS.findall(self.body)))
+        pieces = set(self.body.split())
+        runs = set(_RUNS.findall(" ".join(pieces)))
+        runs.update(_EDGES.sub("", piece) for piece in pieces - runs)
+        runs.discard("")
+        return frozenset(runs)
 
     @cached_property
     def skeletons(self) -> frozenset[str]:
         """Skeletons of all words."""
-        return frozenset(map(skeleton, self.words))
+        return frozenset(_skeletons(self.words))
 
     @cached_property
     def skeleton(self) -> str:
@@ -84,7 +96,7 @@ class Page:
     @cached_property
     def squeezed(self) -> str:
         """The text without anything but letters and digits."""
-        return _NOT_ALNUM.sub("", self.body)
+        return self.body.translate(_SQUEEZED)
 
     @cached_property
     def squeezed_skeleton(self) -> str:
@@ -93,18 +105,36 @@ class Page:
 
 
 class Resemblances:
-    """The misreadings among the words of many pages: each word is compared once, on however many pages it stands."""
+    """The misreadings among the words of some pages: each word is compared once, on however many pages it stands.
 
-    def __init__(self) -> None:
-        self._found: dict[str, tuple[set[str], dict[str, float]]] = {}
+    Args:
+        pages: All that will be asked about.
+    """
+
+    def __init__(self, pages: Sequence[Page]) -> None:
+        self._pages = pages
+        self._found: dict[str, dict[str, float]] = {}
+
+    @cached_property
+    def _words(self) -> tuple[list[str], list[str]]:
+        """All words, and their skeletons."""
+        words = list(frozenset().union(*(page.words for page in self._pages)))
+        return words, _skeletons(words)
 
     def best(self, word: str, page: Page) -> float:
         """How likely the page's likest word is a misreading of this one."""
-        compared, alike = self._found.setdefault(word, (set(), {}))
-        new = page.words - compared
-        alike.update(_likenesses(word, list(_of_similar_length(word, new))))
-        compared |= new
-        return max((alike[other] for other in alike.keys() & page.words), default=0.0) if alike else 0.0
+        alike = self._found.get(word)
+        if alike is None:
+            alike = self._found[word] = self._alike(word)
+        return max((likeness for other, likeness in alike.items() if other in page.words), default=0.0)
+
+    def _alike(self, word: str) -> dict[str, float]:
+        """The similarity of each word that has any."""
+        allowed = 1 if any(char.isdigit() for char in word) else _allowed_edits(word)
+        words, shapes = self._words
+        found = process.extract(skeleton(word), shapes, scorer=OSA.distance, score_cutoff=allowed, limit=None)
+        near = (words[at] for _, _, at in found)
+        return {other: likeness for other in near if (likeness := similarity(word, other)) > 0}
 
 
 def match_strength(term: Term, page: Page, *, is_known: bool = True, resemblances: Resemblances | None = None) -> float:
@@ -116,19 +146,20 @@ def match_strength(term: Term, page: Page, *, is_known: bool = True, resemblance
         is_known: Whether the term stands anywhere in the archive exactly as typed. A plain word
             that does is probably not misread elsewhere (`water` does not mean `later`), so
             resemblance counts for less.
-        resemblances: Remembers what was compared, where more pages are to follow.
+        resemblances: Those of all pages, where this is one of several.
     """
     strength = _body_strength(term, page)
     if strength <= NEAR_NUMBER and page.names:
         strength = max(strength, IN_NAMES * _exact(term, page.names))
     if strength == 0.0 and is_unspaced(term.folded):
         return _unspaced(term.folded, page.body)
+    resemblances = resemblances or Resemblances([page])
     if strength == 0.0 and len(term.parts) == 1:
-        strength = _fuzzy(term, page, resemblances or Resemblances())
+        strength = _fuzzy(term, page, resemblances)
         if term.kind is Kind.PHRASE or (is_known and term.kind is Kind.WORD):
             strength /= 2
     if strength == 0.0 and len(term.parts) > 1:
-        strength = _by_parts(term, page, is_known=is_known, resemblances=resemblances or Resemblances())
+        strength = _by_parts(term, page, is_known=is_known, resemblances=resemblances)
     return strength
 
 
@@ -160,7 +191,7 @@ def _body_strength(term: Term, page: Page) -> float:
 def _exact(term: Term, text: str) -> float:
     if next(exact_spans(term, text), None) is not None:
         return 1.0
-    if next(spaced_spans((term,), text), None) is not None:
+    if len(term.parts) > 1 and next(spaced_spans((term,), text), None) is not None:
         return SPACED
     notation = term.notation
     return next((strength for *_, strength in notation.spans(text)), 0.0) if notation else 0.0
@@ -228,23 +259,6 @@ def _unspaced(folded: str, body: str) -> float:
     return GLUED * share if share >= 0.5 else 0.0  # noqa: PLR2004
 
 
-def _of_similar_length(word: str, others: Iterable[str]) -> Iterable[str]:
-    allowed = _allowed_edits(word) + 1
-    shortest, longest = len(word) - allowed, len(word) + allowed
-    return (other for other in others if shortest <= len(other) <= longest)
-
-
-def _likenesses(word: str, others: Sequence[str]) -> dict[str, float]:
-    """The similarity of each word that has any."""
-    near: Iterable[str] = others
-    if not any(char.isdigit() for char in word):
-        shapes = [skeleton(other) for other in others]
-        allowed = _allowed_edits(word)
-        found = process.extract(skeleton(word), shapes, scorer=OSA.distance, score_cutoff=allowed, limit=None)
-        near = [others[index] for _, _, index in found]
-    return {other: likeness for other in near if (likeness := similarity(word, other)) > 0}
-
-
 def _by_parts(term: Term, page: Page, *, is_known: bool, resemblances: Resemblances) -> float:
     strengths = []
     for part in term.parts:
@@ -269,6 +283,11 @@ def skeleton(word: str) -> str:
 
 def _skeleton(text: str) -> str:
     return text.translate(_LOOKALIKES).replace("rn", "m").replace("vv", "w")
+
+
+def _skeletons(words: Iterable[str]) -> list[str]:
+    """Those of many words, at one go."""
+    return _skeleton("\n".join(words)).split("\n")
 
 
 @lru_cache(maxsize=65536)

@@ -192,11 +192,12 @@ class Meaning:
 
         return _ByMeaning(self, embedder, mode, notices)
 
-    def near(self, embedder: Embedder, query: str, limit: int, page_ids: Sequence[str] | None) -> list[Near]:
+    def near(
+        self, embedder: Embedder, embedding: Sequence[float], limit: int, node_ids: Sequence[str] | None
+    ) -> list[Near]:
         """Return the chunks nearest to a query; see `Vectors.query`."""
-        embedding = embedder.model.get_query_embedding(query)
         with self._lock:  # or another thread would close this client to open a newer one
-            found = self.vectors(embedder).query(embedding, limit, page_ids)
+            found = self.vectors(embedder).query(embedding, limit, node_ids)
             self._blank_after_first_use()
             return found
 
@@ -220,7 +221,7 @@ class Meaning:
             self._is_used = True
 
 
-@dataclass(frozen=True)
+@dataclass
 class _ByMeaning:
     """One search by meaning; where it cannot be had after all, the words remain."""
 
@@ -228,10 +229,14 @@ class _ByMeaning:
     embedder: Embedder
     mode: Mode
     notices: list[str]
+    _asked: tuple[str, Sequence[float]] | None = None
+    """The last query with its embedding: a search may ask twice."""
 
-    def near(self, query: str, limit: int, page_ids: Sequence[str] | None) -> list[Near]:
+    def near(self, query: str, limit: int, node_ids: Sequence[str] | None) -> list[Near]:
         try:
-            return self.meaning.near(self.embedder, query, limit, page_ids)
+            if self._asked is None or self._asked[0] != query:
+                self._asked = query, self.embedder.model.get_query_embedding(query)
+            return self.meaning.near(self.embedder, self._asked[1], limit, node_ids)
         except KoboldReaderError as err:
             if self.mode == "dense":
                 raise

@@ -34,8 +34,8 @@ GROUPINGS: Final[tuple[Grouping, ...]] = ("page", "file", "folder")
 class DenseSearch(Protocol):
     """Search by meaning."""
 
-    def near(self, query: str, limit: int, page_ids: Sequence[str] | None) -> Iterable[Near]:
-        """Return so many chunks at most, nearest first; of these pages only, where they are named."""
+    def near(self, query: str, limit: int, node_ids: Sequence[str] | None) -> Iterable[Near]:
+        """Return so many chunks at most, nearest first; only some of these, where they are named."""
         ...
 
     def texts(self, node_ids: Sequence[str]) -> Mapping[str, str]:
@@ -51,8 +51,9 @@ WORDS_TELL: Final = 0.5
 """From this share of the query found word by word on, the passage is chosen by words, below by meaning."""
 PAGES_PER_GROUP: Final = 5
 """Of one file or folder, where hits are grouped."""
-FEW_PAGES: Final = 400
-"""Up to so many allowed pages are named to Chroma; beyond, its answer is filtered."""
+LARGE_SHARE: Final = 0.25
+"""Where a filter means so many of all pages, Chroma is asked for more, and its answer filtered; else the nodes are
+named that are meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,33 +199,29 @@ class Searcher:
                 break
         return kept
 
-    def _allowed(self, filter_: Filter) -> set[str] | None:
-        if not filter_.keys:
-            return None
-        check_keys(filter_.conditions, self._catalog.metadata_keys())
+    def _allowed(self, filter_: Filter) -> set[int] | None:
+        """Return the numbers of the pages meant; None: all."""
+        if filter_.conditions:
+            check_keys(filter_.conditions, self._catalog.metadata_keys())
         if filter_.folder:
             check_folder_known(filter_.folder, self._catalog.metadata_values("file_path"))
-        # Pages of one file mostly say the same: what was asked once is not asked again.
-        answers: dict[tuple[Any, ...], bool] = {}
-        allowed: set[str] = set()
-        for page_id, values in self._catalog.metadata_of_pages(filter_.keys):
-            holds = answers.get(values)
-            if holds is None:
-                holds = answers[values] = filter_.holds(dict(zip(filter_.keys, values, strict=True)))
-            if holds:
-                allowed.add(page_id)
-        return allowed
+        return self._catalog.meant(filter_)
 
-    def _near(self, query: str, length: int, allowed: set[str] | None) -> dict[str, Near]:
+    def _near(self, query: str, length: int, allowed: set[int] | None) -> dict[str, Near]:
         """Return the nearest chunk of each page, nearest page first."""
         if self._dense is None:
             return {}
-        named = sorted(allowed) if allowed is not None and len(allowed) <= FEW_PAGES else None
-        best: dict[str, Near] = {}
-        for near in self._dense.near(query, length * CHUNKS_PER_PAGE, named):
-            if (allowed is None or near.page_id in allowed) and near.page_id not in best:
-                best[near.page_id] = near
-        return best
+        wanted = length * CHUNKS_PER_PAGE
+        if allowed is None:
+            return _nearest(self._dense.near(query, wanted, None))
+        share = len(allowed) / max(1, self._catalog.count_pages())
+        if share >= LARGE_SHARE:
+            best = _nearest(self._dense.near(query, int(wanted / share), None))
+            numbers = self._catalog.numbers(best)
+            best = {page_id: near for page_id, near in best.items() if numbers.get(page_id) in allowed}
+            if len(best) >= length or share == 1:
+                return best  # else the nearest pages are just those that are not meant
+        return _nearest(self._dense.near(query, wanted, self._catalog.node_ids(allowed)))
 
     def _nearest_texts(self, scored: Iterable[Scored], near: Mapping[str, Near]) -> dict[str, tuple[str, str]]:
         """Return part and text of the nearest chunk of each page where the words tell less; by page id."""
@@ -233,15 +230,23 @@ class Searcher:
         return {one.page_id: (one.part, texts[one.node_id]) for one in wanted if one.node_id in texts}
 
     def _score(
-        self, query: Query, near: dict[str, Near], length: int, allowed: set[str] | None, mode: Mode
+        self, query: Query, near: dict[str, Near], length: int, allowed: set[int] | None, mode: Mode
     ) -> list[Scored]:
         dense = [(one.page_id, one.cosine) for one in near.values()]
         if mode == "dense":
             return [Scored(page_id, max(0.0, cosine), 0.0, cosine) for page_id, cosine in dense]
         with self._catalog.reading() as db:
             also = [page_id for page_id, _ in dense[:length]]
-            lookup = words.look_up(db, query, length, ids=allowed, also=also)
+            lookup = words.look_up(db, query, length, only=allowed, also=also)
         return rank(query, lookup, dense, length)
+
+
+def _nearest(found: Iterable[Near]) -> dict[str, Near]:
+    """Return the first chunk of each page."""
+    best: dict[str, Near] = {}
+    for near in found:
+        best.setdefault(near.page_id, near)
+    return best
 
 
 def _folder_of(path: str) -> str:

@@ -186,28 +186,44 @@ class Vectors:
         return set(self._collection.get(include=[])["ids"])
 
     @_to_the_border
-    def query(self, embedding: Sequence[float], limit: int, page_ids: Sequence[str] | None = None) -> list[Near]:
+    def query(self, embedding: Sequence[float], limit: int, node_ids: Sequence[str] | None = None) -> list[Near]:
         """Return the nearest chunks, nearest first.
 
         Args:
             embedding: Of the query.
             limit: At most so many chunks.
-            page_ids: Only chunks of these pages.
+            node_ids: Only some of these.
         """
-        count = self._collection.count()
-        if not count or (page_ids is not None and not page_ids):
+        from chromadb.errors import ChromaError
+
+        if node_ids is not None and not node_ids:
             return []
-        where = {"page_id": {"$in": list(page_ids)}} if page_ids is not None else None
-        answer = self._collection.query(
-            query_embeddings=[list(embedding)],
-            n_results=min(limit, count),
-            where=where,
-            include=["distances"],  # texts and metadata of hundreds of chunks take ten times as long
-        )
+        try:
+            answer = self._ask(embedding, limit, node_ids)
+        except ChromaError:
+            if node_ids is None:
+                raise
+            # An id that is not there, of a page that is being indexed, is an error to Chroma (measured on 1.5.9).
+            there = [node_id for some in _batches(node_ids, BATCH) for node_id in self._there(some)]
+            if len(there) == len(node_ids):
+                raise
+            return self.query(embedding, limit, there)
         found: list[Near] = []
         for node_id, distance in zip(answer["ids"][0], answer["distances"][0], strict=True):
             page_id, part, _ = node_id.rsplit("-", 2)
             found.append(Near(node_id, page_id, part, 1.0 - float(distance)))
+        return found
+
+    def _ask(self, embedding: Sequence[float], limit: int, node_ids: Sequence[str] | None) -> Any:
+        return self._collection.query(
+            query_embeddings=[list(embedding)],
+            n_results=limit,
+            ids=list(node_ids) if node_ids is not None else None,
+            include=["distances"],  # texts and metadata of hundreds of chunks take ten times as long
+        )
+
+    def _there(self, node_ids: Sequence[str]) -> list[str]:
+        found: list[str] = self._collection.get(ids=list(node_ids), include=[])["ids"]
         return found
 
     @_to_the_border

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +15,22 @@ from typing import Any, Final, Literal
 from kobold_reader.archive.query import fold
 from kobold_reader.errors import ConfigError
 
-__all__ = ["DATE_KEYS", "Condition", "Filter", "check_folder_known", "check_keys", "parse_filter", "parse_where"]
+__all__ = [
+    "DATE_KEYS",
+    "DAY",
+    "Condition",
+    "Filter",
+    "check_folder_known",
+    "check_keys",
+    "day_of",
+    "parse_filter",
+    "parse_where",
+]
 
 DATE_KEYS: Final = ("date_taken", "date_digitized", "creation_date", "last_modified_date")
 """What says of when a page is: the first of them that is known."""
+DAY: Final = ""
+"""The key of that day, beside a page's own metadata: none that can be typed."""
 _PATH_KEY: Final = "file_path"
 _MOST_NAMED: Final = 20
 
@@ -34,11 +46,8 @@ class Condition:
     values: tuple[str, ...]
     """One value; two for `between`, either may be "" (open)."""
 
-    def holds(self, metadata: Mapping[str, Any]) -> bool:
-        """Tell whether a page's metadata meets it; numbers compare as numbers, all else as folded text."""
-        value = metadata.get(self.key)
-        if value is None:
-            return False
+    def meets(self, value: object) -> bool:
+        """Tell whether a page's value meets it; numbers compare as numbers, all else as folded text."""
         if self.kind == "contains":
             return fold(self.values[0]) in fold(str(value))
         if self.kind == "equal":
@@ -59,26 +68,30 @@ class Filter:
     folder: str = ""
     """As typed; "": anywhere."""
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The metadata that decides."""
-        dated = DATE_KEYS if self.since or self.until else ()
-        placed = (_PATH_KEY,) if self.folder else ()
-        return tuple(dict.fromkeys((*(condition.key for condition in self.conditions), *dated, *placed)))
+    def questions(self) -> Iterator[tuple[str, Callable[[Any], bool]]]:
+        """Yield the keys that decide, each with what its value has to meet; a page must have and meet them all."""
+        for condition in self.conditions:
+            yield condition.key, condition.meets
+        if self.since or self.until:
+            yield DAY, self._is_in_time
+        if self.folder:
+            yield _PATH_KEY, self._holds_path
 
     def holds(self, metadata: Mapping[str, Any]) -> bool:
         """Tell whether a page of this metadata is meant."""
-        return (
-            all(condition.holds(metadata) for condition in self.conditions)
-            and (not (self.since or self.until) or self._is_in_time(metadata))
-            and (not self.folder or _lies_in(str(metadata.get(_PATH_KEY, "")), self.folder))
-        )
+        known = {**metadata, DAY: day_of(metadata)}
+        return all(known.get(key) is not None and meets(known[key]) for key, meets in self.questions())
 
-    def _is_in_time(self, metadata: Mapping[str, Any]) -> bool:
-        date = next((str(metadata[key]) for key in DATE_KEYS if metadata.get(key)), None)
-        if date is None:
-            return False
-        return date >= self.since and (not self.until or date[: len(self.until)] <= self.until)
+    def _is_in_time(self, day: str) -> bool:
+        return day >= self.since and (not self.until or day[: len(self.until)] <= self.until)
+
+    def _holds_path(self, path: str) -> bool:
+        return _lies_in(path, self.folder)
+
+
+def day_of(metadata: Mapping[str, Any]) -> str | None:
+    """Return of when a page is, in ISO 8601; None where nothing says so."""
+    return next((str(metadata[key]) for key in DATE_KEYS if metadata.get(key)), None)
 
 
 def parse_filter(

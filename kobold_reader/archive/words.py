@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -121,19 +121,20 @@ def create(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-def put(db: sqlite3.Connection, page_id: str, *, text: str, names: str) -> None:
+def put(db: sqlite3.Connection, page_id: str, *, text: str, names: str, number: int | None = None) -> None:
     """Index a page, in place of what was indexed under its id.
 
     Args:
         db: The archive's connection, inside a transaction.
         page_id: Key of the page.
+        number: By which searches are narrowed to some pages; None: the next that is free.
         text: Its text.
         names: Words of its file and folder names.
     """
     delete(db, page_id)
     body = fold(text + _rejoined(text)) + _END
     row = (body, fold(names))
-    number = db.execute("INSERT INTO word_pages (page_id, body, names) VALUES (?, ?, ?)", (page_id, *row)).lastrowid
+    number = db.execute("INSERT INTO word_pages VALUES (?, ?, ?, ?)", (number, page_id, *row)).lastrowid
     db.execute("INSERT INTO words (rowid, body, names) VALUES (?, ?, ?)", (number, *row))
     db.execute("INSERT INTO trigrams (rowid, body, names) VALUES (?, ?, ?)", (number, *row))
 
@@ -172,7 +173,7 @@ def look_up(
     query: Query,
     limit: int,
     *,
-    ids: Collection[str] | None = None,
+    only: Container[int] | None = None,
     also: Iterable[str] = (),
 ) -> Lookup:
     """Ask both indexes, and weigh what the pages found really hold.
@@ -181,11 +182,11 @@ def look_up(
         db: The archive's connection.
         query: What is asked.
         limit: Length of each list.
-        ids: Only these pages, where given.
+        only: Only pages of these numbers, where given.
         also: Further pages to be weighed: those the vectors found.
     """
     frequencies = tuple(document_frequency(db, term) for term in query.terms)
-    with _only(db, ids) as wanted:
+    with _only(db, only) as wanted:
         words = _search_words(db, query, frequencies, limit, wanted)
         trigrams = _search_trigrams(db, query, frequencies, limit, wanted)
         near = _near_candidates(db, query, frequencies, wanted)
@@ -194,17 +195,17 @@ def look_up(
     return Lookup(words, trigrams, frequencies, page_count(db), weighed)
 
 
-def search_words(db: sqlite3.Connection, query: Query, limit: int, ids: Collection[str] | None = None) -> Ranked:
+def search_words(db: sqlite3.Connection, query: Query, limit: int, only: Container[int] | None = None) -> Ranked:
     """Pages that hold any of the terms as whole words, by bm25 (higher is better)."""
     frequencies = tuple(document_frequency(db, term) for term in query.terms)
-    with _only(db, ids) as wanted:
+    with _only(db, only) as wanted:
         return _search_words(db, query, frequencies, limit, wanted)
 
 
-def search_trigrams(db: sqlite3.Connection, query: Query, limit: int, ids: Collection[str] | None = None) -> Ranked:
+def search_trigrams(db: sqlite3.Connection, query: Query, limit: int, only: Container[int] | None = None) -> Ranked:
     """Pages that share trigrams with the query, by bm25 (higher is better); of terms on few pages as typed alone."""
     frequencies = tuple(document_frequency(db, term) for term in query.terms)
-    with _only(db, ids) as wanted:
+    with _only(db, only) as wanted:
         return _search_trigrams(db, query, frequencies, limit, wanted)
 
 
@@ -233,12 +234,9 @@ def evidence(
         WHERE page_id IN (SELECT value FROM json_each(?))""",
         (json.dumps(list(page_ids)),),
     )
-    result: dict[str, Evidence] = {}
-    resemblances = Resemblances()
-    for page_id, body, names in rows:
-        page = Page(body, names)
-        result[page_id] = _weigh_page(query, page, frequencies, resemblances)
-    return result
+    pages = {page_id: Page(body, names) for page_id, body, names in rows}
+    resemblances = Resemblances(list(pages.values()))
+    return {page_id: _weigh_page(query, page, frequencies, resemblances) for page_id, page in pages.items()}
 
 
 def _weigh_page(query: Query, page: Page, frequencies: tuple[int, ...], resemblances: Resemblances) -> Evidence:
@@ -321,14 +319,12 @@ def _search_trigrams(
 
 
 @contextmanager
-def _only(db: sqlite3.Connection, ids: Collection[str] | None) -> Iterator[str]:
+def _only(db: sqlite3.Connection, pages: Container[int] | None) -> Iterator[str]:
     """Give the condition under which a row of an index is wanted."""
-    if ids is None:
+    if pages is None:
         yield ""
         return
-    rows = db.execute("SELECT id FROM word_pages WHERE page_id IN (SELECT value FROM json_each(?))", (_listed(ids),))
-    wanted = {number for (number,) in rows}
-    db.create_function("is_wanted", 1, wanted.__contains__)
+    db.create_function("is_wanted", 1, pages.__contains__)
     try:
         yield "AND is_wanted(rowid)"
     finally:

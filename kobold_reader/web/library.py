@@ -75,7 +75,7 @@ class Overview:
 
     def chosen(self, filter_: Filter) -> list[Leaf]:
         """Return the pages that are meant; where nothing narrows them down, the first page of every file."""
-        if not filter_.keys:
+        if filter_ == Filter():
             firsts = {leaf.uri: leaf for leaf in reversed(self.leaves)}
             return sorted(firsts.values(), key=lambda leaf: self.positions[leaf.page_id])
         return [leaf for leaf in self.leaves if filter_.holds(leaf.facts)]
