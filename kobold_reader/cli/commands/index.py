@@ -49,7 +49,7 @@ def index(
 ) -> int:
     """Read what is new or changed, and index it."""
     from kobold_reader.archive import Archive
-    from kobold_reader.archive.archive import CATALOG
+    from kobold_reader.archive.opened import CATALOG
     from kobold_reader.cli.commands.outcome import closing_code, read_pages, said_if_cut_short, said_if_stopped
     from kobold_reader.cli.commands.resolution import find_lower, spell_lower
     from kobold_reader.cli.output import notice, page_progress, spell_count
