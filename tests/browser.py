@@ -149,7 +149,11 @@ class Browser:
         """Press a key; with `leads_on`, wait for the page that it opens."""
         loaded = self._loaded
         named = {"Enter": ("\r", "Enter", 13), "Escape": ("", "Escape", 27)}
-        named |= {"ArrowRight": ("", "ArrowRight", 39), "ArrowDown": ("", "ArrowDown", 40)}
+        named |= {
+            "ArrowRight": ("", "ArrowRight", 39),
+            "ArrowDown": ("", "ArrowDown", 40),
+            "ArrowUp": ("", "ArrowUp", 38),
+        }
         typed, code, number = named.get(key, (key, f"Key{key.upper()}", ord(key.upper()[0])))
         event = {"key": key, "code": code, "windowsVirtualKeyCode": number, "modifiers": 2 if ctrl else 0}
         self._ask("Input.dispatchKeyEvent", type="keyDown", text="" if ctrl else typed, **event)

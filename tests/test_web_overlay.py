@@ -136,7 +136,7 @@ def test_the_words_stand_under_their_mark_on_the_picture_that_is_shown(archive: 
     picture = client.get(f"/image/{page.page_id}/large").content
     found = [points for kind, points in shown.values() if "found" in kind]
     assert len(found) == 1
-    assert "Ejdern" in read(picture, (width, height), found[0])
+    assert re.search("Stood.*Ejdern.*1929", read(picture, (width, height), found[0])), "all of its line"
 
     thumb = lines_of(hits)
     assert {kind for kind, _ in thumb.values()} <= {"passage", "passage found"}, "of a hit, only what was looked for"
