@@ -11,11 +11,7 @@ from kobold_reader.archive.export import Exporter, ExportReport, GroupBy
 from kobold_reader.archive.importing import Importer, ImportReport
 from kobold_reader.archive.marks import ExportFormat
 from kobold_reader.archive.opened import BusyError, OpenArchive
-from kobold_reader.errors import (
-    ConfigError,
-    MissingExtraError,
-    ServerError,
-)
+from kobold_reader.errors import ConfigError, MissingExtraError, ServerError
 
 __all__ = ["CorrectedArchive"]
 

@@ -12,20 +12,12 @@ from filelock import FileLock, Timeout
 from kobold_reader.archive.catalog import Catalog
 from kobold_reader.archive.chroma_server import check_server
 from kobold_reader.archive.duplicates import Duplicates
-from kobold_reader.archive.embedder import (
-    EmbedderKind,
-    ServerAccess,
-    choose_embedder,
-)
+from kobold_reader.archive.embedder import EmbedderKind, ServerAccess, choose_embedder
 from kobold_reader.archive.folder import LOCK, check_folder
 from kobold_reader.archive.indexing import Indexer
 from kobold_reader.archive.meaning import Meaning, record_of
 from kobold_reader.archive.sync import at_place
-from kobold_reader.errors import (
-    ConfigError,
-    KoboldReaderError,
-    StoreError,
-)
+from kobold_reader.errors import ConfigError, KoboldReaderError, StoreError
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 

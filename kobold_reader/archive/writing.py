@@ -9,17 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from kobold_reader.archive.chroma_server import check_server
-from kobold_reader.archive.embedder import (
-    EmbedderKind,
-    choose_embedder,
-)
+from kobold_reader.archive.embedder import EmbedderKind, choose_embedder
 from kobold_reader.archive.opened import OpenArchive
 from kobold_reader.archive.settled import Settled
 from kobold_reader.archive.sync import Syncer, SyncReport, is_at
-from kobold_reader.errors import (
-    ConfigError,
-    SourceError,
-)
+from kobold_reader.errors import ConfigError, SourceError
 from kobold_reader.pages import Selection, local_uri, select
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger
