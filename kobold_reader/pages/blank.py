@@ -8,8 +8,9 @@ lies along the very edge, and the round shadow of a punched hole.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from statistics import median
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageStat
 
 from kobold_reader.pages.shapes import Shape, find_shapes
@@ -43,9 +44,9 @@ _FLAT_RANGE = 80  # grey levels between the darkest and lightest large areas of 
 _FLAT_CHROMA = 8.0
 _HOLE_PX = (13, 36)  # 3.3 to 9 mm
 
-# At a glance, at 25 dpi, a pixel is a square millimetre: two dark ones side by side are no speck. Of 43 receipts and some
-# twenty printed scans all but the palest have 0.0013 to 0.04 of their pixels in such pairs; dust, holes, bars, and sheets
-# with a word or two of handwriting on them have 0.0002 at most.
+# At a glance, at 25 dpi, a pixel is a square millimetre: two dark ones side by side are no speck. Of 43 receipts and
+# some twenty printed scans all but the palest have 0.0013 to 0.04 of their pixels in such pairs; dust, holes, bars, and
+# sheets with a word or two of handwriting on them have 0.0002 at most.
 _GLANCE = 4  # times smaller than `analysis_size`
 _GLANCE_CONTRAST = 48
 _GLANCE_INSET = 0.125  # no hole and no bar reaches further
@@ -107,7 +108,7 @@ def find_ink_at_a_glance(picture: Image.Image, judged: tuple[int, int]) -> Ink |
 
 def find_ink(picture: Image.Image) -> Ink:
     """Judge a grey or RGB picture of about `analysis_size`."""
-    if not any(any(band.histogram()[:_WHITE]) for band in picture.split()):
+    if int(np.asarray(picture).min()) >= _WHITE:
         return Ink(is_blank=True, share=0.0, is_white=True)
     contrast, paper = _contrast(picture)
     grain = max(1, _percentile(contrast, 0.75))
@@ -115,7 +116,7 @@ def find_ink(picture: Image.Image) -> Ink:
     mask = contrast.point([0] * threshold + [255] * (256 - threshold))
     mask = _without_borders(mask)
     pixels = picture.width * picture.height
-    inked, found = mask.histogram()[255], True
+    inked, found = int(np.count_nonzero(np.asarray(mask))), True
     if inked <= _INKED_SHARE * pixels:
         inked, found = _components(mask)
     flat = _is_flat(paper, picture)
@@ -154,25 +155,38 @@ def _paper(small: Image.Image) -> Image.Image:
     Lamps and spines shade whole rows and columns, up to the very corner, where a median over a
     window sees too little; so these are taken out first.
     """
-    width, height = small.size
-    data = small.tobytes()
-    rows = bytes(int(median(data[y * width : (y + 1) * width])) for y in range(height))
-    columns = bytes(int(median(data[x::width])) for x in range(width))
-    down = Image.frombytes("L", (1, height), rows).resize(small.size, Image.Resampling.NEAREST)
-    across = Image.frombytes("L", (width, 1), columns).resize(small.size, Image.Resampling.NEAREST)
-    profile = ImageChops.add(down, across, 1, -int(median(rows)))
-    rest = ImageChops.subtract(small, profile, 1, 128).filter(ImageFilter.MedianFilter(7))
+    levels = np.asarray(small)
+    rows, columns = (np.median(levels, axis=axis).astype(np.uint8) for axis in (1, 0))
+    down = Image.fromarray(rows[:, np.newaxis]).resize(small.size, Image.Resampling.NEAREST)
+    across = Image.fromarray(columns[np.newaxis]).resize(small.size, Image.Resampling.NEAREST)
+    profile = ImageChops.add(down, across, 1, -int(np.median(rows)))
+    rest = Image.fromarray(_median_around(np.asarray(ImageChops.subtract(small, profile, 1, 128))))
     return ImageChops.add(profile, rest, 1, -128)
+
+
+def _median_around(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The median of the 7 × 7 around each pixel: as Pillow's filter finds it, three times as fast.
+
+    Bit by bit, highest first: a bit is set where no more than half of the 49 are below the number with it.
+    """
+    height, width = levels.shape
+    padded = np.pad(levels, 3, mode="edge")
+    around = np.stack([padded[y : y + height, x : x + width] for y in range(7) for x in range(7)])
+    found = np.zeros_like(levels)
+    for bit in (128, 64, 32, 16, 8, 4, 2, 1):
+        higher = found | np.uint8(bit)
+        found = np.where((around < higher).sum(axis=0, dtype=np.uint8) <= 24, higher, found)  # noqa: PLR2004 - of 49
+    return found
 
 
 def _without_borders(mask: Image.Image) -> Image.Image:
     """The mask without the bars and shadows that run along a whole side of the sheet."""
     width, height = mask.size
-    columns = mask.resize((width, 1), Image.Resampling.BOX).tobytes()
-    rows = mask.resize((1, height), Image.Resampling.BOX).tobytes()
+    dark = np.asarray(mask)
+    columns, rows = (np.rint(dark.sum(axis=axis) / dark.shape[axis]).astype(np.uint8).tobytes() for axis in (0, 1))
     left, right = _border(columns), width - _border(columns[::-1])
     top, bottom = _border(rows), height - _border(rows[::-1])
-    if right - left < 1 or bottom - top < 1:
+    if right - left < 1 or bottom - top < 1 or (right - left, bottom - top) == mask.size:
         return mask
     cleared = Image.new("L", mask.size, 0)
     cleared.paste(mask.crop((left, top, right, bottom)), (left, top))

@@ -15,8 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
@@ -25,15 +27,17 @@ from kobold_reader.pages.values import Box, Posture
 __all__ = ["Lie", "find_lie", "runs_across"]
 
 _Axis = Literal["across", "down"]
+_Numbers = NDArray[np.signedinteger[Any]]
 
 _RULE_PX: Final = 48  # at about 100 dpi: rules, bars and dark areas of photos are longer, strokes of letters shorter
 _LETTER_PX: Final = 5
 _MIN_SHAPES: Final = 12
 _SAMPLE: Final = 700  # so many shapes are asked for their neighbours
+_AT_ONCE: Final = 128  # of them, as a dense page has some thousands of shapes to choose from
 _NEAR: Final = 2.0  # letters: no neighbour is further away
 _BESIDE: Final = 1.5
 _WORD: Final = 2.0
-_SMALL, _LONG, _THICK = 0.25, 12.0, 3.0  # letters: what is no letter, accent or joined word of the page's own size
+_SMALL, _LONG, _THICK = 0.5, 12.0, 3.0  # letters: what is no letter, accent or joined word of the page's own size
 _UPRIGHT_SHARE: Final = 0.65
 _SIDEWAYS_SHARE: Final = 0.8  # columns of Chinese, Japanese and Korean reach 0.76
 _SIDEWAYS_PAIRS: Final = 60
@@ -140,80 +144,72 @@ class _Letters:
 
     Args:
         shapes: All of about the page's letter size.
+        boxes: Theirs: left, top, right, bottom of each.
         size: That size, px.
     """
 
-    def __init__(self, shapes: list[Shape], size: int) -> None:
+    def __init__(self, shapes: list[Shape], boxes: _Numbers, size: int) -> None:
         self._shapes = shapes
         self._size = size
-        self._cell = max(8, 2 * size)
-        self._grid: dict[tuple[int, int], list[int]] = {}
-        for index, shape in enumerate(shapes):
-            for place in self._places(shape, 0):
-                self._grid.setdefault(place, []).append(index)
+        self._left, self._top, self._right, self._bottom = boxes.T
 
     @classmethod
     def of(cls, shapes: list[Shape]) -> _Letters | None:
         """The letters among these shapes, by the median of what is no speck; None where there are too few."""
-        sizes = sorted(max(shape.width, shape.height) for shape in shapes)
-        sizes = [size for size in sizes if size >= _LETTER_PX]
-        if len(sizes) < _MIN_SHAPES:
+        if len(shapes) < _MIN_SHAPES:
             return None
-        size = sizes[len(sizes) // 2]
-        found = [
-            shape
-            for shape in shapes
-            if max(3.0, _SMALL * size) <= max(shape.width, shape.height) <= _LONG * size
-            and min(shape.width, shape.height) <= _THICK * size
-        ]
-        found = [shape for shape in found if max(shape.width, shape.height) >= 0.5 * size]
-        return cls(found, size) if len(found) >= _MIN_SHAPES else None
-
-    def _places(self, shape: Shape, reach: int) -> Iterator[tuple[int, int]]:
-        cell = self._cell
-        for x in range((shape.left - reach) // cell, (shape.right + reach) // cell + 1):
-            for y in range((shape.top - reach) // cell, (shape.bottom + reach) // cell + 1):
-                yield x, y
-
-    def _around(self, index: int) -> Iterator[tuple[int, int, int]]:
-        """Number of and distances to the shapes that lie right beside, above or below this one."""
-        one = self._shapes[index]
-        near: set[int] = set()
-        for place in self._places(one, round(_NEAR * self._size)):
-            near.update(self._grid.get(place, ()))
-        near.discard(index)
-        left, top, right, bottom = one.left, one.top, one.right, one.bottom
-        for number in near:
-            other = self._shapes[number]
-            across = other.left - right if other.left > right else left - other.right
-            down = other.top - bottom if other.top > bottom else top - other.bottom
-            if (across > 0) != (down > 0):  # neither touching boxes nor a neighbour round the corner
-                yield number, max(across, 0), max(down, 0)
+        boxes = np.array([(one.left, one.top, one.right, one.bottom) for one in shapes], np.int32)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        longest = sides.max(axis=1)
+        sizes = np.sort(longest[longest >= _LETTER_PX])
+        if sizes.size < _MIN_SHAPES:
+            return None
+        size = int(sizes[sizes.size // 2])
+        is_letter = (longest >= max(3.0, _SMALL * size)) & (longest <= _LONG * size)
+        is_letter &= sides.min(axis=1) <= _THICK * size
+        found = np.flatnonzero(is_letter)
+        if found.size < _MIN_SHAPES:
+            return None
+        return cls([shapes[index] for index in found.tolist()], boxes[found], size)
 
     def votes(self) -> _Votes:
         """Ask a sample of the shapes for their nearest neighbours."""
         votes = _Votes()
-        asked: set[tuple[int, int]] = set()
-        for index in range(0, len(self._shapes), len(self._shapes) // _SAMPLE + 1):
-            one = self._shapes[index]
-            if max(one.width, one.height) >= _WORD * self._size and not 1 / _WORD < one.width / one.height < _WORD:
-                # Letters that touch: a word is nearer to the lines above and below than to the next word.
-                votes.across += one.width > one.height
-                votes.down += one.height > one.width
-                continue
-            nearest = min(self._around(index), key=lambda near: near[1] or near[2], default=None)
-            if nearest is None or max(nearest[1:]) > _NEAR * self._size:
-                continue
-            other, across, down = nearest
-            if across:
-                votes.across += 1
-            else:
-                votes.down += 1
-            pair = (min(index, other), max(index, other))
-            if pair not in asked and max(across, down) <= _BESIDE * self._size:
-                asked.add(pair)
-                self._compare(one, self._shapes[other], votes, is_across=across > 0)
+        asked = np.arange(0, len(self._shapes), len(self._shapes) // _SAMPLE + 1)
+        width, height = (self._right - self._left)[asked], (self._bottom - self._top)[asked]
+        # Letters that touch: a word is nearer to the lines above and below than to the next word.
+        is_word = (np.maximum(width, height) >= _WORD * self._size) & (
+            (width >= _WORD * height) | (height >= _WORD * width)
+        )
+        votes.across += int(np.count_nonzero(is_word & (width > height)))
+        votes.down += int(np.count_nonzero(is_word & (height > width)))
+        pairs: set[tuple[int, int, bool]] = set()
+        for few in np.array_split(asked[~is_word], len(asked) // _AT_ONCE + 1):
+            if few.size:
+                pairs.update(self._count_nearest(few, votes))
+        for index, other, is_across in pairs:
+            self._compare(self._shapes[index], self._shapes[other], votes, is_across=is_across)
         return votes
+
+    def _count_nearest(self, few: _Numbers, votes: _Votes) -> Iterator[tuple[int, int, bool]]:
+        """Count where the neighbours of some shapes stand; return the near ones, each pair in the same order."""
+        reach = round(_NEAR * self._size)
+        widest = int((self._right - self._left).max())
+        asked, other = _between(self._left, self._left[few] - reach - widest, self._right[few] + reach)
+        asked = few[asked]
+        across = np.maximum(self._left[other] - self._right[asked], self._left[asked] - self._right[other])
+        down = np.maximum(self._top[other] - self._bottom[asked], self._top[asked] - self._bottom[other])
+        # Neither touching boxes nor a neighbour round the corner.
+        apart = np.where(across > 0, across, down)
+        is_near = ((across > 0) != (down > 0)) & (apart <= _NEAR * self._size)
+        asked, other, apart, is_across = asked[is_near], other[is_near], apart[is_near], across[is_near] > 0
+        order = np.lexsort((other, apart, asked))
+        nearest = order[np.diff(asked[order], prepend=-1) > 0]
+        votes.across += int(np.count_nonzero(is_across[nearest]))
+        votes.down += int(np.count_nonzero(~is_across[nearest]))
+        nearest = nearest[apart[nearest] <= _BESIDE * self._size]
+        first, second = np.minimum(asked, other)[nearest], np.maximum(asked, other)[nearest]
+        return zip(first.tolist(), second.tolist(), is_across[nearest].tolist(), strict=True)
 
     def _compare(self, one: Shape, other: Shape, votes: _Votes, *, is_across: bool) -> None:
         """Count on which side two neighbours are level while they are not on the other."""
@@ -239,41 +235,54 @@ class _Letters:
         """Some pieces of lines along this axis, those with the most letters."""
         found: list[tuple[int, Shape]] = []
         used: set[int] = set()
+        following = self._following(axis)
         for start in range(0, len(self._shapes), len(self._shapes) // _LINE_STARTS + 1):
             if start in used:
                 continue
-            line, letters = self._line_from(start, axis, used)
+            line, letters = self._line_from(start, following, used)
             length, thickness = (line.width, line.height) if axis == "across" else (line.height, line.width)
             if letters >= _LINE_LETTERS and length >= _LINE_ASPECT[0] * thickness:
                 found.append((letters, line))
         found.sort(key=lambda one: -one[0])
         return [line for _, line in found[:_LINES]]
 
-    def _line_from(self, start: int, axis: _Axis, used: set[int]) -> tuple[Shape, int]:
+    def _following(self, axis: _Axis) -> dict[int, list[int]]:
+        """For each shape those that may go on with its line, the nearest first."""
+        start, end, above, below = self._left, self._right, self._top, self._bottom
+        if axis == "down":
+            start, end, above, below = above, below, start, end
+        one, other = _between(start, end + 1, end + 2 * self._size)
+        is_level = (above[other] <= below[one]) & (above[one] <= below[other])
+        one, other = one[is_level], other[is_level]
+        order = np.lexsort((other, start[other] - end[one], one))
+        following: dict[int, list[int]] = {}
+        for index, next_one in zip(one[order].tolist(), other[order].tolist(), strict=True):
+            following.setdefault(index, []).append(next_one)
+        return following
+
+    def _line_from(self, start: int, following: dict[int, list[int]], used: set[int]) -> tuple[Shape, int]:
         """The box of a line from this letter on, and how many letters it holds."""
         first = self._shapes[start]
         line = Shape(first.left, first.top, first.right, first.bottom, first.area)
-        letters, index = 1, start
-        used.add(start)
-        while max(line.width, line.height) < _LINE_ASPECT[1] * self._size:
-            here = self._shapes[index]
-            following = [
-                (across or down, other)
-                for other, across, down in self._around(index)
-                if other not in used
-                and _follows(here, self._shapes[other], axis)
-                and (across or down) <= 2 * self._size
-            ]
-            if not following:
-                break
-            _, index = min(following)
-            used.add(index)
+        letters, index = 0, start
+        while True:
             letters += 1
+            used.add(index)
+            if max(line.width, line.height) >= _LINE_ASPECT[1] * self._size:
+                break
+            index = next((other for other in following.get(index, ()) if other not in used), -1)
+            if index < 0:
+                break
             added = self._shapes[index]
             line.left, line.right = min(line.left, added.left), max(line.right, added.right)
             line.top, line.bottom = min(line.top, added.top), max(line.bottom, added.bottom)
         return line, letters
 
 
-def _follows(one: Shape, other: Shape, axis: _Axis) -> bool:
-    return other.left >= one.right if axis == "across" else other.top >= one.bottom
+def _between(places: _Numbers, lowest: _Numbers, highest: _Numbers) -> tuple[_Numbers, _Numbers]:
+    """All pairs of a range and a place within it, bounds included: numbers of both."""
+    order = np.argsort(places, kind="stable")
+    first = np.searchsorted(places[order], lowest, "left")
+    counts = np.maximum(np.searchsorted(places[order], highest, "right") - first, 0)
+    ranges = np.repeat(np.arange(counts.size), counts)
+    return ranges, order[np.arange(ranges.size) + np.repeat(first - np.cumsum(counts) + counts, counts)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from PIL import Image, ImageChops
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 __all__ = ["Shape", "find_shapes", "without_rules"]
 
 _MAX_RUNS = 60_000
-_RUN = re.compile(b"\xff+")
+
+_Numbers = NDArray[np.intp]
 
 
 @dataclass(slots=True)
@@ -33,11 +35,6 @@ class Shape:
         """Of the box."""
         return self.bottom - self.top
 
-    def _add(self, other: Shape) -> None:
-        self.left, self.top = min(self.left, other.left), min(self.top, other.top)
-        self.right, self.bottom = max(self.right, other.right), max(self.bottom, other.bottom)
-        self.area += other.area
-
 
 def find_shapes(mask: Image.Image, ink: Image.Image | None = None) -> list[Shape] | None:
     """The connected shapes of a mask of 0 and 255; None where there are too many to be writing.
@@ -46,67 +43,93 @@ def find_shapes(mask: Image.Image, ink: Image.Image | None = None) -> list[Shape
         mask: What hangs together, also across a corner, is one shape.
         ink: Areas count the pixels of this mask; left out: of `mask` itself.
     """
-    width, height = mask.size
-    data = mask.tobytes()
-    inked = data if ink is None else ink.tobytes()
-    parent: list[int] = []
-    whole: list[Shape] = []
-    above: list[tuple[int, int, int]] = []
-    runs = 0
-    for y in range(height):
-        offset, first = y * width, 0
-        here: list[tuple[int, int, int]] = []
-        for match in _RUN.finditer(data, offset, offset + width):
-            start, end = match.start() - offset, match.end() - offset
-            area = end - start if ink is None else inked.count(b"\xff", match.start(), match.end())
-            while first < len(above) and above[first][1] < start:
-                first += 1
-            root, index = -1, first
-            while index < len(above) and above[index][0] <= end:
-                other = above[index][2]
-                index += 1
-                while parent[other] != other:
-                    parent[other] = parent[parent[other]]
-                    other = parent[other]
-                if root < 0:
-                    root = other
-                elif other != root:
-                    parent[other] = root
-                    whole[root]._add(whole[other])  # noqa: SLF001 - of the same class
-            if root < 0:
-                root = len(parent)
-                parent.append(root)
-                whole.append(Shape(start, y, end, y + 1, area))
-            else:
-                shape = whole[root]
-                if start < shape.left:  # noqa: PLR1730 - once a run, thousands a page: quicker than min()
-                    shape.left = start
-                if end > shape.right:  # noqa: PLR1730
-                    shape.right = end
-                shape.bottom = y + 1
-                shape.area += area
-            here.append((start, end, root))
-        above = here
-        runs += len(here)
-        if runs > _MAX_RUNS:
-            return None
-    return [shape for node, shape in enumerate(whole) if parent[node] == node]
+    starts, ends = _runs(np.asarray(mask))
+    if not starts.size:
+        return []
+    if starts.size > _MAX_RUNS:
+        return None
+    stride = mask.width + 1
+    shape_of = _connected(starts, ends, stride)
+    areas = ends - starts
+    if ink is not None:
+        edges = np.column_stack((starts, ends)).ravel()
+        areas = np.add.reduceat(_in_one_line(np.asarray(ink))[1:], edges, dtype=np.intp)[::2]
+    rows = starts // stride
+    # Run by run from top to bottom, one shape after the other.
+    order = np.argsort(shape_of, kind="stable")
+    first = np.flatnonzero(np.diff(shape_of[order], prepend=-1))
+    boxes = zip(
+        np.minimum.reduceat((starts - rows * stride)[order], first).tolist(),
+        rows[order[first]].tolist(),
+        np.maximum.reduceat((ends - rows * stride)[order], first).tolist(),
+        (rows[order[np.append(first[1:], order.size) - 1]] + 1).tolist(),
+        np.add.reduceat(areas[order], first).tolist(),
+        strict=True,
+    )
+    return [Shape(*box) for box in boxes]
+
+
+def _in_one_line(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """All rows one after the other, with a pixel of paper before the first and after each."""
+    height, width = mask.shape
+    line = np.zeros(height * (width + 1) + 1, np.bool_)
+    line[1:].reshape(height, width + 1)[:, :width] = mask
+    return line
+
+
+def _runs(mask: NDArray[np.uint8]) -> tuple[_Numbers, _Numbers]:
+    """Where ink begins and ends, counted along the rows, each of them one longer than the mask is wide."""
+    line = _in_one_line(mask)
+    edges = np.flatnonzero(line[1:] != line[:-1])
+    return edges[::2], edges[1::2]
+
+
+def _connected(starts: _Numbers, ends: _Numbers, stride: int) -> _Numbers:
+    """The number of each run's shape: that of one of its runs."""
+    # The runs of the row above that touch: from the first that ends late enough to the last that begins soon enough.
+    first = np.searchsorted(ends, starts - stride, "left")
+    after = np.searchsorted(starts, ends - stride, "right")
+    # Each run goes on with the first of them; so many hang together before those that meet further down are joined.
+    joined = _followed(np.where(after > first, first, np.arange(starts.size))).tolist()
+
+    def top_of(run: int) -> int:
+        while joined[run] != run:
+            joined[run] = joined[joined[run]]
+            run = joined[run]
+        return run
+
+    for run in np.flatnonzero(after - first > 1).tolist():
+        top = top_of(run)
+        for other in range(first[run] + 1, after[run]):
+            joined[top_of(other)] = top
+    return _followed(np.array(joined))
+
+
+def _followed(parent: _Numbers) -> _Numbers:
+    """What each number comes to in the end."""
+    while not np.array_equal(further := parent[parent], parent):
+        parent = further
+    return parent
 
 
 def without_rules(mask: Image.Image, longest_px: int, *, slack_px: int = 0) -> Image.Image:
-    """The mask without what runs on for longer than a stroke: both axes, by way of a transposition each.
+    """The mask without what runs on for longer than a stroke, along both axes.
 
     Args:
         mask: Of 0 and 255.
         longest_px: A stroke is no longer.
         slack_px: A rule may climb or jump so far to each side and still be one: it lies askew on the scan.
     """
-    rule = re.compile(b"\xff{%d,}" % longest_px)
+    pixels = np.array(mask)
     for _ in range(2):
-        thick = mask
+        thick = pixels.copy()
         for by in range(1, slack_px + 1):
-            for step in (by, -by):
-                thick = ImageChops.lighter(thick, ImageChops.offset(mask, 0, step))
-        data = rule.sub(lambda run: bytes(len(run[0])), thick.tobytes())
-        mask = ImageChops.darker(mask, Image.frombytes("L", mask.size, data)).transpose(Image.Transpose.TRANSPOSE)
-    return mask
+            thick[by:] |= pixels[:-by]
+            thick[:-by] |= pixels[by:]
+        starts, ends = _runs(thick)
+        long = ends - starts >= longest_px
+        for start, end in zip(starts[long].tolist(), ends[long].tolist(), strict=True):
+            row, column = divmod(start, pixels.shape[1] + 1)
+            pixels[row, column : column + end - start] = 0
+        pixels = np.ascontiguousarray(pixels.T)
+    return Image.fromarray(pixels)
