@@ -753,6 +753,15 @@ def test_settings_are_those_of_the_nearest_folder_above(archive: Archive, tmp_pa
     assert archive.settings_of(tmp_path / "a" / "b" / "c" / "x.pdf") == {"hint": "inner"}
 
 
+@pytest.mark.parametrize("pattern", ["box 1/*.pdf", "box ?/*.pdf", "**/*.pdf", "box*"])
+def test_a_pattern_counts_as_the_folder_of_what_it_found(archive: Archive, tmp_path: Path, pattern: str) -> None:
+    archive._catalog.remember_root(str(tmp_path / pattern), {"hint": "pattern"})
+    archive._catalog.remember_root(str(tmp_path / "box 1" / "deep"), {"hint": "folder"})
+    assert archive.settings_of(local_uri(tmp_path / "box 1" / "ä 7%.pdf")) == {"hint": "pattern"}
+    assert archive.settings_of(local_uri(tmp_path / "box 1" / "deep" / "x.pdf")) == {"hint": "folder"}
+    assert archive.settings_of(local_uri(tmp_path / "other" / "x.jpg")) == {}
+
+
 @pytest.mark.slow
 def test_doubtful_words_are_marked_with_their_rivals(
     simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]

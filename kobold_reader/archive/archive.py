@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
+from glob import has_magic
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from kobold_reader.archive.catalog import PageRow, Place
 from kobold_reader.archive.correcting import CorrectedArchive
@@ -62,13 +65,12 @@ class Archive(WritingArchive, CorrectedArchive, SearchedArchive):
     def settings_of(self, path: str | Path) -> dict[str, Any]:
         """Return the KoboldReader settings that a path was read with: its own, or those of the nearest folder above.
 
-        Empty where it never was.
+        A pattern counts as a folder. Empty where it never was read.
         """
         roots, name = self._catalog.roots(), root_name(path)
         if name in roots:
             return roots[name]
-        uri = name if "://" in name else local_uri(name)
-        above = [root for root in roots if is_at(uri, root if "://" in root else local_uri(root))]
+        above = [root for root in roots if _covers(_address(root), _address(name))]
         return roots[max(above, key=len)] if above else {}
 
     def page(self, page_id: str) -> PageRow | None:
@@ -124,3 +126,17 @@ class Archive(WritingArchive, CorrectedArchive, SearchedArchive):
             unfinished_pages=len(self._catalog.unfinished()),
             corrections=self._catalog.count_corrections(),
         )
+
+
+def _address(path: str) -> str:
+    return path if "://" in path else local_uri(path)
+
+
+def _covers(root: str, uri: str) -> bool:
+    """Tell whether a run over `root`, a folder or a pattern, took this file."""
+    if is_at(uri, root):
+        return True
+    pattern, place = unquote(root), PurePosixPath(unquote(uri))
+    if "**" in pattern:
+        return fnmatchcase(str(place), str(PurePosixPath(pattern.replace("**/", "*"))))
+    return has_magic(pattern) and any(some.match(pattern) for some in (place, *place.parents))
