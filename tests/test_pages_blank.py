@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from kobold_reader.pages.blank import Ink, analysis_size, find_ink
+from kobold_reader.pages.blank import Ink, analysis_size, find_ink, find_ink_at_a_glance, glance_size
 from tests import page_files as make
 
 OLD = (238, 226, 196)
@@ -79,3 +79,29 @@ def test_judged_at_the_size_of_the_paper() -> None:
     assert analysis_size(2480, 3508, (8.27, 11.69)) == (826, 1169)
     assert analysis_size(400, 300, (8.27, 11.69)) == (400, 300)
     assert max(analysis_size(9000, 4000, None)) == 1200
+
+
+def glanced(paper: Image.Image, *, is_small: bool) -> Ink | None:
+    data = io.BytesIO(make.jpeg(paper, quality=80))
+    judged_at = analysis_size(*paper.size, make.A4_INCHES)
+    with Image.open(data) as picture:
+        if is_small:
+            picture.draft("L", glance_size(judged_at))
+        return find_ink_at_a_glance(picture, judged_at)
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+def test_a_glance_is_enough_for_a_page_written_all_over(*, is_small: bool) -> None:
+    for dpi in (100, 200):
+        ink = glanced(make.printed_page(dpi), is_small=is_small)
+        assert ink is not None
+        assert not ink.is_blank
+        assert 0.01 < ink.share < 0.5
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_whatever_may_be_paper_takes_a_closer_look(name: str) -> None:
+    paper = PAPER[name]()
+    assert glanced(paper, is_small=True) is None
+    for ink in ("page number", "handwriting", "in a corner"):
+        assert glanced(INK[ink](paper), is_small=True) is None

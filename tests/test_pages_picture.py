@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from kobold_reader.errors import CorruptSourceError, PageRenderError
-from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageView
+from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageImages, PageView
+from kobold_reader.pages.picture import Placement, picture_images
 from tests import page_files as make
 from tests.test_pages_pdf import assert_corners
 
@@ -255,3 +256,50 @@ def test_a_bomb_is_refused_before_it_is_decoded(opened: Opener) -> None:
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     with pytest.raises(PageRenderError, match=r"large|pixels"):
         opened(bytes(data))
+
+
+def looked_at(page: Image.Image, budget: ImageBudget) -> tuple[Image.Image, PageImages, tuple[int, int]]:
+    """A scan's view, and how many of its pixels were decoded for it."""
+    data = make.jpeg(page)
+    inches = (page.width / 300, page.height / 300)
+    opened: list[Image.Image] = []
+
+    def reopen() -> Image.Image:
+        opened.append(Image.open(io.BytesIO(data)))
+        return opened[-1]
+
+    picture = reopen()
+    found = picture_images(picture, Placement(page.size, inches), budget, original=data, rotate_deg=0, reopen=reopen)
+    return Image.open(io.BytesIO(found.views[0].image)).convert("L"), found, opened[-1].size
+
+
+def test_a_large_jpeg_is_decoded_at_half_its_size_and_reads_the_same() -> None:
+    page = make.printed_page(300).convert("L")
+    view, found, decoded_px = looked_at(page, ImageBudget(max_side_px=1400))
+    assert decoded_px == ((page.width + 1) // 2, (page.height + 1) // 2)
+    assert max(view.size) == 1400
+    assert not found.is_blank
+    with Image.open(io.BytesIO(make.jpeg(page))) as picture:
+        slowly = picture.resize(view.size, Image.Resampling.LANCZOS)
+    levels = ImageChops.difference(view, slowly).histogram()
+    assert sum(level * count for level, count in enumerate(levels)) / sum(levels) < 1.5
+
+
+def test_what_a_glance_leaves_open_is_decided_on_all_pixels() -> None:
+    for spoil, is_blank in ((make.with_dust, True), (make.handwrite, False)):
+        page = spoil(make.sheet(300, (238, 226, 196)), dpi=300)
+        _, found, decoded_px = looked_at(page, ImageBudget(max_side_px=1024))
+        assert found.is_blank == is_blank
+        assert decoded_px == page.size
+
+
+def test_a_scan_that_passes_is_decoded_small_where_it_is_written_all_over() -> None:
+    page = make.printed_page(100)
+    view, found, decoded_px = looked_at(page, ImageBudget(max_side_px=2000))
+    assert found.views[0].is_passthrough
+    assert not found.is_blank
+    assert view.size == page.size
+    assert max(decoded_px) < page.height / 2
+    _, found, decoded_px = looked_at(make.handwrite(make.sheet(100), dpi=100), ImageBudget(max_side_px=2000))
+    assert found.views[0].is_passthrough
+    assert not found.is_blank

@@ -155,7 +155,8 @@ def picture_images(
         def make(width_px: int, height_px: int) -> Image.Image:
             made = flat
             if made.size != (width_px, height_px):
-                made = flat.resize((width_px, height_px), Image.Resampling.LANCZOS, reducing_gap=3.0)
+                box = _extent(flat, stored_size)
+                made = flat.resize((width_px, height_px), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
             return without_colour(_turned_upright(made, placement, turn_deg))
 
         data, mime, view = encode_within(make, target, budget)
@@ -172,6 +173,12 @@ def picture_images(
 def _dpi(size: tuple[int, int], placement: Placement) -> float | None:
     """Pixels per inch of paper of a whole picture of that size."""
     return None if placement.inches is None else max(size) / max(placement.inches)
+
+
+def _extent(flat: Image.Image, stored_size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """How much of a picture that was decoded small is the page: half of an odd side is rounded up."""
+    scale = max(1, round(max(stored_size) / max(flat.size)))
+    return 0.0, 0.0, stored_size[0] / scale, stored_size[1] / scale
 
 
 def _pixels(
