@@ -203,3 +203,34 @@ def test_terms(text: str, terms: list[tuple[str, Kind]]) -> None:
 )
 def test_questions(text: str, *, is_question: bool) -> None:
     assert parse_query(text).is_question is is_question
+
+
+CROWD = "the market and the street, a paper ersatz universal sand anthem intern terse old"
+"""Holds every trigram of Persanter, and no word like it."""
+
+
+@pytest.fixture(name="crowded")
+def make_crowded(monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlite3.Connection]:
+    """A large archive in small: nothing is rare, and only the first of the pages can be weighed."""
+    monkeypatch.setattr(words, "_WORD_POSTINGS", 40)
+    monkeypatch.setattr(words, "_TRIGRAM_POSTINGS", 30)
+    monkeypatch.setattr(words, "_NEAR_POSTINGS", 10)
+    db = sqlite3.connect(":memory:")
+    words.create(db)
+    for number in range(200):
+        words.put(db, f"crowd {number}", text=CROWD, names="")
+    yield db
+    db.close()
+
+
+@pytest.mark.parametrize("misread", ["perdanter", "persantes", "bersanter", "persarter", "pesranter", "persaanter"])
+def test_a_misread_word_of_common_letters_is_found_behind_many_pages(crowded: sqlite3.Connection, misread: str) -> None:
+    words.put(crowded, "late", text=f"the market {misread} the street", names="")
+    assert found(crowded, "Persanter")[0] == "late"
+    assert found(crowded, "street Persanter")[0] == "late"
+
+
+def test_common_words_side_by_side_are_found_behind_many_pages(crowded: sqlite3.Connection) -> None:
+    words.put(crowded, "late", text="the old market, and the street", names="")
+    assert found(crowded, "old market")[0] == "late"
+    assert found(crowded, "the old market street")[0] == "late"

@@ -51,7 +51,7 @@ WORDS_TELL: Final = 0.5
 """From this share of the query found word by word on, the passage is chosen by words, below by meaning."""
 PAGES_PER_GROUP: Final = 5
 """Of one file or folder, where hits are grouped."""
-LARGE_SHARE: Final = 0.25
+LARGE_SHARE: Final = 0.1
 """Where a filter means so many of all pages, Chroma is asked for more, and its answer filtered; else the nodes are
 named that are meant."""
 

@@ -52,7 +52,7 @@ more pages than that say next to nothing, and are looked for only where the rare
 _TRIGRAM_POSTINGS = 15_000
 _NEAR_POSTINGS = 5_000
 _LEAST_TRIGRAMS = 3
-"""Of each term, however many pages they stand on."""
+"""Of each term, unless they stand on too many pages: then its halves, one of which a misread letter leaves alone."""
 _CANDIDATES_PER_TERM = 20
 _TELLING_DIGITS = 3
 _LONELY_NUMBER = 0.3
@@ -189,7 +189,7 @@ def look_up(
     with _only(db, only) as wanted:
         words = _search_words(db, query, frequencies, limit, wanted)
         trigrams = _search_trigrams(db, query, frequencies, limit, wanted)
-        near = _near_candidates(db, query, frequencies, wanted)
+        near = _near_candidates(db, query, frequencies, wanted) + _neighbours(db, query, frequencies, limit, wanted)
     found = dict.fromkeys([*(page for page, _ in words + trigrams), *near, *also])
     weighed = evidence(db, query, found, frequencies)
     return Lookup(words, trigrams, frequencies, page_count(db), weighed)
@@ -270,6 +270,23 @@ def _near_candidates(
             expression = _trigram_expression(db, [term], _NEAR_POSTINGS)
             found += [page for page, _ in _match(db, "trigrams", expression, _CANDIDATES_PER_TERM, wanted)]
     return found
+
+
+def _neighbours(
+    db: sqlite3.Connection, query: Query, frequencies: tuple[int, ...], limit: int, wanted: str
+) -> list[str]:
+    """Pages on which terms stand side by side as in the query, where each stands on more pages than are weighed."""
+    pairs = [
+        _quote(" ".join((*first.parts, *second.parts)))
+        for (first, one), (second, other) in pairwise(zip(query.terms, frequencies, strict=True))
+        if min(one, other) > _WORD_POSTINGS and Kind.STOP not in {first.kind, second.kind}
+    ]
+    is_common = all(
+        frequency > _WORD_POSTINGS
+        for term, frequency in zip(query.terms, frequencies, strict=True)
+        if term.kind is not Kind.STOP
+    )
+    return [page for page, _ in _match(db, "words", " OR ".join(pairs), limit, wanted)] if is_common else []
 
 
 def _search_words(
@@ -366,6 +383,10 @@ def _trigram_expression(db: sqlite3.Connection, terms: Sequence[Term], most_post
     )
     ranked = [sorted((counts[one], one) for one in trigrams if one in counts) for trigrams in of_terms]
     chosen: dict[str, None] = {}
+    for of_term, term in enumerate(terms):
+        if sum(count for count, _ in ranked[of_term][:_LEAST_TRIGRAMS]) > most_postings and (both := _halves(term)):
+            chosen |= dict.fromkeys(both)
+            ranked[of_term] = []
     postings = 0
     for position in range(max(map(len, ranked), default=0)):
         for of_term, trigrams in enumerate(ranked):
@@ -379,6 +400,11 @@ def _trigram_expression(db: sqlite3.Connection, terms: Sequence[Term], most_post
 
 def _trigrams(folded: str) -> set[str]:
     return {folded[start : start + _TRIGRAM] for start in range(len(folded) - _TRIGRAM + 1)}
+
+
+def _halves(term: Term) -> list[str]:
+    middle = len(term.folded) // 2
+    return [term.folded[:middle], term.folded[middle:]] if middle >= _TRIGRAM else []
 
 
 def _containing(db: sqlite3.Connection, folded: str) -> str:
