@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +41,26 @@ def test_line_art_becomes_png_and_a_photo_jpeg() -> None:
     assert encode(make.printed_page(100).convert("L"), 90)[1] == "image/png"
     noise = Image.effect_noise((200, 200), 60)
     assert encode(noise, 90)[1] == "image/jpeg"
+
+
+def test_png_is_tried_only_where_some_bands_of_the_page_gain_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[int, int]] = []
+    save = Image.Image.save
+
+    def counted(picture: Image.Image, target: io.BytesIO, kind: str, **options: int) -> None:
+        if kind == "PNG":
+            tried.append(picture.size)
+        save(picture, target, kind, **options)
+
+    monkeypatch.setattr(Image.Image, "save", counted)
+    page = make.printed_page(100).convert("L")
+    assert encode(page, 90)[1] == "image/png"
+    assert page.size in tried
+    tried.clear()
+    page.paste(255, (0, 0, *page.size))
+    page.paste(Image.effect_noise((page.width // 3, page.height), 40), (0, 0))  # a photo beside white paper
+    assert encode(page, 90)[1] == "image/jpeg"
+    assert tried == [(page.width, 96)]
 
 
 def test_bytes_are_kept_by_quality_first_then_size() -> None:
