@@ -193,7 +193,8 @@ def _pixels(
     """A picture's pixels, as many as are needed, grey where it holds nothing else; and what is on it.
 
     A JPEG's decoder halves while it decodes, from the same coefficients: the page is decoded at a smaller size, no
-    smaller than its view, and that is resampled once.
+    smaller than its view, and that is resampled once. RapidOCR reads it as well as all pixels resampled; averaging
+    those by threes before LANCZOS cost a word in seventy on three receipts.
     """
     target, judged = fit_size(*placement.square, budget), analysis_size(*placement.square, placement.inches)
     closely = (max(2 * target[0], judged[0]), max(2 * target[1], judged[1]))
