@@ -63,7 +63,7 @@ _NO_MALLOC: Final = re.compile(r"\b(malloc|calloc|realloc)\b.* failed")
 _CUT_SHORT: Final = re.compile("truncated image|premature end of (file|data)")
 _MATTERS: Final = 0.25  # share of the page under images from which a cut one is the page's loss
 _COMPLETE: Final = 0.98
-_SHRINK_EVERY: Final = 50  # pages; MuPDF's store of decoded images grows to 256 MB otherwise
+_SHRINK_EVERY: Final = 10  # pages; MuPDF's store of decoded images grows to 256 MB otherwise
 
 
 class PdfFile:
