@@ -2,10 +2,10 @@
 
 Every simulated server runs in a process of its own and takes exactly the service time for each request, so what is
 missing to 100 % is the reader's: preparing pages, recording readings, and the gap between two requests. (That the
-simulator decodes the image counts as service time; that it reads and parses a request first does not: "requests alone"
-sends scans and does nothing else, so its gap is the simulator's own.) Two tasks a page; other programs know one prompt
-a run, and so are run twice. They are given the same scans, the plain script as JPEGs, the others in a PDF, and can use
-one server only.
+simulator parses a request, decodes its image and writes its answer counts as service time, for the real one holds its
+lock meanwhile; that it receives and sends them does not: "requests alone" sends bodies that lie ready and does nothing
+else, so its gap is the simulator's own.) Two tasks a page; other programs know one prompt a run, and so are run twice.
+They are given the same scans, the plain script as JPEGs, the others in a PDF, and can use one server only.
 """
 
 from __future__ import annotations
@@ -146,16 +146,18 @@ def ours(count: int, pages: int, service_ms: float, folder: Path) -> Run:
 
 
 def floor(pages: int, service_ms: float, folder: Path) -> Run:
-    """Send the scans as they are, one after the other, and do nothing else: what the simulator itself needs."""
+    """Send what lies ready, one after the other, and do nothing else: what the simulator itself needs."""
     scans = [base64.b64encode(path.read_bytes()).decode() for path in sorted((folder / "jpeg").glob("*.jpg"))]
+    bodies = [
+        json.dumps({"prompt": task, "images": [scan], "max_length": 2048, "logprobs": True}).encode()
+        for scan in scans
+        for task in TASKS
+    ]
     with servers(1, service_ms / 1000) as (urls, processes):
         began = time.monotonic()
-        for scan in scans:
-            for task in TASKS:
-                body = json.dumps({"prompt": task, "images": [scan], "max_length": 2048, "logprobs": True}).encode()
-                request = urllib.request.Request(f"{urls[0]}/api/v1/generate", body)
-                with urllib.request.urlopen(request) as answer:
-                    json.load(answer)
+        for body in bodies:
+            with urllib.request.urlopen(urllib.request.Request(f"{urls[0]}/api/v1/generate", body)) as answer:
+                json.load(answer)
         return judged(FLOOR, service_ms, pages, said_by(processes), time.monotonic() - began)
 
 
