@@ -13,7 +13,10 @@ from kobold_reader.archive.where import Filter
 
 __all__ = ["ORPHANED", "PageTable"]
 
-ORPHANED: Final = "sha256 NOT IN (SELECT sha256 FROM places UNION SELECT former_sha256 FROM places)"
+ORPHANED: Final = (
+    "sha256 IN (SELECT sha256 FROM pages EXCEPT SELECT sha256 FROM places EXCEPT SELECT former_sha256 FROM places)"
+)
+"""Of a content that lies nowhere any more; told by the index of contents, without a look at any page."""
 
 
 class PageTable(CatalogFile):

@@ -123,7 +123,7 @@ class Vectors:
         if not self.is_of(embedder, dimension):
             self._client.delete_collection(self._name)
             self._collection = self._get_or_create(embedder, dimension)
-        return not self._collection.count()
+        return not self._collection.get(limit=1, include=[])["ids"]  # a count reads all of them
 
     @_to_the_border
     def remove(self) -> None:
