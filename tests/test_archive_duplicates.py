@@ -16,6 +16,7 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.catalog import Catalog, PageRow, Place
 from kobold_reader.archive.duplicates import Duplicates
 from kobold_reader.archive.likeness import MOST_BITS, Likeness
+from kobold_reader.archive.search import Grouping
 from kobold_reader.cli.typer_app import app
 from kobold_reader.reading.ledger import Ledger
 from tests import page_files as make
@@ -168,7 +169,19 @@ def test_a_group_is_one_hit_and_can_be_shown_in_full(archive: Archive) -> None:
     each = archive.search("boat", limit=9, all_copies=True)
     assert len(each) == 6
     assert not any(hit.alike for hit in each)
-    assert len(archive.search("boat", limit=9, by="file")) == 6
+
+
+@pytest.mark.parametrize("by", ["file", "folder"])
+def test_a_group_counts_once_where_hits_are_grouped(archive: Archive, by: Grouping) -> None:
+    rows = [page(f"{number}.jpg", phash=flipped(HASH, range(number)), content=str(number)) for number in range(8)]
+    put(archive._catalog, *rows, page("other.jpg", content="o"), page("another.jpg", content="p"))
+    hits = archive.search("boat", limit=3, by=by)
+    assert len(hits) == 3, "else the group alone would fill the folder, or all files"
+    assert {"other.jpg", "another.jpg"} < {hit.file_name for hit in hits}
+    assert sorted(len(hit.alike) for hit in hits) == [0, 0, 7]
+    each = archive.search("boat", limit=10, by=by, all_copies=True)
+    assert len(each) == (10 if by == "file" else 5)
+    assert not any(hit.alike for hit in each)
 
 
 def test_what_is_indexed_meanwhile_counts(archive: Archive) -> None:

@@ -89,10 +89,7 @@ class Hit:
 
     def group(self, by: Grouping) -> str:
         """What it is grouped under: its page, the path of its file, or of its folder."""
-        if by == "page":
-            return self.page_id
-        path = str(self.metadata["file_path"])
-        return path if by == "file" else _folder_of(path)
+        return _group(self.page_id, self.metadata, by)
 
     def to_json(self) -> dict[str, Any]:
         """Return the stable form that the command line prints."""
@@ -148,7 +145,7 @@ class Searcher:
     ) -> list[Hit]:
         """Return the best pages for a query, best first; see `grouped`.
 
-        Of pages that show the same the best is a hit, unless `all_copies` or `by` asks for each.
+        Of pages that show the same the best is a hit, unless `all_copies` asks for each.
 
         Raises:
             ConfigError: An unknown mode, metadata key or folder, or `dense` without vectors.
@@ -175,29 +172,32 @@ class Searcher:
         near = self._near(query, length, allowed) if mode != "keyword" else {}
         parsed = parse_query(query)
         scored = self._score(parsed, near, length, allowed, mode)
-        is_once = by == "page" and not all_copies
-        if is_once:
-            scored = self._first_of_each(scored, limit)
-        elif by == "page":
-            scored = scored[:limit]
-        rows = {row.page_id: row for row in self._catalog.pages([one.page_id for one in scored])}
-        nearest = self._nearest_texts(scored, near)
-        hits = [_hit(parsed, one, rows[one.page_id], nearest.get(one.page_id)) for one in scored if one.page_id in rows]
-        if is_once:
-            hits = [replace(hit, alike=self._duplicates.alike(rows[hit.page_id])) for hit in hits]
-        return grouped(hits, by, limit)
+        chosen = self._choose(scored, by, limit, all_copies=all_copies)
+        nearest = self._nearest_texts([one for one, _ in chosen], near)
+        hits = [_hit(parsed, one, row, nearest.get(one.page_id)) for one, row in chosen]
+        if all_copies:
+            return hits
+        return [replace(hit, alike=self._duplicates.alike(row)) for hit, (_, row) in zip(hits, chosen, strict=True)]
 
-    def _first_of_each(self, scored: Iterable[Scored], limit: int) -> list[Scored]:
-        """Return the best of pages that show the same, for so many groups."""
-        kept: list[Scored] = []
+    def _choose(
+        self, scored: Sequence[Scored], by: Grouping, limit: int, *, all_copies: bool
+    ) -> list[tuple[Scored, PageRow]]:
+        """Return the pages of the first groups, as `grouped` does; of pages that show the same, the best."""
+        rows = {row.page_id: row for row in self._catalog.pages([one.page_id for one in scored])}
+        groups: dict[str, list[tuple[Scored, PageRow]]] = {}
         seen: set[str] = set()
         for one in scored:
-            if one.page_id not in seen:
-                kept.append(one)
-                seen.update(self._duplicates.group(one.page_id))
-            if len(kept) == limit:
-                break
-        return kept
+            row = rows.get(one.page_id)
+            if row is None or one.page_id in seen:
+                continue
+            name = _group(one.page_id, row.metadata, by)
+            if name not in groups and len(groups) == limit:
+                continue
+            group = groups.setdefault(name, [])
+            if len(group) < PAGES_PER_GROUP:
+                group.append((one, row))
+                seen.update(() if all_copies else self._duplicates.group(one.page_id))
+        return [pair for group in groups.values() for pair in group]
 
     def _allowed(self, filter_: Filter) -> set[int] | None:
         """Return the numbers of the pages meant; None: all."""
@@ -249,8 +249,11 @@ def _nearest(found: Iterable[Near]) -> dict[str, Near]:
     return best
 
 
-def _folder_of(path: str) -> str:
-    return re.sub(r"[/\\][^/\\]*$", "", path)
+def _group(page_id: str, metadata: Mapping[str, Any], by: Grouping) -> str:
+    if by == "page":
+        return page_id
+    path = str(metadata["file_path"])
+    return path if by == "file" else re.sub(r"[/\\][^/\\]*$", "", path)
 
 
 def _hit(query: Query, scored: Scored, row: PageRow, nearest: tuple[str, str] | None) -> Hit:
