@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kobold_reader.archive.evidence import Evidence
 from kobold_reader.archive.matching import (
     LOOKALIKE,
     NEAR_NUMBER,
@@ -18,7 +19,7 @@ from kobold_reader.archive.matching import (
 from kobold_reader.archive.passage import passage
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.ranking import rank, weigh
-from kobold_reader.archive.words import Evidence, Lookup
+from kobold_reader.archive.words import Lookup
 
 
 def strength(term: str, body: str, names: str = "") -> float:

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from kobold_reader.archive.evidence import Evidence
 from kobold_reader.archive.query import Kind, Query
-from kobold_reader.archive.words import Evidence, Lookup
+from kobold_reader.archive.words import Lookup
 
 __all__ = ["Scored", "Weighing", "rank", "weigh"]
 

@@ -14,16 +14,17 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
-from kobold_reader.archive.matching import Page, Resemblances, follows, match_strength
+from kobold_reader.archive.evidence import Evidence, weighed
+from kobold_reader.archive.matching import Page, Resemblances
 from kobold_reader.archive.query import Kind, Query, Term, fold, is_unspaced
+from kobold_reader.archive.trigrams import containing, quoted, resembling
 
 __all__ = [
-    "Evidence",
     "Lookup",
     "compact",
     "create",
@@ -43,19 +44,12 @@ Ranked = list[tuple[str, float]]
 NAMES_WEIGHT = 0.3
 """Of a word in the file's or folder's name, against one on the page."""
 
-_TRIGRAM = 3
-_MAX_TRIGRAMS = 100  # the rarest of a long query
-_MAX_BEGINNINGS = 300  # trigrams that begin with two characters of Chinese
 _WORD_POSTINGS = 20_000
 """Pages that one query's words may stand on, each word counted for itself: what is weighed costs 3 µs a page. Words on
 more pages than that say next to nothing, and are looked for only where the rarer ones stand."""
 _TRIGRAM_POSTINGS = 15_000
 _NEAR_POSTINGS = 5_000
-_LEAST_TRIGRAMS = 3
-"""Of each term, unless they stand on too many pages: then its halves, one of which a misread letter leaves alone."""
 _CANDIDATES_PER_TERM = 20
-_TELLING_DIGITS = 3
-_LONELY_NUMBER = 0.3
 _END = "\n\n"
 """Behind each page's text: so the last two characters, too, begin a trigram."""
 _HYPHENATED = re.compile(r"([^\W\d_]+)[-¬⸗]\s*\n\s*([^\W\d_]+)")
@@ -77,19 +71,6 @@ _TABLES = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS word_counts USING fts5vocab ('words', 'row')",
     "CREATE VIRTUAL TABLE IF NOT EXISTS trigram_counts USING fts5vocab ('trigrams', 'row')",
 )
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What one page holds of one query.
-
-    Attributes:
-        strengths: For each term, how surely the page holds it: 1 as typed … 0 not at all.
-        adjacent: For each term but the last, whether the next one follows it on the page.
-    """
-
-    strengths: tuple[float, ...]
-    adjacent: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -212,7 +193,7 @@ def search_trigrams(db: sqlite3.Connection, query: Query, limit: int, only: Cont
 def document_frequency(db: sqlite3.Connection, term: Term) -> int:
     """On how many pages the term stands as typed, or written another way."""
     if is_unspaced(term.folded):
-        return _count(db, "trigrams", _containing(db, term.folded))
+        return _count(db, "trigrams", containing(db, term.folded))
     if len(term.parts) == 1 and not term.notation:
         row = db.execute("SELECT doc FROM word_counts WHERE term = ?", term.parts).fetchone()
         return int(row[0]) if row else 0
@@ -236,19 +217,7 @@ def evidence(
     )
     pages = {page_id: Page(body, names) for page_id, body, names in rows}
     resemblances = Resemblances(list(pages.values()))
-    return {page_id: _weigh_page(query, page, frequencies, resemblances) for page_id, page in pages.items()}
-
-
-def _weigh_page(query: Query, page: Page, frequencies: tuple[int, ...], resemblances: Resemblances) -> Evidence:
-    adjacent = tuple(follows(*pair, page) for pair in pairwise(query.terms))
-    strengths = []
-    for index, (term, frequency) in enumerate(zip(query.terms, frequencies, strict=True)):
-        strength = match_strength(term, page, is_known=frequency > 0, resemblances=resemblances)
-        # a 12 stands on every page; the 12 of "12 March" stands beside its March
-        if adjacent and term.kind is Kind.NUMBER and len(term.folded) < _TELLING_DIGITS:
-            strength *= 1.0 if any(adjacent[max(0, index - 1) : index + 1]) else _LONELY_NUMBER
-        strengths.append(strength)
-    return Evidence(tuple(strengths), adjacent)
+    return {page_id: weighed(query, page, frequencies, resemblances) for page_id, page in pages.items()}
 
 
 def _near_candidates(
@@ -267,7 +236,7 @@ def _near_candidates(
     found: list[str] = []
     for term, frequency in zip(query.terms, frequencies, strict=True):
         if frequency <= _CANDIDATES_PER_TERM and term.kind is not Kind.STOP:
-            expression = _trigram_expression(db, [term], _NEAR_POSTINGS)
+            expression = resembling(db, [term], _NEAR_POSTINGS)
             found += [page for page, _ in _match(db, "trigrams", expression, _CANDIDATES_PER_TERM, wanted)]
     return found
 
@@ -277,7 +246,7 @@ def _neighbours(
 ) -> list[str]:
     """Pages on which terms stand side by side as in the query, where each stands on more pages than are weighed."""
     pairs = [
-        _quote(" ".join((*first.parts, *second.parts)))
+        quoted(" ".join((*first.parts, *second.parts)))
         for (first, one), (second, other) in pairwise(zip(query.terms, frequencies, strict=True))
         if min(one, other) > _WORD_POSTINGS and Kind.STOP not in {first.kind, second.kind}
     ]
@@ -318,7 +287,7 @@ def _telling(query: Query, frequencies: tuple[int, ...]) -> list[tuple[int, str]
 
 def _phrases(term: Term) -> str:
     phrases = [term.parts, *(term.notation.phrases if term.notation else ())]
-    return " OR ".join(dict.fromkeys(_quote(" ".join(phrase)) for phrase in phrases))
+    return " OR ".join(dict.fromkeys(quoted(" ".join(phrase)) for phrase in phrases))
 
 
 def _search_trigrams(
@@ -328,10 +297,10 @@ def _search_trigrams(
     said = [pair for pair in zip(query.terms, frequencies, strict=True) if pair[0].kind is not Kind.STOP]
     terms = [term for term, frequency in said or zip(query.terms, frequencies, strict=True) if frequency < limit]
     spaced = [term for term in terms if not is_unspaced(term.folded)]
-    expressions = [_trigram_expression(db, spaced, _TRIGRAM_POSTINGS)]
+    expressions = [resembling(db, spaced, _TRIGRAM_POSTINGS)]
     # Without spaces between words the characters themselves are looked for.
-    expressions += [_containing(db, term.folded) for term, _ in said if is_unspaced(term.folded)]
-    expressions += [_trigram_expression(db, [term], _NEAR_POSTINGS) for term in terms if is_unspaced(term.folded)]
+    expressions += [containing(db, term.folded) for term, _ in said if is_unspaced(term.folded)]
+    expressions += [resembling(db, [term], _NEAR_POSTINGS) for term in terms if is_unspaced(term.folded)]
     return _match(db, "trigrams", " OR ".join(filter(None, expressions)), limit, wanted)
 
 
@@ -368,59 +337,3 @@ def _count(db: sqlite3.Connection, table: str, expression: str) -> int:
         return 0
     found: int = db.execute(f"SELECT count(*) FROM {table} WHERE {table} MATCH ?", (expression,)).fetchone()[0]  # noqa: S608
     return found
-
-
-def _trigram_expression(db: sqlite3.Connection, terms: Sequence[Term], most_postings: int) -> str:
-    """Any of the trigrams of the terms, the rarest of each term first, as many as stand on so many pages."""
-    of_terms = [_trigrams(term.folded) for term in terms]
-    # Last of all those over the gaps: they tell a number that stands alone from the end of another.
-    of_terms.append(_trigrams(" ".join(term.folded for term in terms)).difference(*of_terms))
-    counts: dict[str, int] = dict(
-        db.execute(
-            "SELECT term, doc FROM trigram_counts WHERE term IN (SELECT value FROM json_each(?))",
-            (_listed(set().union(*of_terms)),),
-        )
-    )
-    ranked = [sorted((counts[one], one) for one in trigrams if one in counts) for trigrams in of_terms]
-    chosen: dict[str, None] = {}
-    for of_term, term in enumerate(terms):
-        if sum(count for count, _ in ranked[of_term][:_LEAST_TRIGRAMS]) > most_postings and (both := _halves(term)):
-            chosen |= dict.fromkeys(both)
-            ranked[of_term] = []
-    postings = 0
-    for position in range(max(map(len, ranked), default=0)):
-        for of_term, trigrams in enumerate(ranked):
-            if position < len(trigrams) and trigrams[position][1] not in chosen:
-                postings += trigrams[position][0]
-                is_needed = position < _LEAST_TRIGRAMS and of_term < len(terms)
-                if is_needed or postings <= most_postings:
-                    chosen[trigrams[position][1]] = None
-    return " OR ".join(_quote(trigram) for trigram in list(chosen)[:_MAX_TRIGRAMS])
-
-
-def _trigrams(folded: str) -> set[str]:
-    return {folded[start : start + _TRIGRAM] for start in range(len(folded) - _TRIGRAM + 1)}
-
-
-def _halves(term: Term) -> list[str]:
-    middle = len(term.folded) // 2
-    return [term.folded[:middle], term.folded[middle:]] if middle >= _TRIGRAM else []
-
-
-def _containing(db: sqlite3.Connection, folded: str) -> str:
-    """Ask the trigrams for a run of characters as it is; a shorter one than a trigram by all that begin with it."""
-    if len(folded) >= _TRIGRAM:
-        return _quote(folded)
-    beginning = db.execute(
-        "SELECT term FROM trigram_counts WHERE term >= ? AND term < ? ORDER BY doc DESC, term LIMIT ?",
-        (folded, folded + "\U0010ffff", _MAX_BEGINNINGS),
-    )
-    return " OR ".join(_quote(trigram) for (trigram,) in beginning)
-
-
-def _listed(values: Iterable[str]) -> str:
-    return json.dumps(sorted(values))
-
-
-def _quote(term: str) -> str:
-    return '"' + term.replace('"', '""') + '"'
