@@ -14,7 +14,7 @@ import pytest
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.catalog import PageRow
 from kobold_reader.archive.indexing import Indexer
-from kobold_reader.archive.sync import SyncReport
+from kobold_reader.archive.sync import Syncer, SyncReport
 from kobold_reader.errors import StoreError
 from kobold_reader.pages import Selection
 from kobold_reader.reader import take
@@ -208,6 +208,24 @@ def test_killed_before_the_pages_are_indexed_the_file_is_not_settled(run: Run, m
     run.sync()
 
     assert names(run) == {"letter.tif", "receipt.jpg"}
+
+
+def test_killed_before_renamed_pages_have_their_new_name_they_get_it_next_time(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run.sync()
+    run.receipt.rename(run.folder / "bill.jpg")
+    with monkeypatch.context() as patched:
+        patched.setattr(Syncer, "_show_at_first_place", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run.sync()
+
+    run.sync()
+
+    assert names(run) == {"letter.tif", "bill.jpg"}
 
 
 @pytest.mark.parametrize("call", [1, 3, 4])

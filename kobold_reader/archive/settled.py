@@ -10,12 +10,10 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 from kobold_reader.archive.catalog import Catalog
-from kobold_reader.errors import KoboldReaderError
 from kobold_reader.pages import SourceFile
 from kobold_reader.reading.due import ReadSettings
 from kobold_reader.reading.ledger import Ledger
@@ -42,7 +40,8 @@ class Settled:
 
     Args:
         catalog: Where they are kept, with the places of the files.
-        ledger: Of the archive. Where somebody else wrote into it since the last run ended, no stamp holds.
+        ledger: Of the archive. Where the last run did not come to its end, or somebody else wrote into the
+            ledger since, no stamp holds.
         settings: With `redo` or `sample` every page is looked at, and nothing is stamped.
         engine_name: Whose readings count.
     """
@@ -105,10 +104,13 @@ class Settled:
             {uri: f"{self._stamp(source)} {json.dumps(pages)}" for uri, (source, pages) in complete.items()}
         )
 
+    def begin(self) -> None:
+        """Trust no stamp until the run has ended: a kill may leave pages under a name that their file had before."""
+        self._catalog.set_meta(LEDGER_MARK, "")
+
     def end(self) -> None:
-        """Remember where the ledger stands at the end of the run, however it ended."""
-        with suppress(KoboldReaderError):  # a full disk: then the next run looks at every page
-            self._catalog.set_meta(LEDGER_MARK, self._ledger.mark())
+        """Remember where the ledger stands at the end of a run that came to its end."""
+        self._catalog.set_meta(LEDGER_MARK, self._ledger.mark())
 
     def statuses(self) -> Counter[str]:
         """Return the pages passed over, by status."""

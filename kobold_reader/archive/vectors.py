@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -30,6 +31,8 @@ FEW_NODES: Final = 1500
 """So many are compared one by one, at 50 µs each: to find a few among very many, Chroma walks through most of its graph
 (200,000 nodes: 200 of them take 440 ms, 1,000 190 ms, 10,000 85 ms)."""
 
+FULL_BYTES: Final = 1 << 20
+"""A disk with less room is full: Chroma's files grow by more than that."""
 _LEAST_LENGTH: Final = 1e-12
 """Of two vectors, multiplied: nothing is near one of length 0."""
 
@@ -77,7 +80,9 @@ def _to_the_border(method: Callable[Arguments, Result]) -> Callable[Arguments, R
             raise StoreError(msg, hint="Start it again; the next `index` goes on from here.") from err
         except ChromaError as err:
             msg = f"Chroma refused ({method.__name__.strip('_')}): {err}."
-            raise StoreError(msg, hint=_hint(err, "index --reembed makes the vectors anew; no page is read.")) from err
+            folder = getattr(arguments[0], "_folder", None)
+            otherwise = "index --reembed makes the vectors anew; no page is read."
+            raise StoreError(msg, hint=_hint(err, folder, otherwise)) from err
 
     return wrapper
 
@@ -97,6 +102,7 @@ class Vectors:
 
     def __init__(self, place: Path | ChromaServer, *, embedder: str, dimension: int) -> None:
         self._holding = ExitStack()
+        self._folder = None if isinstance(place, ChromaServer) else place
         if isinstance(place, ChromaServer):
             self._name, self._client = place.collection, self._holding.enter_context(place.client())
         else:
@@ -275,13 +281,15 @@ def _open_client(folder: Path) -> Any:
         return chromadb.PersistentClient(path=path, settings=Settings(anonymized_telemetry=False))
     except (ChromaError, OSError, ValueError) as err:
         msg = f"the vectors in {folder} cannot be opened: {err}."
-        hint = _hint(err, "Check that the folder can be written; index --reembed makes the vectors anew.")
+        hint = _hint(err, folder, "Check that the folder can be written; index --reembed makes the vectors anew.")
         raise StoreError(msg, hint=hint) from err
 
 
-def _hint(error: Exception, otherwise: str) -> str:
-    is_full = "disk is full" in str(error) or "No space left" in str(error)
-    return "Make room on the disk; the same command goes on from here." if is_full else otherwise
+def _hint(error: Exception, folder: Path | None, otherwise: str) -> str:
+    is_full = any(said in str(error) for said in ("disk is full", "No space left"))
+    with suppress(OSError):  # Chroma does not always say why it could not write
+        is_full = is_full or (folder is not None and shutil.disk_usage(folder).free < FULL_BYTES)
+    return "The disk is full. Make room on the disk; the same command goes on from here." if is_full else otherwise
 
 
 def _replacing(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,11 +102,10 @@ class WritingArchive(OpenArchive):
                     outlook, ledger, reader.make_engine(), reader.settings(), servers=reader.servers
                 )
                 on_start(selection, outlook)
-            try:
-                syncer = Syncer(self._catalog, indexer, settled, on_page)
-                report = syncer.run(selection, transcriber, cancel, prune=prune)
-            finally:
-                settled.end()
+            settled.begin()
+            syncer = Syncer(self._catalog, indexer, settled, on_page)
+            report = syncer.run(selection, transcriber, cancel, prune=prune)
+            settled.end()
         report.finished_pages = finished
         return report
 
