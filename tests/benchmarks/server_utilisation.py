@@ -49,9 +49,9 @@ MOST_GAP_MS: Final = 10
 SCALING: Final = 0.97
 
 
-def serve(service_s: float) -> None:
+def serve(service_s: float, linger_s: float) -> None:
     """One server: says its address, serves until stdin ends, then says when it was busy."""
-    simulator = KoboldSimulator(model=MODEL, service_s=service_s)
+    simulator = KoboldSimulator(model=MODEL, service_s=service_s, linger_s=linger_s)
 
     def answer(_: BrainRequest) -> str:
         # It keeps every request with its images: after thousands of pages that would be all there is of memory.
@@ -69,9 +69,11 @@ def serve(service_s: float) -> None:
 
 
 @contextlib.contextmanager
-def servers(count: int, service_s: float) -> Iterator[tuple[list[str], list[subprocess.Popen[str]]]]:
+def servers(
+    count: int, service_s: float, linger_s: float = 0.0
+) -> Iterator[tuple[list[str], list[subprocess.Popen[str]]]]:
     """Start servers."""
-    command = [sys.executable, "-m", "tests.benchmarks.server_utilisation", "--serve", str(service_s)]
+    command = [sys.executable, "-m", "tests.benchmarks.server_utilisation", "--serve", str(service_s), str(linger_s)]
     started = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
     ]
@@ -130,9 +132,9 @@ def judged(who: str, service_ms: float, pages: int, spans: list[list[tuple[float
     )
 
 
-def ours(count: int, pages: int, service_ms: float, folder: Path) -> Run:
+def ours(count: int, pages: int, service_ms: float, linger_ms: float, folder: Path) -> Run:
     """Read all pages through so many servers."""
-    with servers(count, service_ms / 1000) as (urls, processes):
+    with servers(count, service_ms / 1000, linger_ms / 1000) as (urls, processes):
         ledger = folder / f"{count}-{service_ms:g}.sqlite"
         with KoboldReader(api_url=urls, tasks=TASKS, ledger=str(ledger), rotate=0) as reader:
             reader.make_engine().prepare()
@@ -145,7 +147,7 @@ def ours(count: int, pages: int, service_ms: float, folder: Path) -> Run:
     return replace(run, cpu_ms=(cpu_s * 1000 / pages, child_s * 1000 / pages))
 
 
-def floor(pages: int, service_ms: float, folder: Path) -> Run:
+def floor(pages: int, service_ms: float, linger_ms: float, folder: Path) -> Run:
     """Send what lies ready, one after the other, and do nothing else: what the simulator itself needs."""
     scans = [base64.b64encode(path.read_bytes()).decode() for path in sorted((folder / "jpeg").glob("*.jpg"))]
     bodies = [
@@ -153,7 +155,7 @@ def floor(pages: int, service_ms: float, folder: Path) -> Run:
         for scan in scans
         for task in TASKS
     ]
-    with servers(1, service_ms / 1000) as (urls, processes):
+    with servers(1, service_ms / 1000, linger_ms / 1000) as (urls, processes):
         began = time.monotonic()
         for body in bodies:
             with urllib.request.urlopen(urllib.request.Request(f"{urls[0]}/api/v1/generate", body)) as answer:
@@ -199,9 +201,9 @@ def run_all(given: argparse.Namespace) -> Iterator[Run]:
                 folder = Path(name)
                 os.environ["XDG_DATA_HOME"] = name
                 make(folder, each * count)
-                yield ours(count, each * count, service_ms, folder)
-                if count == 1:
-                    yield floor(each, service_ms, folder)
+                yield ours(count, each * count, service_ms, given.linger_ms, folder)
+                if count == given.servers[0]:
+                    yield floor(each, service_ms, given.linger_ms, folder)
                 for other in others if count == 1 and service_ms in PEERS_MS else ():
                     try:
                         yield theirs(other, each, service_ms, folder)
@@ -212,15 +214,21 @@ def run_all(given: argparse.Namespace) -> Iterator[Run]:
 def main(arguments: Sequence[str] | None = None) -> list[Run]:
     """Print the table; return the runs."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=float, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--service-ms", type=float, nargs="+", default=list(PAGES))
     parser.add_argument("--pages", type=int, help="For each server; left out: as many as take half a minute.")
     parser.add_argument("--servers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument(
+        "--linger-ms",
+        type=float,
+        default=0.0,
+        help="A server stays locked so long after an answer: KoboldCpp does, 50.",
+    )
     parser.add_argument("--peers", type=Path, metavar="DIR", help="Where other programs are installed; left out: none.")
     parser.add_argument("--quick", action="store_true", help="50 ms, 6 pages, 1 and 2 servers")
     given = parser.parse_args(arguments)
     if given.serve is not None:
-        serve(given.serve)
+        serve(*given.serve)
         return []
     if given.quick:
         given.service_ms, given.pages, given.servers = [50.0], 6, [1, 2]
@@ -228,13 +236,14 @@ def main(arguments: Sequence[str] | None = None) -> list[Run]:
     for run in run_all(given):
         runs.append(run)
         print(f"{run.who}, {run.service_ms:g} ms, {run.servers} servers: busy {run.busy:.1%}", flush=True)
-    report(runs, has_peers=bool(given.peers))
+    report(runs, has_peers=bool(given.peers), linger_ms=given.linger_ms)
     return runs
 
 
-def report(runs: Sequence[Run], *, has_peers: bool) -> None:
+def report(runs: Sequence[Run], *, has_peers: bool, linger_ms: float) -> None:
     """Print the table and what became of the goals."""
     floors = {run.service_ms: run.gap_ms for run in runs if run.who == FLOOR}
+    busy_alone = {run.service_ms: run.busy for run in runs if run.who == FLOOR}
     one = {(run.who, run.service_ms): run.pages_per_s / run.servers for run in reversed(runs)}
     show(
         "Servers at work, two tasks a page",
@@ -272,7 +281,13 @@ def report(runs: Sequence[Run], *, has_peers: bool) -> None:
         if run.cpu_ms is None:
             continue
         what = f"{run.service_ms:g} ms, {run.servers} servers"
-        if run.service_ms >= LONG_MS:
+        if linger_ms:
+            alone = busy_alone[run.service_ms]
+            verdict(
+                f"{what}: at work {LEAST_BUSY:.0%} as long as with requests alone: {run.busy:.1%} of {alone:.1%}",
+                is_reached=run.busy >= LEAST_BUSY * alone,
+            )
+        elif run.service_ms >= LONG_MS:
             verdict(f"{what}: {LEAST_BUSY:.0%} busy: {run.busy:.1%}", is_reached=run.busy >= LEAST_BUSY)
         else:
             gap_ms = run.gap_ms - floors.get(run.service_ms, 0.0)
