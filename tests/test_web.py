@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -743,6 +744,35 @@ def test_a_file_that_cannot_be_opened_is_read_again_once_it_can(
     site.client.app.state.again.join(60)  # type: ignore[attr-defined]
     assert "/file/" not in site.client.get("/failed").text
     assert "letter.pdf" in site.client.get("/?q=Lindqvist").text
+
+
+@pytest.mark.slow
+def test_a_large_archive_is_counted_while_the_last_count_is_shown(
+    simulator: KoboldSimulator,
+    scans: Path,
+    archive: Archive,
+    make_site: Callable[[Archive], Site],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kobold_reader.web.library.QUICK_S", -1.0)
+    monkeypatch.setattr("kobold_reader.web.library.PAUSES", 1e9)
+    archive.sync(scans, reader=reader_of(simulator))
+    site = make_site(archive)
+    assert "brandnew" not in site.client.get("/").text
+    (scans / "brandnew.pdf").write_bytes(LETTER.read_bytes() + b"% another file")
+    archive.sync(scans, reader=reader_of(simulator))
+    assert "brandnew" not in site.client.get("/").text, "what it held lately"
+    found = site.client.get("/?q=brandnew").text
+    assert "brandnew.pdf</a>" in found, "a hit is shown all the same"
+    pages = re.findall(r'href="(/page/[^"?]+)[^"]*" data-hit>brandnew.pdf', found)
+    assert "brandnew.pdf" in site.client.get(pages[0]).text
+    monkeypatch.setattr("kobold_reader.web.library.PAUSES", 0)
+    for _ in range(200):
+        if "brandnew" in site.client.get("/").text:
+            break
+        threading.Event().wait(0.05)
+    else:
+        pytest.fail("it was not counted anew")
 
 
 def test_settings_are_those_of_the_nearest_folder_above(archive: Archive, tmp_path: Path) -> None:

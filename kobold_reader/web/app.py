@@ -27,7 +27,7 @@ from kobold_reader.html.writer import STATUS_WORDS
 from kobold_reader.web import photos, views
 from kobold_reader.web.again import ReadAgain
 from kobold_reader.web.images import Pictures
-from kobold_reader.web.library import Library
+from kobold_reader.web.library import Library, leaf_of
 from kobold_reader.web.security import Access, Guard
 
 __all__ = ["make_app"]
@@ -201,11 +201,7 @@ class _Pages:
     def alike(self, request: Request) -> Response:
         """A page and all that show the same."""
         page = self._page(request)
-        overview = self._library.overview()
-        position = overview.positions.get(page.page_id)
-        if position is None:
-            raise HTTPException(404, "There is no such page in this archive.")
-        leaf, path = overview.leaves[position], str(page.metadata.get("file_path", ""))
+        leaf, path = leaf_of(page), str(page.metadata.get("file_path", ""))
         shown = photos.members(leaf, path, self._archive.alike(page.page_id))
         return self._show("alike.html", view="photos" if leaf.is_photo else "", leaf=leaf, members=shown)
 

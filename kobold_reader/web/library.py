@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -12,17 +14,23 @@ from typing import Any, Final
 from kobold_reader.archive import Archive
 from kobold_reader.archive.catalog import PageRow
 from kobold_reader.archive.where import DATE_KEYS, Filter
-from kobold_reader.errors import LedgerError
+from kobold_reader.errors import LedgerError, StoreError
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import Reading
 
-__all__ = ["Leaf", "Library", "Overview"]
+__all__ = ["Leaf", "Library", "Overview", "leaf_of"]
+
+log = logging.getLogger(__name__)
 
 _CHOICES: Final = ("folder", "page_status", "file_type", "image_kind")
 _KEPT: Final = (*_CHOICES, *DATE_KEYS)
 """Metadata that pages are chosen by."""
 _FIRST_CHARS: Final = 140
+QUICK_S: Final = 0.5
+"""What takes longer to count is counted while the last count is shown."""
+PAUSES: Final = 5
+"""So many times as long as it takes nothing is counted anew: a night's run adds pages every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +106,37 @@ class Library:
         self._lock = threading.Lock()
         self._generation = -1
         self._overview = Overview((), {}, {})
+        self._took_s = 0.0
+        self._ended_s = 0.0
+        self._counting: threading.Thread | None = None
 
     def overview(self) -> Overview:
-        """Return what the archive holds now."""
+        """Return what the archive holds now; of a large one, to which pages are being added, what it held lately."""
         with self._lock:
-            generation = self.archive.generation
-            if generation != self._generation:
-                self._overview = _overview([_leaf(row) for row in self.archive.pages()])
-                self._generation = generation
+            if self.archive.generation == self._generation:
+                return self._overview
+            if self._generation < 0 or self._took_s < QUICK_S:
+                self._count()
+            elif self._counting is None and time.monotonic() - self._ended_s > PAUSES * self._took_s:
+                self._counting = threading.Thread(target=self._count_meanwhile, name="kobold-reader-web", daemon=True)
+                self._counting.start()
             return self._overview
+
+    def _count(self) -> None:
+        started_s = time.monotonic()
+        generation = self.archive.generation
+        self._overview = _overview([leaf_of(row) for row in self.archive.pages()])
+        self._generation = generation
+        self._ended_s = time.monotonic()
+        self._took_s = self._ended_s - started_s
+
+    def _count_meanwhile(self) -> None:
+        try:
+            self._count()
+        except StoreError as err:
+            log.debug("%s", err)  # closed, or being changed: the next view asks again
+        finally:
+            self._counting = None
 
     def readings(self, pages: Collection[PageRow]) -> dict[str, dict[str, Reading]]:
         """Return the kept readings that the texts of pages are, by page id and task.
@@ -134,7 +164,8 @@ class Library:
         return {one.task: one for one in made if one is not None and one.text == page.parts[one.task]}
 
 
-def _leaf(row: PageRow) -> Leaf:
+def leaf_of(row: PageRow) -> Leaf:
+    """Return a page without its text."""
     about = row.metadata
     described = row.parts.get("caption", "")
     kind = about.get("image_kind")  # a page that an older release read was not looked at

@@ -21,7 +21,7 @@ from kobold_reader.html.writer import STATUS_SENTENCES, STATUS_WORDS
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.tags import keywords_of
 from kobold_reader.web.images import file_place
-from kobold_reader.web.library import Leaf, Library
+from kobold_reader.web.library import Leaf, Library, leaf_of
 from kobold_reader.web.overlay import Overlay, overlay
 
 __all__ = [
@@ -115,13 +115,11 @@ class Found:
 
 def found(hits: Iterable[Hit], library: Library, query: str, filters: Filters) -> list[Found]:
     """Return hits as they are shown."""
-    overview = library.overview()
     pages = [(hit, library.archive.page(hit.page_id)) for hit in hits]
     readings = library.readings([page for _, page in pages if page is not None])
     shown = []
     for hit, page in pages:
-        position = overview.positions.get(hit.page_id)
-        if page is None or position is None:
+        if page is None:
             continue  # removed a moment ago
         start = page.parts.get(hit.page_part, "").find(hit.text) if hit.text else -1
         at = f"{hit.page_part}.{start}.{start + len(hit.text)}" if start >= 0 else ""
@@ -129,7 +127,7 @@ def found(hits: Iterable[Hit], library: Library, query: str, filters: Filters) -
         marks += [Mark(start + first, start + last, "found") for first, last in hit.marks if start >= 0]
         shown.append(
             Found(
-                leaf=overview.leaves[position],
+                leaf=leaf_of(page),
                 is_description=hit.page_part in {"caption", "tags"},
                 pieces=_pieces(hit.text, hit.marks),
                 address=filters.address(f"/page/{hit.page_id}", q=query, at=at),
