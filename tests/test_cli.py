@@ -1286,11 +1286,11 @@ def slow(make: Simulators) -> KoboldSimulator:
     ("make", "why"),
     [
         (off, "nobody listens there"),
-        (lambda make: make(vision=False), "without a vision projector"),
-        (lambda make: make(password=OTHER), "the password is missing or wrong"),
-        (html, "it is no KoboldCpp"),
+        pytest.param(lambda make: make(vision=False), "without a vision projector", marks=pytest.mark.thorough),
+        pytest.param(lambda make: make(password=OTHER), "password is missing or wrong", marks=pytest.mark.thorough),
+        pytest.param(html, "it is no KoboldCpp", marks=pytest.mark.thorough),
         (slow, "took longer than 0.5 s for the first page"),
-        (lambda make: make(context_size=512), "is too small for this page"),
+        pytest.param(lambda make: make(context_size=512), "too small for this page", marks=pytest.mark.thorough),
     ],
     ids=["off", "blind", "locked", "no KoboldCpp", "slow", "small"],
 )
