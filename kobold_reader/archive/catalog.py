@@ -161,9 +161,10 @@ class Catalog(PlaceTable, PageTable):
     @staticmethod
     def _remove(db: sqlite3.Connection, page_id: str) -> None:
         words.delete(db, page_id)
-        number, metadata = db.execute("SELECT id, metadata FROM pages WHERE page_id = ?", (page_id,)).fetchone()
-        facets.delete(db, number, json.loads(metadata))
-        db.execute("DELETE FROM pages WHERE id = ?", (number,))
+        found = db.execute("SELECT id, metadata FROM pages WHERE page_id = ?", (page_id,)).fetchone()
+        if found:  # else it went before
+            facets.delete(db, found[0], json.loads(found[1]))
+            db.execute("DELETE FROM pages WHERE id = ?", (found[0],))
 
     @staticmethod
     def _put(db: sqlite3.Connection, row: PageRow) -> None:
