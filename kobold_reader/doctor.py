@@ -26,8 +26,9 @@ from kobold_reader.kobold import (
     image_tokens,
 )
 from kobold_reader.kobold.values import version_tuple
+from kobold_reader.options import TASKS
+from kobold_reader.reading.due import long_side_px
 from kobold_reader.reading.ledger import default_ledger_path
-from kobold_reader.reading.resolution import long_side_px
 from kobold_reader.reading.selftest import (
     DEFAULT_VISIONMAXRES_PX,
     LARGEST_VISIONMAXRES_PX,
@@ -35,7 +36,6 @@ from kobold_reader.reading.selftest import (
     SelfTest,
     self_test,
 )
-from kobold_reader.reading.tasks import TASKS
 
 __all__ = ["Finding", "Level", "examine", "examine_machine", "examine_server"]
 

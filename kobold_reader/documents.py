@@ -16,9 +16,9 @@ from typing import Any, Final
 from llama_index.core.schema import Document
 
 from kobold_reader.errors import KoboldReaderError
+from kobold_reader.options import TASKS
 from kobold_reader.reading.results import EMPTY_STATUSES, PageResult, Scalar
 from kobold_reader.reading.tags import keywords_of
-from kobold_reader.reading.tasks import TASKS
 
 __all__ = ["LLM_KEYS", "failed_document", "page_id", "page_link", "to_documents", "to_metadata"]
 

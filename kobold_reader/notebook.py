@@ -21,7 +21,7 @@ from kobold_reader.html.text import Mark, escaped, marked_html
 from kobold_reader.html.writer import STATUS_WORDS, page_head, page_said, page_view, picture_html
 from kobold_reader.pages import ImageBudget, PageView, select
 from kobold_reader.reading.ledger import Ledger
-from kobold_reader.reading.openfile import OpenFile
+from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import PageResult
 
 __all__ = ["Html", "compare", "show_hits", "show_pages"]

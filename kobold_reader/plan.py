@@ -14,15 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kobold_reader.errors import KoboldReaderError, ServerError
+from kobold_reader.options import PageRange
 from kobold_reader.pages import Selection, SourceFile
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.due import ReadSettings, spread
 from kobold_reader.reading.engine import EngineFacts
-from kobold_reader.reading.forecast import Forecast
 from kobold_reader.reading.ledger import Ledger
-from kobold_reader.reading.outlook import PAGE_KINDS, Outlook, PageAhead, PageKind, forecast_by_ledger
-from kobold_reader.reading.pagerange import PageRange
 from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.survey import PAGE_KINDS, Forecast, Outlook, PageAhead, PageKind, forecast_by_ledger
 from kobold_reader.reading.transcriber import Transcriber
 
 __all__ = ["DEFAULT_SAMPLE", "Plan", "choose_sample", "make_plan"]

@@ -21,16 +21,15 @@ from typing_extensions import override
 from kobold_reader.documents import failed_document, to_documents
 from kobold_reader.errors import ConfigError, KoboldReaderError, PagesFailedError
 from kobold_reader.kobold import ServerPool, address_kind, check_way
+from kobold_reader.options import DEFAULT_TASKS, PageRange
 from kobold_reader.pages import KnownKind, Selection, SourceFile, select
 from kobold_reader.reading.due import ImageKindUse, ReadSettings, Redo, TextLayerUse
 from kobold_reader.reading.engine import Engine
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
-from kobold_reader.reading.pagerange import PageRange
 from kobold_reader.reading.rapidocr import RapidOcrEngine
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import PageResult
-from kobold_reader.reading.tasks import DEFAULT_TASKS
 from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.stream import DocumentStream
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.embedder import EmbedderKind
-from kobold_reader.archive.indexing import Indexer
+from kobold_reader.archive.vector_index import EmbedderKind, Indexer
 from kobold_reader.errors import ConfigError, ServerError
 from tests.former_formats import to_format_3
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain

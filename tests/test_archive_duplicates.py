@@ -13,10 +13,9 @@ from PIL import ExifTags, Image, ImageEnhance, ImageOps
 from typer.testing import CliRunner
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.catalog import Catalog, PageRow, Place
-from kobold_reader.archive.duplicates import Duplicates
-from kobold_reader.archive.likeness import MOST_BITS, Likeness
+from kobold_reader.archive.duplicates import MOST_BITS, Duplicates, Likeness
 from kobold_reader.archive.search import Grouping
+from kobold_reader.archive.store import Catalog, PageRow, Place
 from kobold_reader.cli.typer_app import app
 from kobold_reader.reading.ledger import Ledger
 from tests import page_files as make
@@ -306,6 +305,6 @@ def test_pages_that_an_older_release_read_are_looked_at_once(
         assert archive.duplicates() == []
         archive.sync(album, reader=reader)
         assert len(archive.duplicates()) == 1
-        monkeypatch.setattr("kobold_reader.reading.openfile.OpenFile._open", lambda *_: pytest.fail("opened again"))
+        monkeypatch.setattr("kobold_reader.reading.open_file.OpenFile._open", lambda *_: pytest.fail("opened again"))
         archive.sync(album, reader=reader)
         assert simulator.count() == asked

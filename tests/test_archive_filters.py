@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from kobold_reader.archive import Hit, words
-from kobold_reader.archive.catalog import Catalog, PageRow
-from kobold_reader.archive.passage import passage
+from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.query import parse_query
-from kobold_reader.archive.search import Searcher, grouped
+from kobold_reader.archive.search import Searcher, grouped, passage
+from kobold_reader.archive.store import Catalog, PageRow
 from kobold_reader.archive.vectors import Near
-from kobold_reader.archive.where import parse_filter
 from kobold_reader.errors import ConfigError
 from tests.former_formats import to_format_3
 

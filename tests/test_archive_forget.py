@@ -13,11 +13,10 @@ import pytest
 from filelock import FileLock
 
 from kobold_reader import Archive
-from kobold_reader.archive import erasing
-from kobold_reader.archive.catalog import Catalog, PageRow
-from kobold_reader.archive.folder import LOCK
+from kobold_reader.archive import vectors as erasing
+from kobold_reader.archive.store import LOCK, Catalog, PageRow
+from kobold_reader.archive.values import version_of
 from kobold_reader.archive.vectors import Near, Node, Vectors
-from kobold_reader.archive.version import version_of
 from kobold_reader.errors import ServerError, StoreError
 from kobold_reader.reading.ledger import Ledger
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
@@ -121,12 +120,12 @@ def test_the_others_keep_their_vectors_and_nothing_is_embedded(
 @pytest.mark.parametrize(
     "step",
     [
-        "kobold_reader.archive.catalog.Catalog.forget",
-        "kobold_reader.archive.meaning.rewrite",
-        "kobold_reader.archive.erasing._sync",
-        "kobold_reader.archive.erasing.settle",
-        "kobold_reader.archive.erasing._remove",
-        "kobold_reader.archive.catalog.Catalog.erase_deleted",
+        "kobold_reader.archive.store.Catalog.forget",
+        "kobold_reader.archive.vector_index.rewrite",
+        "kobold_reader.archive.vectors._sync",
+        "kobold_reader.archive.vectors.settle",
+        "kobold_reader.archive.vectors._remove",
+        "kobold_reader.archive.store.Catalog.erase_deleted",
         "kobold_reader.archive.words.compact",
     ],
 )

@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kobold_reader.archive.evidence import Evidence
 from kobold_reader.archive.matching import (
     LOOKALIKE,
     NEAR_NUMBER,
+    Evidence,
     Page,
     Resemblances,
     edit_distance,
     match_strength,
     similarity,
 )
-from kobold_reader.archive.passage import passage
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.ranking import rank, weigh
+from kobold_reader.archive.search import passage
 from kobold_reader.archive.words import Lookup
 
 

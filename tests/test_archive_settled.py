@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.catalog import PageRow
-from kobold_reader.archive.indexing import Indexer
+from kobold_reader.archive.store import PageRow
 from kobold_reader.archive.sync import Syncer, SyncReport
+from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import StoreError
 from kobold_reader.pages import Selection
 from kobold_reader.reader import take
 from kobold_reader.reading.ledger import Ledger
-from kobold_reader.reading.outlook import Outlook
 from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.survey import Outlook
 from tests.former_formats import to_format_3
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.page_files import jpeg, printed_page, tiff

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.catalog import Catalog
+from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.sync import Syncer
 from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
 from kobold_reader.reading.results import PageResult

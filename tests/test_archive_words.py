@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kobold_reader.archive import words
-from kobold_reader.archive.passage import passage
 from kobold_reader.archive.query import Kind, fold, fold_with_offsets, parse_query
 from kobold_reader.archive.ranking import rank
+from kobold_reader.archive.search import passage
 
 PAGES = {
     "sale": "Jonas Lindqvist sells the brown mare\nBella for 240 crowns, 12.03.1954.",

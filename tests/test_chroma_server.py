@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kobold_reader import Archive, KoboldReader, MiniLMEmbedding
-from kobold_reader.archive.chroma_server import ChromaServer
+from kobold_reader.archive.vectors import ChromaServer
 from kobold_reader.errors import ConfigError, KoboldReaderError, StoreError
 from tests.conftest import LETTER
 from tests.kobold_simulator import KoboldSimulator

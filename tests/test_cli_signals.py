@@ -67,7 +67,7 @@ def test_a_signal_that_comes_while_python_tidies_up_is_not_lost(name: str) -> No
 
 ABANDONED = """
 import sys, threading
-from kobold_reader.reading.inorder import InOrder
+from kobold_reader.reading.pipeline import InOrder
 ended = threading.Event()
 def stop():
     ended.set()

@@ -22,12 +22,11 @@ from typing_extensions import override
 
 from kobold_reader import KoboldReader
 from kobold_reader.cli import app as cli
-from kobold_reader.cluster import team
+from kobold_reader.cluster import driver as team
+from kobold_reader.cluster.dataset import COLUMNS, error_row, page_row
 from kobold_reader.cluster.driver import ClusterTranscriber, transcriber
 from kobold_reader.cluster.foreman import LOST_AFTER_S, Foreman
-from kobold_reader.cluster.rows import COLUMNS, error_row, page_row
-from kobold_reader.cluster.unit_reader import UnitReader
-from kobold_reader.cluster.units import PageToRead, ReadPage, in_units
+from kobold_reader.cluster.unit_reader import PageToRead, ReadPage, UnitReader, in_units
 from kobold_reader.errors import (
     ClusterError,
     ConfigError,
@@ -313,7 +312,7 @@ def test_nothing_due_joins_no_cluster(
         joined.append(address)
         raise ClusterError("nobody is there.")
 
-    monkeypatch.setattr("kobold_reader.cluster.team.connect", join)
+    monkeypatch.setattr("kobold_reader.cluster.driver.connect", join)
     book = scans(tmp_path, 3)
     with pytest.raises(ClusterError, match="nobody is there"):
         run(own, book, address="there:6379")

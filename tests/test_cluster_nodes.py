@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kobold_reader.cluster.driver import ClusterTranscriber
-from kobold_reader.cluster.units import ReadPage
+from kobold_reader.cluster.unit_reader import ReadPage
 from kobold_reader.reading.results import PageResult
 from tests.test_cluster import MakeSimulator, make_simulator
 from tests.test_reading_several import numbers, reader, scans

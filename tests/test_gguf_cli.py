@@ -202,7 +202,7 @@ def test_recommended_families_exist() -> None:
 
 
 def test_a_table_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from kobold_reader.cli.table import say_table
+    from kobold_reader.cli.output import say_table
 
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "xterm")

@@ -11,12 +11,22 @@ from typing import Any
 import pytest
 
 from kobold_reader.errors import ConfigError
-from kobold_reader.kobold import DEFAULT, FAMILIES, ServerInfo, choose_family, pairing
-from kobold_reader.kobold.autoguess import guess_template
-from kobold_reader.kobold.gguf import EmbeddingModel, GgufModel, GgufProjector, read_gguf, survey
-from kobold_reader.kobold.launch import arguments, command, quoted, settings, write_kcpps
-from kobold_reader.kobold.pairing import Pair, better_name, family_of, judge, min_version, pair_up, wants, what_it_sees
-from kobold_reader.kobold.projectors import KINDS
+from kobold_reader.kobold import DEFAULT, FAMILIES, ServerInfo, choose_family
+from kobold_reader.kobold.models import pairing
+from kobold_reader.kobold.models.gguf import EmbeddingModel, GgufModel, GgufProjector, read_gguf, survey
+from kobold_reader.kobold.models.launch import arguments, command, quoted, settings, write_kcpps
+from kobold_reader.kobold.models.pairing import (
+    Pair,
+    better_name,
+    family_of,
+    guess_template,
+    judge,
+    min_version,
+    pair_up,
+    wants,
+    what_it_sees,
+)
+from kobold_reader.kobold.models.projectors import KINDS
 from tests.gguf_files import (
     CHATML,
     GEMMA,

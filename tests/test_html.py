@@ -18,7 +18,7 @@ from kobold_reader.errors import PageRenderError
 from kobold_reader.html import HtmlWriter
 from kobold_reader.html.text import reading_html
 from kobold_reader.reading.ledger import Ledger
-from kobold_reader.reading.openfile import OpenFile
+from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import PageResult, Reading, Scalar
 from tests.conftest import LETTER, SAMPLES
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain

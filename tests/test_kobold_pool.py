@@ -28,14 +28,8 @@ from kobold_reader.errors import (
     ServerError,
     ServerTimeoutError,
 )
-from kobold_reader.kobold import (
-    CancelledError,
-    GenerateRequest,
-    KoboldClient,
-    RetryPolicy,
-    ServerPool,
-)
-from kobold_reader.kobold.turn import Turn
+from kobold_reader.kobold import CancelledError, GenerateRequest, KoboldClient, RetryPolicy, ServerPool
+from kobold_reader.kobold.pool import Turn
 from tests.kobold_simulator import Fault, KoboldSimulator
 
 pytestmark = pytest.mark.slow

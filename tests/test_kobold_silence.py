@@ -9,7 +9,7 @@ import pytest
 
 from kobold_reader.errors import KoboldReaderError, ServerConnectionError, ServerHungError
 from kobold_reader.kobold import GenerateRequest, KoboldClient
-from kobold_reader.kobold.silence import IDLE_LIMIT_S, LOOK_S, Silence, silence_limit_s
+from kobold_reader.kobold.client import IDLE_LIMIT_S, LOOK_S, Silence, silence_limit_s
 from tests.kobold_simulator import Fault, KoboldSimulator, RecordedRequest
 
 ASK = GenerateRequest("Read the page.", max_length=400)

@@ -203,7 +203,7 @@ def test_a_missing_library_is_named_by_the_child_too(monkeypatch: pytest.MonkeyP
     """A file may be opened by a kind remembered from when the library was there."""
     import sys
 
-    from kobold_reader.pages.file import open_file
+    from kobold_reader.pages.worker import open_file
 
     path = tmp_path / "photo"
     path.write_bytes(b"anything")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from kobold_reader.errors import ConfigError, CorruptSourceError, PageRenderError, SourceError
 from kobold_reader.pages import ImageBudget, PageChild, PageFacts, PageImages
-from kobold_reader.pages.kinds import HEAD_BYTES, kind_of
+from kobold_reader.pages.sources import HEAD_BYTES, kind_of
 from tests import page_files as make
 
 pytestmark = pytest.mark.slow

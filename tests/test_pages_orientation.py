@@ -17,7 +17,7 @@ from kobold_reader.pages.orientation import Lie, find_lie
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading import upright
 from kobold_reader.reading.ledger import Ledger
-from kobold_reader.reading.openfile import OpenFile
+from kobold_reader.reading.open_file import OpenFile
 from tests import page_files as make
 from tests.conftest import SAMPLES
 

@@ -10,9 +10,7 @@ import pytest
 from PIL import ExifTags, Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from kobold_reader.pages import PageChild, select
-from kobold_reader.pages.look import look_at, look_at_jpeg
-from kobold_reader.pages.phash import perceptual_hash
-from kobold_reader.pages.photograph import Making, kind_of, making_of
+from kobold_reader.pages.photos import Making, kind_of, look_at, look_at_jpeg, making_of, perceptual_hash
 from tests import page_files as make
 from tests.conftest import SAMPLES
 from tests.scenes import grain, on_a_desk, scene

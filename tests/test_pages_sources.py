@@ -13,7 +13,7 @@ import pytest
 from kobold_reader.cli.output import spell_skipped
 from kobold_reader.errors import SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages import Selection, SourceFile, select, sha256_of
-from kobold_reader.pages.kinds import kind_of
+from kobold_reader.pages.sources import kind_of
 from tests import page_files as make
 
 PDF = make.pdf(make.text_on)
@@ -132,7 +132,7 @@ def test_content_decides_and_the_ending_where_it_is_silent(folder: Path) -> None
 
 def installed(monkeypatch: pytest.MonkeyPatch, *kinds: str) -> None:
     """Pretend that only what opens these kinds is installed."""
-    monkeypatch.setattr("kobold_reader.pages.kinds._is_there", lambda kind: kind in kinds)
+    monkeypatch.setattr("kobold_reader.pages.sources._is_there", lambda kind: kind in kinds)
 
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"

@@ -8,8 +8,7 @@ from typing import Any
 import pymupdf
 import pytest
 
-from kobold_reader.pages.layout import Layout, read_layout
-from kobold_reader.pages.textlayer import is_garbled
+from kobold_reader.pages.layout import Layout, is_garbled, read_layout
 from tests import page_files as make
 
 TEXTS = {

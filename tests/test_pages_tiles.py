@@ -12,10 +12,10 @@ import pytest
 from PIL import Image, ImageChops, ImageDraw
 
 from kobold_reader.pages import Box, ImageBudget, LinePiece, PageChild, PageImages, PageView
+from kobold_reader.pages.lines import find_writing
+from kobold_reader.pages.pixels import CLOCKWISE, UPRIGHT, turned_box
 from kobold_reader.pages.tiles import MAX_TILES, Plan, plan_tiles
-from kobold_reader.pages.turns import CLOCKWISE, UPRIGHT, turned_box
 from kobold_reader.pages.wire import pack, unpack
-from kobold_reader.pages.writing import find_writing
 from tests import page_files as make
 from tests.conftest import SAMPLES
 from tests.test_pages_orientation import prose, turned

@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from kobold_reader.pages.metadata import join_names, pdf_metadata
+from kobold_reader.pages.metadata import Xmp, join_names, pdf_metadata, picture_metadata, xmp_of_bytes
 from kobold_reader.pages.values import Scalar
-from kobold_reader.pages.written import picture_metadata
-from kobold_reader.pages.xmp import Xmp, xmp_of_bytes
 from tests import page_files as make
 
 pytestmark = pytest.mark.slow

@@ -35,12 +35,7 @@ from typing_extensions import override
 
 from kobold_reader import KoboldReader, PagesFailedError
 from kobold_reader.documents import to_metadata
-from kobold_reader.errors import (
-    ConfigError,
-    EmptyTranscriptionError,
-    NoServerAvailableError,
-    SourceNotFoundError,
-)
+from kobold_reader.errors import ConfigError, EmptyTranscriptionError, NoServerAvailableError, SourceNotFoundError
 from kobold_reader.reader import PageSkippedWarning
 from tests.conftest import GROUND_TRUTH, SAMPLES, page_text
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, RecordedRequest, ScriptBrain

@@ -14,10 +14,10 @@ import pytest
 from kobold_reader.errors import ContextTooSmallError, EmptyTranscriptionError, ImageNotSeenError, TranscriptionError
 from kobold_reader.kobold import FAMILIES, Family, KoboldClient, ServerPool
 from kobold_reader.pages import Box, LinePiece, PageImages, PageView
-from kobold_reader.reading.asking import Asking, ask
+from kobold_reader.reading.attempts import overlap
 from kobold_reader.reading.engine import PageJob
+from kobold_reader.reading.koboldcpp import Asking, ask
 from kobold_reader.reading.results import Reading
-from kobold_reader.reading.seams import overlap
 from tests.kobold_simulator import Answer, BrainRequest, Fault, KoboldSimulator, ScriptBrain
 from tests.test_reading_koboldcpp import generated, picture
 

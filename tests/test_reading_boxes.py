@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kobold_reader.reading.boxes import LineBox, joined, lines_at
+from kobold_reader.reading.results import LineBox, joined, lines_at
 
 HERE = (0, 0, 10_000, 0, 10_000, 500, 0, 500)
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kobold_reader.reading.cleaning import clean
-from kobold_reader.reading.quality import tidy
+from kobold_reader.reading.cleaning import clean, tidy
 
 PAGE = "Dear Axel,\nthe slates came on Tuesday."
 INSTRUCTION = "Convert this page to markdown. Do not miss any text and only output the bare markdown! Say [illegible]."

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kobold_reader.kobold import Completion, GenerateRequest
 from kobold_reader.reading import confidence
-from kobold_reader.reading.attempt import Attempt, Part
+from kobold_reader.reading.attempts import Attempt, Part
 from kobold_reader.reading.cleaning import clean
 from kobold_reader.reading.confidence import Confidence, confidence_of
 from kobold_reader.reading.results import DOUBTFUL

@@ -6,8 +6,8 @@ import pytest
 
 from kobold_reader.cli.commands.plan import spell_tokens
 from kobold_reader.cli.output import spell_about, spell_bytes, spell_forecast, spell_kinds
-from kobold_reader.reading.forecast import Forecast, forecast
 from kobold_reader.reading.ledger import Timing
+from kobold_reader.reading.survey import Forecast, forecast
 
 
 def timing(content: str, task: str, elapsed_s: float, *, images: int = 1, tokens: int | None = 500) -> Timing:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kobold_reader.reading.inorder import InOrder
+from kobold_reader.reading.pipeline import InOrder
 
 
 class Bench:

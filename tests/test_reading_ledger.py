@@ -17,10 +17,17 @@ from hypothesis import strategies as st
 
 from kobold_reader.errors import EmptyTranscriptionError, LedgerError
 from kobold_reader.pages import FileFacts, PageFacts, SourceFile
-from kobold_reader.reading.boxes import LineBox
-from kobold_reader.reading.ledger import KnownPage, Ledger, default_ledger_path
-from kobold_reader.reading.ledgerrows import PUT_PAGE, PUT_READING, file_statements, page_row, reading_row
-from kobold_reader.reading.results import Reading
+from kobold_reader.reading.ledger import (
+    PUT_PAGE,
+    PUT_READING,
+    KnownPage,
+    Ledger,
+    default_ledger_path,
+    file_statements,
+    page_row,
+    reading_row,
+)
+from kobold_reader.reading.results import LineBox, Reading
 
 SOURCE = SourceFile("file:///scans/a.pdf", "/scans/a.pdf", "a.pdf", "/scans", 10, 20, None, None, "pdf", True)
 FILE = FileFacts(sha256="f" * 64, kind="pdf", total_pages=2, is_repaired=False, metadata={"title": "Minutes"})

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kobold_reader.errors import ConfigError
+from kobold_reader.options import PageRange
 from kobold_reader.pages import Box, ImageBudget, reading_order
 from kobold_reader.reading import due
+from kobold_reader.reading.cleaning import is_refusal, tidy
 from kobold_reader.reading.due import ReadSettings
 from kobold_reader.reading.engine import EngineFacts
-from kobold_reader.reading.pagerange import PageRange
-from kobold_reader.reading.quality import is_refusal, tidy
 from kobold_reader.reading.results import Reading
 from tests.test_reading_ledger import READING, facts
 

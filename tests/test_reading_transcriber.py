@@ -14,8 +14,8 @@ import pytest
 from kobold_reader import KoboldReader
 from kobold_reader.errors import NoServerAvailableError
 from kobold_reader.pages import select
-from kobold_reader.reading.ahead import Ahead
 from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.pipeline import Ahead
 from tests.conftest import LETTER, SAMPLES
 from tests.kobold_simulator import Fault, KoboldSimulator
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.catalog import Catalog
-from kobold_reader.archive.embedder import EmbedderKind
+from kobold_reader.archive.store import Catalog
+from kobold_reader.archive.vector_index import EmbedderKind
 from kobold_reader.archive.vectors import Vectors
 from kobold_reader.errors import ConfigError, ServerError, StoreError
 from tests.kobold_simulator import Fault, KoboldSimulator
@@ -182,7 +182,7 @@ def test_two_writers_are_refused_for_reembed_too(server: KoboldSimulator, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "step", ["kobold_reader.archive.meaning.discard", "kobold_reader.archive.indexing.Indexer.index"]
+    "step", ["kobold_reader.archive.vector_index.discard", "kobold_reader.archive.vector_index.Indexer.index"]
 )
 def test_reembed_killed_midway_is_ended_by_the_next_run(
     server: KoboldSimulator, tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch, step: str

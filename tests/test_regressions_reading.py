@@ -16,8 +16,7 @@ from PIL import Image, ImageDraw
 from kobold_reader import KoboldReader
 from kobold_reader.errors import PageRenderError
 from kobold_reader.pages import select
-from kobold_reader.reading.ledger import Ledger, default_ledger_path
-from kobold_reader.reading.ledgerfile import LedgerFile
+from kobold_reader.reading.ledger import Ledger, LedgerFile, default_ledger_path
 from tests.conftest import SAMPLES
 from tests.kobold_simulator import KoboldSimulator
 
@@ -248,6 +247,6 @@ def test_opening_a_ledger_waits_for_a_process_that_makes_it(tmp_path: Path, monk
             return self._db.execute(statement)
 
     monkeypatch.setattr(LedgerFile, "_use_wal", staticmethod(lambda db: real(Busy(db))))  # type: ignore[arg-type]
-    monkeypatch.setattr("kobold_reader.reading.ledgerfile.time.sleep", lambda _: None)
+    monkeypatch.setattr("kobold_reader.reading.ledger.time.sleep", lambda _: None)
     Ledger(tmp_path / "ledger.sqlite").close()
     assert failures == []

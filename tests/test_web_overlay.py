@@ -14,14 +14,13 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.catalog import PageRow
+from kobold_reader.archive.store import PageRow
 from kobold_reader.html.text import Mark
 from kobold_reader.pages import PageView
 from kobold_reader.reading import upright
-from kobold_reader.reading.boxes import joined
-from kobold_reader.reading.results import Reading
+from kobold_reader.reading.results import Reading, joined
 from kobold_reader.web import make_app
-from kobold_reader.web.overlay import overlay
+from kobold_reader.web.views import overlay
 from tests.conftest import SAMPLES
 from tests.test_web import ACCESS, HERE, Seen, row
 

@@ -4,8 +4,7 @@ from kobold_reader.archive.archive import Archive, ArchiveStatus
 from kobold_reader.archive.ask import Answer, AnswerStream
 from kobold_reader.archive.corrections import Correction
 from kobold_reader.archive.duplicates import Alike
-from kobold_reader.archive.export import ExportReport
-from kobold_reader.archive.importing import ImportReport
+from kobold_reader.archive.export import ExportReport, ImportReport
 from kobold_reader.archive.search import Grouping, Hit, grouped
 from kobold_reader.archive.sync import SyncReport
 

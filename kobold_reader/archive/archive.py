@@ -2,28 +2,621 @@
 
 `DIR/ledger.sqlite` holds the readings, `DIR/archive.sqlite` files, pages and words, `DIR/chroma` the vectors. One
 process writes at a time (a file lock); any number search meanwhile, and see new pages with the next query.
+
+An archive folder while it is open: made or found, held for writing by one process at a time.
+
+What changes an archive: reading what lies in the folders, making its vectors anew, forgetting files.
+
+What people ask an archive: the pages for a query, what shows the same, an answer out of the pages.
+
+What people do to an archive's texts: correct them one by one, or export, edit and import them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import has_magic
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Final, Self
 from urllib.parse import unquote
 
-from kobold_reader.archive.catalog import PageRow, Place
-from kobold_reader.archive.correcting import CorrectedArchive
-from kobold_reader.archive.searching import SearchedArchive
-from kobold_reader.archive.sync import is_at
-from kobold_reader.archive.table import to_frame
-from kobold_reader.archive.writing import WritingArchive, root_name
-from kobold_reader.pages import local_uri
-from kobold_reader.reading.ledger import Ledger
+from filelock import FileLock, Timeout
+from llama_index.core.llms import LLM
+from llama_index.core.query_engine import RetrieverQueryEngine
 
-__all__ = ["Archive", "ArchiveStatus"]
+from kobold_reader.archive.ask import Answer, AnswerStream, query_engine, stream_answer
+from kobold_reader.archive.corrections import Correction, check_correctable, read_text
+from kobold_reader.archive.duplicates import Alike, Duplicates
+from kobold_reader.archive.export import Exporter, ExportReport, GroupBy, Importer, ImportReport, to_frame
+from kobold_reader.archive.filters import parse_filter
+from kobold_reader.archive.marks import ExportFormat
+from kobold_reader.archive.search import ArchiveRetriever, Grouping, Hit, Mode, Searcher
+from kobold_reader.archive.store import LOCK, Catalog, PageRow, Place, check_folder
+from kobold_reader.archive.sync import Settled, Syncer, SyncReport, at_place, is_at
+from kobold_reader.archive.vector_index import EmbedderKind, Indexer, Meaning, ServerAccess, choose_embedder, record_of
+from kobold_reader.archive.vectors import check_server
+from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, SourceError, StoreError
+from kobold_reader.llm import KoboldLLM
+from kobold_reader.pages import Selection, local_uri, select
+from kobold_reader.reader import KoboldReader
+from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.survey import Outlook, forecast_by_ledger
+from kobold_reader.reading.transcriber import Transcriber
+
+__all__ = [
+    "CATALOG",
+    "Archive",
+    "ArchiveStatus",
+    "BusyError",
+    "CorrectedArchive",
+    "OpenArchive",
+    "SearchedArchive",
+    "WritingArchive",
+    "root_name",
+]
+
+CATALOG: Final = "archive.sqlite"
+LOCK_WAIT_S: Final = 1.0
+"""How long the archive's lock is waited for: searches hold it for a moment, other writers for long."""
+
+
+class BusyError(StoreError):
+    """Another process is writing."""
+
+
+class OpenArchive:
+    """An open archive folder: its catalog, its embedder, and who may write."""
+
+    def __init__(self, folder: Path, catalog: Catalog, access: ServerAccess, meaning: Meaning) -> None:
+        self.folder = folder
+        self._catalog = catalog
+        self._access = access
+        self._meaning = meaning
+        self._duplicates = Duplicates(catalog)
+        self.notices: list[str] = []
+        """What a search could not do (the embedder cannot be reached), for people."""
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        create: bool = False,
+        embedder: EmbedderKind | None = None,
+        api_url: str | Sequence[str] = "http://127.0.0.1:5001",
+        api_password: str | None = None,
+        chroma_url: str | None = None,
+    ) -> Self:
+        """Open an archive.
+
+        Args:
+            folder: Where it lies.
+            create: Make it if there is none.
+            embedder: For a new archive: `minilm`, `koboldcpp` or `none`; None: MiniLM if it is installed, else words
+                only. An archive keeps its embedder; asking for another one is refused.
+            api_url: KoboldCpp, where the embedder is its own.
+            api_password: Of that server.
+            chroma_url: A Chroma server for the vectors; all else stays in the folder. The archive remembers it; named
+                for one that had them elsewhere, the next `sync` makes them there, without reading a page.
+
+        Raises:
+            StoreError: No archive there (and not `create`), or the folder lies on a network share.
+            MissingExtraError: The embedder asked for is not installed.
+            ServerError: KoboldCpp's embedder was asked for and cannot be reached.
+            ConfigError: The archive was made with another embedder, or has no vectors to put on a server.
+        """
+        folder = Path(folder)
+        urls = (api_url,) if isinstance(api_url, str) else tuple(api_url)
+        access = ServerAccess(urls, api_password)
+        exists = (folder / CATALOG).is_file() and _is_complete(folder / CATALOG)
+        if not exists and not create:
+            msg = f"there is no archive in {folder}."
+            raise StoreError(msg, hint=f"Make one with: kobold-reader index PATH --archive {folder}")
+        check_folder(folder)
+        # Chosen before anything is written: a missing extra leaves no half-made archive behind.
+        chosen = None if exists else choose_embedder(embedder, access)
+        if chroma_url is not None and not exists:
+            check_server(chroma_url, has_vectors=chosen is not None)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            msg = f"the folder {folder} cannot be made: {err}."
+            raise StoreError(msg, hint="Name another folder with --archive.") from err
+        catalog = Catalog(folder / CATALOG)
+        archive = cls(folder, catalog, access, Meaning(folder, catalog, access, chosen))
+        if not exists:
+            catalog.set_meta("embedder", record_of(chosen))
+            archive._move_vectors(chroma_url)
+            return archive
+        kept = archive._meaning.record()["kind"]
+        if embedder is not None and embedder != kept:
+            archive.close()
+            msg = f"the archive {folder} was made with the embedder {kept!r}, not {embedder!r}."
+            raise ConfigError(msg, hint="Leave --embedder out, or make the vectors anew with --reembed.")
+        archive._move_vectors(chroma_url)
+        return archive
+
+    def _move_vectors(self, chroma_url: str | None) -> None:
+        if chroma_url is None:
+            return
+        try:
+            with self._locked():
+                self._meaning.move_to(chroma_url)
+        except KoboldReaderError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release all files."""
+        self._meaning.close()
+        self._catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def embed_model(self) -> Any:
+        """The LlamaIndex embed_model of this archive, for `VectorStoreIndex.from_vector_store`.
+
+        Raises:
+            ConfigError: An archive of words only.
+        """
+        embedder = self._meaning.embedder()
+        if embedder is None:
+            msg = f"the archive {self.folder} has words only, no vectors."
+            raise ConfigError(msg, hint="index --reembed --embedder minilm makes them.")
+        return embedder.model
+
+    @property
+    def chroma_collection(self) -> Any:
+        """Chroma's collection `pages`, for `ChromaVectorStore(chroma_collection=…)`."""
+        embedder = self._meaning.embedder()
+        if embedder is None:
+            return self.embed_model  # raises
+        return self._meaning.vectors(embedder).collection
+
+    @contextmanager
+    def _locked(self, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+        """Hold the archive for writing.
+
+        Raises:
+            StoreError: Another process does.
+        """
+        lock = FileLock(self.folder / LOCK, timeout=wait_s)
+        try:
+            lock.acquire()
+        except Timeout:
+            msg = f"another process is writing to the archive {self.folder}."
+            raise BusyError(msg, hint="Wait for it to end; searching goes on meanwhile.") from None
+        try:
+            yield
+        finally:
+            self._meaning.end_writing()
+            lock.release()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Indexer]:
+        """Hold the archive for writing, with the indexer that does it."""
+        with self._locked():
+            self._end_erasing()
+            yield self._meaning.begin_writing()
+
+    def _end_erasing(self) -> None:
+        """Take what was forgotten out of the bytes of all files; also what a killed `forget` left there."""
+        if not self._catalog.is_erasing:
+            return
+        moved = [
+            at_place(row, place)
+            for row in self._catalog.shown_nowhere()
+            if (place := self._catalog.first_place(row.sha256))
+        ]
+        if moved:  # copies of what was forgotten stay
+            self._meaning.begin_writing().rename(moved)
+        self._meaning.erase_deleted()
+        self._catalog.erase_deleted()
+
+    def open_ledger(self, reader: KoboldReader) -> Ledger:
+        """Open the archive's ledger, which reads through to the one that the reader names."""
+        behind = None
+        if reader.ledger != "none":
+            path = Path(reader.ledger) if reader.ledger else default_ledger_path()
+            behind = Ledger(path, read_only=True) if path.is_file() else None
+        return Ledger(self.folder / "ledger.sqlite", fallback=behind)
+
+
+def _is_complete(path: Path) -> bool:
+    """Tell whether an archive was made to the end: its embedder is what is written last."""
+    catalog = Catalog(path)
+    try:
+        return catalog.meta("embedder") is not None
+    finally:
+        catalog.close()
+
+
+class WritingArchive(OpenArchive):
+    """An archive that takes files in, and lets go of them."""
+
+    def sync(
+        self,
+        paths: str | Path | Iterable[str | Path] | None = None,
+        *,
+        reader: KoboldReader | None = None,
+        changes: Mapping[str, Any] | None = None,
+        prune: bool = False,
+        remember: bool = True,
+        cancel: threading.Event | None = None,
+        on_page: Callable[[PageResult], None] | None = None,
+        on_start: Callable[[Selection, Outlook], None] | None = None,
+        on_progress: Callable[[str], None] | None = None,
+        make_transcriber: Callable[..., Transcriber] = KoboldReader.transcriber,
+    ) -> SyncReport:
+        """Read what is new or changed, and index it; what is gone is marked missing.
+
+        Args:
+            paths: Files, folders, patterns; None: those of past runs.
+            reader: What to read with; None: as in past runs, else KoboldReader's defaults.
+            changes: KoboldReader arguments in which this run differs from past ones, where `reader` is None.
+            prune: Remove what is missing, only below these paths, and never where a folder is absent or empty.
+            remember: The next run without paths repeats these paths and settings.
+            cancel: Set by another thread to stop; what was read until then is indexed.
+            on_page: Called for every page when its reading is known.
+            on_start: Called with what lies ahead, before the first page is read; where past runs had different
+                settings, once for the paths of each.
+            on_progress: Called with a line of text while a page is being read.
+            make_transcriber: Called with reader, ledger and options, as `KoboldReader.transcriber`;
+                `cluster.transcriber` reads on other machines.
+
+        Raises:
+            SourceError: Nothing could be taken from the paths.
+            ServerError: No server can go on; what was read and indexed is kept.
+            StoreError: Another process is writing, or the disk is full.
+        """
+        roots = self._catalog.roots()
+        if paths is None and reader is None and len(groups := _by_settings(roots)) > 1:
+            return self._sync_each(
+                groups,
+                changes=changes,
+                prune=prune,
+                remember=remember,
+                cancel=cancel,
+                on_page=on_page,
+                on_start=on_start,
+                on_progress=on_progress,
+                make_transcriber=make_transcriber,
+            )
+        chosen = _as_list(paths) if paths is not None else list(roots)
+        if not chosen:
+            msg = f"the archive {self.folder} remembers no paths yet: name what to index."
+            raise ConfigError(msg)
+        if reader is None:
+            kept = next((settings for path in chosen if (settings := roots.get(root_name(path)))), {})
+            reader = KoboldReader.from_dict({**kept, **(changes or {}), "api_password": self._access.password})
+        cancel = cancel or threading.Event()
+        with self._writing() as indexer, self.open_ledger(reader) as ledger:
+            selection = select(chosen, known=ledger.kind_of)
+            if selection.errors and not selection.files:
+                raise selection.errors[0]
+            finished = indexer.finish()
+            # To read anew, or not for long, is asked for once; kept, every later run would do the same.
+            asked_once = {"redo", "stop_after_s"} | ({"image_kind"} if reader.image_kind == "auto" else set())
+            settings = {name: value for name, value in reader.to_dict().items() if name not in asked_once}
+            for path in chosen if remember else ():
+                self._catalog.remember_root(root_name(path), settings)
+            transcriber = make_transcriber(reader, ledger, cancel=cancel, on_progress=on_progress)
+            settled = Settled(self._catalog, ledger, reader.settings(), reader.engine)
+            if on_start:
+                outlook = transcriber.survey(settled.rest(selection.files))
+                outlook.pass_over(len(settled.passed), settled.by_kind(selection.files))
+                outlook.forecast = forecast_by_ledger(
+                    outlook, ledger, reader.make_engine(), reader.settings(), servers=reader.servers
+                )
+                on_start(selection, outlook)
+            settled.begin()
+            syncer = Syncer(self._catalog, indexer, settled, on_page)
+            report = syncer.run(selection, transcriber, cancel, prune=prune)
+            settled.end()
+        report.finished_pages = finished
+        return report
+
+    def _sync_each(self, groups: Sequence[Sequence[str]], **options: Any) -> SyncReport:
+        """Repeat past runs whose settings differ, each with its own."""
+        total = SyncReport()
+        failed: list[SourceError] = []
+        for group in groups:
+            try:
+                total.add(self.sync(group, **options))
+            except SourceError as err:
+                failed.append(err)
+        if len(failed) == len(groups):
+            raise failed[0]
+        total.errors += failed
+        return total
+
+    def reembed(self, embedder: EmbedderKind | None = None, *, chroma_url: str | None = None) -> int:
+        """Make all vectors anew, with another embedder if one is named, without reading a page; returns the pages.
+
+        Args:
+            embedder: As `open` takes it; None: the one there is.
+            chroma_url: As `open` takes it; None: where they are.
+
+        Raises:
+            MissingExtraError | ServerError: The embedder cannot be used; nothing was changed.
+        """
+        kind = embedder or self._meaning.record()["kind"]
+        chosen = choose_embedder(kind, self._access)
+        if chroma_url is not None:
+            check_server(chroma_url, has_vectors=chosen is not None)
+        with self._locked():
+            rows = [row for row in self._catalog.every_page() if row.status != "failed"]
+            # From here on a kill leaves all pages unfinished: the next opening goes on.
+            begun = self._catalog.begin(rows)
+            self._meaning.replace(chosen)
+            if chroma_url is not None:
+                self._meaning.move_to(chroma_url)
+            self._meaning.begin_writing().index(begun)
+            if self._catalog.is_erasing:  # the old vectors are gone as a whole
+                self._catalog.erase_deleted()
+        return len(begun)
+
+    def forget(self, uris: Sequence[str]) -> int:
+        """Remove files with their pages, words, vectors, readings and corrections, down to the bytes.
+
+        Returns how many pages went. What a copy shows, of another file that is known, stays.
+
+        The other pages' vectors are copied, about 700 chunks a second. A kill on the way leaves nothing that can be
+        found; the next `forget` or `sync` erases the bytes.
+
+        Raises:
+            StoreError: Another process is writing, or the disk is full.
+            ServerError: A copy of a forgotten file stays, and the embedder, which has to cut its pages, is KoboldCpp's
+                and does not answer.
+        """
+        with self._locked(), Ledger(self.folder / "ledger.sqlite") as ledger:
+            contents = {content for uri in uris for content in ledger.contents_of(uri)}
+            ledger.forget(uris)
+            removed = self._catalog.forget(uris, contents, ledger.knows)
+            for root in self._catalog.roots():
+                at = root if "://" in root else local_uri(root)
+                if any(is_at(uri, at) for uri in uris) and not any(is_at(uri, at) for uri in self._catalog.places()):
+                    self._catalog.forget_root(root)
+            self._end_erasing()
+        return removed
+
+
+def _by_settings(roots: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return the remembered paths, those with the same settings together."""
+    groups: dict[str, list[str]] = {}
+    for path, settings in roots.items():
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(path)
+    return list(groups.values())
+
+
+def _as_list(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    return [paths] if isinstance(paths, str | Path) else list(paths)
+
+
+def root_name(path: str | Path) -> str:
+    """Return a path as it is remembered: absolute, so that another working directory changes nothing."""
+    text = str(path)
+    if "://" in text:
+        return text
+    return str((Path(text).expanduser() if text.startswith("~") else Path(text)).absolute())
+
+
+class SearchedArchive(OpenArchive):
+    """An archive in which people look for something."""
+
+    def search(
+        self,
+        query: str,
+        *,
+        limit: int = 5,
+        mode: Mode = "hybrid",
+        where: Sequence[str] = (),
+        since: str | None = None,
+        until: str | None = None,
+        folder: str | Path | None = None,
+        by: Grouping = "page",
+        all_copies: bool = False,
+    ) -> list[Hit]:
+        """Return the best pages for a query, best first.
+
+        Args:
+            query: Words, names, numbers, "quoted phrases", or a question.
+            limit: At most so many pages.
+            mode: `hybrid`; `dense`: by meaning alone; `keyword`: by words alone.
+            where: Conditions on metadata: `KEY=VALUE`, `KEY=A..B`, `KEY=~WORD`.
+            since: Pages of this year, month or day (`1954`, `1954-03`, `1954-03-12`) or later. A page is of the day of
+                its `date_taken`, else `date_digitized`, `creation_date`, `last_modified_date`.
+            until: Pages of this year, month or day or earlier.
+            folder: Pages of files that lie in it or below: a path, or any part of one (`letters`, `letters/1954`).
+            by: `file` or `folder`: hits of one together, best first, at most five pages of each.
+            all_copies: Each of several pages that show the same (copies, photos that look alike) as a hit of its own;
+                else the best of them, which names the others in `Hit.alike`. So it is with `by`, too.
+
+        Raises:
+            ConfigError: Empty query, unknown mode, key or folder; a date of another shape.
+        """
+        self.notices.clear()
+        searcher = Searcher(self._catalog, self._meaning.search(mode, self.notices), self._duplicates)
+        filter_ = parse_filter(where, since=since, until=until, folder=folder)
+        return searcher.search(query, limit=limit, mode=mode, filter_=filter_, by=by, all_copies=all_copies)
+
+    def duplicates(self) -> list[tuple[Alike, ...]]:
+        """Return groups of pages that show the same: copies of a file, one scan in several files, photos nearly alike.
+
+        The largest file of each stands first, and `is_equal` says of each other whether its bytes are the same. Of
+        copies of a file with many pages only the first page is named.
+        """
+        return self._duplicates.groups()
+
+    def alike(self, page_id: str) -> tuple[Alike, ...]:
+        """Return what shows the same as a page, wherever it lies, without the page itself."""
+        row = self._catalog.page(page_id)
+        return self._duplicates.alike(row) if row is not None else ()
+
+    def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", **narrowed: Any) -> ArchiveRetriever:
+        """Return a LlamaIndex retriever over `search`, one node a page; `narrowed` as there."""
+        return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, **narrowed))
+
+    def as_query_engine(
+        self, llm: LLM | None = None, *, limit: int = 5, where: Sequence[str] = (), streaming: bool = False
+    ) -> RetrieverQueryEngine:
+        """Return LlamaIndex's query engine over `search`, which answers from pages that fit the model's context.
+
+        Args:
+            llm: Answers; None: the model of this archive's KoboldCpp. LlamaIndex's own default is never used.
+            limit: At most so many pages.
+            where: Conditions on metadata, as in `search`.
+            streaming: Whether its responses are streams.
+        """
+        retriever = self.as_retriever(limit=limit, where=where)
+        return query_engine(retriever, llm or self._llm(), self.notices, streaming=streaming)
+
+    def ask(self, question: str, *, llm: LLM | None = None, limit: int = 5, where: Sequence[str] = ()) -> Answer:
+        """Answer a question as `ask_stream` does, but return the whole answer at once."""
+        with self.ask_stream(question, llm=llm, limit=limit, where=where) as stream:
+            for _ in stream:
+                pass
+            return stream.answer
+
+    def ask_stream(
+        self, question: str, *, llm: LLM | None = None, limit: int = 5, where: Sequence[str] = ()
+    ) -> AnswerStream:
+        """Find pages for a question, and return the answer as a stream of text.
+
+        Where the search finds nothing, no request is sent. What did not fit the context is said in `notices`.
+
+        Args:
+            question: What is asked.
+            llm: Answers; None: the model of this archive's KoboldCpp.
+            limit: At most so many pages.
+            where: Conditions on metadata, as in `search`.
+
+        Raises:
+            ConfigError: An empty question.
+            ContextTooSmallError: Not even a part of one page fits.
+            ServerError: No server can answer.
+        """
+        hits: dict[str, Hit] = {}
+
+        def search(query: str) -> list[Hit]:
+            found = self.search(query, limit=limit, where=where)
+            hits.update({hit.page_id: hit for hit in found})
+            return found
+
+        engine = query_engine(ArchiveRetriever(search), llm or self._llm(), self.notices, streaming=True)
+        return stream_answer(engine, hits, question)
+
+    def _llm(self) -> KoboldLLM:
+        return KoboldLLM(api_url=list(self._access.urls), api_password=self._access.password)
+
+
+log = logging.getLogger(__name__)
+
+
+class CorrectedArchive(OpenArchive):
+    """An archive whose texts people put right."""
+
+    def correct(self, page_id: str, text: str) -> None:
+        """Put a person's text in place of a page's transcription; it is found at once, and wins over any reading.
+
+        It belongs to what the page shows: copies of the file have it too, and it stays through renames, `redo` and
+        `reembed`. While another run is indexing, or the embedder's server is off, the page is found by its words, and
+        the next run makes its vectors.
+
+        Args:
+            page_id: As in `Hit.page_id`.
+            text: Of the whole page, without its image description; "": the page holds none. The very text that was
+                read takes the correction back.
+
+        Raises:
+            ConfigError: There is no such page, or the text is none that can be kept.
+            StoreError: The archive cannot be written.
+        """
+        self._correct(page_id, text)
+
+    def uncorrect(self, page_id: str) -> None:
+        """Take a correction back: what was read stands again; nothing happens where there is none.
+
+        Raises:
+            ConfigError: There is no such page.
+            StoreError: The archive cannot be written.
+        """
+        self._correct(page_id, None)
+
+    def _correct(self, page_id: str, text: str | None) -> None:
+        row = self._catalog.page(page_id)
+        if row is None:
+            msg = f"there is no page {page_id!r} in the archive {self.folder}."
+            raise ConfigError(msg, hint="A page's id changes with its file: search again.")
+        check_correctable(row)
+        if self._catalog.correct({page_id: text}):
+            self._index_corrected([page_id])
+
+    def correction(self, page_id: str) -> Correction | None:
+        """Return what a person wrote in place of a page's transcription; None where nobody did."""
+        row = self._catalog.page(page_id)
+        return self._catalog.correction(row.content_sha256) if row is not None else None
+
+    def text_as_read(self, page_id: str) -> str:
+        """Return a page's transcription as it was read, whatever stands in its place; "" where there is none."""
+        row = self._catalog.page(page_id)
+        return read_text(row) if row is not None else ""
+
+    def export(self, folder: str | Path, *, to: ExportFormat = "md", group_by: GroupBy = "file") -> ExportReport:
+        """Write all texts to files that people can read, and edit for `import_corrections`.
+
+        A file that is there already is written over only where nothing is lost by it: it is as it was exported, or
+        everything edited in it was imported.
+
+        Args:
+            folder: Where to; made if missing.
+            to: `md`, `txt` or `jsonl`.
+            group_by: `file`: one for each file; `folder`: one for each folder.
+
+        Raises:
+            ConfigError: The folder is a file, or `to` or `group_by` is unknown.
+        """
+        return Exporter(self._catalog, Path(folder), to, group_by).run()
+
+    def import_corrections(self, folder: str | Path) -> ImportReport:
+        """Take what was edited in exported files as corrections: only pages whose text is another than was exported.
+
+        A file whose marks are damaged is left aside as a whole. A page that was corrected elsewhere since the export
+        keeps that correction.
+
+        Args:
+            folder: One that was exported to, or a single file of it.
+
+        Raises:
+            SourceError: There is no export.
+            StoreError: The archive cannot be written.
+        """
+        report = Importer(self._catalog).run(Path(folder))
+        if changed := report.corrected + report.taken_back:
+            self._index_corrected(changed)
+        return report
+
+    def _index_corrected(self, page_ids: Sequence[str]) -> None:
+        """Make the vectors of pages just corrected, if that can be done now."""
+        try:
+            with self._locked():
+                indexer = self._meaning.begin_writing()
+                indexer.index(self._catalog.unfinished_of(page_ids))
+        except (BusyError, ServerError, MissingExtraError) as err:
+            log.info("the next run makes the vectors of what was corrected: %s", err)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index.core.utils import get_tokenizer
 from typing_extensions import override
 
-from kobold_reader.archive.retriever import ArchiveRetriever
-from kobold_reader.archive.search import Hit
+from kobold_reader.archive.search import ArchiveRetriever, Hit
 from kobold_reader.errors import ContextTooSmallError
 from kobold_reader.kobold import SETTINGS
 from kobold_reader.llm import KoboldLLM

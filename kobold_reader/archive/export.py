@@ -1,17 +1,27 @@
-"""Write an archive's texts to files, one for each file or folder, in folders as they lie."""
+"""Write an archive's texts to files, one for each file or folder, in folders as they lie.
+
+Names of exported files: the folders as they lie, in names that every system takes.
+
+Take corrections from the files of an export.
+
+An archive as a table: one row a page.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Final, Literal
-from urllib.parse import unquote
+from typing import Any, Final, Literal
+from urllib.parse import unquote, urlsplit
 
-from kobold_reader.archive.catalog import Catalog, PageRow
-from kobold_reader.archive.corrections import is_same_text
+from kobold_reader.archive.corrections import check_correctable, is_as_read, is_same_text
 from kobold_reader.archive.marks import (
     FORMATS,
     TRANSCRIPTION,
@@ -20,17 +30,96 @@ from kobold_reader.archive.marks import (
     ExportFormat,
     FoundBlock,
     decode,
+    hash_of,
     is_export,
     parse,
     render,
 )
-from kobold_reader.archive.naming import relative_names, safe_paths
-from kobold_reader.documents import page_id
-from kobold_reader.errors import ConfigError, KoboldReaderError, StoreError
+from kobold_reader.archive.store import Catalog, PageRow, Place
+from kobold_reader.documents import page_id, page_link
+from kobold_reader.errors import (
+    ConfigError,
+    CorruptSourceError,
+    KoboldReaderError,
+    MissingExtraError,
+    SourceError,
+    SourceNotFoundError,
+    StoreError,
+    UnsupportedSourceError,
+)
 from kobold_reader.pages import local_uri
 from kobold_reader.pages.sources import natural_key
 
-__all__ = ["ExportReport", "Exporter", "GroupBy"]
+__all__ = [
+    "COLUMNS",
+    "ExportReport",
+    "Exporter",
+    "GroupBy",
+    "ImportReport",
+    "Importer",
+    "relative_names",
+    "safe_paths",
+    "to_frame",
+]
+
+_FORBIDDEN: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
+_RESERVED: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+"""Names that are devices on Windows, whatever ending they have."""
+_MAX_BYTES: Final = 180
+"""Of one name; 255 on most systems, less what is put behind it."""
+
+
+def relative_names(uris: Iterable[str], roots: Iterable[str]) -> dict[str, PurePosixPath]:
+    """Return each file's path below the outermost of the folders that were indexed, else its folder and name."""
+    outermost = sorted({root.rstrip("/") for root in roots}, key=len)
+    found = {}
+    for uri in uris:
+        root = next((root for root in outermost if uri.startswith(f"{root}/")), None)
+        path = uri[len(root) + 1 :] if root else "/".join(urlsplit(uri).path.split("/")[-2:])
+        found[uri] = PurePosixPath(unquote(path).lstrip("/"))
+    return found
+
+
+def safe_paths(names: Mapping[str, PurePosixPath], ending: str) -> dict[str, PurePosixPath]:
+    """Return a path for each name that exists on every system, and twice on none.
+
+    Args:
+        names: By what is named; of two that would be one file where upper and lower case are the same, the second, in
+            the order of the keys, gets a tail made of its key.
+        ending: Of all files, with its dot.
+    """
+    taken: set[str] = set()
+    found = {}
+    for key, name in sorted(names.items()):
+        path = PurePosixPath(*[_safe(part) for part in name.parts or ("_",)])
+        file = path.with_name(path.name + ending)
+        if _folded(file) in taken:
+            file = path.with_name(f"{path.name}~{_tail(key)}{ending}")
+        taken.add(_folded(file))
+        found[key] = file
+    return found
+
+
+def _safe(name: str) -> str:
+    safe = _FORBIDDEN.sub("_", name)
+    if safe.endswith((".", " ")):
+        safe = f"{safe[:-1]}_"
+    if _RESERVED.fullmatch(safe):
+        safe = f"_{safe}"
+    if len(safe.encode()) > _MAX_BYTES:
+        ending = PurePosixPath(safe).suffix if len(PurePosixPath(safe).suffix.encode()) < _MAX_BYTES // 9 else ""
+        tail = f"~{_tail(name)}{ending}"
+        safe = safe.encode()[: _MAX_BYTES - len(tail.encode())].decode(errors="ignore") + tail
+    return safe or "_"
+
+
+def _folded(path: PurePosixPath) -> str:
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _tail(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:6]
+
 
 GroupBy = Literal["file", "folder"]
 GROUPINGS: Final[tuple[GroupBy, ...]] = ("file", "folder")
@@ -165,3 +254,195 @@ def _folder_of(uri: str) -> str:
 def _folder_name(folder: str, name: PurePosixPath) -> PurePosixPath:
     """Return a folder's path as that of a file; the one that was indexed itself has only its name."""
     return name.parent if name.parent.name else PurePosixPath(unquote(folder.rpartition("/")[2]) or "files")
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What became of an import."""
+
+    files: int = 0
+    """Exports that were read."""
+    other_files: int = 0
+    """They hold no mark of ours, and were left aside."""
+    pages: int = 0
+    corrected: list[str] = field(default_factory=list)
+    """Ids of pages that have another correction now."""
+    taken_back: list[str] = field(default_factory=list)
+    """Ids of pages that stand as they were read again."""
+    errors: list[KoboldReaderError] = field(default_factory=list)
+    """One for each file, and each page, from which nothing was taken."""
+
+
+class Importer:
+    """One import into one archive."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._report = ImportReport()
+
+    def run(self, folder: Path) -> ImportReport:
+        """Take what was edited in the files below a folder, or in one file.
+
+        Raises:
+            SourceError: There is no export.
+        """
+        if not folder.exists():
+            msg = "there is no such file or folder."
+            raise SourceNotFoundError(msg, source=str(folder))
+        for path in _files(folder):
+            try:
+                self._take(path)
+            except DamagedError as err:
+                self._reject(path, f"{err} Nothing of this file was taken.", "Export it anew, and edit that.")
+            except OSError as err:
+                self._report.errors.append(SourceError(f"it cannot be read ({err.strerror or err}).", source=str(path)))
+        if not self._report.files and not self._report.errors:
+            msg = "there is no file that kobold-reader exported."
+            raise UnsupportedSourceError(msg, source=str(folder), hint="`kobold-reader export` makes some.")
+        return self._report
+
+    def _reject(self, path: Path, why: str, hint: str) -> None:
+        self._report.errors.append(CorruptSourceError(why, source=str(path), hint=hint))
+
+    def _take(self, path: Path) -> None:
+        """Take what was edited in one file, all at once or not at all.
+
+        Raises:
+            DamagedError: Its marks are damaged.
+        """
+        text = decode(path.read_bytes())
+        if not is_export(text):
+            self._report.other_files += 1
+            return
+        found = [(one, row) for one in parse(text) if (row := self._row(one)) is not None]
+        self._report.files += 1
+        self._report.pages += sum(one.block.part == TRANSCRIPTION for one, _ in found)
+        origin = str(path.absolute())
+        edited = {row.content_sha256 for one, row in found if one.is_edited}
+        taken: dict[str, tuple[PageRow, str]] = {}
+        for one, row in found:
+            try:
+                if self._is_wanted(one, row, origin, edited):
+                    _check_alone(taken.setdefault(row.content_sha256, (row, one.block.text)), one.block.text)
+            except ConfigError as err:
+                err.message = f"page {one.block.page_number}, line {one.line}: {err.message}"
+                err.source, err.page_number = str(path), None
+                self._report.errors.append(err)
+        self._catalog.correct({row.page_id: wanted for row, wanted in taken.values()}, origin)
+        for row, wanted in taken.values():
+            (self._report.taken_back if is_as_read(row, wanted) else self._report.corrected).append(row.page_id)
+
+    def _row(self, found: FoundBlock) -> PageRow | None:
+        """Return the page of a block; None where it is gone and nothing was edited.
+
+        Raises:
+            DamagedError: The archive knows no such page.
+        """
+        block = found.block
+        row = self._catalog.page(page_id(block.sha256, block.page_number))
+        if row is not None and row.sha256 == block.sha256:
+            return row
+        if found.is_edited:
+            msg = f"page {block.page_number} of {block.file}, sha256 {block.sha256[:12]}…, is not in this archive."
+            raise DamagedError(found.line, msg)
+        return None
+
+    def _is_wanted(self, found: FoundBlock, row: PageRow, origin: str, edited: AbstractSet[str]) -> bool:
+        """Tell whether a block's text is to become, or to end, a correction.
+
+        Raises:
+            ConfigError: It was edited, and cannot be taken.
+        """
+        block = found.block
+        if is_same_text(block.text, row.parts.get(block.part, "")):
+            return False
+        if block.part != TRANSCRIPTION:
+            if not found.is_edited:
+                return False
+            msg = f"the {block.part} was edited, but only what stands on the page can be corrected."
+            raise ConfigError(msg)
+        kept = self._catalog.correction(row.content_sha256)
+        if not found.is_edited:
+            # Put back as it was exported. Only the file that the correction came from can mean that, and not by one of
+            # two pages that show the same.
+            return kept is not None and kept.origin == origin and row.content_sha256 not in edited
+        check_correctable(row)
+        if kept is not None and kept.origin != origin and hash_of(kept.text) != found.exported:
+            msg = f"the archive has a later correction of it ({kept.corrected_at[:10]}), which was not replaced."
+            raise ConfigError(msg, hint="Export it anew to see that one, and edit that.")
+        return True
+
+
+def _check_alone(taken: tuple[PageRow, str], text: str) -> None:
+    if not is_same_text(taken[1], text):
+        msg = f"it shows the same as page {taken[0].page_number}, which was edited in another way."
+        raise ConfigError(msg, hint="Make the same of both, and import again.")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
+        return
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower().removeprefix(".") in FORMATS and path.is_file():
+            yield path
+
+
+COLUMNS: Final = (
+    "file_name",
+    "page_number",
+    "page_label",
+    "page_status",
+    "text_length",
+    "confidence",
+    "text_source",
+    "model",
+    "folder",
+    "date_taken",
+    "date_digitized",
+    "last_modified_date",
+    "keywords",
+    "link",
+    "error",
+    "file_path",
+    "page_id",
+)
+"""Named as the metadata of Documents are."""
+
+
+def to_frame(pages: Iterable[PageRow], places: Iterable[Place]) -> Any:
+    """Return the pages as a pandas DataFrame, by path and page; what is not known is missing.
+
+    Args:
+        pages: Of the archive.
+        places: Its files: those that cannot be opened have a row, too, as page 0.
+
+    Raises:
+        MissingExtraError: pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as err:
+        raise MissingExtraError("notebook", "A table of pages") from err
+    rows = [*map(_row, pages), *(_failed(place) for place in places if place.error)]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    # Where a column is empty, or holds nothing but None, pandas would not know that it is one of numbers.
+    frame = frame.astype({"page_number": "int64", "text_length": "int64", "confidence": "float64"})
+    return frame.sort_values(["file_path", "page_number"], ignore_index=True)
+
+
+def _row(page: PageRow) -> dict[str, Any]:
+    own = {
+        "page_number": page.page_number,
+        "page_status": page.status,
+        "text_length": len(page.text),
+        "link": page_link(page.uri, str(page.metadata.get("file_type")), page.page_number),
+        "error": page.error,
+        "page_id": page.page_id,
+    }
+    return {**{key: page.metadata.get(key) for key in COLUMNS}, **own}
+
+
+def _failed(place: Place) -> dict[str, Any]:
+    own = {"page_number": 0, "page_status": "failed", "text_length": 0, "link": place.uri, "error": place.error}
+    return {**{key: place.metadata.get(key) for key in COLUMNS}, **own}

@@ -4,6 +4,8 @@ A transcription misreads letters (`Lindqvlst`), glues words together (`TotalRM9.
 apart. So a term is looked for in steps that trust less and less, and the first step that finds it
 gives its strength between 0 and 1. Numbers are treated more strictly than words: 1954 is not 1955,
 and 9.00 is not part of 19.00.
+
+What one page holds of one query, and how surely.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from kobold_reader.archive.query import Kind, Term, is_unspaced
+from kobold_reader.archive.query import Kind, Query, Term, is_unspaced
 
 __all__ = [
+    "Evidence",
     "Page",
     "Resemblances",
     "edit_distance",
@@ -28,6 +32,7 @@ __all__ = [
     "similarity",
     "skeleton",
     "spaced_spans",
+    "weighed",
 ]
 
 _RUNS = re.compile(r"[^\W_]+")
@@ -320,3 +325,33 @@ def _allowed_edits(word: str) -> int:
 def edit_distance(first: str, second: str, limit: int) -> int:
     """Insertions, deletions, replacements and swaps of neighbours; `limit` + 1 at most."""
     return OSA.distance(first, second, score_cutoff=limit)
+
+
+_TELLING_DIGITS = 3
+_LONELY_NUMBER = 0.3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one page holds of one query.
+
+    Attributes:
+        strengths: For each term, how surely the page holds it: 1 as typed … 0 not at all.
+        adjacent: For each term but the last, whether the next one follows it on the page.
+    """
+
+    strengths: tuple[float, ...]
+    adjacent: tuple[bool, ...]
+
+
+def weighed(query: Query, page: Page, frequencies: tuple[int, ...], resemblances: Resemblances) -> Evidence:
+    """Weigh what a page holds of the query, whose terms stand on so many pages."""
+    adjacent = tuple(follows(*pair, page) for pair in pairwise(query.terms))
+    strengths = []
+    for index, (term, frequency) in enumerate(zip(query.terms, frequencies, strict=True)):
+        strength = match_strength(term, page, is_known=frequency > 0, resemblances=resemblances)
+        # a 12 stands on every page; the 12 of "12 March" stands beside its March
+        if adjacent and term.kind is Kind.NUMBER and len(term.folded) < _TELLING_DIGITS:
+            strength *= 1.0 if any(adjacent[max(0, index - 1) : index + 1]) else _LONELY_NUMBER
+        strengths.append(strength)
+    return Evidence(tuple(strengths), adjacent)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from kobold_reader.archive.evidence import Evidence
+from kobold_reader.archive.matching import Evidence
 from kobold_reader.archive.query import Kind, Query
 from kobold_reader.archive.words import Lookup
 

@@ -3,25 +3,144 @@
 Own upserts instead of ChromaVectorStore.add: that one uses `collection.add`, which silently keeps the old text of a
 known id, and exceeds Chroma's largest batch. Chroma's default embedder would download a model: it is never used, only
 given vectors are.
+
+An archive's vectors on a Chroma server: where it is, and which collection there is the archive's.
+
+What was forgotten leaves the bytes of the vectors, too.
+
+Chroma marks a deleted node as deleted: its text stays in free pages, in the log of past writes and in the trigrams of
+its SQLite file, its vector in the graph. So the nodes that stay are copied, vectors and all, into a new folder that
+then takes the old one's place; nothing is embedded again (about 700 nodes a second).
+
+`chroma.part` is being written, `chroma.new` is whole, `chroma.gone` is being removed: a kill at any instant leaves the
+old folder or a whole new one, and `settle` ends what it interrupted.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import json
+import os
+import secrets
 import shutil
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from kobold_reader.archive.chroma_server import ChromaServer
-from kobold_reader.errors import MissingExtraError, StoreError
+from kobold_reader.archive.store import Catalog
+from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
+from kobold_reader.kobold import check_way
 
-__all__ = ["COLLECTION", "Near", "Node", "Vectors"]
+__all__ = [
+    "COLLECTION",
+    "ChromaServer",
+    "Near",
+    "Node",
+    "Vectors",
+    "any_left",
+    "blank_unused",
+    "check_server",
+    "discard",
+    "rewrite",
+    "settle",
+]
+
+_PORT: Final = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class ChromaServer:
+    """A collection on a server; several archives may share the server, none another one's collection."""
+
+    url: str
+    collection: str
+
+    @classmethod
+    def chosen(cls, url: str, known: Self | None) -> Self:
+        """Return the archive's place on the server at `url`: a new collection, or the one it has had since it was made.
+
+        Raises:
+            ConfigError: No URL of a server, or a public one without https.
+        """
+        parts = urlsplit(url)
+        try:
+            is_server = parts.scheme in {"http", "https"} and parts.hostname and parts.path in {"", "/"}
+            port = parts.port or _PORT
+        except ValueError:
+            is_server, port = False, 0
+        if not is_server or "@" in parts.netloc:
+            msg = "--chroma-url names no Chroma server."
+            raise ConfigError(msg, hint=f"One like http://127.0.0.1:{_PORT} ; `chroma run --path DIR` starts one.")
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        plain = f"{parts.scheme}://{host}:{port}"
+        check_way([plain], allow_remote=False)
+        return cls(plain, known.collection if known else f"kobold-reader-{secrets.token_hex(6)}")
+
+    @classmethod
+    def from_record(cls, record: str | None) -> Self | None:
+        """Return what an archive remembers; None: its vectors lie in its own folder."""
+        return cls(**json.loads(record)) if record else None
+
+    def record(self) -> str:
+        """Return what an archive remembers."""
+        return json.dumps(asdict(self))
+
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """Connect, until the end of the `with` block.
+
+        Raises:
+            MissingExtraError: chromadb is not installed.
+            StoreError: The server cannot be reached.
+        """
+        try:
+            import chromadb
+            import httpx
+            from chromadb.config import Settings
+            from chromadb.errors import ChromaError
+        except ImportError as err:
+            raise MissingExtraError("chroma", "An archive with vectors") from err
+        parts = urlsplit(self.url)
+        try:
+            client = chromadb.HttpClient(
+                host=parts.hostname or "",
+                port=parts.port or _PORT,
+                ssl=parts.scheme == "https",
+                settings=Settings(anonymized_telemetry=False),
+            )
+        except (ChromaError, OSError, ValueError) as err:
+            msg = f"the Chroma server {self.url} cannot be used: {err}."
+            hint = "Start it (`chroma run`), or name where it is now with index --chroma-url."
+            raise StoreError(msg, hint=hint) from err
+        # Chroma (1.5.9) never closes its connections, and would send them through a proxy that the environment names.
+        api = client._server  # noqa: SLF001
+        for opened in (api, client._admin_client._server):  # noqa: SLF001
+            opened._session.close()  # noqa: SLF001
+        with httpx.Client(timeout=None, trust_env=False, headers=api._session.headers) as api._session:  # noqa: S113, SLF001
+            try:
+                yield client
+            finally:
+                client.close()
+
+
+def check_server(url: str, *, has_vectors: bool) -> None:
+    """Refuse, before anything is written, what an archive cannot have.
+
+    Raises:
+        ConfigError: No URL of a server, or an archive of words only.
+    """
+    if not has_vectors:
+        msg = "--chroma-url: this archive has words only, no vectors."
+        raise ConfigError(msg, hint="index --reembed --embedder minilm --chroma-url URL makes them there.")
+    ChromaServer.chosen(url, None)
+
 
 COLLECTION: Final = "pages"
 BATCH: Final = 1000
@@ -300,3 +419,141 @@ def _replacing(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+PAGES_AT_ONCE: Final = 100
+_SWAP_TRIES: Final = 10
+_HEADER: Final = struct.Struct("<iQQQ")
+"""Begin of a graph's header: version, offset, room for so many nodes, nodes."""
+_HEADER_VERSION: Final = 1
+_EMPTY_ROOM: Final = 100
+_ENDINGS: Final = ("new", "gone", "part")
+
+
+def rewrite(folder: Path, record: Mapping[str, Any], catalog: Catalog) -> None:
+    """Write Chroma's folder anew with the nodes that the catalog knows; only for the writer, with no client open.
+
+    Args:
+        folder: Chroma's.
+        record: Of the embedder whose vectors they are.
+        catalog: Pages whose nodes are not all there become unfinished: the next `index` makes their vectors.
+
+    Raises:
+        StoreError: The disk is full, or another process holds the folder open (Windows).
+    """
+    settle(folder)
+    if not folder.exists():
+        return
+    part = _beside(folder, "part")
+    old = Vectors(folder, embedder=record["name"], dimension=record["dimension"])
+    try:
+        if not old.is_of(record["name"], record["dimension"]):
+            old.close()
+            discard(folder)  # another embedder's: the next `index` makes all anew
+            return
+        new = Vectors(part, embedder=record["name"], dimension=record["dimension"])
+        try:
+            _copy(old, new, catalog)
+        finally:
+            new.close()
+    finally:
+        old.close()
+    with _said(folder):
+        blank_unused(part)
+        _sync(part)
+        part.rename(_beside(folder, "new"))
+    settle(folder)
+
+
+def any_left(folder: Path) -> bool:
+    """Tell whether a kill left anything beside Chroma's folder."""
+    return any(_beside(folder, ending).exists() for ending in _ENDINGS)
+
+
+def settle(folder: Path) -> None:
+    """End what a kill interrupted; only for the writer, with no client open.
+
+    Raises:
+        StoreError: Another process holds the folder open (Windows).
+    """
+    new, gone, part = (_beside(folder, ending) for ending in _ENDINGS)
+    with _said(folder):
+        for _ in range(_SWAP_TRIES if new.exists() else 0):
+            _remove(folder)
+            try:
+                new.rename(folder)
+                break
+            except OSError:
+                # A search that opens the archive at this very instant makes an empty folder there.
+                if not folder.exists():
+                    raise
+        for left in (gone, part):
+            if left.exists():
+                shutil.rmtree(left)
+
+
+def discard(folder: Path) -> None:
+    """Remove Chroma's folder with all that may lie beside it."""
+    with _said(folder):
+        for left in (_beside(folder, "new"), _beside(folder, "part")):
+            if left.exists():
+                shutil.rmtree(left)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove Chroma's folder in one step: half of one would not open again."""
+    gone = _beside(folder, "gone")
+    if gone.exists():
+        shutil.rmtree(gone)
+    if folder.exists():
+        folder.rename(gone)
+        shutil.rmtree(gone)
+
+
+def _copy(old: Vectors, new: Vectors, catalog: Catalog) -> None:
+    lost: list[str] = []
+    pages = iter(catalog.nodes())
+    while some := list(itertools.islice(pages, PAGES_AT_ONCE)):
+        there = new.copy(old, [node_id for _, ids, _ in some for node_id in ids])
+        lost += [page_id for page_id, ids, is_finished in some if is_finished and not there.issuperset(ids)]
+    for start in range(0, len(lost), PAGES_AT_ONCE):
+        catalog.begin(catalog.pages(lost[start : start + PAGES_AT_ONCE]))
+
+
+def blank_unused(folder: Path) -> None:
+    """Write zeros where Chroma wrote memory that it had never used; only under the archive's lock.
+
+    Chroma (1.5.9) saves a graph that has no nodes yet, when it is made and at the first use by each client, with
+    whatever lay in memory at that place: texts of pages, forgotten ones too, or a password.
+    """
+    for header in folder.glob("*/header.bin"):
+        start = header.read_bytes()[: _HEADER.size]
+        if len(start) == _HEADER.size and _HEADER.unpack(start) == (_HEADER_VERSION, 0, _EMPTY_ROOM, 0):
+            for name in ("data_level0.bin", "length.bin"):
+                path = header.with_name(name)
+                if path.is_file() and any(path.read_bytes()):
+                    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _sync(folder: Path) -> None:
+    """Have everything on the disk before the old folder goes."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    return folder.with_name(f"{folder.name}.{ending}")
+
+
+@contextmanager
+def _said(folder: Path) -> Iterator[None]:
+    """Turn the system's errors into sentences."""
+    try:
+        yield
+    except OSError as err:
+        msg = f"the vectors in {folder} cannot be written anew: {err}."
+        hint = "End what else uses the archive, make room on the disk, and repeat; nothing is lost."
+        raise StoreError(msg, hint=hint) from err

@@ -1,4 +1,7 @@
-"""Results to stdout, everything else to stderr."""
+"""Results to stdout, everything else to stderr.
+
+Tables: as wide as the terminal, and one plain line a row where stdout is piped.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +23,7 @@ __all__ = [
     "notice",
     "page_progress",
     "say",
+    "say_table",
     "show_log",
     "spell_about",
     "spell_bytes",
@@ -31,8 +35,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from kobold_reader.reading.forecast import Forecast
-    from kobold_reader.reading.outlook import PageKind
+    from kobold_reader.reading.survey import Forecast, PageKind
 
 _HOUR_S: Final = 3600
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -233,3 +236,30 @@ def page_progress(*, is_wanted: bool = True) -> Iterator[PageProgress]:
     columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("pages {task.fields[left]}"), doing)
     with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         yield PageProgress(bar, bar.add_task("pages", total=None, left="", doing=""))
+
+
+_UNBOUNDED: Final = 10_000
+_NEVER_WRAPPED: Final = 30
+"""Names of families, numbers: broken over two lines nobody can copy or compare them."""
+
+
+def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table of results to stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+
+    # A console of rich's takes 80 columns where there is no terminal, and would cut rows that a program reads.
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _UNBOUNDED)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        cells = [row[number] for row in rows]
+        is_short = all(" " not in cell and len(cell) <= _NEVER_WRAPPED for cell in cells)
+        table.add_column(column, overflow="fold", no_wrap=is_short)
+    for row in rows:
+        table.add_row(*(Text(harmless(cell)) for cell in row))  # Text: a file may be called [red].gguf
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        say(line.rstrip(), is_harmless=True)

@@ -2,37 +2,95 @@
 
 It keeps no ledger: what it reads of a unit lies in memory until the unit is done. Files are opened here, in the actor's
 own page child, and a file that lies elsewhere is fetched once for as long as its pages come one after another.
+
+What goes to the actors and comes back: units of pages, small enough to spread, large enough to open files once.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 from typing_extensions import override
 
 from kobold_reader.cluster.foreman import Order
-from kobold_reader.cluster.units import PageToRead, ReadPage, Unit
-from kobold_reader.errors import (
-    ConfigError,
-    ImageNotSeenError,
-    KoboldReaderError,
-    ServerError,
-    ServerTimeoutError,
-)
-from kobold_reader.pages import SourceFile
+from kobold_reader.errors import ConfigError, ImageNotSeenError, KoboldReaderError, ServerError, ServerTimeoutError
+from kobold_reader.pages import FileFacts, SourceFile
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.engine import Engine
-from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Transcriber
 
-__all__ = ["ForemanCalls", "UnitReader"]
+__all__ = ["ForemanCalls", "PageToRead", "ReadPage", "Unit", "UnitReader", "in_units"]
+
+UNIT_PAGES: Final = 16
+"""At most so many pages are read in one go: the last server to finish keeps the others waiting for no more."""
+UNITS_A_SERVER: Final = 4
+"""A wave of fewer pages is cut so that each server gets about so many units."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageToRead:
+    """One page as the driver knows it."""
+
+    position: int
+    """In its wave."""
+    source: SourceFile
+    file: FileFacts
+    known: KnownPage
+    tasks: tuple[str, ...]
+    """Due ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Pages that one actor reads in one go, all with the same tasks due."""
+
+    number: int
+    pages: tuple[PageToRead, ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What is due of every page."""
+        return self.pages[0].tasks
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPage:
+    """One page as an actor gives it back."""
+
+    unit: int
+    position: int
+    result: PageResult
+    known: KnownPage | None
+    """With what was learned of it; None where it could not be looked at."""
+
+
+def in_units(pages: Sequence[PageToRead], *, servers: int, numbers: Iterator[int]) -> list[Unit]:
+    """Cut the pages of a wave into units, numbered as none before.
+
+    A unit may hold pages of several files (photos), and a file may lie in several units (a book).
+    """
+    size = max(1, min(UNIT_PAGES, -(-len(pages) // (servers * UNITS_A_SERVER))))
+    return [Unit(next(numbers), some) for some in _cut(pages, size)]
+
+
+def _cut(pages: Iterable[PageToRead], size: int) -> Iterator[tuple[PageToRead, ...]]:
+    some: list[PageToRead] = []
+    for page in pages:
+        if some and (len(some) == size or page.tasks != some[0].tasks):
+            yield tuple(some)
+            some = []
+        some.append(page)
+    if some:
+        yield tuple(some)
+
 
 _LOOK_S: Final = 0.2
 _SAY_S: Final = 1.0

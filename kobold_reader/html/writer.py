@@ -15,7 +15,7 @@ from typing import IO, Final, Self
 from kobold_reader.errors import KoboldReaderError, SourceError
 from kobold_reader.html.text import escaped, reading_html
 from kobold_reader.pages import ImageBudget, PageView
-from kobold_reader.reading.openfile import OpenFile
+from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import PageResult, Reading, Status
 from kobold_reader.reading.tags import keywords_of
 

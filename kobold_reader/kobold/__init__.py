@@ -5,7 +5,7 @@
 """
 
 from kobold_reader.kobold.addresses import AddressKind, address_kind, check_way, normalize_url
-from kobold_reader.kobold.answers import classify_error, parse_generate
+from kobold_reader.kobold.answers import SETTINGS, ServerSetting, classify_error, parse_generate, spoken, without_begun
 from kobold_reader.kobold.client import CancelledError, KoboldClient
 from kobold_reader.kobold.families import (
     DEFAULT,
@@ -18,18 +18,9 @@ from kobold_reader.kobold.families import (
     choose_family,
     image_tokens,
 )
-from kobold_reader.kobold.pool import Lease, ServerPool
+from kobold_reader.kobold.pool import Lease, RetryPolicy, ServerPool
 from kobold_reader.kobold.prompts import render_prompt
-from kobold_reader.kobold.retry import RetryPolicy
-from kobold_reader.kobold.settings import SETTINGS, ServerSetting
-from kobold_reader.kobold.thoughts import spoken, without_begun
-from kobold_reader.kobold.values import (
-    Completion,
-    Ending,
-    ExpandedPrompt,
-    GenerateRequest,
-    ServerInfo,
-)
+from kobold_reader.kobold.values import Completion, Ending, ExpandedPrompt, GenerateRequest, ServerInfo
 
 __all__ = [
     "DEFAULT",

@@ -2,13 +2,25 @@
 
 KoboldCpp says little by status: 503 is three things, 500 means a bad request, and 200 may carry
 `null`, an empty result or an internal error. So everything is judged by its body.
+
+How KoboldCpp's own settings are called, so that every message names them alike.
+
+Most users start KoboldCpp through its launcher window and never see a command line; a remedy that
+names only the flag does not help them.
+
+A model that thinks aloud: what it says to itself is no part of the answer.
+
+Families that are known to think are told not to. These blocks come from models that do it all the same, or that
+nobody knows.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -21,10 +33,101 @@ from kobold_reader.errors import (
     ServerError,
     ServerStatusError,
 )
-from kobold_reader.kobold.settings import SETTINGS
 from kobold_reader.kobold.values import Completion, Ending, GenerateRequest
 
-__all__ = ["classify_error", "excerpt", "no_vision_error", "parse_generate", "parse_json"]
+__all__ = [
+    "SETTINGS",
+    "ServerSetting",
+    "classify_error",
+    "excerpt",
+    "no_vision_error",
+    "parse_generate",
+    "parse_json",
+    "spoken",
+    "without_begun",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSetting:
+    """One setting of the server: its flag, and its field and tab in the launcher."""
+
+    flag: str
+    field: str
+    tab: str
+
+    def remedy(self, value: str = "") -> str:
+        """What to do, for both kinds of user; continues a sentence that begins with "start it"."""
+        with_value = f" {value}" if value else ""
+        return f'with {self.flag}{with_value} (launcher: "{self.field}" in "{self.tab}")'
+
+
+SETTINGS: Final = MappingProxyType(
+    {
+        "mmproj": ServerSetting("--mmproj", "Vision mmproj", "Loaded Files"),
+        "visionmaxres": ServerSetting("--visionmaxres", "Vision MaxRes", "Loaded Files"),
+        "embeddingsmodel": ServerSetting("--embeddingsmodel", "Embeds Model", "Loaded Files"),
+        "chatcompletionsadapter": ServerSetting("--chatcompletionsadapter", "Chat Adapter", "Loaded Files"),
+        "contextsize": ServerSetting("--contextsize", "Context Size", "Quick Launch"),
+        "multiuser": ServerSetting("--multiuser", "Multiuser Queue", "Network"),
+        "maxrequestsize": ServerSetting("--maxrequestsize", "Max Req. Size (MB)", "Network"),
+        "password": ServerSetting("--password", "Password", "Network"),
+    }
+)
+"""By name; as the launcher of 2026 writes them (older ones: "Multiuser Mode", "LLaVA mmproj")."""
+
+
+_BLOCKS: Final = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+)
+"""How a thought begins and ends, by maker."""
+_CLOSED: Final = re.compile(
+    "|".join(f"{re.escape(start)}.*?{re.escape(end)}" for start, end in _BLOCKS), re.DOTALL | re.IGNORECASE
+)
+_OPEN: Final = re.compile("(?:" + "|".join(re.escape(start) for start, _ in _BLOCKS) + ").*", re.DOTALL | re.IGNORECASE)
+_CLOSE: Final = re.compile(".*(?:" + "|".join(re.escape(end) for _, end in _BLOCKS) + ")", re.DOTALL | re.IGNORECASE)
+
+
+def spoken(text: str, *, prompt: str = "", is_whole: bool = True) -> str:
+    """Return what was said without the thoughts before and within it.
+
+    Args:
+        text: The answer, or the answer so far.
+        prompt: What it continues: some templates begin the thought themselves.
+        is_whole: False while more may come: an end that may be the beginning of a tag is held back.
+
+    >>> spoken("<think>Slates, then.</think>The roof.")
+    'The roof.'
+    >>> spoken("The roof. <thi", is_whole=False)
+    'The roof. '
+    """
+    begun = next((start for start, _ in _BLOCKS if prompt.rstrip().endswith(start)), "")
+    text = _CLOSED.sub("", begun + text)
+    if is_whole:
+        text = _CLOSE.sub("", text)  # its beginning was in nobody's sight
+    text = _OPEN.sub("", text)
+    return text if is_whole else without_begun(text, (start for start, _ in _BLOCKS))
+
+
+def without_begun(text: str, tags: Iterable[str]) -> str:
+    """Return a text that goes on without an end that may be the beginning of one of the tags.
+
+    >>> without_begun("The roof.<|im_", ["<|im_end|>"])
+    'The roof.'
+    """
+    lower, tags = text.casefold(), [tag.casefold() for tag in tags]
+    longest = max((len(tag) for tag in tags), default=0)
+    for length in range(min(longest, len(text)), 0, -1):
+        if any(tag.startswith(lower[-length:]) for tag in tags):
+            return text[:-length]
+    return text
+
 
 _EXCERPT_BYTES: Final = 500
 _LONGEST_TOKEN_CHARS: Final = 256

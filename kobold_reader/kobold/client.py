@@ -2,11 +2,27 @@
 
 Trying again and choosing a server is the business of `pool`; whether the text is a reading of the
 page is that of the reading engine. Nothing KoboldCpp does silently passes here as success.
+
+JSON objects to and from one server; everything that answers at once, even while it generates.
+
+Embeddings. KoboldCpp answers every failure with HTTP 200 and an empty vector: none gets out.
+
+Asking a server what it is, and making sure that it is a KoboldCpp.
+
+Telling a server that hangs from one that is slow. No clock and no HTTP here.
+
+A limit on the whole request would have to know the machine: what takes a GPU seconds takes an old CPU an hour, and
+other people's jobs stand before ours in the queue. So the *silence* is limited: the time without any sign of work, that
+is without new text of ours and without a job of others coming to its end. A model that writes shows a token at a time,
+however slow; only the reading of the prompt and image is silent for long, and how long follows from the speed that the
+server itself reports.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import threading
 import time
 import uuid
@@ -17,33 +33,347 @@ from typing import Any, Final, Self
 
 from typing_extensions import override
 
-from kobold_reader.errors import ServerConnectionError, ServerError, ServerHungError, ServerTimeoutError
-from kobold_reader.kobold.addresses import address_kind, normalize_url
-from kobold_reader.kobold.answers import classify_error, no_vision_error, parse_generate
-from kobold_reader.kobold.api import QUICK_READ_S, Api
-from kobold_reader.kobold.job import Job
-from kobold_reader.kobold.server_info import ask_info, ask_model
-from kobold_reader.kobold.silence import Silence
-from kobold_reader.kobold.transport import Answer, Transport
-from kobold_reader.kobold.values import (
-    Completion,
-    ExpandedPrompt,
-    GenerateRequest,
-    ServerInfo,
+from kobold_reader.errors import (
+    ConfigError,
+    ContextTooSmallError,
+    ResponseFormatError,
+    ServerConnectionError,
+    ServerError,
+    ServerHungError,
+    ServerStatusError,
+    ServerTimeoutError,
 )
-from kobold_reader.kobold.vectors import embed
+from kobold_reader.kobold.addresses import address_kind, normalize_url
+from kobold_reader.kobold.answers import SETTINGS, classify_error, excerpt, no_vision_error, parse_generate, parse_json
+from kobold_reader.kobold.transport import Answer, Job, Transport
+from kobold_reader.kobold.values import Completion, ExpandedPrompt, GenerateRequest, ServerInfo, version_tuple
 
 __all__ = [
+    "IDLE_LIMIT_S",
+    "LOOK_S",
+    "OLDEST_VERSION",
+    "QUEUE_READ_S",
+    "QUICK_READ_S",
+    "READ_S",
+    "Api",
     "CancelledError",
     "Completion",
     "ExpandedPrompt",
     "GenerateRequest",
     "KoboldClient",
     "ServerInfo",
+    "Silence",
     "address_kind",
+    "ask_info",
+    "ask_model",
     "classify_error",
+    "embed",
     "parse_generate",
+    "silence_limit_s",
 ]
+
+READ_S: Final = 30.0
+QUICK_READ_S: Final = 5.0
+"""For progress and aborts: better none than a late one."""
+
+QUEUE_READ_S: Final = 2 * 60 * 60.0
+"""For what waits in the server's queue: silently, with nine others before it."""
+
+
+class Api:
+    """Exchanges of JSON objects; safe to use from several threads."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.url = transport.url
+        self.closed = False
+
+    def get(self, path: str, *, read_timeout_s: float = READ_S) -> Answer:
+        """The unjudged answer."""
+        self.refuse_if_closed()
+        return self.transport.exchange(path, read_timeout_s=read_timeout_s)
+
+    def get_object(self, path: str, *, read_timeout_s: float = READ_S) -> dict[str, Any]:
+        """GET an object."""
+        return self.as_object(self.get(path, read_timeout_s=read_timeout_s))
+
+    def post(self, path: str, body: Mapping[str, object], *, read_timeout_s: float = READ_S) -> dict[str, Any]:
+        """POST an object, get one."""
+        self.refuse_if_closed()
+        answer = self.transport.exchange(path, _dump(body), read_timeout_s=read_timeout_s)
+        return self.as_object(answer)
+
+    def as_object(self, answer: Answer) -> dict[str, Any]:
+        """The object in an answer; a ServerError if it holds none."""
+        value = parse_json(answer.status, answer.headers, answer.body, self.url)
+        if not isinstance(value, dict):
+            raise self.unexpected("is no JSON object", value)
+        return value
+
+    def unexpected(self, why: str, value: object) -> ResponseFormatError:
+        """An error that shows what came instead."""
+        shown = excerpt(repr(value).encode("utf-8", "backslashreplace"))
+        return ResponseFormatError(f"{self.url}: the answer {why}: {shown}.", server=self.url)
+
+    def refuse_if_closed(self) -> None:
+        """Raise a ConfigError after `close`."""
+        if self.closed:
+            raise ConfigError(f"{self.url}: this client is closed.", server=self.url)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of this very text, the start token included."""
+        return self.token_count(self.post("/api/extra/tokencount", {"prompt": text, "special": True}))
+
+    def token_count(self, answer: Mapping[str, Any]) -> int:
+        """`value` of an answer of tokencount."""
+        value = answer.get("value")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self.unexpected("holds no token count", value)
+        return value
+
+
+def _dump(body: Mapping[str, object]) -> bytes:
+    """JSON in ASCII."""
+    return json.dumps(body, allow_nan=False).encode("ascii")
+
+
+def embed(api: Api, texts: Sequence[str]) -> list[list[float]]:
+    """One vector per text, in order; see `KoboldClient.embed`."""
+    if isinstance(texts, str):
+        raise ConfigError("embed takes a list of texts, not one text.")
+    if not texts:
+        return []
+    # Truncated, a text would lose its beginning (1.115.1 keeps the last tokens).
+    body = {"input": list(texts), "truncate": False}
+    answer = api.post("/v1/embeddings", body, read_timeout_s=QUEUE_READ_S)
+    if answer.get("model") == "inactive":
+        raise ServerError(
+            f"{api.url}: KoboldCpp runs without an embedding model.",
+            server=api.url,
+            hint=f"Start it {SETTINGS['embeddingsmodel'].remedy('FILE')}.",
+        )
+    data = answer.get("data")
+    if not isinstance(data, list) or len(data) != len(texts):
+        raise api.unexpected(f"does not hold {len(texts)} vectors", data)
+    vectors = [_vector(api, item, number) for number, item in enumerate(data)]
+    if len({len(vector) for vector in vectors}) > 1:
+        raise api.unexpected("mixes vectors of different lengths", [len(v) for v in vectors])
+    return vectors
+
+
+def _vector(api: Api, item: object, number: int) -> list[float]:
+    vector = item.get("embedding") if isinstance(item, dict) else None
+    if not isinstance(item, dict) or item.get("index") != number or not isinstance(vector, list):
+        raise api.unexpected("holds no vectors in order", item)
+    if not vector:
+        raise ContextTooSmallError(
+            f"{api.url}: the embedding model gave no vector for text {number + 1}; most likely it "
+            "is empty or too long for the model.",
+            server=api.url,
+            hint="Send shorter pieces, or start KoboldCpp with a larger --embeddingsmaxctx.",
+        )
+    numbers = [x for x in vector if isinstance(x, int | float) and not isinstance(x, bool)]
+    if len(numbers) != len(vector) or not all(map(math.isfinite, numbers)):
+        raise api.unexpected("holds a vector that is not of numbers", vector)
+    return [float(x) for x in numbers]
+
+
+OLDEST_VERSION: Final = (1, 76)
+"""Before it, too much of what is needed is missing (projectors, aborting one job) or answers otherwise."""
+_NOT_FOUND: Final = 404
+_OK: Final = 200
+
+
+def ask_info(api: Api) -> ServerInfo:
+    """Ask; see `KoboldClient.info`.
+
+    A protected server masks the name of its model, so the password is proved first: tokencount
+    answers 401 at once, where generate would wait for its turn.
+    """
+    version = _version(api)
+    if version_tuple(version["version"]) < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise ServerError(
+            f"{api.url}: KoboldCpp {version['version']} is too old; {oldest} is the oldest that can read pages.",
+            server=api.url,
+            hint="Update KoboldCpp: it is one file, and the same models go on working.",
+        )
+    protected = version.get("protected") is True
+    if protected:
+        api.count_tokens("x")
+    model = ask_model(api)
+    template = _props(api).get("chat_template")
+    embedding_model = version.get("embeddingModel")
+    return ServerInfo(
+        url=api.url,
+        model=model,
+        version=str(version["version"]),
+        vision=version.get("vision") is True,
+        protected=protected,
+        jinja=version.get("jinja") is True,
+        embeddings=version.get("embeddings") is True,
+        embedding_model=embedding_model if isinstance(embedding_model, str) and embedding_model else None,
+        context_tokens=_context_tokens(api),
+        chat_template=template if isinstance(template, str) else None,
+        text_model=version.get("llm") is not False,
+    )
+
+
+def ask_model(api: Api) -> str:
+    """The stem of the model's file; one quick request."""
+    model = api.get_object("/api/v1/model").get("result")
+    if not isinstance(model, str):
+        raise api.unexpected("names no model", model)
+    return model.removeprefix("koboldcpp/")
+
+
+def _version(api: Api) -> dict[str, Any]:
+    try:
+        version = api.get_object("/api/extra/version")
+    except ServerStatusError as err:
+        if err.status == _NOT_FOUND:
+            raise _not_kobold(api, "it does not know /api/extra/version") from err
+        raise
+    except ResponseFormatError as err:
+        why = err.message.removeprefix(f"{api.url}: ").partition(". It begins")[0].rstrip(".")
+        raise _not_kobold(api, why, hint=err.hint) from err
+    if version.get("result") != "KoboldCpp" or not isinstance(version.get("version"), str):
+        name = version.get("result")
+        raise _not_kobold(
+            api, f"it calls itself {name[:60]!r}" if isinstance(name, str) else "it does not say what it is"
+        )
+    return version
+
+
+def _not_kobold(api: Api, why: str, *, hint: str | None = None) -> ResponseFormatError:
+    other = "" if hint else _other_server(api)
+    if other:
+        return ResponseFormatError(
+            f"{api.url}: {other} answers there, not KoboldCpp.",
+            server=api.url,
+            hint="kobold-reader needs KoboldCpp, which reads the same GGUF files; its own port is 5001.",
+        )
+    return ResponseFormatError(
+        f"{api.url}: something answers there, but it is no KoboldCpp ({why}).",
+        server=api.url,
+        hint=hint or "Look at the address and the port: KoboldCpp's own port is 5001.",
+    )
+
+
+def _other_server(api: Api) -> str:
+    """The name of a well-known server that is no KoboldCpp, "" for anything else."""
+    try:
+        root = api.get("/")
+        if root.status == _OK and root.body.strip() == b"Ollama is running":
+            return "Ollama"
+        models = api.get("/v1/models")
+        if "llama.cpp" in _server_header(root) + _server_header(models):
+            return "llama.cpp's own server"
+        if isinstance(api.as_object(models).get("data"), list):
+            return "an OpenAI-compatible server (vLLM, LM Studio or another)"
+    except ServerError:
+        pass  # whoever it is, it is not one of these
+    return ""
+
+
+def _server_header(answer: Answer) -> str:
+    return next((value for name, value in answer.headers.items() if name.lower() == "server"), "")
+
+
+def _props(api: Api) -> dict[str, Any]:
+    """Since 1.79; {} before."""
+    answer = api.get("/props")
+    return {} if answer.status == _NOT_FOUND else api.as_object(answer)
+
+
+def _context_tokens(api: Api) -> int:
+    value = api.get_object("/api/extra/true_max_context_length").get("value")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise api.unexpected("tells no context size", value)
+    return value
+
+
+LOOK_S: Final = 30.0
+"""Between two questions to a silent server about what it is doing."""
+FLOOR_S: Final = 600.0
+"""No silence shorter than this is called a hang."""
+UNMEASURED_S: Final = 1800.0
+"""For the prompt of a server that has not measured its speed yet: its first image may be a slow one."""
+PROMPT_TOKENS: Final = 16_384
+"""So many tokens' time is allowed for a prompt: a large page with its image, four times over."""
+TEXT_TOKENS: Final = 100
+"""So many tokens' time is allowed between two signs of new text."""
+IDLE_LIMIT_S: Final = 300.0
+"""A server that says for so long that it has nothing to do has lost our job, or its answer was lost on the way."""
+
+
+def silence_limit_s(perf: Mapping[str, Any], *, has_text: bool) -> float:
+    """How long a server that works may show nothing, in s.
+
+    Args:
+        perf: Body of `/api/extra/perf`: `last_process` and `last_eval` are ms per token (1.76 and later).
+        has_text: Whether it has begun to write; before, it reads prompt and image.
+    """
+    ms_per_token = perf.get("last_eval" if has_text else "last_process")
+    if not isinstance(ms_per_token, int | float) or ms_per_token <= 0:
+        return FLOOR_S if has_text else UNMEASURED_S
+    return max(FLOOR_S, ms_per_token / 1000 * (TEXT_TOKENS if has_text else PROMPT_TOKENS))
+
+
+class Silence:
+    """How long one job has shown no sign of work.
+
+    Args:
+        now_s: Monotonic time at which it was sent.
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self._since_s = now_s
+        self._next_look_s = now_s + 2 * LOOK_S
+        self._text = ""
+        self._perf: Mapping[str, Any] = {}
+        self._idle_since_s: float | None = None
+
+    def hear(self, text: str | None, now_s: float) -> None:
+        """Take note of the job's text so far; None: it could not be learnt."""
+        if text and text != self._text:
+            self._text = text
+            self._break(now_s)
+
+    def wants_look(self, now_s: float) -> bool:
+        """Tell whether the server is to be asked what it is doing."""
+        return now_s >= self._next_look_s
+
+    def look(self, perf: Mapping[str, Any] | None, now_s: float) -> None:
+        """Take note of the server's counters; None: it did not answer."""
+        self._next_look_s = now_s + LOOK_S
+        if perf is None:
+            return
+        before, self._perf = self._perf, perf
+        if before and any(before.get(key) != perf.get(key) for key in ("total_gens", "queue")):
+            self._break(now_s)  # somebody else is being served
+        if perf.get("idle") != 1 or perf.get("queue"):
+            self._idle_since_s = None
+        elif self._idle_since_s is None:
+            self._idle_since_s = now_s
+
+    def _break(self, now_s: float) -> None:
+        self._since_s = now_s
+        self._idle_since_s = None
+        self._next_look_s = now_s + 2 * LOOK_S
+
+    def lasts_s(self, now_s: float) -> float:
+        """How long it has lasted."""
+        return now_s - self._since_s
+
+    def is_hang(self, now_s: float) -> bool:
+        """Tell whether it has lasted longer than this server's work explains."""
+        return self.lasts_s(now_s) >= silence_limit_s(self._perf, has_text=bool(self._text))
+
+    def is_lost(self, now_s: float) -> bool:
+        """Tell whether the server has had nothing to do all the while, though our job is not answered."""
+        return self._idle_since_s is not None and now_s - self._idle_since_s >= IDLE_LIMIT_S
+
 
 _log = logging.getLogger(__name__)
 

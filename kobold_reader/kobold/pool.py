@@ -5,10 +5,20 @@ machine. KoboldCpp generates one thing at a time and keeps the last image encode
 once on one server would only throw each other's image out. Who wants a page read takes the server
 that is free, so a fast one does more. One that fails is left alone for a while, longer each time,
 and then tried with one page; no thread is needed to look after it.
+
+Taking turns at one server between threads and between processes of one machine.
+
+A file lock alone is unfair: who lets go and asks again at once wins against everyone who looks
+only now and then, and a second run would starve all night. So there are two locks: who waits holds
+the *queue* lock, and who wants in again must get that first. Both are locks of the operating
+system: a killed process frees them.
+
+When to send a request again, as a frozen value and pure functions. No clock, no sleep here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random as _random
 import threading
@@ -16,12 +26,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import platformdirs
+from filelock import FileLock, Timeout
 from typing_extensions import override
 
 from kobold_reader.errors import (
@@ -30,24 +41,160 @@ from kobold_reader.errors import (
     KoboldReaderError,
     NoServerAvailableError,
     NoVisionModelError,
+    ResponseFormatError,
     ServerBusyError,
     ServerChangedError,
     ServerConnectionError,
     ServerError,
+    ServerHungError,
+    ServerTimeoutError,
 )
 from kobold_reader.kobold.addresses import server_key
 from kobold_reader.kobold.answers import no_vision_error
-from kobold_reader.kobold.client import (
-    CancelledError,
-    Completion,
-    GenerateRequest,
-    KoboldClient,
-    ServerInfo,
-)
-from kobold_reader.kobold.retry import RetryPolicy
-from kobold_reader.kobold.turn import Turn
+from kobold_reader.kobold.client import CancelledError, Completion, GenerateRequest, KoboldClient, ServerInfo
 
-__all__ = ["Lease", "ServerPool"]
+__all__ = ["Lease", "RetryPolicy", "ServerPool", "Turn"]
+
+
+class Turn:
+    """The right to use one server. Not re-entrant; one thread at a time goes through `try_take`.
+
+    Args:
+        key: Names the server, the same in every process.
+        folder: Where the lock files lie; made if missing.
+    """
+
+    def __init__(self, key: str, folder: Path) -> None:
+        name = hashlib.sha256(key.encode()).hexdigest()[:20]
+        self._folder = folder
+        self._thread = threading.Lock()
+        self._queue = FileLock(folder / f"{name}.queue.lock", thread_local=False)
+        self._work = FileLock(folder / f"{name}.lock", thread_local=False)
+
+    def try_take(self) -> bool:
+        """Take the turn if it is free. If not, the place in the queue may be held: see `leave`."""
+        if self._thread.acquire(blocking=False):
+            taken = False
+            try:
+                taken = _try_lock(self._queue, self._folder) and _try_lock(self._work, self._folder)
+                if taken:
+                    self._queue.release()
+            finally:
+                if not taken:
+                    self._thread.release()
+            return taken
+        return False
+
+    def leave_queue(self) -> None:
+        """Give up the place in the queue, for who has got another server or waits no more."""
+        if self._thread.acquire(blocking=False):
+            try:
+                self._queue.release(force=True)
+            finally:
+                self._thread.release()
+
+    def give_back(self) -> None:
+        """End the turn."""
+        try:
+            self._work.release(force=True)
+        finally:
+            self._thread.release()
+
+
+def _try_lock(lock: FileLock, folder: Path) -> bool:
+    if lock.is_locked:  # held since an earlier look
+        return True
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    except OSError as err:
+        raise ConfigError(
+            f"The folder for lock files, {folder}, cannot be written ({err.strerror or err}).",
+            hint="Give another one (lock_dir).",
+        ) from err
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how patiently one server is asked the same.
+
+    Attributes:
+        attempts: Requests in all, the first included, while the connection fails.
+        base_s: Wait after the first failure; it doubles with each one.
+        cap_s: Longest wait of our own choosing.
+        jitter: Share of a wait that is left to chance, so that several clients part ways.
+        busy_patience_s: How long a busy server is waited for. Busy is no failure: someone else is
+            being served, and waiting costs nothing that trying another page would save.
+        outage_patience_s: How long a lease waits for servers that have worked before and are now
+            all gone (one that restarts needs minutes to load its model).
+        handover_s: How long a busy server is waited for where another one works: then the page goes there.
+        quarantine_s: How long a server that failed is left alone while others work; it doubles with each failure in a
+            row, up to `quarantine_cap_s`.
+        quarantine_cap_s: See there.
+    """
+
+    attempts: int = 4
+    base_s: float = 1.0
+    cap_s: float = 30.0
+    jitter: float = 0.25
+    busy_patience_s: float = 1800.0
+    outage_patience_s: float = 0.0
+    handover_s: float = 30.0
+    quarantine_s: float = 60.0
+    quarantine_cap_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigError(f"attempts is {self.attempts}; it must be 1 or more.")
+        if not 0 <= self.jitter <= 1:
+            raise ConfigError(f"jitter is {self.jitter}; it must be between 0 and 1.")
+        times_s = (self.base_s, self.cap_s, self.busy_patience_s, self.outage_patience_s, self.handover_s)
+        if min(*times_s, self.quarantine_s, self.quarantine_cap_s) < 0:
+            raise ConfigError("The times of a RetryPolicy cannot be negative.")
+
+    def delay_s(self, attempt: int, error: KoboldReaderError, random: Callable[[], float]) -> float:
+        """How long to wait after the failure of an attempt (1-based).
+
+        A wait the server asked for is never shortened; chance shortens only our own.
+
+        Args:
+            attempt: Which attempt failed.
+            error: How.
+            random: Gives a number in [0, 1).
+        """
+        grown_s = self.base_s * 2.0 ** min(attempt - 1, 60)
+        own_s = min(self.cap_s, grown_s) * (1.0 - self.jitter * random())
+        asked_s = error.retry_after_s if isinstance(error, ServerBusyError) else None
+        return own_s if asked_s is None else max(own_s, asked_s)
+
+    def quarantine_of(self, failures: int) -> float:
+        """How long, in s, a server is left alone after so many failures in a row."""
+        return min(self.quarantine_cap_s, self.quarantine_s * 2.0 ** min(failures - 1, 60))
+
+    def gives_up(
+        self, attempt: int, error: KoboldReaderError, busy_s: float = 0.0, *, has_others: bool = False
+    ) -> bool:
+        """Whether no further request is to be sent to this server.
+
+        A time limit is not tried again: it was the caller's, and the same work takes the same time. Nor is a server
+        that hangs: it was waited for long enough. A malformed answer is tried once more only.
+
+        Args:
+            attempt: How many attempts failed, those at a busy server not counted.
+            error: The last failure.
+            busy_s: How long the server has been busy by now, the next wait included.
+            has_others: Whether another server could do the work.
+        """
+        if isinstance(error, ServerBusyError):
+            return busy_s > (min(self.handover_s, self.busy_patience_s) if has_others else self.busy_patience_s)
+        if not error.retryable or isinstance(error, ServerTimeoutError | ServerHungError):
+            return True
+        limit = min(2, self.attempts) if isinstance(error, ResponseFormatError) else self.attempts
+        return attempt >= limit
+
 
 _log = logging.getLogger(__name__)
 

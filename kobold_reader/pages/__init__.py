@@ -6,9 +6,17 @@ Importing this is cheap: PyMuPDF and Pillow are loaded only inside the child.
 from __future__ import annotations
 
 from kobold_reader.pages.child import PageChild
-from kobold_reader.pages.kinds import TAKEN, extra_hint
-from kobold_reader.pages.order import reading_order
-from kobold_reader.pages.sources import KnownKind, Selection, SourceFile, local_uri, select, sha256_of
+from kobold_reader.pages.lines import reading_order
+from kobold_reader.pages.sources import (
+    TAKEN,
+    KnownKind,
+    Selection,
+    SourceFile,
+    extra_hint,
+    local_uri,
+    select,
+    sha256_of,
+)
 from kobold_reader.pages.values import (
     Box,
     FileFacts,

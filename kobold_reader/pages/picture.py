@@ -13,19 +13,21 @@ from PIL import Image, UnidentifiedImageError
 
 from kobold_reader.errors import PageRenderError, SourceError
 from kobold_reader.pages.blank import Ink, analysis_size, find_ink, find_ink_at_a_glance, glance_size
-from kobold_reader.pages.image import (
+from kobold_reader.pages.orientation import Lie, find_lie
+from kobold_reader.pages.pixels import (
     LIBRARY_ERRORS,
+    UPRIGHT,
     check_pixels,
     encode_within,
     fit_size,
     flatten,
     is_plain_jpeg,
     is_plain_png,
+    turned_box,
+    turned_by,
     without_colour,
 )
-from kobold_reader.pages.orientation import Lie, find_lie
 from kobold_reader.pages.tiles import Plan, Tile, is_worth_a_look, plan_size, plan_tiles
-from kobold_reader.pages.turns import UPRIGHT, turned_box, turned_by
 from kobold_reader.pages.values import ImageBudget, Mime, PageImages, PageView
 
 __all__ = ["Placement", "picture_errors", "picture_images", "placement_of", "scan_images"]

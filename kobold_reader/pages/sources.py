@@ -1,33 +1,327 @@
-"""From what a person names (file, folder, glob, fsspec URL) to the files that are taken."""
+"""From what a person names (file, folder, glob, fsspec URL) to the files that are taken.
+
+What a file is, by its first bytes; and which optional part of the package takes it.
+
+One file to read, and the one place where URIs are made.
+
+Ids, the ledger and the archive all hang on a file's URI, so one file has one URI however it was
+reached.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
+import functools
 import glob
+import hashlib
+import importlib.util
 import os
 import re
+import shutil
 import stat
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Final, TypeAlias
 
-from kobold_reader.errors import SourceError, SourceNotFoundError, UnsupportedSourceError
-from kobold_reader.pages.kinds import HEAD_BYTES, TAKEN, extra_hint, kind_of, missing_extra
-from kobold_reader.pages.source_file import (
-    FS_ERRORS,
-    FileSystem,
-    SourceFile,
-    local_file,
-    local_uri,
-    remote_file,
-    remote_uri,
-    sha256_of,
-    without_login,
-)
+from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages.values import Kind
 
-__all__ = ["KnownKind", "Selection", "SourceFile", "local_uri", "natural_key", "select", "sha256_of"]
+__all__ = [
+    "FS_ERRORS",
+    "HEAD_BYTES",
+    "TAKEN",
+    "FileSystem",
+    "KnownKind",
+    "Selection",
+    "SourceFile",
+    "extra_hint",
+    "kind_of",
+    "local_file",
+    "local_uri",
+    "missing_extra",
+    "natural_key",
+    "remote_file",
+    "remote_uri",
+    "select",
+    "sha256_of",
+    "without_login",
+]
+
+HEAD_BYTES: Final = 1024
+"""As much of a file as `kind_of` looks at."""
+
+TAKEN: Final = "PDF, JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, camera RAW, CBZ, EPUB and XPS are."
+"""What is taken, for people."""
+
+_IMAGE_SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".j2k", ".jpx"}
+)
+_RAW_SUFFIXES: Final = frozenset(
+    {
+        ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos",
+        ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f",
+    }
+)  # fmt: skip
+_KINDS_BY_SUFFIX: Final = {
+    ".pdf": "pdf",
+    ".epub": "epub",
+    ".xps": "xps",
+    ".oxps": "xps",
+    ".cbz": "cbz",
+    ".heic": "heic",
+    ".heif": "heic",
+    ".hif": "heic",
+    ".avif": "avif",
+    **dict.fromkeys(_IMAGE_SUFFIXES, "image"),
+    **dict.fromkeys(_RAW_SUFFIXES, "raw"),
+}
+_TIFF_STARTS: Final = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_IMAGE_STARTS: Final = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"\x00\x00\x00\x0cjP  \r\n\x87\n",
+    b"\xff\x4f\xff\x51",
+)
+_RAW_STARTS: Final = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FOVb", b"\x00MRM")
+_HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+_AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
+_ANY_HEIF_BRANDS: Final = frozenset({b"mif1", b"msf1"})
+_ZIP: Final = b"PK\x03\x04"
+
+_EXTRAS: Final = {"heic": "heic", "avif": "heic", "raw": "raw"}
+
+
+def kind_of(head: bytes, name: str) -> Kind | None:
+    """What a file is by its first bytes; by its ending where they tell nothing; None: not taken."""
+    by_suffix = _KINDS_BY_SUFFIX.get(PurePath(name).suffix.lower())
+    # The PDF standard allows a kilobyte of anything before the header.
+    if b"%PDF-" in head and not head.startswith(_ZIP):
+        return "pdf"
+    if head.startswith(_RAW_STARTS) or head[8:10] == b"CR":
+        return "raw"
+    if head.startswith(_TIFF_STARTS):
+        # Many a camera's raw file is a TIFF, in which Pillow would find only the thumbnail.
+        return "raw" if by_suffix == "raw" else "image"
+    if head.startswith(_IMAGE_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return "image"
+    if head[:2] == b"BM" and head[6:10] == bytes(4):
+        return "image"
+    if head[4:8] == b"ftyp":
+        return _kind_of_boxes(head)
+    if head.startswith(_ZIP):
+        return _kind_of_zip(head, by_suffix)
+    return by_suffix
+
+
+def _kind_of_boxes(head: bytes) -> Kind | None:
+    """HEIF, AVIF and Canon's CR3 share their container with films."""
+    end = min(int.from_bytes(head[:4]), len(head))
+    brands = {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
+    if head[8:12] == b"crx ":
+        return "raw"
+    if brands & _HEIC_BRANDS:
+        return "heic"
+    if brands & _AVIF_BRANDS:
+        return "avif"
+    return "heic" if brands & _ANY_HEIF_BRANDS else None
+
+
+def _kind_of_zip(head: bytes, by_suffix: Kind | None) -> Kind | None:
+    # An EPUB names itself in its first entry; nothing else that is a ZIP does.
+    if b"mimetypeapplication/epub+zip" in head:
+        return "epub"
+    if b"FixedDocSeq.fdseq" in head or b"FixedDocumentSequence.fdseq" in head:
+        return "xps"
+    return by_suffix
+
+
+def missing_extra(kind: Kind) -> str | None:
+    """The extra that must be installed before files of this kind can be opened; None: none."""
+    extra = _EXTRAS.get(kind)
+    return extra if extra is not None and not _is_there(kind) else None
+
+
+def extra_hint(ending: str) -> str | None:
+    """How to have files of a key of `Selection.skipped` taken: the line that installs what is missing."""
+    _, _, inside = ending.rpartition(" holding ")
+    extra = missing_extra(_KINDS_BY_SUFFIX.get(inside, inside))
+    return f'pip install "kobold-reader[{extra}]"' if extra else None
+
+
+@functools.cache
+def _is_there(kind: Kind) -> bool:
+    """Whether the library for a kind is installed, without importing it."""
+    if kind == "heic":
+        return importlib.util.find_spec("pillow_heif") is not None
+    if kind == "raw":
+        return importlib.util.find_spec("rawpy") is not None
+    pillow = importlib.util.find_spec("PIL")
+    folders = (pillow.submodule_search_locations if pillow else None) or ()
+    return any(any(Path(folder).glob("_avif.*")) for folder in folders)  # Pillow 11.3 and later
+
+
+FileSystem: TypeAlias = Any
+"""An `fsspec.AbstractFileSystem`; fsspec is not needed unless one is given."""
+
+_CHUNK_BYTES: Final = 4 * 1024 * 1024
+
+FS_ERRORS: Final = (OSError, ValueError, RuntimeError, EOFError, NotImplementedError)
+"""What filesystems raise; the remote ones are not strict about OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file that is taken.
+
+    Attributes:
+        uri: `file:///…` or `protocol://…`; the same however the file was reached.
+        path: Local path, or the path inside its filesystem.
+        name: File name.
+        folder: Its folder, for people.
+        size_bytes: Size.
+        mtime_ns: Last change; 0 where the filesystem does not say.
+        birth_date: `YYYY-MM-DD`, only from a real time of birth.
+        modified_date: `YYYY-MM-DD`.
+        kind: By the first bytes; by the ending where these tell nothing.
+        named_by_hand: The path itself was named, not found in a folder or by a pattern.
+    """
+
+    uri: str
+    path: str
+    name: str
+    folder: str
+    size_bytes: int
+    mtime_ns: int
+    birth_date: str | None
+    modified_date: str | None
+    kind: Kind
+    named_by_hand: bool
+    filesystem: FileSystem | None = field(default=None, repr=False, compare=False)
+
+    @contextlib.contextmanager
+    def opened_path(self) -> Iterator[str]:
+        """A local path to the file; one elsewhere is copied to a temporary file for that long.
+
+        Raises:
+            CorruptSourceError: It cannot be copied here.
+        """
+        if self.filesystem is None:
+            yield self.path
+            return
+        handle, name = tempfile.mkstemp(prefix="kobold-reader-", suffix=PurePosixPath(self.name).suffix)
+        try:
+            try:
+                with (
+                    os.fdopen(handle, "wb") as target,
+                    self.filesystem.open(self.path, "rb") as stream,
+                ):
+                    shutil.copyfileobj(stream, target, _CHUNK_BYTES)
+            except FS_ERRORS as error:
+                raise CorruptSourceError(f"The file cannot be fetched ({error}).", source=self.uri) from error
+            yield name
+        finally:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+
+
+def local_file(path: Path, uri: str, state: os.stat_result, *, named: bool) -> SourceFile:
+    """A file of this machine, its kind not told yet."""
+    place = Path(os.path.normpath(path.absolute()))
+    birth = getattr(state, "st_birthtime", None)
+    return SourceFile(
+        uri=uri,
+        path=str(place),
+        name=place.name,
+        folder=str(place.parent),
+        size_bytes=state.st_size,
+        mtime_ns=state.st_mtime_ns,
+        birth_date=day_of(birth) if birth else None,
+        modified_date=day_of(state.st_mtime),
+        kind="",
+        named_by_hand=named,
+    )
+
+
+def remote_file(fs: FileSystem, path: str, uri: str, info: Mapping[str, Any], *, named: bool) -> SourceFile:
+    """A file in another filesystem, its kind not told yet."""
+    pure = PurePosixPath(path)
+    changed = moment_of(info)
+    return SourceFile(
+        uri=uri,
+        path=path,
+        name=pure.name,
+        folder=str(pure.parent),
+        size_bytes=int(info.get("size") or 0),
+        mtime_ns=round(changed * 1_000_000) * 1_000 if changed else 0,
+        birth_date=None,
+        modified_date=day_of(changed) if changed else None,
+        kind="",
+        named_by_hand=named,
+        filesystem=fs,
+    )
+
+
+def sha256_of(source: SourceFile) -> str:
+    """Checksum of the whole file, in lower-case hex.
+
+    Raises:
+        CorruptSourceError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    fs = source.filesystem
+    try:
+        with Path(source.path).open("rb") if fs is None else fs.open(source.path, "rb") as stream:
+            while piece := stream.read(_CHUNK_BYTES):
+                digest.update(piece)
+    except FS_ERRORS as error:
+        raise CorruptSourceError(f"The file cannot be read ({error}).", source=source.uri) from error
+    return digest.hexdigest()
+
+
+def local_uri(path: str | Path) -> str:
+    """The URI of a local path: absolute, `.` and `..` taken out, its folder's links followed.
+
+    The file's own name is kept even where it is a link: two names are two files to a person.
+    """
+    absolute = Path(os.path.normpath(Path(path).absolute()))
+    with contextlib.suppress(OSError, RuntimeError):
+        absolute = absolute.parent.resolve() / absolute.name if absolute.name else absolute
+    return absolute.as_uri()
+
+
+def remote_uri(fs: FileSystem, path: str) -> str:
+    """The URI of a path in another filesystem, without the login that may lie in it."""
+    return without_login(str(fs.unstrip_protocol(path)))
+
+
+def without_login(url: str) -> str:
+    """A URL without user name and password: URIs are shown, stored and sent to models."""
+    return re.sub(r"(?<=://)[^/@]*@", "", url)
+
+
+def day_of(timestamp: float) -> str:
+    """The day of a moment in seconds since 1970, where this machine stands."""
+    return dt.datetime.fromtimestamp(timestamp, tz=dt.UTC).astimezone().strftime("%Y-%m-%d")
+
+
+def moment_of(info: Mapping[str, Any]) -> float | None:
+    """Seconds since 1970 of the last change: every filesystem has its own name for it."""
+    for key in ("mtime", "LastModified", "last_modified", "updated", "modified"):
+        value = info.get(key)
+        if isinstance(value, dt.datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                return dt.datetime.fromisoformat(value).timestamp()
+    return None
 
 
 _NOT_COUNTED: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})

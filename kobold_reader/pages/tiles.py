@@ -15,9 +15,9 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFilter, ImageStat
 
-from kobold_reader.pages.image import fit_size
+from kobold_reader.pages.lines import Cell, Row, Writing, find_writing
+from kobold_reader.pages.pixels import fit_size
 from kobold_reader.pages.values import Box, ImageBudget, LinePiece
-from kobold_reader.pages.writing import Cell, Row, Writing, find_writing
 
 __all__ = ["MAX_TILES", "Plan", "Tile", "is_worth_a_look", "plan_size", "plan_tiles"]
 

@@ -3,17 +3,260 @@
 Thoughts, fences, preambles, closing remarks, tags of templates and of OCR models: each goes only where the evidence
 says that the model, not the paper, wrote it: its place in the answer, its exact wording, what stands beside it. A page
 that speaks of such things keeps them. In doubt a line too many stays: that is ugly, the other way would be a loss.
+
+A text that remembers, through every cut, where in the model's answer each of its characters stood.
+
+Is this answer a reading of the page? Pure functions over text.
+
+What chat models say before and after a page, in the languages they say it in.
+
+Strict patterns are believed as they stand; loose ones, which a page may begin or end with too, only where the answer's
+form says that they are talk: a blank line or a fence after a preamble, a preamble or a fence before a closing remark.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
 
-from kobold_reader.reading.phrases import CLOSING, LOOSE_CLOSING, LOOSE_PREAMBLE, PREAMBLE
-from kobold_reader.reading.traced import Traced
+__all__ = ["CLOSING", "LOOSE_CLOSING", "LOOSE_PREAMBLE", "PREAMBLE", "Traced", "clean", "is_refusal", "tidy"]
 
-__all__ = ["clean"]
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What is left of an answer; cleaning only ever takes away."""
+
+    text: str
+    origin: Sequence[int]
+    """For each character: its position in the answer."""
+
+    @classmethod
+    def of(cls, answer: str) -> Self:
+        """The whole answer."""
+        return cls(answer, range(len(answer)))
+
+    def only(self, start: int, end: int) -> Traced:
+        """The characters from `start` to `end`."""
+        return Traced(self.text[start:end], self.origin[start:end])
+
+    def at(self, places: Sequence[int]) -> Traced:
+        """The characters at those positions, which ascend."""
+        return Traced("".join(self.text[place] for place in places), [self.origin[place] for place in places])
+
+    def keep(self, is_kept: Callable[[int], bool]) -> Traced:
+        """The characters at the positions that pass."""
+        return self.at([place for place in range(len(self.text)) if is_kept(place)])
+
+
+_WHAT: Final = r"(text|words|writing|lettering|content)( or \w+)?"
+_IT: Final = r"(provided |given |attached )?(image|picture|page|photo|photograph|document|scan)"
+_DO: Final = r"(see|read|view|process|transcribe|detect|find|make out)"
+_SEEN: Final = r"(visible|present|found|detected|shown|readable|legible|to transcribe|that i can see)"
+_HOW: Final = r"(visible |legible |readable |discernible )?"
+_REFUSALS: Final = (
+    rf"(there (is|are|appears to be|seems to be) )?no {_HOW}{_WHAT}( {_SEEN})?( (in|on|within) (this|the) {_IT})?",
+    rf"(the|this) {_IT} (contains|has|shows) no {_HOW}{_WHAT}",
+    rf"(the|this) {_IT} (does not|doesn't) (contain|have|show) any {_HOW}{_WHAT}",
+    rf"(this|the) {_IT} (is|appears to be|seems to be) (completely |entirely )?(blank|empty)",
+    rf"(i('m| am) sorry,? (but )?)?i ?(cannot|can't|can not|am unable to|'m unable to) {_DO}\b[^.\n]{{0,80}}",
+    r"(please )?(provide|upload|attach|share) (the|an|your) image\b[^.\n]{0,60}",
+    r"\W*(no text|blank page|empty page|n/?a|none|null)\W*",
+    # German, French, Spanish, Swedish, Chinese, Japanese
+    r"(auf dem bild|in diesem bild|auf der seite) ist kein(e|en)? (text|schrift)( zu (sehen|erkennen))?",
+    r"(es ist )?keine? (lesbarer? )?(text|schrift)( (auf|in) (dem|diesem) bild)?( (vorhanden|sichtbar|erkennbar))?",
+    r"(das bild|die seite) (enthält keinen? text|ist leer)",
+    r"(il n['’]y a )?aucun texte( (visible|lisible))?( (dans|sur) (l['’]|cette |la )(image|page))?",
+    r"(l['’]image|la page) (ne contient (pas de|aucun) texte|est (vide|vierge))",
+    r"(no hay|ningún) texto( (visible|legible))?( en (la|esta) (imagen|página))?",
+    r"(la|esta) (imagen|página) (no contiene texto|está (vacía|en blanco))",
+    r"(det finns )?ingen (synlig |läsbar )?text( (i|på) (bilden|sidan))?",
+    r"(bilden|sidan) (innehåller ingen text|är (tom|blank))",
+    r"(抱歉|对不起|對不起)?[，,。]?(这张|該|该)?(图片|圖片|图像|圖像|图|页面)?(中|里|上)?(没有|沒有|无|無)(任何)?(可见|可見|可识别)?的?(文字|文本)(内容)?",
+    r"(この)?(画像|ページ)(に|には|内に)(は)?(文字|テキスト)(が|は)?(ありません|含まれていません|見当たりません)",
+)
+_REFUSAL: Final = re.compile(
+    r"[\s*_`'\"\[(]*(" + "|".join(_REFUSALS) + r")[\s.!。！*_`'\"\])]*",
+    re.IGNORECASE,
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Tell whether the whole answer says that there is nothing to read.
+
+    A page that merely contains such a sentence is not one: the whole answer has to be it.
+
+    >>> is_refusal("There is no text in the image.")
+    True
+    >>> is_refusal("There is no text in the image of 1954, wrote Lindqvist.")
+    False
+    """
+    return _REFUSAL.fullmatch(text.strip()) is not None
+
+
+def tidy(text: str) -> str:
+    """Strip what is no part of a page: outer white space, blanks at line ends, NULs and stray carriage returns."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Language:
+    """The parts of "Sure! Here is the transcription of the image:", each an alternation."""
+
+    sure: str
+    here_is: str
+    the_text: str
+    of: str
+    image: str
+    """Only a model calls a page that …"""
+    paper: str
+    """… but this may stand on one."""
+
+
+_LANGUAGES: Final = (
+    _Language(
+        sure=r"sure(?: thing)?|certainly|of course|okay|ok|absolutely|great|alright",
+        here_is=r"here(?:['’]s| is| are)|this is|below is|the following is",
+        the_text=(
+            r"(?:(?:the|a|an|your|my|all)\s+)+(?:[\w-]+\s+){0,3}?(?:transcription|transcript|text|contents?|markdown"
+            r"|ocr(?: output| result)?|description|caption|conversion|version|keywords|json)"
+        ),
+        of=r"(?:of|from|in|on|for|visible in|shown in|extracted from|transcribed from)\s+(?:(?:the|this|your)\s+)?",
+        image=(
+            r"(?:\w+ )?(?:image|picture|photo(?:graph)?|scan|screenshot)"
+            r"|(?:scanned|handwritten|provided|attached|given) \w+"
+        ),
+        paper=r"page|document|file|letter|text|form|receipt|table|markdown(?: format)?",
+    ),
+    _Language(
+        sure=r"gerne|natürlich|klar|selbstverständlich|sicher|okay|ok",
+        here_is=r"hier (?:ist|folgt|kommt|sind)|(?:dies|das) ist|nachfolgend(?: ist)?|es folgt",
+        the_text=(
+            r"(?:die|der|das|eine?|den)\s+(?:\w+\s+){0,2}?(?:transkription|transkript|abschrift|umschrift"
+            r"|text(?:inhalt)?|inhalt|beschreibung|bildbeschreibung)"
+        ),
+        of=r"(?:aus dem|aus der|auf dem|auf der|in dem|in der|des|der|vom|von|im|aus)\s+",
+        image=r"(?:\w+ )?(?:bild(?:es|s)?|foto(?:s)?|scans?|aufnahme)",
+        paper=r"seite|dokuments?|textes|briefe?s|datei|markdown(?:-format)?",
+    ),
+    _Language(
+        sure=r"bien sûr|certainement|d['’]accord|avec plaisir|voilà",
+        here_is=r"voici|ci-dessous|ceci est|c['’]est",
+        the_text=r"(?:la|le|une?|votre)\s+(?:transcription|texte|contenu|description)(?:\s+\w+)?",
+        of=r"(?:de la |de l['’]|du |de |sur la |sur l['’]|dans la |dans l['’]|de cette |figurant sur l['’])",
+        image=r"(?:image|photo(?:graphie)?|numérisation)(?: fournie)?",
+        paper=r"page|document|lettre|texte|fichier",
+    ),
+    _Language(
+        sure=r"¡?claro(?: que sí)?|¡?por supuesto|desde luego",
+        here_is=r"aquí (?:está|tienes?|te dejo)|est[ae] es|a continuación(?: se muestra| está)?,?",
+        the_text=r"(?:la|el|una?)\s+(?:transcripción|texto|contenido|descripción)(?:\s+(?!de)\w+)?",
+        of=r"(?:de la |del |de |en la |en el )",
+        image=r"(?:imagen|foto(?:grafía)?)(?: proporcionada)?",
+        paper=r"página|documento|carta|texto|archivo",
+    ),
+    _Language(
+        sure=r"certo|certamente|va bene",
+        here_is=r"ecco|di seguito|questa è|questo è",
+        the_text=r"(?:la|il|una?)\s+(?:trascrizione|testo|contenuto|descrizione)(?:\s+(?!d)\w+)?",
+        of=r"(?:dell['’]|della |del |di |nell['’]|nella |nel |dall['’])",
+        image=r"(?:immagine|foto(?:grafia)?)(?: fornita)?",
+        paper=r"pagina|documento|lettera|testo",
+    ),
+    _Language(
+        sure=r"claro|certamente|com certeza",
+        here_is=r"aqui está|segue|est[ae] é|abaixo está",
+        the_text=r"(?:a|o|uma?)\s+(?:transcrição|texto|conteúdo|descrição)(?:\s+(?!d)\w+)?",
+        of=r"(?:da |do |de |na |no )",
+        image=r"(?:imagem|foto(?:grafia)?)(?: fornecida)?",
+        paper=r"página|documento|carta|texto",
+    ),
+    _Language(
+        sure=r"natuurlijk|zeker|graag",
+        here_is=r"hier is|hier volgt|dit is|hieronder staat",
+        the_text=r"(?:de|een|het)\s+(?:\w+\s+)?(?:transcriptie|tekst|inhoud|beschrijving)",
+        of=r"(?:van|op|uit|in)\s+(?:de|het|deze)\s+",
+        image=r"afbeelding|foto|scan",
+        paper=r"pagina|document|brief|tekst",
+    ),
+    _Language(
+        sure=r"självklart|visst|javisst|absolut|självfallet",
+        here_is=r"här (?:är|kommer|följer)|detta är|det här är|nedan följer",
+        the_text=r"(?:en\s+)?(?:den\s+)?(?:\w+\s+)?(?:transkriptionen?|transkriberingen?|avskriften|texten|innehållet|beskrivningen?)",
+        of=r"(?:av|från|på|i)\s+(?:den\s+)?",
+        image=r"(?:\w+ )?(?:bilden|fotot|fotografiet|skanningen)",
+        paper=r"sidan|dokumentet|brevet|texten",
+    ),
+    _Language(
+        sure=r"конечно|хорошо",
+        here_is=r"вот|ниже приведена?",
+        the_text=r"(?:транскрипция|расшифровка|текст|содержание|описание)",
+        of=r"(?:с|на|из)?\s*",
+        image=r"изображени[яи]|фотографии|скана",
+        paper=r"страницы|документа|текста",
+    ),
+)
+_CHINESE: Final = (
+    r"(?:好的|当然|當然)?[，,。！!]?\s*(?:以下|下面|这|這)(?:是|为|為)(?:该|這張|这张|此)?(?:图片|圖片|图像|圖像|照片|页面|頁面)?(?:中|上|里)?(?:的)?"
+    r"(?:所有|全部)?(?:文字|文本|内容|內容|转录|轉錄|转写|识别结果|描述)(?:内容|內容|结果|文本)?"
+)
+_JAPANESE: Final = (
+    r"(?:はい|もちろん)?[、。,]?\s*(?:以下(?:は|が|に)|こちらが|これは)、?(?:この)?(?:画像|写真|ページ)(?:内|上|に含まれる|に書かれている|から抽出した)?の?"
+    r"(?:テキスト|文字|内容|文章|文字起こし|説明)(?:の?文字起こし|を転記したもの)?(?:です|になります)?"
+)
+_EAST: Final = re.compile(rf"\s*(?:{_CHINESE}|{_JAPANESE})\s*[：:。]\s*(?:\n|\Z)")
+
+_MARKS: Final = r"[\s*_#>\"“]*"
+_COLON: Final = r"\s?(?:,? (?:in|as) (?:plain |bare )?(?:markdown|text)(?: format)?)?\s?[:：][*_]*"
+
+
+def _strict() -> str:
+    whole = []
+    for one in _LANGUAGES:
+        here = rf"(?:{one.here_is})\s+{one.the_text}"
+        whole.append(rf"(?:{one.sure})\s?[!,.:]*\s+{here}(?:\s+{one.of}(?:{one.image}|{one.paper})){{0,2}}")
+        whole.append(rf"{here}(?:\s+{one.of}(?:{one.paper}))?\s+{one.of}(?:{one.image})")
+    return "|".join(whole)
+
+
+def _loose() -> str:
+    return "|".join(rf"(?:{one.here_is})\s+{one.the_text}(?:\s+{one.of}(?:{one.paper}))?" for one in _LANGUAGES)
+
+
+PREAMBLE: Final = re.compile(
+    rf"(?:{_MARKS}(?:{_strict()}){_COLON}[^\S\n]*\n?|{_EAST.pattern})",
+    re.IGNORECASE,
+)
+LOOSE_PREAMBLE: Final = re.compile(
+    rf"{_MARKS}(?:{_loose()}){_COLON}[^\S\n]*(?=\n[^\S\n]*\n|\n`{{3}}|\n-{{3,}}|\Z)",
+    re.IGNORECASE,
+)
+
+_LAST: Final = r"\n[^\S\n]*\n(?:[-*_]{3,}[^\S\n]*\n\s*)?[*_(\[]*"
+_REST: Final = r"[^\n]{0,250}\s*\Z"
+CLOSING: Final = re.compile(
+    _LAST
+    + r"(?:(?:please )?let me know if (?:you|there)[^\n]{0,120}(?:transcri|image|ocr|markdown|formatting)"
+    + r"|(?:this is|the above is|above is) (?:the|a) (?:\w+ )?(?:transcription|text|content)\w* (?:of|from|in) "
+    + r"(?:the|this) (?:\w+ )?image"
+    + r"|i (?:have|['’]ve) transcribed (?:the|all)[^\n]{0,80}(?:image|page|document))"
+    + _REST,
+    re.IGNORECASE,
+)
+LOOSE_CLOSING: Final = re.compile(
+    _LAST
+    + r"(?:(?:please )?let me know if|i hope this helps|if you (?:need|have|want|would like)|(?:please )?feel free to"
+    + r"|note:?[*_]* [^\n]{0,200}(?:transcri|\bocr\b|legib|image)"
+    + r"|lassen sie mich wissen|lass mich wissen|ich hoffe,? das hilft|wenn sie (?:noch|weitere)|hinweis:"
+    + r"|n['’]hésitez pas|j['’]espère que|si vous (?:avez|souhaitez)|no dudes|espero que|si necesitas?|avísame"
+    + r"|fammi sapere|se hai bisogno|me avise|se precisar|laat (?:me|het me) weten|hör av dig|låt mig veta|säg till om"
+    + r"|дайте знать|если вам|希望(?:这|這|对)|如果您|如有|如需|ご不明|お役に立て|何か)"
+    + _REST,
+    re.IGNORECASE,
+)
+
 
 _THOUGHT: Final = r"think|thinking|thought|reasoning"
 _OPENED: Final = re.compile(

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final, TypeAlias
 
-from kobold_reader.reading.attempt import Attempt, Part
+from kobold_reader.reading.attempts import Attempt, Part
+from kobold_reader.reading.cleaning import Traced
 from kobold_reader.reading.results import DOUBTFUL, Scalar
-from kobold_reader.reading.traced import Traced
 
 __all__ = ["Confidence", "confidence_of"]
 

@@ -2,35 +2,94 @@
 
 A page is due where a task has no reading made with the same engine and the same *user-given* settings. What the user
 did not choose (our default wording, our release, the model that happens to be loaded) makes nothing due; `redo` does.
+
+At how many px was a page read, and how many would it be now? Pure; for `--redo low-resolution`.
+
+What there is of one page, and what is still due: the one answer for whoever reads, surveys or plans.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from kobold_reader.errors import ConfigError
 from kobold_reader.kobold import FAMILIES
+from kobold_reader.options import DEFAULT_TASKS, PageRange, check_tasks
 from kobold_reader.pages import PageFacts
 from kobold_reader.reading.engine import EngineFacts
-from kobold_reader.reading.pagerange import PageRange
-from kobold_reader.reading.resolution import is_clearly_lower, would_reach_px
+from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.results import DOUBTFUL, Reading
-from kobold_reader.reading.tasks import DEFAULT_TASKS, check_tasks
 
 __all__ = [
     "ImageKindUse",
+    "Lookup",
     "ReadSettings",
     "Redo",
     "TextLayerUse",
+    "blank_reading",
+    "is_clearly_lower",
     "is_outdated",
+    "long_side_px",
+    "look_up",
     "possible",
     "tasks_of_page",
     "to_redo",
+    "would_reach_px",
 ]
+
+_CLEARLY: Final = 0.95
+"""Less than 5 % is rounding, or the paper's proportions; it makes no print legible."""
+_PT_PER_INCH: Final = 72.0
+
+
+def long_side_px(width: float, height: float, max_side_px: int, max_pixels: int | None) -> int:
+    """Return the longest side, in px, of a picture of these proportions that is as large as both limits allow.
+
+    >>> long_side_px(210, 297, 1024, None), long_side_px(210, 297, 2048, 2048 * 28 * 28)
+    (1024, 1506)
+    """
+    long_px = float(max_side_px)
+    if max_pixels is not None and width > 0 and height > 0:
+        long_px = min(long_px, math.sqrt(max_pixels * max(width, height) / min(width, height)))
+    return int(long_px)
+
+
+def would_reach_px(
+    size_px: tuple[int, int],
+    size_pt: tuple[float | None, float | None],
+    max_side_px: int,
+    max_pixels: int | None,
+    max_dpi: float,
+) -> int:
+    """Return the longest side, in px, that a whole page would reach the encoder with.
+
+    Args:
+        size_px: Of the embedded scan or photo; zeros for a born-digital page, which has no pixels of its own.
+        size_pt: Of the paper, where known.
+        max_side_px: What the server and the family let through.
+        max_pixels: The same by area.
+        max_dpi: Born-digital pages are rendered at no more.
+    """
+    width_pt, height_pt = size_pt[0] or 0.0, size_pt[1] or 0.0
+    width, height = size_px if all(size_px) else (width_pt, height_pt)
+    reach_px = long_side_px(width, height, max_side_px, max_pixels)
+    if all(size_px):
+        return min(reach_px, max(size_px))
+    if width_pt and height_pt:
+        return min(reach_px, int(max(width_pt, height_pt) / _PT_PER_INCH * max_dpi))
+    return reach_px
+
+
+def is_clearly_lower(effective_px: int | None, now_px: int) -> bool:
+    """Tell whether a page was read with clearly fewer px than it would be now; unknown is not lower."""
+    return effective_px is not None and effective_px < _CLEARLY * now_px
+
 
 TextLayerUse = Literal["auto", "ignore", "only"]
 ImageKindUse = Literal["auto", "photo", "scan"]
@@ -203,3 +262,64 @@ def spread(count: int, sample: int) -> Sequence[int]:
     if sample >= count:
         return range(count)
     return [int((number + 0.5) * count / sample) for number in range(sample)]
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The tasks asked of a page, by what becomes of them."""
+
+    tasks: tuple[str, ...]
+    readings: dict[str, Reading]
+    """What there is; a reading that is to be made again is here as well."""
+    due_tasks: tuple[str, ...]
+
+
+def look_up(
+    ledger: Ledger,
+    engine_name: str,
+    settings: ReadSettings,
+    known: KnownPage,
+    *,
+    engine: EngineFacts | None = None,
+    made: AbstractSet[tuple[str, str]] = frozenset(),
+    able: frozenset[str] | None = None,
+    last_family: str | None = None,
+) -> Lookup:
+    """Find what is known of a page, and decide what is due.
+
+    Args:
+        ledger: Asked for the readings.
+        engine_name: Whose readings.
+        settings: What the user asks for.
+        known: The page.
+        engine: Needed where `settings.redo` asks what the model would do now.
+        made: Content and task of readings made in this run, which `redo` does not ask for again.
+        able: What the engine can do, where it was asked.
+        last_family: See `due.possible`.
+    """
+    facts = known.facts
+    tasks = tasks_of_page(facts, settings)
+    readings: dict[str, Reading] = {}
+    due_tasks: list[str] = []
+    for task in tasks:
+        if task == "ocr" and has_text_layer(facts, settings):
+            readings[task] = Reading(task=task, status="text_layer", text=facts.text.strip(), engine="pdf")
+            continue
+        if known.is_blank:
+            readings[task] = blank_reading(task)
+            continue
+        reading = ledger.reading(facts.content_sha256, task, engine_name, settings.key(task))
+        if reading:
+            readings[task] = reading
+        redo = None if (facts.content_sha256, task) in made else settings.redo
+        if reading is None or to_redo(reading, redo, engine, facts):
+            due_tasks.append(task)
+    if due_tasks and settings.are_tasks_default:
+        due_tasks = list(possible(due_tasks, readings, able, last_family))
+        tasks = tuple(task for task in tasks if task in readings or task in due_tasks)
+    return Lookup(tasks, readings, tuple(due_tasks))
+
+
+def blank_reading(task: str) -> Reading:
+    """Return the reading of a page that holds nothing."""
+    return Reading(task=task, status="blank", text="", engine="image")

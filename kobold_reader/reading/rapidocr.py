@@ -15,10 +15,9 @@ from typing import Any, Final
 
 from kobold_reader.errors import MissingExtraError, TranscriptionError
 from kobold_reader.pages import Box, ImageBudget, PageView, reading_order
-from kobold_reader.reading.boxes import SHARES, Corners, joined
+from kobold_reader.reading.cleaning import tidy
 from kobold_reader.reading.engine import EngineFacts, PageJob, TaskOutcome
-from kobold_reader.reading.quality import tidy
-from kobold_reader.reading.results import Reading
+from kobold_reader.reading.results import SHARES, Corners, Reading, joined
 from kobold_reader.release import RELEASE
 
 __all__ = ["RapidOcrEngine"]

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kobold_reader.reading.cleaning import clean
-from kobold_reader.reading.quality import is_refusal
+from kobold_reader.reading.cleaning import clean, is_refusal
 
 __all__ = ["FORMAT", "GRAMMAR", "MIN_LENGTH_TOKENS", "Tags", "keywords_of", "parse"]
 

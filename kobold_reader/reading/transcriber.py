@@ -7,6 +7,13 @@ answered. With one server the thread that iterates asks it, and nothing is asked
 result. With several, a thread for each pulls pages from there once iteration has begun (`inorder` says how far ahead),
 and results still come in page order. Every page of every file yields exactly one result under its own number; a file
 that cannot be opened yields one with number 0.
+
+When to stop asking: the servers, not the pages, are at fault.
+
+Which pages are being asked for just now, so that two processes with one ledger do not ask for the same.
+
+The page's content claims one of a few lock files beside the ledger; who finds it taken waits, and finds the other's
+reading when it looks again. The locks are the operating system's: a killed process frees them.
 """
 
 from __future__ import annotations
@@ -14,37 +21,169 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
 
 from kobold_reader.errors import (
+    BadRequestError,
     ConfigError,
+    ContextTooSmallError,
+    ImageNotSeenError,
     KoboldReaderError,
+    NoServerAvailableError,
+    ServerError,
+    ServerTimeoutError,
     SourceError,
     UnsupportedSourceError,
 )
 from kobold_reader.kobold import CancelledError
 from kobold_reader.pages import FileFacts, PageImages, SourceFile
 from kobold_reader.reading import due
-from kobold_reader.reading.ahead import Ahead
-from kobold_reader.reading.breaker import Breaker
-from kobold_reader.reading.claims import Claims
-from kobold_reader.reading.due import ReadSettings
+from kobold_reader.reading.due import ReadSettings, blank_reading, look_up
 from kobold_reader.reading.engine import Engine, EngineFacts, PageJob
-from kobold_reader.reading.inorder import InOrder
 from kobold_reader.reading.ledger import KnownPage, Ledger
-from kobold_reader.reading.looking import looked_at, told
-from kobold_reader.reading.lookup import blank_reading, look_up
-from kobold_reader.reading.openfile import OpenFile
-from kobold_reader.reading.outlook import Outlook, PageAhead, pages_ahead
+from kobold_reader.reading.open_file import OpenFile
+from kobold_reader.reading.pipeline import Ahead, InOrder
 from kobold_reader.reading.results import PageResult, Reading
+from kobold_reader.reading.survey import Outlook, PageAhead, looked_at, pages_ahead, told
 from kobold_reader.reading.upright import upright_images
 
-__all__ = ["PageStep", "Transcriber"]
+__all__ = ["BREAKER_FAILURES", "Breaker", "Claims", "PageStep", "Transcriber"]
+
+BREAKER_FAILURES: Final = 3
+"""So many pages in a row failing for the server's sake mean that the server, not the pages, is at fault."""
+
+
+class Breaker:
+    """Opens when three pages in a row failed for the server's sake: in a row as they end, whichever server had them.
+
+    Pages that cannot be read never open it. Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_a_row = 0
+        self._errors: tuple[KoboldReaderError, ...] = ()
+
+    def note(self, result: PageResult, asked: Sequence[str]) -> None:
+        """Count what became of a page of which these tasks were asked."""
+        with self._lock:
+            if self._is_open():
+                return
+            self._in_a_row = self._in_a_row + 1 if _is_server_failure(result, asked) else 0
+            self._errors = tuple(result.errors.values())
+
+    def _is_open(self) -> bool:
+        return self._in_a_row >= BREAKER_FAILURES
+
+    @property
+    def error(self) -> NoServerAvailableError | None:
+        """What ends the run, once it is open."""
+        with self._lock:
+            if not self._is_open():
+                return None
+            errors = {error.server or "server": error for error in self._errors}
+            msg = f"{BREAKER_FAILURES} pages in a row failed for the server's sake; the last: {self._errors[0]}"
+            return NoServerAvailableError(msg, errors=errors, hint="The next run reads what is missing.")
+
+
+def _is_server_failure(result: PageResult, asked: Sequence[str]) -> bool:
+    """Tell whether nothing that was asked of a page came back, and the server is to blame.
+
+    A server that drops every image is no better than one that is gone. A page over its time or too large for the server
+    is the page's own matter, or three of them would starve all pages behind them.
+    """
+    own = (ServerTimeoutError, ContextTooSmallError, BadRequestError)
+    return set(asked) <= set(result.errors) and all(
+        isinstance(error, ServerError | ImageNotSeenError) and not isinstance(error, own)
+        for error in result.errors.values()
+    )
+
 
 log = logging.getLogger(__name__)
+
+_FILES: Final = 64
+"""Not one a page: they stay where they are. That two pages share one makes a process wait at most for that page."""
+_LOOK_S: Final = 0.1
+
+
+class Claims:
+    """Claims of this process among those of others; safe to use from several threads.
+
+    Args:
+        folder: Where the lock files lie, made with the first claim; None: nobody else has this ledger.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._held: dict[int, tuple[FileLock, int]] = {}
+        """By number of the file: how many pages this process asks for under it."""
+
+    @contextmanager
+    def hold(self, content_sha256: str, cancel: threading.Event | None = None) -> Iterator[None]:
+        """Hold a page until it is read and recorded; waits while another process does.
+
+        What is known of the page should be looked up under the claim. Threads of this process do not wait for one
+        another: they are given different pages.
+
+        Raises:
+            CancelledError: `cancel` was set while waiting.
+        """
+        with self.hold_all([content_sha256], cancel):
+            yield
+
+    @contextmanager
+    def hold_all(self, contents_sha256: Iterable[str], cancel: threading.Event | None = None) -> Iterator[None]:
+        """Hold many pages together, as `hold` does one; who holds a page must not ask for more.
+
+        Raises:
+            CancelledError: `cancel` was set while waiting.
+        """
+        waiter = cancel or threading.Event()
+        with ExitStack() as held:
+            # Always in this order: two processes that want the same never wait for each other.
+            for number in sorted({int(content[:8], 16) % _FILES for content in contents_sha256}):
+                while not self._try(number):
+                    if waiter.wait(_LOOK_S):
+                        raise CancelledError
+                held.callback(self._give_back, number)
+            yield
+
+    def _try(self, number: int) -> bool:
+        if self._folder is None:
+            return True
+        with self._lock:
+            if number in self._held:
+                lock, pages = self._held[number]
+            else:
+                lock, pages = FileLock(self._folder / f"{number:02}.lock", thread_local=False), 0
+                try:
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    return False
+                except (OSError, NotImplementedError) as err:
+                    # A file system without locks: at worst a page is asked twice, which loses nothing.
+                    log.debug("%s: %s; pages are not claimed", self._folder, err)
+            self._held[number] = lock, pages + 1
+            return True
+
+    def _give_back(self, number: int) -> None:
+        with self._lock:
+            if number in self._held:
+                lock, pages = self._held.pop(number)
+                if pages > 1:
+                    self._held[number] = lock, pages - 1
+                else:
+                    lock.release(force=True)
+
 
 AHEAD_PAGES = 1
 """So many pages wait with their images ready, and one more for each server."""

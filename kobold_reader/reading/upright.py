@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from kobold_reader.pages import Box, FileFacts, ImageBudget, PageFacts, PageImages, PageView, Posture, SourceFile
-from kobold_reader.reading.openfile import OpenFile
+from kobold_reader.reading.open_file import OpenFile
 
 __all__ = ["LineReader", "turn_by_reading", "upright_images"]
 

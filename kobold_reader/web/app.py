@@ -20,14 +20,14 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from kobold_reader.archive import Archive
-from kobold_reader.archive.catalog import PageRow
-from kobold_reader.archive.where import parse_filter
+from kobold_reader.archive.filters import parse_filter
+from kobold_reader.archive.store import PageRow
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
 from kobold_reader.html.writer import STATUS_WORDS
-from kobold_reader.web import photos, views
-from kobold_reader.web.again import ReadAgain
+from kobold_reader.web import views
 from kobold_reader.web.images import Pictures
 from kobold_reader.web.library import Library, leaf_of
+from kobold_reader.web.reread import ReadAgain
 from kobold_reader.web.security import Access, Guard
 
 __all__ = ["make_app"]
@@ -189,7 +189,7 @@ class _Pages:
         """All photos, by year; those that look alike as one."""
         overview = self._library.overview()
         limit = _number(request, "n", PHOTOS)
-        years, is_cut = photos.wall(overview, self._archive, limit)
+        years, is_cut = views.wall(overview, self._archive, limit)
         return self._show(
             "photos.html",
             view="photos",
@@ -202,7 +202,7 @@ class _Pages:
         """A page and all that show the same."""
         page = self._page(request)
         leaf, path = leaf_of(page), str(page.metadata.get("file_path", ""))
-        shown = photos.members(leaf, path, self._archive.alike(page.page_id))
+        shown = views.members(leaf, path, self._archive.alike(page.page_id))
         return self._show("alike.html", view="photos" if leaf.is_photo else "", leaf=leaf, members=shown)
 
     def failed(self, request: Request) -> Response:  # noqa: ARG002
@@ -365,7 +365,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     templates.globals |= {"status_words": STATUS_WORDS, "kind_word": views.kind_word}
-    templates.globals |= {"alike_address": photos.alike_address, "said_alike": photos.said_alike}
+    templates.globals |= {"alike_address": views.alike_address, "said_alike": views.said_alike}
     return templates
 
 

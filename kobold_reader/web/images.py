@@ -11,12 +11,12 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from kobold_reader.archive.catalog import PageRow
 from kobold_reader.archive.corrections import as_read
+from kobold_reader.archive.store import PageRow
 from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError
 from kobold_reader.pages import ImageBudget, SourceFile, select
 from kobold_reader.reading.ledger import Ledger
-from kobold_reader.reading.openfile import OpenFile
+from kobold_reader.reading.open_file import OpenFile
 
 __all__ = ["SIZES", "Picture", "Pictures", "Size", "file_place"]
 

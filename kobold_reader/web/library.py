@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kobold_reader.archive import Archive
-from kobold_reader.archive.catalog import PageRow
-from kobold_reader.archive.where import DATE_KEYS, Filter
+from kobold_reader.archive.filters import DATE_KEYS, Filter
+from kobold_reader.archive.store import PageRow
 from kobold_reader.errors import LedgerError, StoreError
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger

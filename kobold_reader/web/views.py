@@ -1,4 +1,9 @@
-"""What the templates show, made of what the archive says."""
+"""What the templates show, made of what the archive says.
+
+What is marked on a page's picture: the places of its lines, where the reading knows them.
+
+The photo wall, and the pages that show the same as another one.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +11,214 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from kobold_reader.archive import Hit
-from kobold_reader.archive.catalog import PageRow, Place
-from kobold_reader.archive.passage import passage
+from kobold_reader.archive import Alike, Archive, Hit
 from kobold_reader.archive.query import parse_query
+from kobold_reader.archive.search import passage
+from kobold_reader.archive.store import PageRow, Place
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html
 from kobold_reader.html.writer import STATUS_SENTENCES, STATUS_WORDS
-from kobold_reader.reading.results import Reading
+from kobold_reader.reading.results import SHARES, LineBox, Reading, lines_at
 from kobold_reader.reading.tags import keywords_of
 from kobold_reader.web.images import file_place
-from kobold_reader.web.library import Leaf, Library, leaf_of
-from kobold_reader.web.overlay import Overlay, overlay
+from kobold_reader.web.library import Leaf, Library, Overview, leaf_of
 
 __all__ = [
     "Failed",
     "Filters",
     "Found",
+    "Member",
+    "Outline",
+    "Overlay",
     "PageView",
     "Part",
+    "Tile",
+    "alike_address",
     "failed",
     "file_key",
     "found",
     "kind_word",
+    "members",
+    "overlay",
     "page_view",
+    "said_alike",
+    "wall",
 ]
+
+LOW: Final = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """One line on the picture."""
+
+    number: int
+    """The same as of its marks in the text."""
+    row: int
+    """Of the text as it is edited: several lines may stand side by side in one."""
+    points: str
+    """Of an SVG polygon."""
+    kind: str
+    """`passage` and `found`, as the marks in the text; "" for a line that was not looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """All lines of a page, drawn over its picture at whatever size that has."""
+
+    width: int
+    height: int
+    """In units of `points`: the picture's own shape, so that nothing is distorted."""
+    outlines: tuple[Outline, ...]
+    marks: tuple[Mark, ...]
+    """Say in the text which line is which."""
+    is_low: bool
+    """The passage stands in the lower part of the page, which a thumbnail may cut off."""
+
+    @property
+    def chosen(self) -> tuple[Outline, ...]:
+        """The lines that were looked for."""
+        return tuple(outline for outline in self.outlines if outline.kind)
+
+
+def overlay(page: PageRow, reading: Reading | None, marks: Sequence[Mark]) -> Overlay | None:
+    """Return what is marked on the picture of a page; None where nobody knows.
+
+    Args:
+        page: The page.
+        reading: The one that its text is, letter by letter: a box tells nothing of another text.
+        marks: In that text.
+    """
+    if reading is None or not reading.boxes or not reading.view_sizes:
+        return None
+    if reading.text != page.parts.get(reading.task) or reading.rotation_deg != page.metadata.get("rotation_deg", 0):
+        return None  # the picture is turned as the page says
+    size, text = reading.view_sizes[0], reading.text
+    chosen = {kind: _lines_of(reading.boxes, marks, kind) for kind in ("passage", "found")}
+    return Overlay(
+        *size,
+        outlines=tuple(
+            Outline(
+                number,
+                text.count("\n", 0, box.start),
+                _points(box, size),
+                " ".join(kind for kind, lines in chosen.items() if number in lines),
+            )
+            for number, box in enumerate(reading.boxes)
+        ),
+        marks=tuple(Mark(box.start, box.end, "", line=number) for number, box in enumerate(reading.boxes)),
+        is_low=_is_low([reading.boxes[number] for number in chosen["found"] or chosen["passage"]]),
+    )
+
+
+def _lines_of(boxes: Sequence[LineBox], marks: Iterable[Mark], kind: str) -> set[int]:
+    return {number for mark in marks if mark.kind == kind for number in lines_at(boxes, mark.start, mark.end)}
+
+
+def _is_low(boxes: Sequence[LineBox]) -> bool:
+    heights = [y for box in boxes for y in box.corners[1::2]]
+    return bool(heights) and (min(heights) + max(heights)) / 2 > LOW * SHARES
+
+
+def _points(box: LineBox, size: tuple[int, int]) -> str:
+    pairs = zip(box.corners[::2], box.corners[1::2], strict=True)
+    return " ".join(f"{round(x * size[0] / SHARES)},{round(y * size[1] / SHARES)}" for x, y in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A photo on the wall, in place of all that look like it."""
+
+    leaf: Leaf
+    date: str
+    """Of the oldest of them: the others may have lost theirs."""
+    address: str
+    others: int
+    """How many look like it, copies of the file included."""
+
+
+def wall(overview: Overview, archive: Archive, limit: int) -> tuple[list[tuple[str, list[Tile]]], bool]:
+    """Return the photos under their year, those without a date under "", and whether there are more.
+
+    Photos that look alike are one tile, which shows the largest of them where the oldest stands.
+    """
+    tiles: list[Tile] = []
+    seen: set[str] = set()
+    photos = overview.photos
+    for leaf in photos:
+        if leaf.page_id in seen:
+            continue
+        if len(tiles) == limit:
+            return _by_year(tiles), True
+        alike = archive.alike(leaf.page_id)
+        seen |= {leaf.page_id, *(one.page_id for one in alike)}
+        tiles.append(_tile(leaf, alike, overview))
+    return _by_year(tiles), False
+
+
+def _tile(leaf: Leaf, alike: Sequence[Alike], overview: Overview) -> Tile:
+    shown = [leaf, *(overview.leaves[at] for one in alike if (at := overview.positions.get(one.page_id)) is not None)]
+    best = max(shown, key=lambda one: one.file_size)
+    address = alike_address(best.page_id) if alike else f"/page/{best.page_id}"
+    return Tile(best, leaf.date, address, len(alike))
+
+
+def _by_year(tiles: Iterable[Tile]) -> list[tuple[str, list[Tile]]]:
+    return [(year, list(some)) for year, some in groupby(tiles, key=lambda tile: tile.date[:4])]
+
+
+def alike_address(page_id: str) -> str:
+    """Return where all that show the same as a page are seen."""
+    return f"/alike/{page_id}"
+
+
+def said_alike(count: int) -> str:
+    """Return how many others there are, as a link says it."""
+    return f"and {count} like it"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One of several pages that show the same."""
+
+    page_id: str
+    name: str
+    folder: str
+    """The path of the folder it lies in."""
+    size: str
+    """Of the file, for people."""
+    said: str
+    """How it is like the page it is shown beside; "" for that page."""
+
+
+def members(leaf: Leaf, file_path: str, alike: Iterable[Alike]) -> list[Member]:
+    """Return a page and what shows the same, as they are shown."""
+    others = (
+        Member(
+            one.page_id,
+            one.file_name,
+            _folder(one.file_path),
+            _size(one.file_size),
+            "the same" if one.is_equal else "looks alike",
+        )
+        for one in alike
+    )
+    return [Member(leaf.page_id, leaf.file_name, _folder(file_path), _size(leaf.file_size), ""), *others]
+
+
+def _folder(file_path: str) -> str:
+    return re.split(r"[/\\][^/\\]*$", file_path)[0]
+
+
+def _size(size_bytes: int) -> str:
+    mega = 1_000_000
+    return f"{size_bytes / mega:.1f} MB" if size_bytes >= mega else f"{max(1, round(size_bytes / 1000))} kB"
+
 
 _HEADINGS: Final = {"ocr": "", "caption": "Image description", "tags": "Keywords"}
 _KINDS: Final = {

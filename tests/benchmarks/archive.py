@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.catalog import Catalog
-from kobold_reader.archive.embedder import Embedder, ServerAccess
-from kobold_reader.archive.meaning import Meaning, record_of
-from kobold_reader.archive.opened import CATALOG
+from kobold_reader.archive.archive import CATALOG
+from kobold_reader.archive.store import Catalog
+from kobold_reader.archive.vector_index import Embedder, Meaning, ServerAccess, record_of
 from kobold_reader.documents import page_id
 from kobold_reader.pages import FileFacts, PageFacts, Scalar, select
 from kobold_reader.reading.ledger import KnownPage, Ledger

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from kobold_reader import KoboldReader
 from kobold_reader.pages import ImageBudget, PageChild
-from kobold_reader.reading import openfile
+from kobold_reader.reading import open_file as openfile
 from tests.benchmarks.report import show, verdict
 from tests.benchmarks.scans import grained, jpeg, letter, make_pdfs, pdf_of
 from tests.benchmarks.server_utilisation import servers

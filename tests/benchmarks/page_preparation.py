@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kobold_reader.pages import ImageBudget
-from kobold_reader.pages.file import open_file
+from kobold_reader.pages.worker import open_file
 from tests.benchmarks.peers import PEERS, PeerFailedError, installed
 from tests.benchmarks.report import show, verdict
 from tests.benchmarks.scans import grained, jpeg, letter, pdf_of

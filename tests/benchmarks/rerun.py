@@ -20,8 +20,8 @@ from typing import Any, Final
 from kobold_reader import KoboldReader, Reading
 from kobold_reader.reader import take
 from kobold_reader.reading.ledger import KnownPage
-from kobold_reader.reading.looking import looked_at
-from kobold_reader.reading.openfile import OpenFile
+from kobold_reader.reading.open_file import OpenFile
+from kobold_reader.reading.survey import looked_at
 from tests.benchmarks.report import show, timed, verdict
 from tests.benchmarks.scans import make_pdfs, specks
 from tests.benchmarks.soak import MODEL

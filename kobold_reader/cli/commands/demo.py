@@ -19,8 +19,8 @@ def demo(
     ),
 ) -> int:
     """Read the sample archive, index it, and search it three times; no server needed."""
-    from kobold_reader.cli.commands.outcome import closing_code, read_pages, summary
     from kobold_reader.cli.commands.search import show_hit
+    from kobold_reader.cli.outcome import closing_code, read_pages, summary
     from kobold_reader.cli.output import notice, page_progress, say
     from kobold_reader.demo import Demo
     from kobold_reader.embeddings import MiniLMEmbedding

@@ -25,7 +25,7 @@ def forget(
     """Remove what was read of files; the files themselves stay."""
     from kobold_reader.archive import Archive
     from kobold_reader.archive.sync import is_at
-    from kobold_reader.cli.commands.outcome import existing_ledger
+    from kobold_reader.cli.outcome import existing_ledger
     from kobold_reader.cli.output import notice, spell_count
     from kobold_reader.reading.ledger import Ledger
 

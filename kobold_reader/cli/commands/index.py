@@ -13,10 +13,10 @@ from kobold_reader.cli.options import ArchiveOption, ClusterOptions, with_option
 
 if TYPE_CHECKING:
     from kobold_reader.archive import Archive, SyncReport
-    from kobold_reader.archive.embedder import EmbedderKind
+    from kobold_reader.archive.vector_index import EmbedderKind
     from kobold_reader.cli.output import PageProgress
-    from kobold_reader.reading.outlook import Outlook
     from kobold_reader.reading.results import PageResult
+    from kobold_reader.reading.survey import Outlook
 
 FIRST_PAGES = 5
 """Where nothing is known of the model yet, so many pages tell how long the rest will take."""
@@ -49,9 +49,15 @@ def index(
 ) -> int:
     """Read what is new or changed, and index it."""
     from kobold_reader.archive import Archive
-    from kobold_reader.archive.opened import CATALOG
-    from kobold_reader.cli.commands.outcome import closing_code, read_pages, said_if_cut_short, said_if_stopped
-    from kobold_reader.cli.commands.resolution import find_lower, spell_lower
+    from kobold_reader.archive.archive import CATALOG
+    from kobold_reader.cli.outcome import (
+        closing_code,
+        find_lower,
+        read_pages,
+        said_if_cut_short,
+        said_if_stopped,
+        spell_lower,
+    )
     from kobold_reader.cli.output import notice, page_progress, spell_count
     from kobold_reader.reader import take
 
@@ -140,7 +146,7 @@ def _say_start(outlook: Outlook, progress: PageProgress) -> None:
 
 
 def _say_end(report: SyncReport, archive: Path) -> None:
-    from kobold_reader.cli.commands.outcome import summary
+    from kobold_reader.cli.outcome import summary
     from kobold_reader.cli.output import notice, spell_count, spell_skipped
 
     kept = sum(report.pages.values()) - report.read_pages - report.pages["failed"]

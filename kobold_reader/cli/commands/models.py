@@ -13,8 +13,8 @@ import typer
 from kobold_reader.cli.output import complain, notice, say
 
 if TYPE_CHECKING:
-    from kobold_reader.kobold.gguf import EmbeddingModel, GgufFile, GgufModel, GgufProjector, Survey
-    from kobold_reader.kobold.pairing import Pair
+    from kobold_reader.kobold.models.gguf import EmbeddingModel, GgufFile, GgufModel, GgufProjector, Survey
+    from kobold_reader.kobold.models.pairing import Pair
 
 SHOWN_NAMES: Final = 6
 
@@ -39,7 +39,7 @@ def models(
             raise typer.BadParameter("name the language model and its projector.", param_hint="PATH")
         _say_families(as_json=as_json)
         return EXIT_OK
-    from kobold_reader.kobold.gguf import survey
+    from kobold_reader.kobold.models.gguf import survey
 
     found = _Found(survey(paths), paths)
     if kcpps:
@@ -56,9 +56,9 @@ def models(
 
 
 def _say_families(*, as_json: bool) -> None:
-    from kobold_reader.cli.table import say_table
+    from kobold_reader.cli.output import say_table
     from kobold_reader.kobold import DEFAULT, FAMILIES, RECOMMENDED
-    from kobold_reader.reading.tasks import TASKS
+    from kobold_reader.options import TASKS
 
     families = [family for family in FAMILIES.values() if family.name != DEFAULT.name]
     if as_json:
@@ -109,7 +109,7 @@ def _say_families(*, as_json: bool) -> None:
 
 def _write(path: Path, found: _Found) -> None:
     from kobold_reader.errors import ConfigError
-    from kobold_reader.kobold.launch import quoted, settings, write_kcpps
+    from kobold_reader.kobold.models.launch import quoted, settings, write_kcpps
 
     fits = [pair for pair in found.pairs if pair.verdict == "fits"]
     if not fits and len(found.pairs) == 1 and found.pairs[0].verdict == "doubtful":
@@ -130,8 +130,8 @@ class _Found:
     """What lies in the PATHs, and how it is shown."""
 
     def __init__(self, found: Survey, paths: Sequence[Path]) -> None:
-        from kobold_reader.kobold.gguf import EmbeddingModel, GgufModel, GgufProjector
-        from kobold_reader.kobold.pairing import pair_up
+        from kobold_reader.kobold.models.gguf import EmbeddingModel, GgufModel, GgufProjector
+        from kobold_reader.kobold.models.pairing import pair_up
 
         self._roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100  (as the files were found)
         self.errors = found.errors
@@ -162,8 +162,8 @@ class _Found:
             say(f"\n{self._name(other)}: neither a language model nor a projector ({other.architecture})")
 
     def _say_models(self) -> None:
-        from kobold_reader.cli.table import say_table
-        from kobold_reader.kobold.pairing import family_of
+        from kobold_reader.cli.output import say_table
+        from kobold_reader.kobold.models.pairing import family_of
 
         if not self.models:
             return
@@ -183,8 +183,8 @@ class _Found:
 
     def _say_pair(self, pair: Pair) -> None:
         from kobold_reader.kobold import DEFAULT
-        from kobold_reader.kobold.launch import LINE_VERSION, command
-        from kobold_reader.kobold.pairing import min_version, what_it_sees
+        from kobold_reader.kobold.models.launch import LINE_VERSION, command
+        from kobold_reader.kobold.models.pairing import min_version, what_it_sees
 
         family = pair.family.name
         if family == DEFAULT.name:
@@ -218,7 +218,7 @@ class _Found:
 
     def _say_blind(self) -> None:
         """Name the models that were made to see, and nothing here lets them."""
-        from kobold_reader.kobold.pairing import is_made_to_see
+        from kobold_reader.kobold.models.pairing import is_made_to_see
 
         paired = {pair.model.path for pair in self.pairs if pair.verdict != "does not load"}
         for model in self.models:
@@ -226,7 +226,7 @@ class _Found:
                 say(f"\n{self._name(model)}: no projector here fits it; it needs one for {model.input_width}")
 
     def _say_projector(self, projector: GgufProjector) -> None:
-        from kobold_reader.kobold.pairing import wants
+        from kobold_reader.kobold.models.pairing import wants
 
         name = self._name(projector)
         if not projector.kind:
@@ -251,8 +251,7 @@ class _Found:
         }
 
     def _model_facts(self, model: GgufModel) -> dict[str, Any]:
-        from kobold_reader.kobold.autoguess import guess_template
-        from kobold_reader.kobold.pairing import family_of
+        from kobold_reader.kobold.models.pairing import family_of, guess_template
 
         return {
             "file": str(model.path),
@@ -267,7 +266,7 @@ class _Found:
         }
 
     def _projector_facts(self, projector: GgufProjector) -> dict[str, Any]:
-        from kobold_reader.kobold.pairing import wants, what_it_sees
+        from kobold_reader.kobold.models.pairing import wants, what_it_sees
 
         return {
             "file": str(projector.path),
@@ -285,7 +284,7 @@ class _Found:
         return [pair.model for pair in self.pairs if pair.projector is projector and pair.verdict == "fits"]
 
     def _better_name(self, projector: GgufProjector) -> str:
-        from kobold_reader.kobold.pairing import better_name
+        from kobold_reader.kobold.models.pairing import better_name
 
         return better_name(projector, self._fitting(projector))
 
@@ -310,8 +309,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _pair_facts(pair: Pair) -> dict[str, Any]:
-    from kobold_reader.kobold.launch import arguments, settings
-    from kobold_reader.kobold.pairing import min_version
+    from kobold_reader.kobold.models.launch import arguments, settings
+    from kobold_reader.kobold.models.pairing import min_version
 
     return {
         "model": str(pair.model.path),

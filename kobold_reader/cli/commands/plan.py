@@ -37,7 +37,7 @@ def plan(
 ) -> int:
     """Say what is to be read and how long that takes, by timing a few pages."""
     from kobold_reader.cli.app import EXIT_SERVER
-    from kobold_reader.cli.commands.outcome import closing_code
+    from kobold_reader.cli.outcome import closing_code
     from kobold_reader.cli.output import complain, notice, page_progress, say, spell_skipped
     from kobold_reader.plan import make_plan
     from kobold_reader.reader import take

@@ -44,7 +44,7 @@ def read(
     ] = None,
 ) -> int:
     """Read pages and write their text."""
-    from kobold_reader.cli.commands.outcome import Outcome, said_if_cut_short, said_if_stopped
+    from kobold_reader.cli.outcome import Outcome, said_if_cut_short, said_if_stopped
     from kobold_reader.cli.output import page_progress
     from kobold_reader.reader import take
 
@@ -82,7 +82,7 @@ def _writer(
         yield lambda result: _write(out, result, reader, output_format)
         return
     from kobold_reader.html import HtmlWriter
-    from kobold_reader.reading.openfile import OpenFile
+    from kobold_reader.reading.open_file import OpenFile
 
     title = ", ".join(PurePath(path).name or path for path in paths)
     with OpenFile(ledger, tuple(reader.pdf_passwords)) as opened, HtmlWriter(out, title, opened) as writer:

@@ -32,7 +32,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Say what was read: pages by status, failed ones by name."""
-    from kobold_reader.cli.commands.resolution import find_lower, spell_lower
+    from kobold_reader.cli.outcome import find_lower, spell_lower
     from kobold_reader.cli.output import say
 
     if archive and ledger:
@@ -105,7 +105,7 @@ def _archive_facts(folder: Path) -> dict[str, object]:
 
 
 def _ledger_facts(name: str | None) -> dict[str, object]:
-    from kobold_reader.cli.commands.outcome import existing_ledger, path_of
+    from kobold_reader.cli.outcome import existing_ledger, path_of
     from kobold_reader.reading.ledger import Ledger, default_ledger_path
 
     place = existing_ledger(name)

@@ -1,0 +1,385 @@
+"""CBZ: a ZIP of pictures, one a page. Nothing is unpacked to disk, and no more than a page at a time.
+
+Image files: what Pillow opens, HEIC and AVIF included, and a raw photo's own preview.
+
+Camera raw files: the picture that the camera itself made of them, which lies inside.
+
+Developing the sensor's data would take seconds a photo and look like nobody's picture; every camera
+puts a JPEG of screen size or larger beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from PIL import ExifTags, Image
+
+from kobold_reader.errors import (
+    CorruptSourceError,
+    EncryptedSourceError,
+    PageRenderError,
+    SourceError,
+    UnsupportedSourceError,
+)
+from kobold_reader.pages.metadata import exif_of, is_photo, orientation_of, picture_metadata
+from kobold_reader.pages.photos import look_at
+from kobold_reader.pages.picture import Placement, picture_errors, picture_images, placement_of
+from kobold_reader.pages.pixels import LIBRARY_ERRORS, check_pixels
+from kobold_reader.pages.sources import HEAD_BYTES, kind_of, natural_key
+from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
+
+__all__ = ["ComicFile", "PictureFile", "formats_of", "needs_extra", "open_raw"]
+
+FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
+"""Pillow's names of what is opened; its other plugins are never tried on strangers' bytes."""
+
+_REDUCED_IMAGE: Final = 1  # TIFF NewSubfileType bit 0: a thumbnail of another frame
+_NEW_SUBFILE_TYPE: Final = 254
+
+
+def formats_of(kind: str) -> tuple[str, ...]:
+    """Pillow's names of the formats of a kind, once what decodes them is loaded.
+
+    Raises:
+        UnsupportedSourceError: An optional part is not installed.
+    """
+    if kind == "heic":
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise needs_extra("HEIC", "heic") from error
+        pillow_heif.register_heif_opener()
+        return ("HEIF",)
+    if kind == "avif":
+        Image.init()
+        if "AVIF" not in Image.OPEN:
+            raise needs_extra("AVIF", "heic")
+        return ("AVIF",)
+    return FORMATS
+
+
+def needs_extra(what: str, extra: str) -> UnsupportedSourceError:
+    """The error for a kind whose library is missing."""
+    return UnsupportedSourceError(
+        f"{what} files need an optional part that is not installed.",
+        hint=f'Install it with: pip install "kobold-reader[{extra}]"',
+    )
+
+
+class PictureFile:
+    """An image file, one page a frame for TIFF, else one page.
+
+    Args:
+        source: Local path, or the bytes of a picture that lies inside another file.
+        sha256: Of the file; a page that is all of it has this content.
+        kind: As `sources` found it.
+        exif: Where it is not the picture's own, as for the preview of a raw photo.
+
+    Raises:
+        CorruptSourceError: The bytes are no image, or its head is damaged.
+        PageRenderError: The picture is too large to decode.
+    """
+
+    def __init__(
+        self, source: Path | bytes, sha256: str, *, kind: str = "image", exif: Image.Exif | None = None
+    ) -> None:
+        self._source = source
+        self._sha256 = sha256
+        self._exif = exif
+        self._formats = formats_of(kind) if kind != "raw" else FORMATS
+        with picture_errors(CorruptSourceError):
+            self._picture = self._open()
+        try:
+            with picture_errors(CorruptSourceError):
+                check_pixels(*self._picture.size)
+                self._frames = self._pages()
+                metadata = picture_metadata(self._picture, exif)
+        except SourceError:
+            self._picture.close()
+            raise
+        self.facts = FileFacts(sha256, kind, len(self._frames), is_repaired=False, metadata=metadata)
+
+    def _open(self) -> Image.Image:
+        source = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
+        return Image.open(source, formats=self._formats)
+
+    def _pages(self) -> list[int]:
+        """Indexes of the frames that are pages: a thumbnail beside its picture is none."""
+        total = getattr(self._picture, "n_frames", 1)
+        if self._picture.format != "TIFF" or total == 1:
+            return [0]  # a moving picture is one page; an MPO's other frames are previews
+        pages = []
+        for index in range(total):
+            try:
+                self._picture.seek(index)
+                kind = self._picture.tag_v2.get(_NEW_SUBFILE_TYPE, 0)  # type: ignore[attr-defined]
+            except LIBRARY_ERRORS:
+                kind = 0  # a damaged frame is a page all the same, and will say so itself
+            if not (isinstance(kind, int) and kind & _REDUCED_IMAGE):
+                pages.append(index)
+        self._picture.seek(0)
+        return pages or list(range(total))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._picture.close()
+
+    @contextmanager
+    def _frame(self, page_number: int) -> Iterator[Image.Image]:
+        if len(self._frames) == 1:
+            # Decoding a JPEG small changes the object for good, so each use has its own.
+            with picture_errors(CorruptSourceError), self._open() as picture:
+                yield picture
+            return
+        with picture_errors(PageRenderError):
+            self._picture.seek(self._frames[page_number - 1])
+            yield self._picture
+
+    def _placement(self, picture: Image.Image) -> Placement:
+        exif = exif_of(picture) if self._exif is None else self._exif
+        return placement_of(picture, is_camera=is_photo(exif), orientation=orientation_of(exif))
+
+    def page_facts(self, page_number: int) -> PageFacts:
+        """What the page is."""
+        with self._frame(page_number) as picture:
+            check_pixels(*picture.size)
+            placement = self._placement(picture)
+            width, height = picture.size
+            metadata: dict[str, Scalar] = {}
+            content = self._sha256
+            if len(self._frames) > 1:
+                content = hashlib.sha256(f"{self._sha256}:{page_number}".encode()).hexdigest()
+                own = picture_metadata(picture)
+                metadata = {key: value for key, value in own.items() if self.facts.metadata.get(key) != value}
+        paper = placement.inches
+        if placement.is_turned:
+            width, height = height, width
+            paper = paper and (paper[1], paper[0])
+        return PageFacts(
+            page_number=page_number,
+            page_label=str(page_number),
+            content_sha256=content,
+            width_pt=paper[0] * 72 if paper else None,
+            height_pt=paper[1] * 72 if paper else None,
+            width_px=width,
+            height_px=height,
+            text="",
+            text_layer="none",
+            image_coverage=1.0,
+            rotation_deg=placement.rotation_deg,
+            metadata=metadata,
+        )
+
+    def page_look(self, page_number: int) -> PageLook:
+        """What the page is a picture of."""
+        try:
+            with self._frame(page_number) as picture:
+                return look_at(picture, exif_of(picture) if self._exif is None else self._exif)
+        except SourceError:
+            return PageLook()
+
+    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
+        """What the page looks like."""
+        with self._frame(page_number) as picture:
+            placement = self._placement(picture)
+            original = None
+            if len(self._frames) == 1 and picture.format in {"JPEG", "PNG"}:
+                original = self._bytes(budget.max_bytes)
+            return picture_images(
+                picture, placement, budget, original=original, rotate_deg=rotate_deg, reopen=self._open
+            )
+
+    def _bytes(self, most: int) -> bytes | None:
+        """The file's bytes, None where there are too many to be sent."""
+        if isinstance(self._source, bytes):
+            return self._source if len(self._source) <= most else None
+        return self._source.read_bytes() if self._source.stat().st_size <= most else None
+
+
+_ORIENTATION: Final = 0x0112
+_FLIPS: Final = {3: 3, 5: 8, 6: 6}  # LibRaw's code for how the camera was held → EXIF's
+
+
+def open_raw(path: Path, sha256: str) -> PictureFile:
+    """Open a raw photo's preview.
+
+    Raises:
+        UnsupportedSourceError: rawpy is not installed.
+        CorruptSourceError: It is no raw file that LibRaw knows, or holds no preview.
+    """
+    try:
+        import rawpy
+    except ImportError as error:
+        raise needs_extra("Camera raw", "raw") from error
+    try:
+        with rawpy.imread(str(path)) as photo:
+            sizes = photo.sizes
+            data = _encoded(photo.extract_thumb().data)
+    except rawpy.LibRawNoThumbnailError as error:
+        raise CorruptSourceError("The raw photo holds no preview.", hint="Export it as a JPEG.") from error
+    except (rawpy.LibRawError, *LIBRARY_ERRORS) as error:
+        said = error.args[0] if error.args else type(error).__name__
+        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+        raise CorruptSourceError(f"The raw photo cannot be opened ({text}).", hint="Export it as a JPEG.") from error
+    return PictureFile(data, sha256, kind="raw", exif=_exif(path, data, sizes))
+
+
+def _encoded(data: Any) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    buffer = io.BytesIO()
+    Image.fromarray(data).save(buffer, "PNG")  # the few cameras that keep plain pixels
+    return buffer.getvalue()
+
+
+def _exif(path: Path, preview: bytes, sizes: Any) -> Image.Exif:
+    """The raw file's own EXIF, or that of its preview, with how the preview lies.
+
+    A preview that says nothing of its orientation lies as the sensor did. LibRaw gives one without
+    EXIF a short one of its own, without dates, so the outer file comes first.
+    """
+    with Image.open(io.BytesIO(preview)) as picture:
+        inner = exif_of(picture)
+        # Phones turn the preview itself and leave the sensor's picture lying.
+        is_upright = picture.height > picture.width and sizes.raw_width > sizes.raw_height
+    try:
+        with Image.open(path, formats=("TIFF",)) as outer:
+            exif = exif_of(outer)
+            for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+                exif.get_ifd(part)  # while the file is open
+    except LIBRARY_ERRORS:
+        exif = inner  # not every maker's raw file is a TIFF
+    exif[_ORIENTATION] = inner.get(_ORIENTATION) or (1 if is_upright else _FLIPS.get(int(sizes.flip), 1))
+    return exif
+
+
+_MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
+_MAX_ENTRIES: Final = 100_000
+_LOCKED: Final = 0x1
+_PICTURES: Final = frozenset({"image", "heic", "avif"})
+_ZIP_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    LookupError,
+)
+
+
+class ComicFile:
+    """An open CBZ; its pages are its pictures in natural order of their names.
+
+    Args:
+        path: Local path.
+        sha256: Of the file.
+
+    Raises:
+        CorruptSourceError: It is no ZIP, or holds no pictures.
+        EncryptedSourceError: Its pictures are locked.
+    """
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        self._open_page: tuple[int, PictureFile] | None = None
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except _ZIP_ERRORS as error:
+            raise CorruptSourceError(f"The file cannot be opened as a CBZ ({error}).") from error
+        entries = [entry for entry in self._zip.infolist()[:_MAX_ENTRIES] if _is_page(entry)]
+        self._pages = sorted(entries, key=lambda entry: natural_key(entry.filename))
+        if not self._pages:
+            self.close()
+            raise CorruptSourceError("The CBZ holds no pictures.")
+        if all(entry.flag_bits & _LOCKED for entry in self._pages):
+            self.close()
+            raise EncryptedSourceError("This CBZ is locked.", hint="Unpack it and read the folder.")
+        self.facts = FileFacts(sha256, "cbz", len(self._pages), is_repaired=False)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._let_go()
+        self._zip.close()
+
+    def _let_go(self) -> None:
+        held, self._open_page = self._open_page, None
+        if held is not None:
+            held[1].close()
+
+    def _page(self, page_number: int) -> PictureFile:
+        """The picture of a page; the last one is kept, as facts and images are asked for in turn."""
+        if self._open_page is None or self._open_page[0] != page_number:
+            self._let_go()
+            data = self._read(self._pages[page_number - 1])
+            kind = kind_of(data[:HEAD_BYTES], "") or ""
+            with _as_page():
+                sha256 = hashlib.sha256(data).hexdigest()
+                picture = PictureFile(data, sha256, kind=kind if kind in _PICTURES else "image")
+            if picture.facts.total_pages > 1:
+                picture.close()
+                raise PageRenderError("A picture of many pages lies inside.", hint="Unpack it and read the folder.")
+            self._open_page = (page_number, picture)
+        return self._open_page[1]
+
+    def _read(self, entry: zipfile.ZipInfo) -> bytes:
+        """An entry's bytes; no more than it claims to have, and no bomb.
+
+        Raises:
+            PageRenderError: It is damaged, locked, or too large.
+        """
+        if entry.file_size > _MAX_ENTRY_BYTES:
+            raise PageRenderError(f"The page unpacks to {entry.file_size:,} bytes, which is more than a picture has.")
+        try:
+            with self._zip.open(entry) as stream:
+                return stream.read(entry.file_size)
+        except _ZIP_ERRORS as error:
+            raise PageRenderError(f"The page cannot be unpacked ({error}).", hint="Copy the file again.") from error
+
+    def page_facts(self, page_number: int) -> PageFacts:
+        """What the page is."""
+        picture = self._page(page_number)
+        with _as_page():
+            facts = picture.page_facts(1)
+        return dataclasses.replace(
+            facts, page_number=page_number, page_label=str(page_number), metadata=picture.facts.metadata
+        )
+
+    def page_look(self, page_number: int) -> PageLook:
+        """What the page is a picture of."""
+        try:
+            return self._page(page_number).page_look(1)
+        except SourceError:
+            return PageLook()
+
+    def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
+        """What the page looks like."""
+        picture = self._page(page_number)
+        with _as_page():
+            return picture.page_images(1, budget, rotate_deg)
+
+
+@contextmanager
+def _as_page() -> Iterator[None]:
+    """What is the end of a picture file is here the end of one page."""
+    try:
+        yield
+    except PageRenderError:
+        raise
+    except SourceError as error:
+        raise PageRenderError(error.message, hint=error.hint) from error
+
+
+def _is_page(entry: zipfile.ZipInfo) -> bool:
+    path = PurePosixPath(entry.filename.replace("\\", "/"))
+    if entry.is_dir() or any(part.startswith((".", "__MACOSX")) for part in path.parts):
+        return False
+    return kind_of(b"", path.name) in _PICTURES

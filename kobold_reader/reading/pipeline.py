@@ -1,0 +1,276 @@
+"""Work on several items at once, and hand the results out in the order of the items.
+
+Workers pull, so a fast one does more. How far they run ahead depends on who waits: while the caller waits for a slow
+item, the others go on, up to `many` results (texts, which are small); while the caller is busy or has stopped asking,
+only a `few` items are worked on beyond what it has seen.
+
+Run an iterator in a thread of its own, a bounded number of items ahead of the one who consumes it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, Generic, TypeVar
+
+__all__ = ["Ahead", "InOrder"]
+
+Item = TypeVar("Item")
+
+_LOOK_S: Final = 0.1
+"""How often a full or empty queue is tried again: bounds how long closing can take, besides the item being made."""
+
+
+class Ahead(Generic[Item]):
+    """Iterate over it once; close it (`contextlib.closing`) in any case.
+
+    An exception of the iterator is raised where it is consumed, after the items before it.
+
+    Args:
+        items: Runs in the thread, and is closed there.
+        size: At most so many items wait.
+        on_close: Called by `close` before it waits for the thread, to end what the iterator is busy with.
+    """
+
+    def __init__(
+        self,
+        items: Generator[Item, None, None],
+        size: int,
+        *,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self._items = items
+        self._on_close = on_close
+        self._queue: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(size)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, name="kobold-reader-ahead", daemon=True)
+        self._thread.start()
+
+    def _fill(self) -> None:
+        last: BaseException | None = None
+        try:
+            with closing(self._items):
+                for item in self._items:
+                    if not self._put((item,)):
+                        return
+        except BaseException as err:  # noqa: BLE001  (handed over, and raised where the items are consumed)
+            last = err
+        self._put(last)
+
+    def _put(self, item: tuple[Item] | BaseException | None) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=_LOOK_S)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def __iter__(self) -> Iterator[Item]:
+        while not self._stop.is_set():
+            try:
+                item = self._queue.get(timeout=_LOOK_S)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0]
+
+    def stop(self) -> None:
+        """Make no more items and hand none out, also where another thread waits for one."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """End the thread and wait for it."""
+        self.stop()
+        if self._on_close:
+            self._on_close()
+        self._thread.join()
+
+
+Result = TypeVar("Result")
+
+"""Windows sees Ctrl-C only between two waits."""
+
+
+@dataclass(slots=True)
+class _Slot(Generic[Result]):
+    """The place of one item's result; it keeps no item, whose images are large."""
+
+    is_work: bool
+    is_done: bool = False
+    result: Result | None = None
+
+
+class InOrder(Generic[Item, Result]):
+    """Iterate over it once; close it (`contextlib.closing`) in any case.
+
+    An exception of a worker ends them all: it is raised after the results before it that were finished.
+
+    Args:
+        items: Pulled by one worker at a time, one by one.
+        work: Makes the result of an item; called by several threads.
+        workers: How many threads work.
+        few: So many items may be worked on or waiting beyond what the caller has taken, while it does not wait.
+        many: So many results may wait while the caller waits for one before them.
+        key: Items of one key are worked on one after another, never at once; None: the item needs no work to speak of
+            and counts for nothing.
+        goes_on: Asked before each pull; False ends the pulling, and what was begun is finished.
+        on_close: Called by `close`, and after an exception, to end what the workers and `items` are busy with.
+    """
+
+    def __init__(
+        self,
+        items: Iterator[Item],
+        work: Callable[[Item], Result],
+        *,
+        workers: int,
+        few: int,
+        many: int,
+        key: Callable[[Item], Hashable | None],
+        goes_on: Callable[[], bool],
+        on_close: Callable[[], None],
+    ) -> None:
+        self._items = items
+        self._work = work
+        self._few = few
+        self._many = many
+        self._key = key
+        self._goes_on = goes_on
+        self._on_close = on_close
+        self._pulling = threading.Lock()
+        """Held from one pull to the place of its result, so that places come in the order of the items."""
+        self._changed = threading.Condition()
+        self._slots: deque[_Slot[Result]] = deque()
+        self._ahead = 0
+        """Slots of work that the caller has not taken."""
+        self._busy: dict[Hashable, deque[tuple[_Slot[Result], Item]]] = {}
+        """By key of what is being worked on: the items of the same key that wait for it."""
+        self._parked = 0
+        self._is_wanted = False
+        self._is_ended = False
+        self._error: BaseException | None = None
+        self._live = workers
+        # A script that ends by an exception may never close its generators; the servers must not work on for nobody.
+        atexit.register(self.close)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"kobold-reader-page-{number}", daemon=True)
+            for number in range(1, workers + 1)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # ── the workers ──────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        try:
+            while (pulled := self._pull()) is not None:
+                while pulled is not None:
+                    slot, item = pulled
+                    pulled = self._done(slot, item, self._work(item))
+                del item  # its images are large, and the next pull may have to wait
+        except BaseException as err:  # noqa: BLE001  (handed over, and raised where the results are consumed)
+            with self._changed:
+                self._error = self._error or err
+                self._is_ended = True
+            self._on_close()
+        finally:
+            with self._changed:
+                self._live -= 1
+                self._changed.notify_all()
+
+    def _pull(self) -> tuple[_Slot[Result], Item] | None:
+        """Take the next item that is to be worked on now, or None at the end."""
+        with self._pulling:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_ended or self._has_room())
+                    if self._is_ended or not self._goes_on():
+                        self._is_ended = True
+                        return None
+                pulled = list(islice(self._items, 1))
+                if not pulled:
+                    with self._changed:
+                        self._is_ended = True
+                    return None
+                item = pulled.pop()
+                key = self._key(item)
+                slot: _Slot[Result] = _Slot(is_work=key is not None)
+                with self._changed:
+                    self._slots.append(slot)
+                    self._ahead += slot.is_work
+                if key is None:
+                    self._done(slot, item, self._work(item))
+                elif self._takes(slot, item, key):
+                    return slot, item
+
+    def _has_room(self) -> bool:
+        return len(self._slots) < self._many and (self._is_wanted or self._ahead < self._few)
+
+    def _takes(self, slot: _Slot[Result], item: Item, key: Hashable) -> bool:
+        """Tell whether this thread is to work on the item; if not, who works on its key does so afterwards."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_ended or key not in self._busy or self._parked < self._few)
+            if key in self._busy:
+                self._busy[key].append((slot, item))
+                self._parked += 1
+                return False
+            self._busy[key] = deque()
+            return True
+
+    def _done(self, slot: _Slot[Result], item: Item, result: Result) -> tuple[_Slot[Result], Item] | None:
+        """Put the result in its place; return an item of the same key that waited."""
+        with self._changed:
+            slot.result, slot.is_done = result, True
+            key = self._key(item)
+            waiting = self._busy.get(key) if key is not None else None
+            more = waiting.popleft() if waiting else None
+            if more is not None:
+                self._parked -= 1
+            elif key is not None:
+                del self._busy[key]
+            self._changed.notify_all()
+            return more
+
+    # ── the caller ───────────────────────────────────────────────────────────────────────────────
+
+    def __iter__(self) -> Iterator[Result]:
+        while (slot := self._next()) is not None:
+            assert slot.result is not None  # noqa: S101  (it is done)
+            yield slot.result
+
+    def _next(self) -> _Slot[Result] | None:
+        with self._changed:
+            self._is_wanted = True
+            self._changed.notify_all()
+            try:
+                while not (self._slots and self._slots[0].is_done):
+                    if not self._live:
+                        if self._error is not None:
+                            raise self._error
+                        return None
+                    self._changed.wait(_LOOK_S)
+            finally:
+                self._is_wanted = False
+            slot = self._slots.popleft()
+            self._ahead -= slot.is_work
+            self._changed.notify_all()
+            return slot
+
+    def close(self) -> None:
+        """End the workers and wait for them."""
+        with self._changed:
+            self._is_ended = True
+            self._changed.notify_all()
+        self._on_close()
+        for thread in self._threads:
+            thread.join()
+        atexit.unregister(self.close)
