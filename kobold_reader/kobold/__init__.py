@@ -18,7 +18,7 @@ from kobold_reader.kobold.families import (
     choose_family,
     image_tokens,
 )
-from kobold_reader.kobold.pool import Lease, RetryPolicy, ServerPool
+from kobold_reader.kobold.pool import Lease, RetryPolicy, ServerHealth, ServerPool
 from kobold_reader.kobold.prompts import render_prompt
 from kobold_reader.kobold.values import Completion, Ending, ExpandedPrompt, GenerateRequest, ServerInfo
 
@@ -40,6 +40,7 @@ __all__ = [
     "Lease",
     "Recommendation",
     "RetryPolicy",
+    "ServerHealth",
     "ServerInfo",
     "ServerPool",
     "ServerSetting",

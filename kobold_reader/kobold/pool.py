@@ -1,19 +1,9 @@
-"""Several servers, leased one page at a time; here requests are tried again.
+"""Several servers, leased one page at a time; requests that failed are sent again here.
 
-A lease holds one server for one page: alone in this process and, by a file lock, alone on this
-machine. KoboldCpp generates one thing at a time and keeps the last image encoded, so two pages at
-once on one server would only throw each other's image out. Who wants a page read takes the server
-that is free, so a fast one does more. One that fails is left alone for a while, longer each time,
-and then tried with one page; no thread is needed to look after it.
-
-Taking turns at one server between threads and between processes of one machine.
-
-A file lock alone is unfair: who lets go and asks again at once wins against everyone who looks
-only now and then, and a second run would starve all night. So there are two locks: who waits holds
-the *queue* lock, and who wants in again must get that first. Both are locks of the operating
-system: a killed process frees them.
-
-When to send a request again, as a frozen value and pure functions. No clock, no sleep here.
+A lease holds one server for one page: alone in this process and, by a file lock, alone on this machine. KoboldCpp
+generates one thing at a time and keeps only the last image encoded, so two pages at once on one server would throw each
+other's image out. Each page takes a server that is free, so a fast server reads more pages. A server that fails is left
+alone for a while, longer each time, and is then tried with one page.
 """
 
 from __future__ import annotations
@@ -24,12 +14,11 @@ import random as _random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -51,17 +40,142 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold.addresses import server_key
 from kobold_reader.kobold.answers import no_vision_error
-from kobold_reader.kobold.client import CancelledError, Completion, GenerateRequest, KoboldClient, ServerInfo
+from kobold_reader.kobold.client import KoboldClient
+from kobold_reader.kobold.values import Completion, GenerateRequest, ServerInfo
 
-__all__ = ["Lease", "RetryPolicy", "ServerPool", "Turn"]
+__all__ = ["Lease", "RetryPolicy", "ServerHealth", "ServerPool", "Turn"]
+
+log = logging.getLogger(__name__)
+
+TURN_POLL_S = 0.1
+"""Between two looks whether a server has become free."""
+CANCEL_POLL_S = 0.5
+
+T = TypeVar("T")
+
+
+# ── when to try again ─────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how patiently one server is asked the same. All times are in seconds."""
+
+    attempts: int = 4
+    """Requests in all, the first included, while the connection fails."""
+    base_s: float = 1.0
+    """Wait after the first failure; it doubles with each one."""
+    cap_s: float = 30.0
+    """Longest wait, unless the server asks for more."""
+    jitter: float = 0.25
+    """Share of a wait that is left to chance, so that several clients do not ask in step."""
+    busy_patience_s: float = 1800.0
+    """How long a busy server is waited for. Busy is not a failure: another client is being served."""
+    outage_patience_s: float = 0.0
+    """How long a lease waits when all servers are gone that have worked before. One that restarts needs minutes to
+    load its model."""
+    handover_s: float = 30.0
+    """How long a busy server is waited for while another one works; the page then goes there."""
+    quarantine_s: float = 60.0
+    """How long a server that failed is left alone while others work; it doubles with each failure in a row."""
+    quarantine_cap_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigError(f"attempts is {self.attempts}; it must be 1 or more.")
+        if not 0 <= self.jitter <= 1:
+            raise ConfigError(f"jitter is {self.jitter}; it must be between 0 and 1.")
+        times_s = (self.base_s, self.cap_s, self.busy_patience_s, self.outage_patience_s, self.handover_s)
+        if min(*times_s, self.quarantine_s, self.quarantine_cap_s) < 0:
+            raise ConfigError("The times of a RetryPolicy cannot be negative.")
+
+    def delay_s(self, attempt: int, error: KoboldReaderError, random: Callable[[], float]) -> float:
+        """Return how long to wait after the failure of an attempt (1-based).
+
+        A wait that the server asked for is never shortened; chance shortens only our own.
+
+        Args:
+            attempt: Number of the attempt that failed.
+            error: Its failure.
+            random: Gives a number in [0, 1).
+        """
+        own_s = min(self.cap_s, _doubled(self.base_s, attempt)) * (1.0 - self.jitter * random())
+        asked_s = error.retry_after_s if isinstance(error, ServerBusyError) else None
+        return own_s if asked_s is None else max(own_s, asked_s)
+
+    def quarantine_of(self, failures: int) -> float:
+        """Return how many seconds a server is left alone after that many failures in a row."""
+        return min(self.quarantine_cap_s, _doubled(self.quarantine_s, failures))
+
+    def gives_up(
+        self, attempt: int, error: KoboldReaderError, busy_s: float = 0.0, *, has_others: bool = False
+    ) -> bool:
+        """Tell whether no further request should be sent to this server.
+
+        A time limit is not tried again: the same work would take the same time. Nor is a server that hangs: it was
+        waited for long enough. A malformed answer is tried once more only.
+
+        Args:
+            attempt: How many attempts failed, not counting those at a busy server.
+            error: The last failure.
+            busy_s: How long the server has been busy by now, the next wait included.
+            has_others: Whether another server could do the work.
+        """
+        if isinstance(error, ServerBusyError):
+            return busy_s > (min(self.handover_s, self.busy_patience_s) if has_others else self.busy_patience_s)
+        if not error.retryable or isinstance(error, ServerTimeoutError | ServerHungError):
+            return True
+        return attempt >= (min(2, self.attempts) if isinstance(error, ResponseFormatError) else self.attempts)
+
+
+def _doubled(first_s: float, number: int) -> float:
+    return first_s * 2.0 ** min(number - 1, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHealth:
+    """How one server has done so far, and until when it is left alone. Every change gives a new value."""
+
+    has_worked: bool = False
+    error: KoboldReaderError | None = None
+    """The last failure; None after a success."""
+    failures: int = 0
+    """Failures in a row, since a page last ended well. That a server answers a question proves little."""
+    quarantined_until_s: float = 0.0
+    """On the caller's clock."""
+
+    def after_failure(self, error: KoboldReaderError, policy: RetryPolicy, now_s: float) -> ServerHealth:
+        """Return the health after one more failure: the server is left alone for a while."""
+        failures = self.failures + 1
+        return ServerHealth(self.has_worked, error, failures, now_s + policy.quarantine_of(failures))
+
+    def after_success(self) -> ServerHealth:
+        """Return the health after a page that ended well."""
+        return ServerHealth(has_worked=True)
+
+    def is_quarantined(self, now_s: float) -> bool:
+        """Tell whether the server is to be left alone while others work."""
+        return now_s < self.quarantined_until_s
+
+    @property
+    def may_return(self) -> bool:
+        """Whether a server that failed is worth waiting for: it has worked, and is only busy or gone."""
+        return self.has_worked and isinstance(self.error, ServerConnectionError | ServerBusyError)
+
+
+# ── one server at a time ──────────────────────────────────────────────────────────────────────────
 
 
 class Turn:
-    """The right to use one server. Not re-entrant; one thread at a time goes through `try_take`.
+    """The right to use one server, among the threads and processes of this machine. Not re-entrant.
+
+    A file lock alone is unfair: a process that lets go and asks again at once beats all that look only now and then,
+    and a second run would starve. So there are two locks: a process that waits holds the queue lock, and the work lock
+    is only ever taken by the holder of the queue lock. The operating system frees both when a process is killed.
 
     Args:
         key: Names the server, the same in every process.
-        folder: Where the lock files lie; made if missing.
+        folder: Place of the lock files; made if missing.
     """
 
     def __init__(self, key: str, folder: Path) -> None:
@@ -72,21 +186,21 @@ class Turn:
         self._work = FileLock(folder / f"{name}.lock", thread_local=False)
 
     def try_take(self) -> bool:
-        """Take the turn if it is free. If not, the place in the queue may be held: see `leave`."""
-        if self._thread.acquire(blocking=False):
-            taken = False
-            try:
-                taken = _try_lock(self._queue, self._folder) and _try_lock(self._work, self._folder)
-                if taken:
-                    self._queue.release()
-            finally:
-                if not taken:
-                    self._thread.release()
-            return taken
-        return False
+        """Take the turn if it is free. If not, this process may have got the place in the queue: see `leave_queue`."""
+        if not self._thread.acquire(blocking=False):
+            return False
+        taken = False
+        try:
+            taken = self._try_lock(self._queue) and self._try_lock(self._work)
+            if taken:
+                self._queue.release()
+        finally:
+            if not taken:
+                self._thread.release()
+        return taken
 
     def leave_queue(self) -> None:
-        """Give up the place in the queue, for who has got another server or waits no more."""
+        """Give up the place in the queue, after taking another server or when no longer waiting."""
         if self._thread.acquire(blocking=False):
             try:
                 self._queue.release(force=True)
@@ -100,124 +214,32 @@ class Turn:
         finally:
             self._thread.release()
 
-
-def _try_lock(lock: FileLock, folder: Path) -> bool:
-    if lock.is_locked:  # held since an earlier look
-        return True
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    except OSError as err:
-        raise ConfigError(
-            f"The folder for lock files, {folder}, cannot be written ({err.strerror or err}).",
-            hint="Give another one (lock_dir).",
-        ) from err
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often and how patiently one server is asked the same.
-
-    Attributes:
-        attempts: Requests in all, the first included, while the connection fails.
-        base_s: Wait after the first failure; it doubles with each one.
-        cap_s: Longest wait of our own choosing.
-        jitter: Share of a wait that is left to chance, so that several clients part ways.
-        busy_patience_s: How long a busy server is waited for. Busy is no failure: someone else is
-            being served, and waiting costs nothing that trying another page would save.
-        outage_patience_s: How long a lease waits for servers that have worked before and are now
-            all gone (one that restarts needs minutes to load its model).
-        handover_s: How long a busy server is waited for where another one works: then the page goes there.
-        quarantine_s: How long a server that failed is left alone while others work; it doubles with each failure in a
-            row, up to `quarantine_cap_s`.
-        quarantine_cap_s: See there.
-    """
-
-    attempts: int = 4
-    base_s: float = 1.0
-    cap_s: float = 30.0
-    jitter: float = 0.25
-    busy_patience_s: float = 1800.0
-    outage_patience_s: float = 0.0
-    handover_s: float = 30.0
-    quarantine_s: float = 60.0
-    quarantine_cap_s: float = 600.0
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ConfigError(f"attempts is {self.attempts}; it must be 1 or more.")
-        if not 0 <= self.jitter <= 1:
-            raise ConfigError(f"jitter is {self.jitter}; it must be between 0 and 1.")
-        times_s = (self.base_s, self.cap_s, self.busy_patience_s, self.outage_patience_s, self.handover_s)
-        if min(*times_s, self.quarantine_s, self.quarantine_cap_s) < 0:
-            raise ConfigError("The times of a RetryPolicy cannot be negative.")
-
-    def delay_s(self, attempt: int, error: KoboldReaderError, random: Callable[[], float]) -> float:
-        """How long to wait after the failure of an attempt (1-based).
-
-        A wait the server asked for is never shortened; chance shortens only our own.
-
-        Args:
-            attempt: Which attempt failed.
-            error: How.
-            random: Gives a number in [0, 1).
-        """
-        grown_s = self.base_s * 2.0 ** min(attempt - 1, 60)
-        own_s = min(self.cap_s, grown_s) * (1.0 - self.jitter * random())
-        asked_s = error.retry_after_s if isinstance(error, ServerBusyError) else None
-        return own_s if asked_s is None else max(own_s, asked_s)
-
-    def quarantine_of(self, failures: int) -> float:
-        """How long, in s, a server is left alone after so many failures in a row."""
-        return min(self.quarantine_cap_s, self.quarantine_s * 2.0 ** min(failures - 1, 60))
-
-    def gives_up(
-        self, attempt: int, error: KoboldReaderError, busy_s: float = 0.0, *, has_others: bool = False
-    ) -> bool:
-        """Whether no further request is to be sent to this server.
-
-        A time limit is not tried again: it was the caller's, and the same work takes the same time. Nor is a server
-        that hangs: it was waited for long enough. A malformed answer is tried once more only.
-
-        Args:
-            attempt: How many attempts failed, those at a busy server not counted.
-            error: The last failure.
-            busy_s: How long the server has been busy by now, the next wait included.
-            has_others: Whether another server could do the work.
-        """
-        if isinstance(error, ServerBusyError):
-            return busy_s > (min(self.handover_s, self.busy_patience_s) if has_others else self.busy_patience_s)
-        if not error.retryable or isinstance(error, ServerTimeoutError | ServerHungError):
+    def _try_lock(self, lock: FileLock) -> bool:
+        if lock.is_locked:  # held since an earlier look
             return True
-        limit = min(2, self.attempts) if isinstance(error, ResponseFormatError) else self.attempts
-        return attempt >= limit
-
-
-_log = logging.getLogger(__name__)
-
-_LOOK_S: Final = 0.1  # how often another process is asked whether its turn is over
-_SLICE_S: Final = 0.5
-
-T = TypeVar("T")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        except OSError as err:
+            raise ConfigError(
+                f"The folder for lock files, {self._folder}, cannot be written ({err.strerror or err}).",
+                hint="Give another one (lock_dir).",
+            ) from err
+        return True
 
 
 class _Server:
-    """One server of the pool; who changes what is known of it holds `checking`."""
+    """One server of the pool; `checking` is held while `info` or `health` changes."""
 
     def __init__(self, client: KoboldClient, lock_dir: Path) -> None:
         self.client = client
         self.turn = Turn(server_key(client.url), lock_dir)
         self.checking = threading.RLock()
         self.info: ServerInfo | None = None
-        """None: to be asked again before it is used."""
-        self.has_worked = False
-        self.error: KoboldReaderError | None = None
-        self.failures = 0
-        """In a row: since a lease of it last ended well. That it answers a question proves little."""
-        self.shunned_until = 0.0
+        """None: to be asked for again before the server is used."""
+        self.health = ServerHealth()
 
 
 class Lease:
@@ -225,7 +247,7 @@ class Lease:
 
     Attributes:
         client: For requests that are not to be tried again.
-        info: What the server said when it was checked.
+        info: What the server reported when it was checked.
     """
 
     def __init__(self, pool: ServerPool, server: _Server, info: ServerInfo) -> None:
@@ -249,18 +271,18 @@ class Lease:
         )
 
     def fail(self, error: KoboldReaderError) -> None:
-        """Say that this server, not the page, is at fault: it is left alone for a while."""
+        """Report that this server, not the page, is at fault: it is left alone for a while."""
         self._pool.note_failure(self._server, error)
 
     def run(self, call: Callable[[KoboldClient], T], *, cancel: threading.Event | None = None) -> T:
-        """Any request to this server, tried again as the pool's policy says.
+        """Make any request to this server, and try it again as the pool's policy says.
 
-        What cannot be helped by asking again is raised at once. After a failure of the server the
-        next lease checks it anew, and prefers others for a while.
+        What asking again cannot help is raised at once. After a failure of the server the next lease checks it anew,
+        and prefers others for a while.
 
         Raises:
             CancelledError: `cancel` was set while waiting.
-            ServerChangedError: It was started anew meanwhile, as something else: what was prepared for it is void.
+            ServerChangedError: The server was restarted as something else, so what was prepared for it is void.
             ServerError: The last failure.
         """
         policy, failures, busy_looks, busy_s = self._pool.policy, 0, 0, 0.0
@@ -279,11 +301,14 @@ class Lease:
                     if err.retryable or isinstance(err, AuthenticationError):
                         self._pool.note_failure(self._server, err)
                     raise
-                _log.debug("%s; again in %.1f s", err, delay_s)
+                log.debug("%s; again in %.1f s", err, delay_s)
                 has_broken = isinstance(err, ServerConnectionError)
             self._pool.wait(delay_s, cancel)
             if has_broken:
                 self._pool.refuse_changed(self._server, self.info)
+
+
+# ── the pool ──────────────────────────────────────────────────────────────────────────────────────
 
 
 class ServerPool:
@@ -292,11 +317,10 @@ class ServerPool:
     Args:
         urls: One or more. Several spellings of one server count once. Earlier ones are preferred.
         password: The same for all.
-        policy: Of trying again.
+        policy: When requests are tried again.
         outage_patience_s: In place of the policy's.
-        lock_dir: Where processes of this machine see which server is taken; the user's data folder
-            if left out.
-        sleep: Seconds, between two attempts.
+        lock_dir: Where processes of this machine see which server is taken; by default in the user's data folder.
+        sleep: Waits that many seconds, between two attempts.
         clock: Monotonic seconds.
         random: Numbers in [0, 1).
         make_client: From URL to client.
@@ -319,8 +343,7 @@ class ServerPool:
             urls = (urls,)
         make = make_client or (lambda url: KoboldClient(url, password=password, clock=clock))
         folder = lock_dir or Path(platformdirs.user_data_dir("kobold-reader", appauthor=False), "locks")
-        by_key = {server_key(url): url for url in reversed(urls)}
-        unique = [url for url in urls if by_key.pop(server_key(url), None) is not None]
+        unique = {server_key(url): url for url in reversed(urls)}
         if not unique:
             raise ConfigError("No server address was given.", hint="One like http://127.0.0.1:5001 .")
         self.policy = policy or RetryPolicy()
@@ -329,13 +352,13 @@ class ServerPool:
         self.random = random
         self._sleep = sleep
         self._clock = clock
-        self._servers = [_Server(make(url), folder) for url in unique]
+        self._servers = [_Server(make(url), folder) for url in sorted(unique.values(), key=urls.index)]
         self._freed = threading.Condition()
         self._closed = False
         self._models = threading.Lock()
         """Held from the comparison of a server's model with the others' until it is recorded."""
         self._is_compared = False
-        """Whether all servers were asked for their model; one that changes it later is left out, and ends nothing."""
+        """Whether all servers were asked for their model. One that changes it later is left out, and ends nothing."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -349,12 +372,7 @@ class ServerPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -366,7 +384,7 @@ class ServerPool:
     def compare(self) -> None:
         """Ask every server what it runs, so that different models are refused before the first page.
 
-        One that does not answer is left alone for now; it may come later.
+        A server that does not answer is left alone for now; it may come later.
 
         Raises:
             ConfigError: Two servers run different models.
@@ -374,11 +392,8 @@ class ServerPool:
         if self._is_compared or len(self._servers) == 1:
             return
         with ThreadPoolExecutor(len(self._servers), thread_name_prefix="kobold-reader-compare") as threads:
-            list(threads.map(self._compared, self._servers))
+            list(threads.map(lambda server: self._checked(server, {}), self._servers))
         self._is_compared = True
-
-    def _compared(self, server: _Server) -> None:
-        self._checked(server, {})
 
     @contextmanager
     def lease(
@@ -393,30 +408,29 @@ class ServerPool:
 
         Args:
             cancel: Set by another thread to stop waiting.
-            vision: Only a server with a projector will do.
-            exclude: URLs of servers that had their chance; where no other is left, no server is waited for.
+            vision: Whether the server must have a projector.
+            exclude: URLs of servers that had their chance. If no other is left, no server is waited for.
             on_wait: Called now and then while all that work are taken, with the seconds waited so far.
 
         Raises:
-            NoServerAvailableError: None can be used; holds the last error of each.
-            NoVisionModelError: None has a projector.
-            ConfigError: Two servers run different models: the pages of one archive would be read
-                by both, at random.
+            NoServerAvailableError: No server can be used; holds the last error of each.
+            NoVisionModelError: No server has a projector.
+            ConfigError: Two servers run different models: the pages of one archive would be read by both, at random.
             CancelledError: `cancel` was set while waiting.
         """
         server, info = self._take(cancel, exclude, vision=vision, on_wait=on_wait)
-        failures = server.failures
+        failures = server.health.failures
         try:
             yield Lease(self, server, info)
-            if server.failures == failures:
+            if server.health.failures == failures:
                 self._note_success(server)
         finally:
             self._give_back(server)
 
     def has_others(self, server: _Server) -> bool:
-        """Whether a server other than this one works, as far as is known."""
-        now = self._clock()
-        return any(other is not server and other.shunned_until <= now for other in self._servers)
+        """Tell whether a server other than this one works, as far as is known."""
+        now_s = self._clock()
+        return any(other is not server and not other.health.is_quarantined(now_s) for other in self._servers)
 
     def _take(
         self,
@@ -426,9 +440,9 @@ class ServerPool:
         vision: bool,
         on_wait: Callable[[float], None] | None,
     ) -> tuple[_Server, ServerInfo]:
-        started = self._clock()
+        started_s = self._clock()
         failed: dict[str, KoboldReaderError] = {}
-        has_said = False
+        has_warned = False
         candidates = [server for server in self._servers if server.client.url not in exclude]
         try:
             while True:
@@ -436,42 +450,40 @@ class ServerPool:
                     raise ConfigError("This ServerPool is closed.")
                 if cancel is not None and cancel.is_set():
                     raise CancelledError
-                found, waiting = self._look(candidates, failed, vision=vision)
+                found, is_taken = self._try_each(candidates, failed, vision=vision)
                 if found is not None:
                     return found
-                if waiting:
+                if is_taken:
                     if on_wait is not None:
-                        on_wait(self._clock() - started)
+                        on_wait(self._clock() - started_s)
                     with self._freed:
-                        self._freed.wait(_LOOK_S)
+                        self._freed.wait(TURN_POLL_S)
                     continue
-                left_s = 0.0 if exclude else self.policy.outage_patience_s - (self._clock() - started)
-                if left_s <= 0 or not self._is_back_soon():
+                left_s = 0.0 if exclude else self.policy.outage_patience_s - (self._clock() - started_s)
+                if left_s <= 0 or not any(server.health.may_return for server in self._servers):
                     raise _none_left(failed)
-                if not has_said:
-                    has_said = True
+                if not has_warned:
+                    has_warned = True
                     why = " ".join(map(str, failed.values()))
-                    _log.warning("%s Waiting up to %s for a server to come back.", why, _spelled(left_s))
+                    log.warning("%s Waiting up to %s for a server to come back.", why, _spelled(left_s))
                 self.wait(min(self.policy.cap_s, left_s), cancel)
                 failed.clear()
         finally:
             for server in self._servers:
                 server.turn.leave_queue()
 
-    def _look(
+    def _try_each(
         self, candidates: Sequence[_Server], failed: dict[str, KoboldReaderError], *, vision: bool
     ) -> tuple[tuple[_Server, ServerInfo] | None, bool]:
-        """One round over the servers: the one taken, and whether one is worth waiting for."""
-        waiting = False
-        now = self._clock()
-        # Those that failed lately come last, but they come: there may be no other.
-        ranked = sorted(candidates, key=lambda server: server.shunned_until > now)
-        for server in ranked:
-            is_shunned = server.shunned_until > now
-            if is_shunned and (waiting or server.client.url in failed):
+        """Try each server once; return the one taken, and whether one that is in use is worth waiting for."""
+        is_taken = False
+        now_s = self._clock()
+        # Servers that failed lately come last, but they come: there may be no other.
+        for server in sorted(candidates, key=lambda server: server.health.is_quarantined(now_s)):
+            if server.health.is_quarantined(now_s) and (is_taken or server.client.url in failed):
                 continue
             if not server.turn.try_take():
-                waiting = True
+                is_taken = True
                 continue
             info = None
             try:
@@ -481,21 +493,21 @@ class ServerPool:
                     self._give_back(server)
             if info is not None:
                 return (server, info), False
-        return None, waiting
+        return None, is_taken
 
     def _checked(
         self, server: _Server, failed: dict[str, KoboldReaderError], *, vision: bool = False
     ) -> ServerInfo | None:
-        """What the server is, or None, and why it cannot be used."""
+        """Return what the server reports; None where it cannot be used, with the reason in `failed`."""
         with server.checking:
             try:
-                known = server.info if self._is_as_known(server) else None
+                known = server.info if self._runs_known_model(server) else None
                 info = known or server.client.info(refresh=True)
                 with self._models:
                     if known is None:
                         self._refuse_another_model(server, info)
                     server.info = info
-                server.has_worked = True
+                server.health = replace(server.health, has_worked=True)
                 if vision and not info.vision:
                     raise no_vision_error(info.url)
             except ServerError as err:
@@ -505,32 +517,13 @@ class ServerPool:
             failed.pop(server.client.url, None)
             return info
 
-    def refuse_changed(self, server: _Server, known: ServerInfo) -> None:
-        """Raise where a server that broke off came back as another than it was; where it is still away, do nothing.
-
-        Raises:
-            ServerChangedError: Another model, version, template, context or projector than before.
-        """
-        try:
-            info = server.client.info(refresh=True)
-        except ServerError as err:
-            _log.debug("%s", err)
-            return
-        if info != known:
-            with server.checking:
-                server.info = None
-            raise ServerChangedError(
-                f"{info.url}: was started anew with {info.model} (before: {known.model}); the page is begun again.",
-                server=info.url,
-            )
-
-    def _is_as_known(self, server: _Server) -> bool:
-        """Whether the model is still the one that is known: a restart between two pages breaks no connection."""
+    def _runs_known_model(self, server: _Server) -> bool:
+        """A restart between two pages breaks no connection, so the model is asked for before each page."""
         known = server.info
         try:
             return known is not None and server.client.model() == known.model
         except ServerError as err:
-            _log.debug("%s", err)
+            log.debug("%s", err)
             return False
 
     def _refuse_another_model(self, server: _Server, info: ServerInfo) -> None:
@@ -543,30 +536,41 @@ class ServerPool:
                 raise ServerError(message, server=info.url, hint="It is left out until it runs the same again.")
             raise ConfigError(message, hint="Start all with the same model, or use only one of them.")
 
-    def _is_back_soon(self) -> bool:
-        return any(
-            server.has_worked and isinstance(server.error, ServerConnectionError | ServerBusyError)
-            for server in self._servers
-        )
+    def refuse_changed(self, server: _Server, known: ServerInfo) -> None:
+        """Check that a server whose connection broke is still the same; do nothing if it is still away.
+
+        Raises:
+            ServerChangedError: Its model, version, template, context or projector is another than before.
+        """
+        try:
+            info = server.client.info(refresh=True)
+        except ServerError as err:
+            log.debug("%s", err)
+            return
+        if info != known:
+            with server.checking:
+                server.info = None
+            raise ServerChangedError(
+                f"{info.url}: was restarted with {info.model} (before: {known.model}); the page is begun again.",
+                server=info.url,
+            )
 
     def note_failure(self, server: _Server, error: KoboldReaderError) -> None:
-        """Remember a failure that is the server's: it is checked anew, others are preferred."""
+        """Record a failure of the server: it is checked anew, and others are preferred for a while."""
         with server.checking:
             server.info = None
-            server.error = error
-            server.failures += 1
-            quarantine_s = self.policy.quarantine_of(server.failures)
-            server.shunned_until = self._clock() + quarantine_s
-        # Said once, not at every look. Of an only server the error itself tells.
-        is_news = server.failures == 1 and len(self._servers) > 1
-        level = logging.WARNING if is_news else logging.DEBUG
-        _log.log(level, "%s The other servers go on; it is tried again in %s.", error, _spelled(quarantine_s))
+            server.health = server.health.after_failure(error, self.policy, self._clock())
+            failures = server.health.failures
+        # Told once, not at every look. For an only server the error itself is enough.
+        level = logging.WARNING if failures == 1 and len(self._servers) > 1 else logging.DEBUG
+        again_in = _spelled(self.policy.quarantine_of(failures))
+        log.log(level, "%s The other servers go on; it is tried again in %s.", error, again_in)
 
     def _note_success(self, server: _Server) -> None:
         with server.checking:
-            if server.failures and len(self._servers) > 1:
-                _log.warning("%s works again.", server.client.url)
-            server.failures, server.error, server.shunned_until = 0, None, 0.0
+            if server.health.failures and len(self._servers) > 1:
+                log.warning("%s works again.", server.client.url)
+            server.health = server.health.after_success()
 
     def _give_back(self, server: _Server) -> None:
         server.turn.give_back()
@@ -574,21 +578,24 @@ class ServerPool:
             self._freed.notify_all()
 
     def wait(self, seconds: float, cancel: threading.Event | None) -> None:
-        """Sleep, in slices where a cancel must be seen."""
+        """Sleep; with `cancel` in slices, so that it is seen soon.
+
+        Raises:
+            CancelledError: `cancel` was set.
+        """
         if cancel is None:
             self._sleep(seconds)
             return
         while seconds > 0:
             if cancel.is_set():
                 raise CancelledError
-            self._sleep(min(_SLICE_S, seconds))
-            seconds -= _SLICE_S
+            self._sleep(min(CANCEL_POLL_S, seconds))
+            seconds -= CANCEL_POLL_S
         if cancel.is_set():
             raise CancelledError
 
 
 def _none_left(failed: Mapping[str, KoboldReaderError]) -> ServerError:
-    """The error that ends a lease: no server can be used, each for its own reason."""
     errors = list(failed.values())
     if errors and all(isinstance(error, NoVisionModelError) for error in errors):
         return NoVisionModelError(errors[0].message, server=errors[0].server, hint=errors[0].hint)
