@@ -15,20 +15,20 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from kobold_reader.cli.exit_codes import (
+    EXIT_EXTRA,
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    exit_code,
+)
+
 if TYPE_CHECKING:
     import typer
 
 # Before anything can import onnxruntime or tiktoken: no telemetry, no download.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-EXIT_OK: Final = 0
-EXIT_INTERNAL: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_SOURCE: Final = 3
-EXIT_SERVER: Final = 4
-EXIT_PARTIAL: Final = 5
-EXIT_EXTRA: Final = 6
-EXIT_INTERRUPTED: Final = 130
 
 _AGAIN_S: Final = 0.05
 
@@ -152,23 +152,6 @@ def _show_usage(error: Exception) -> None:
     complain(" ".join(message.split()))
     if context is not None:
         notice(f"`{context.command_path} --help` names all options")
-
-
-def exit_code(error: Exception) -> int:
-    """Return the exit code of an error that ended a command."""
-    from kobold_reader import errors
-
-    table: tuple[tuple[type[Exception], int], ...] = (
-        (errors.ConfigError, EXIT_USAGE),
-        (errors.StoreError, EXIT_USAGE),
-        (errors.LedgerError, EXIT_USAGE),
-        (errors.MissingExtraError, EXIT_EXTRA),
-        (errors.SourceError, EXIT_SOURCE),
-        (errors.ServerError, EXIT_SERVER),
-        (errors.PagesFailedError, EXIT_PARTIAL),
-        (errors.TranscriptionError, EXIT_PARTIAL),
-    )
-    return next((code for kind, code in table if isinstance(error, kind)), EXIT_INTERNAL)
 
 
 if __name__ == "__main__":

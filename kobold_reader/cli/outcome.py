@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from kobold_reader.cli.app import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
+from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 from kobold_reader.cli.output import complain, notice, spell_count, spell_skipped
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError
 from kobold_reader.pages import TAKEN, ImageBudget, Selection

@@ -249,7 +249,6 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-
     # A console of rich's takes 80 columns where there is no terminal, and would cut rows that a program reads.
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _UNBOUNDED)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

@@ -24,7 +24,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Say what the server can do, and what to change."""
-    from kobold_reader.cli.app import EXIT_OK, EXIT_SERVER
+    from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_SERVER
     from kobold_reader.cli.output import complain, notice, say, spell_count
     from kobold_reader.doctor import examine
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kobold_reader.cli.app import EXIT_OK, EXIT_PARTIAL
+from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL
 from kobold_reader.cli.options import ArchiveOption
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kobold_reader.cli.app import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
+from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
 
 

@@ -32,7 +32,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Say which language model fits which projector; without PATH: the model families."""
-    from kobold_reader.cli.app import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
+    from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 
     if not paths:
         if kcpps:

@@ -36,7 +36,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Say what is to be read and how long that takes, by timing a few pages."""
-    from kobold_reader.cli.app import EXIT_SERVER
+    from kobold_reader.cli.exit_codes import EXIT_SERVER
     from kobold_reader.cli.outcome import closing_code
     from kobold_reader.cli.output import complain, notice, page_progress, say, spell_skipped
     from kobold_reader.plan import make_plan
