@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from typing_extensions import override
 
@@ -20,6 +20,13 @@ TASKS: Final = ("ocr", "caption", "tags")
 """Tasks by name, in the order in which they are asked of one page (the image stays in the server's cache)."""
 
 DEFAULT_TASKS: Final = ("ocr", "caption")
+
+# What an archive can be asked; here, because the command line's help must not load the archive.
+Mode = Literal["hybrid", "dense", "keyword"]
+Grouping = Literal["page", "file", "folder"]
+GroupBy = Literal["file", "folder"]
+ExportFormat = Literal["md", "txt", "jsonl"]
+EmbedderKind = Literal["minilm", "koboldcpp", "none"]
 
 
 def check_tasks(tasks: Iterable[str]) -> tuple[str, ...]:

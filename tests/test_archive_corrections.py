@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.vector_index import EmbedderKind, Indexer
+from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import ConfigError, ServerError
+from kobold_reader.options import EmbedderKind
 from tests.former_formats import to_format_3
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.test_archive_forget import holding

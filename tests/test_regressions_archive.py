@@ -14,9 +14,9 @@ import pytest
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.store import Catalog
-from kobold_reader.archive.vector_index import EmbedderKind
 from kobold_reader.archive.vectors import Vectors
 from kobold_reader.errors import ConfigError, ServerError, StoreError
+from kobold_reader.options import EmbedderKind
 from tests.kobold_simulator import Fault, KoboldSimulator
 from tests.test_regressions_reading import make_pdf
 

@@ -34,16 +34,16 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from kobold_reader.archive.ask import Answer, AnswerStream, query_engine, stream_answer
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.duplicates import Alike, Duplicates
-from kobold_reader.archive.export import Exporter, ExportReport, GroupBy, Importer, ImportReport, to_frame
+from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, to_frame
 from kobold_reader.archive.filters import parse_filter
-from kobold_reader.archive.marks import ExportFormat
-from kobold_reader.archive.search import ArchiveRetriever, Grouping, Hit, Mode, Searcher
+from kobold_reader.archive.search import ArchiveRetriever, Hit, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, PageRow, Place, check_folder
 from kobold_reader.archive.sync import Settled, Syncer, SyncReport, at_place, is_at
-from kobold_reader.archive.vector_index import EmbedderKind, Indexer, Meaning, ServerAccess, choose_embedder, record_of
+from kobold_reader.archive.vector_index import Indexer, Meaning, ServerAccess, choose_embedder, record_of
 from kobold_reader.archive.vectors import check_server
 from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, SourceError, StoreError
 from kobold_reader.llm import KoboldLLM
+from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode
 from kobold_reader.pages import Selection, local_uri, select
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger, default_ledger_path

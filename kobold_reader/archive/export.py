@@ -18,7 +18,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from kobold_reader.archive.corrections import check_correctable, is_as_read, is_same_text
@@ -27,7 +27,6 @@ from kobold_reader.archive.marks import (
     TRANSCRIPTION,
     Block,
     DamagedError,
-    ExportFormat,
     FoundBlock,
     decode,
     hash_of,
@@ -47,6 +46,7 @@ from kobold_reader.errors import (
     StoreError,
     UnsupportedSourceError,
 )
+from kobold_reader.options import ExportFormat, GroupBy
 from kobold_reader.pages import local_uri
 from kobold_reader.pages.sources import natural_key
 
@@ -121,7 +121,6 @@ def _tail(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:6]
 
 
-GroupBy = Literal["file", "folder"]
 GROUPINGS: Final[tuple[GroupBy, ...]] = ("file", "folder")
 
 

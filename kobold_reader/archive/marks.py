@@ -16,14 +16,14 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from kobold_reader.archive.corrections import bare, clean
 from kobold_reader.errors import ConfigError
+from kobold_reader.options import ExportFormat
 
-__all__ = ["FORMATS", "Block", "DamagedError", "ExportFormat", "FoundBlock", "decode", "is_export", "parse", "render"]
+__all__ = ["FORMATS", "Block", "DamagedError", "FoundBlock", "decode", "is_export", "parse", "render"]
 
-ExportFormat = Literal["md", "txt", "jsonl"]
 FORMATS: Final[tuple[ExportFormat, ...]] = ("md", "txt", "jsonl")
 
 _SIGNS: Final = {"md": ("<!-- ", " -->"), "txt": ("===== ", " =====")}

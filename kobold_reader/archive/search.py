@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
@@ -32,14 +32,13 @@ from kobold_reader.archive.vectors import Near
 from kobold_reader.documents import EMBED_KEYS, LLM_KEYS, page_link
 from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, escaped, marked_html
+from kobold_reader.options import Grouping, Mode
 
 __all__ = [
     "GROUPINGS",
     "MODES",
     "ArchiveRetriever",
-    "Grouping",
     "Hit",
-    "Mode",
     "Passage",
     "Searcher",
     "grouped",
@@ -169,10 +168,8 @@ def _merged(spans: Sequence[_Span]) -> tuple[tuple[int, int], ...]:
     return tuple(marks)
 
 
-Mode = Literal["hybrid", "dense", "keyword"]
 MODES: Final[tuple[Mode, ...]] = ("hybrid", "dense", "keyword")
 
-Grouping = Literal["page", "file", "folder"]
 GROUPINGS: Final[tuple[Grouping, ...]] = ("page", "file", "folder")
 
 

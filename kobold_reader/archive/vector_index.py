@@ -13,14 +13,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from filelock import FileLock, Timeout
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.utils import node_to_metadata_dict
 
-from kobold_reader.archive.search import DenseSearch, Mode
+from kobold_reader.archive.search import DenseSearch
 from kobold_reader.archive.store import FILE_KEYS, LOCK, Catalog, PageRow
 from kobold_reader.archive.vectors import (
     ChromaServer,
@@ -36,10 +36,10 @@ from kobold_reader.archive.vectors import (
 )
 from kobold_reader.documents import EMBED_KEYS, LLM_KEYS
 from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, StoreError
+from kobold_reader.options import EmbedderKind, Mode
 
 __all__ = [
     "Embedder",
-    "EmbedderKind",
     "Indexer",
     "Meaning",
     "ServerAccess",
@@ -47,8 +47,6 @@ __all__ = [
     "open_embedder",
     "record_of",
 ]
-
-EmbedderKind = Literal["minilm", "koboldcpp", "none"]
 
 
 class EmbedModel(Protocol):

@@ -41,6 +41,7 @@ __all__ = [
     "extra_hint",
     "kind_of",
     "local_file",
+    "local_path",
     "local_uri",
     "missing_extra",
     "natural_key",
@@ -295,6 +296,16 @@ def local_uri(path: str | Path) -> str:
     return absolute.as_uri()
 
 
+def local_path(uri: str) -> str:
+    """Return the path of a local file's URI; any other URI as it is."""
+    if not uri.startswith("file:"):
+        return uri
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    return url2pathname(urlsplit(uri).path)
+
+
 def remote_uri(fs: FileSystem, path: str) -> str:
     """The URI of a path in another filesystem, without the login that may lie in it."""
     return without_login(str(fs.unstrip_protocol(path)))
@@ -494,10 +505,7 @@ class _Finder:
 
     def _add_url(self, url: str, protocol: str) -> None:
         if protocol == "file":
-            from urllib.parse import urlsplit
-            from urllib.request import url2pathname
-
-            self._add_local(Path(url2pathname(urlsplit(url).path)))
+            self._add_local(Path(local_path(url)))
             return
         try:
             import fsspec

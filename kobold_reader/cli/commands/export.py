@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,35 +9,21 @@ import typer
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL
 from kobold_reader.cli.options import ArchiveOption
-
-
-class FormatName(StrEnum):
-    """How to write."""
-
-    md = "md"
-    txt = "txt"
-    jsonl = "jsonl"
-
-
-class GroupName(StrEnum):
-    """What becomes one file."""
-
-    file = "file"
-    folder = "folder"
+from kobold_reader.cli.output import complain, notice, spell_count
+from kobold_reader.options import ExportFormat, GroupBy
 
 
 def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to; made if missing.")],
     archive: ArchiveOption,
-    to: Annotated[FormatName, typer.Option(help="Markdown, plain text, or one JSON object a line.")] = FormatName.md,
-    group_by: Annotated[GroupName, typer.Option(help="One file for each file, or for each folder.")] = GroupName.file,
+    to: Annotated[ExportFormat, typer.Option(help="Markdown, plain text, or one JSON object a line.")] = "md",
+    group_by: Annotated[GroupBy, typer.Option(help="One file for each file, or for each folder.")] = "file",
 ) -> int:
     """Write all texts to files that can be edited, and imported again."""
     from kobold_reader.archive import Archive
-    from kobold_reader.cli.output import complain, notice, spell_count
 
     with Archive.open(archive) as opened:
-        report = opened.export(folder, to=to.value, group_by=group_by.value)
+        report = opened.export(folder, to=to, group_by=group_by)
     unchanged = f", {report.unchanged_files} held just that already" if report.unchanged_files else ""
     notice(f"{spell_count(report.pages, 'page')}: {spell_count(len(report.written), 'file')} written{unchanged}")
     for error in report.errors:

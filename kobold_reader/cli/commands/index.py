@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kobold_reader.cli.options import ArchiveOption, ClusterOptions, with_options
+from kobold_reader.options import EmbedderKind
 
 if TYPE_CHECKING:
     from kobold_reader.archive import Archive, SyncReport
-    from kobold_reader.archive.vector_index import EmbedderKind
     from kobold_reader.cli.output import PageProgress
     from kobold_reader.reading.results import PageResult
     from kobold_reader.reading.survey import Outlook
 
 FIRST_PAGES = 5
 """Where nothing is known of the model yet, so many pages tell how long the rest will take."""
-
-
-class EmbedderName(StrEnum):
-    """Embedders."""
-
-    minilm = "minilm"
-    koboldcpp = "koboldcpp"
-    none = "none"
 
 
 @with_options(ClusterOptions)
@@ -38,7 +29,7 @@ def index(
         list[str] | None, typer.Argument(metavar="[PATH...]", help="Left out: the paths and settings of past runs.")
     ] = None,
     embedder: Annotated[
-        EmbedderName | None, typer.Option(help="For a new archive; left out: minilm if installed, else words only.")
+        EmbedderKind | None, typer.Option(help="For a new archive; left out: minilm if installed, else words only.")
     ] = None,
     chroma_url: Annotated[
         str | None,
@@ -64,21 +55,19 @@ def index(
     if paths and not (archive / CATALOG).exists() and not take(paths).files:
         return closing_code([], 0, options.on_error.value, nothing_taken=True)  # and no empty archive is left behind
     pages: Counter[str] = Counter()
-    kind: EmbedderKind | None = embedder.value if embedder else None
-    wanted = None if reembed else kind
     with (
         options.reading() as transcriber_of,
         Archive.open(
             archive,
             create=bool(paths),
-            embedder=wanted,
+            embedder=None if reembed else embedder,
             api_url=options.urls(),
             api_password=options.password(),
             chroma_url=None if reembed else chroma_url,
         ) as opened,
     ):
         if reembed:
-            count = opened.reembed(kind, chroma_url=chroma_url)
+            count = opened.reembed(embedder, chroma_url=chroma_url)
             notice(f"vectors made anew for {spell_count(count, 'page')} ({opened.status().embedder})")
             if not paths:
                 return 0

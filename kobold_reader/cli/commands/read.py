@@ -7,9 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from enum import StrEnum
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,12 +20,7 @@ if TYPE_CHECKING:
     from kobold_reader.reading.results import PageResult
 
 
-class Format(StrEnum):
-    """How pages are written."""
-
-    text = "text"
-    jsonl = "jsonl"
-    html = "html"
+Format = Literal["text", "jsonl", "html"]
 
 
 @with_options(ClusterOptions)
@@ -38,7 +32,7 @@ def read(
         typer.Option(
             "--format", help="jsonl: {id, text, metadata} a line; html: pages beside their text, about 70 kB a page."
         ),
-    ] = Format.text,
+    ] = "text",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of to stdout.")
     ] = None,
@@ -48,7 +42,7 @@ def read(
     from kobold_reader.cli.output import page_progress
     from kobold_reader.reader import take
 
-    if output_format is Format.html and output is None and sys.stdout.isatty():
+    if output_format == "html" and output is None and sys.stdout.isatty():
         raise typer.BadParameter("a page of pictures is for a file: name one with -o.", param_hint="--format html")
     reader = options.reader()
     with ExitStack() as open_now:
@@ -78,7 +72,7 @@ def _writer(
     out: IO[str], output_format: Format, reader: KoboldReader, ledger: Ledger, paths: Sequence[str]
 ) -> Iterator[Callable[[PageResult], None]]:
     """Yield what writes one page in the format asked for."""
-    if output_format is not Format.html:
+    if output_format != "html":
         yield lambda result: _write(out, result, reader, output_format)
         return
     from kobold_reader.html import HtmlWriter
@@ -93,7 +87,7 @@ def _write(out: IO[str], result: PageResult, reader: KoboldReader, output_format
     from kobold_reader.cli.output import harmless
     from kobold_reader.documents import to_documents
 
-    if output_format is Format.jsonl:
+    if output_format == "jsonl":
         for document in to_documents(result, include_empty=True, mark_failed=reader.on_error == "mark"):
             line = {"id": document.id_, "text": document.text, "metadata": document.metadata}
             out.write(json.dumps(line, ensure_ascii=False) + "\n")

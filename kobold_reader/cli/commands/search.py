@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kobold_reader.cli.options import ArchivesOption, ServerOptions, with_options
+from kobold_reader.cli.output import harmless, notice, say
+from kobold_reader.options import GroupBy, Grouping, Mode
 
 if TYPE_CHECKING:
-    from kobold_reader.archive import Grouping, Hit
+    from kobold_reader.archive import Hit
 
 
 NAMED_COPIES = 3
-
-
-class ModeName(StrEnum):
-    """How to search."""
-
-    hybrid = "hybrid"
-    dense = "dense"
-    keyword = "keyword"
-
-
-class GroupName(StrEnum):
-    """How to group hits."""
-
-    file = "file"
-    folder = "folder"
 
 
 @with_options(ServerOptions)
@@ -39,7 +25,7 @@ def search(
     archive: ArchivesOption,
     options: ServerOptions,
     limit: Annotated[int, typer.Option("-k", min=1, help="At most so many pages.")] = 5,
-    mode: Annotated[ModeName, typer.Option(help="dense: by meaning; keyword: by words.")] = ModeName.hybrid,
+    mode: Annotated[Mode, typer.Option(help="dense: by meaning; keyword: by words.")] = "hybrid",
     where: Annotated[
         list[str] | None,
         typer.Option(metavar="COND", help="KEY=VALUE, KEY=A..B or KEY=~WORD; may be repeated."),
@@ -52,7 +38,7 @@ def search(
     folder: Annotated[
         str | None, typer.Option("--in", metavar="FOLDER", help="Only files there or below: a path, or a part of one.")
     ] = None,
-    by: Annotated[GroupName | None, typer.Option(help="Group the hits; -k counts groups then.")] = None,
+    by: Annotated[GroupBy | None, typer.Option(help="Group the hits; -k counts groups then.")] = None,
     all_copies: Annotated[
         bool, typer.Option("--all-copies", help="Also show copies and photos that look like one already shown.")
     ] = False,
@@ -60,16 +46,15 @@ def search(
 ) -> int:
     """Find pages."""
     from kobold_reader.archive import Archive, grouped
-    from kobold_reader.cli.output import harmless, notice, say
 
-    grouping: Grouping = by.value if by else "page"
+    grouping: Grouping = by or "page"
     hits: list[Hit] = []
     for path in archive:
         with Archive.open(path, api_url=options.urls(), api_password=options.password()) as opened:
             hits += opened.search(
                 query,
                 limit=limit,
-                mode=mode.value,
+                mode=mode,
                 where=where or (),
                 since=since,
                 until=until,
@@ -96,8 +81,6 @@ def search(
 
 def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
     """Return a hit as text: file, page, score, the passage with its words marked, and the link."""
-    from kobold_reader.cli.output import harmless
-
     start, stop = ("\x1b[1m", "\x1b[0m") if colour else ("", "")
     marked, end = "", 0
     for first, last in hit.marks:
@@ -113,8 +96,6 @@ def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
 
 def _spell_alike(hit: Hit) -> str:
     """Return the first of the pages that show the same, and that there are more."""
-    from kobold_reader.cli.output import harmless
-
     named = [
         harmless(one.file_path) + (f" page {one.page_number}" if "#page=" in one.link else "")
         for one in hit.alike[:NAMED_COPIES]
