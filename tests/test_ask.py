@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 MakeSimulator = Callable[..., KoboldSimulator]
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "searching.md").read_text(encoding="utf-8")
 SLATES = "The slates of the boathouse came on Tuesday. Nystrand replaced forty slates and was paid 88 kronor."
 COWS = "The veterinary surgeon looked at nine cows. The slates were not his business."
 FILLER = " ".join(f"Entry {number} of the harbour ledger names a boat and its dues." for number in range(1, 150))
@@ -412,9 +412,9 @@ def test_ask_refuses_an_open_road(kobold: Command, folder: Path) -> None:
     assert "--allow-remote" in said.err
 
 
-def test_the_readme_shows_what_comes_out(kobold: Command, tmp_path: Path, make_simulator: MakeSimulator) -> None:
+def test_the_docs_show_what_comes_out(kobold: Command, tmp_path: Path, make_simulator: MakeSimulator) -> None:
     name = "1954-lindqvist-letter"
-    shown = re.search(r'\$ kobold-reader ask "(.*?)" --archive.*?\n(.*?)```', README, re.DOTALL)
+    shown = re.search(r'\$ kobold-reader ask "(.*?)" --archive.*?\n(.*?)```', DOCS, re.DOTALL)
     assert shown is not None
     question, printed = shown[1], shown[2]
     said = printed.partition("\n\nPages:")[0]

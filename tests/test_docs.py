@@ -1,4 +1,4 @@
-"""The docs cannot rot: README blocks run, every command, option, status and public name is there."""
+"""The docs cannot rot: blocks run, links lead somewhere, every command, option, status and public name is there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from tests.conftest import LETTER, ROOT, SAMPLES
 from tests.kobold_simulator import KoboldSimulator
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 COMMANDS: Any = typer.main.get_command(app)
 
 
@@ -43,26 +45,62 @@ def test_readme_blocks_run(
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.commands))
-def test_every_command_is_in_the_readme_and_has_help(name: str) -> None:
+def test_every_command_is_in_the_docs_and_has_help(name: str) -> None:
     assert f"| `kobold-reader {name}" in README
+    assert f"| `kobold-reader {name}" in DOCS["commands"]
     command = COMMANDS.commands[name]
     assert command.help
     assert all(getattr(parameter, "help", None) for parameter in command.params), "every option says what it does"
 
 
-@pytest.mark.parametrize(
-    "name", ["read", "index", "plan", "search", "ask", "web", "status", "models", "forget", "export", "import"]
-)
-def test_every_option_is_in_the_readme(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(COMMANDS.commands))
+def test_every_option_is_in_the_docs(name: str) -> None:
     options = [
         option for parameter in COMMANDS.commands[name].params for option in parameter.opts if option[:2] == "--"
     ]
-    missing = {option for option in options if option not in README} - {"--output", "--help"}
+    missing = {option for option in options if option not in DOCS["commands"]} - {"--output", "--help"}
     assert not missing
 
 
 def test_every_status_is_explained() -> None:
-    assert all(f"| `{status}` |" in README for status in STATUSES)
+    assert all(f"| `{status}` |" in DOCS["formats"] for status in STATUSES)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 220
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target, anchor in LINK.findall(path.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        found = (path.parent / target).resolve() if target else path
+        assert found.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}, anchor
+
+
+def test_pages_that_messages_name_exist() -> None:
+    for path in (ROOT / "kobold_reader").rglob("*.py"):
+        for name in re.findall(r"\bdocs/(\w+)\.md", path.read_text(encoding="utf-8")):
+            assert name in DOCS, f"{path.name} names docs/{name}.md"
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    config = ROOT / "docs" / "site" / "mkdocs.yml"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(config), "-d", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    home = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "No page is ever lost" in home
+    assert not re.search(r'(?:src|href)="https?://(?!github\.com|squidfunk|www\.mkdocs)', home), (
+        "nothing comes from elsewhere"
+    )
 
 
 @pytest.mark.parametrize("name", kobold_reader.__all__)
@@ -99,5 +137,5 @@ def test_the_top_level_holds_only_what_belongs_there() -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
         *("pyproject.toml", "README.md", "kobold_reader", "notebooks", "tests", "examples"),
-        *("LICENSE", "CHANGELOG.md", "Makefile", ".ci", ".gitignore", ".pre-commit-config.yaml"),
+        *("docs", "LICENSE", "CHANGELOG.md", "Makefile", ".ci", ".gitignore", ".pre-commit-config.yaml"),
     }

@@ -259,11 +259,11 @@ def test_ray_archive(make_simulator: Callable[..., KoboldSimulator], tmp_path: P
     assert list((tmp_path / "pages.parquet").iterdir())
 
 
-def test_every_example_is_short_run_here_and_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_example_is_short_run_here_and_in_the_docs() -> None:
+    docs = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     tested = Path(__file__).read_text(encoding="utf-8")
     for path in EXAMPLES.glob("*.py"):
         if path.name != "make_samples.py":
             assert len(path.read_text(encoding="utf-8").splitlines()) < 60
             assert f'"{path.name}"' in tested
-            assert f"(examples/{path.name})" in readme
+            assert f"(../examples/{path.name})" in docs
