@@ -13,7 +13,6 @@ from typing import Final, Literal
 from kobold_reader.embeddings import MiniLMEmbedding
 from kobold_reader.errors import AuthenticationError, MissingExtraError, ServerError, TranscriptionError
 from kobold_reader.kobold import (
-    DEFAULT,
     FAMILIES,
     SETTINGS,
     Family,
@@ -197,8 +196,8 @@ class _Server:
 
     def about_model(self, family: Family) -> Finding:
         info = self._info
-        if family.name == DEFAULT.name:
-            known = ", ".join(sorted(name for name in FAMILIES if name != DEFAULT.name))
+        if not family.is_known:
+            known = ", ".join(sorted(name for name in FAMILIES if FAMILIES[name].is_known))
             text = f"model {info.model}: its name tells no family, so general prompts and sizes are used"
             remedy = f"If it is one of the known families, name it with --family: {known}."
             return self.say("model", "advice", text, remedy, model=info.model, family=None)
@@ -216,7 +215,7 @@ class _Server:
         if info.chat_template == "":
             text = f"the model's file has no chat template: {own_tags}"
             return [self.say("template", "advice", text, "Right if the family is; --family names it.", template="none")]
-        if info.jinja and family.name != DEFAULT.name:
+        if info.jinja and family.is_known:
             return [self.say("template", "ok", f"chat template: --jinja is on, so {own_tags}", template="jinja")]
         try:
             expanded = self._client.expand([{"role": "user", "content": "Read."}]).text
@@ -226,7 +225,7 @@ class _Server:
             ]
         if _ALPACA not in expanded:
             return [self.say("template", "ok", "chat template: the model's own is used", template="found")]
-        if family.name != DEFAULT.name:
+        if family.is_known:
             text = f"chat template: KoboldCpp does not know the model's own and would use Alpaca; {own_tags}"
             return [self.say("template", "ok", text, template="alpaca")]
         text = "chat template: KoboldCpp does not know the model's own and uses Alpaca, which suits few models"
@@ -281,7 +280,7 @@ class _Server:
         if info.version_tuple < UNLIMITED_BEFORE:
             text = "images go to the encoder as they are sent: KoboldCpp shrinks none before 1.83"
             return self.say("resolution", "ok", text, **values)
-        if useful_px <= DEFAULT_VISIONMAXRES_PX and family.name != DEFAULT.name and family.image.kind == "fixed":
+        if useful_px <= DEFAULT_VISIONMAXRES_PX and family.is_known and family.image.kind == "fixed":
             text = f"the encoder of family {family.name} takes {useful_px} px: --visionmaxres makes no difference"
             return self.say("resolution", "ok", text, **values)
         if given_px and measured_px and _page_px(family, measured_px) < _page_px(family, min(given_px, useful_px)):

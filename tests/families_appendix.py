@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kobold_reader.kobold import DEFAULT, FAMILIES, Family
+from kobold_reader.kobold import FAMILIES, Family
 
 __all__ = ["appendix"]
 
@@ -12,7 +12,7 @@ def appendix() -> str:
 
     To renew docs/koboldcpp.md: `python -c "from tests.families_appendix import appendix; print(appendix())"`.
     """
-    rows = [_row(family) for family in FAMILIES.values() if family is not DEFAULT]
+    rows = [_row(family) for family in FAMILIES.values() if family.is_known]
     head = "| family (`--family`) | language model | template | encoder | image sent | does | KoboldCpp | tested |"
     return "\n".join([head, "|---|---|---|---|---|---|---|---|", *rows])
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kobold_reader.cli import app as cli
-from kobold_reader.kobold import DEFAULT, FAMILIES, RECOMMENDED
+from kobold_reader.kobold import FAMILIES, RECOMMENDED
 from tests.gguf_files import write_gguf, write_model, write_projector, write_qwen, write_qwen_projector
 
 
@@ -187,10 +187,10 @@ def test_two_hundred_files(models: Models, tmp_path: Path) -> None:
 def test_without_a_path_the_families_are_listed(models: Models) -> None:
     said = models()
     rows = [line.partition(" ")[0] for line in said.out.splitlines()]
-    assert [name for name in rows if name in FAMILIES] == [name for name in FAMILIES if name != DEFAULT.name]
+    assert [name for name in rows if name in FAMILIES] == [name for name in FAMILIES if FAMILIES[name].is_known]
     assert all(f"worth trying with {memory} GB" in said.out for memory in RECOMMENDED)
     found = models("--json").json()
-    assert [family["name"] for family in found["families"]] == [name for name in FAMILIES if name != DEFAULT.name]
+    assert [family["name"] for family in found["families"]] == [name for name in FAMILIES if FAMILIES[name].is_known]
     assert list(found["families"][0]) == [
         *("name", "language_model", "encoder", "max_side_px", "tasks", "min_version", "tested"),
     ]

@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 
 from kobold_reader.errors import ConfigError
-from kobold_reader.kobold import DEFAULT, FAMILIES, ServerInfo, choose_family
-from kobold_reader.kobold.models import pairing
+from kobold_reader.kobold import FAMILIES, ServerInfo, choose_family, families, family_of
 from kobold_reader.kobold.models.gguf import EmbeddingModel, GgufModel, GgufProjector, read_gguf, survey
 from kobold_reader.kobold.models.launch import arguments, command, quoted, settings, write_kcpps
 from kobold_reader.kobold.models.pairing import (
     Pair,
     better_name,
-    family_of,
     guess_template,
     judge,
     min_version,
@@ -223,8 +221,8 @@ def test_what_takes_the_doubt_away(tmp_path: Path) -> None:
 def test_a_name_is_enough_for_a_kind_of_which_nothing_else_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    family = replace(DEFAULT, name="new", patterns=("brand-new",), projector="yasa2")
-    monkeypatch.setattr(pairing, "FAMILIES", {"new": family})
+    family = replace(FAMILIES["unknown"], name="new", patterns=("brand-new",), projector="yasa2")
+    monkeypatch.setattr(families, "FAMILIES", {"new": family, "unknown": FAMILIES["unknown"]})
     projector = write_projector(tmp_path / "p.gguf", "yasa2", {"mm.2.weight": (8, 64)})
     assert pair_of(write_model(tmp_path / "Brand-New-7B.gguf", "llama", 64), projector).verdict == "fits"
     assert pair_of(write_model(tmp_path / "other.gguf", "llama", 64), projector).verdict == "doubtful"
@@ -468,7 +466,7 @@ def test_a_configuration_that_cannot_be_finished_leaves_nothing(
 
 
 def test_the_unknown_family_is_never_told_by_a_name() -> None:
-    assert family_of("") is DEFAULT
+    assert family_of("") is FAMILIES["unknown"]
 
 
 def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

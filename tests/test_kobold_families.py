@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -11,10 +14,10 @@ from hypothesis import strategies as st
 
 from kobold_reader.errors import ConfigError
 from kobold_reader.kobold import (
-    DEFAULT,
     FAMILIES,
     RECOMMENDED,
     SETTINGS,
+    Decoding,
     Family,
     GenerateRequest,
     KoboldClient,
@@ -23,9 +26,12 @@ from kobold_reader.kobold import (
     choose_family,
     image_tokens,
     normalize_url,
+    tables,
 )
 from kobold_reader.kobold.addresses import server_key
+from kobold_reader.kobold.families import CHAT_TEMPLATES
 from kobold_reader.kobold.values import version_tuple
+from kobold_reader.options import TASKS
 from tests.conftest import ROOT
 from tests.families_appendix import appendix
 
@@ -270,7 +276,7 @@ def test_a_template_tells_where_the_name_does_not(chat_template: str | None, nam
 
 
 def test_an_unknown_model_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    assert choose_family(info("mystery"), None) is DEFAULT
+    assert choose_family(info("mystery"), None) is FAMILIES["unknown"]
     assert "mystery" in caplog.text
     assert "--family" in caplog.text
     assert "kobold-reader models" in caplog.text
@@ -300,7 +306,7 @@ def test_every_row_is_complete(family: Family) -> None:
     assert version_tuple(family.min_version) >= (1, 76)
     assert not family.assistant_start.endswith(" ")
     assert family.template
-    assert bool(family.projector and family.language_model and family.encoder) == (family is not DEFAULT)
+    assert bool(family.projector and family.language_model and family.encoder) == (family.is_known)
     assert family.no_think == "" or family.thinking != "none"
     # The server's template would put around a fixed prompt what it thinks right.
     assert family.takes_instructions or not family.trusts_server
@@ -312,6 +318,33 @@ def test_every_row_is_complete(family: Family) -> None:
     assert body.get("reasoning_effort") == (None if family.thinking == "none" else "none")
     fences = {"\n```"}
     assert all((stop.startswith("<") and stop.endswith(">")) or stop in fences for stop in family.stop_sequence)
+
+
+def test_the_tables_name_only_what_exists() -> None:
+    data = tables.read_toml("kobold_reader.kobold", "families.toml")
+    templates = tables.read_toml("kobold_reader.kobold", "chat_templates.toml")
+    rows = data["family"]
+    assert list(data) == ["wording", "prompts", "encoders", "family", "recommended"]
+    assert len({row["name"] for row in rows}) == len(rows) == len(FAMILIES)
+    assert {row["encoder"] for row in rows} == data["encoders"].keys()
+    assert {row["template"] for row in rows} == templates.keys() == CHAT_TEMPLATES.keys()
+    named = {row["prompts"] for row in rows if isinstance(row["prompts"], str)}
+    assert named == data["prompts"].keys()
+    fields = {field.name for field in dataclasses.fields(Family)}
+    for row in rows:
+        assert row.keys() <= fields
+        assert row.get("decoding", {}).keys() <= Decoding.__annotations__.keys()
+        assert FAMILIES[row["name"]].tasks <= set(TASKS)
+        assert row.get("max_length", {}).keys() <= set(TASKS)
+    for encoder in data["encoders"].values():
+        assert {"name", "image", "max_side_px"} <= encoder.keys() <= {"name", "image", "max_side_px", "max_pixels"}
+    assert all(row.keys() == {"memory_gb", "family", "model", "note"} for row in data["recommended"])
+    assert not [text for family in FAMILIES.values() for text in family.prompts.values() if "{" in text]
+
+
+def test_importing_the_families_reads_no_table() -> None:
+    code = "from kobold_reader.kobold import tables; tables.read_toml = None; import kobold_reader.reading.due"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_thinking_is_forbidden_where_the_server_knows_how() -> None:

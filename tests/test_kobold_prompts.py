@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from kobold_reader.kobold import (
-    DEFAULT,
     FAMILIES,
     ExpandedPrompt,
     Family,
@@ -51,7 +50,7 @@ def test_the_tokens_are_those_of_the_text_sent(family: Family) -> None:
 def test_the_servers_own_template_is_used_where_it_has_one() -> None:
     with KoboldSimulator() as sim:
         client = KoboldClient(sim.url)
-        prompt = render_prompt(client, client.info(), DEFAULT, "Read.")
+        prompt = render_prompt(client, client.info(), FAMILIES["unknown"], "Read.")
         assert prompt.text == "<|im_start|>user\nRead.<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -59,9 +58,9 @@ def test_the_prompt_is_asked_for_once_per_check() -> None:
     with KoboldSimulator() as sim:
         client = KoboldClient(sim.url)
         for _ in range(3):
-            render_prompt(client, client.info(), DEFAULT, "Read.")
+            render_prompt(client, client.info(), FAMILIES["unknown"], "Read.")
         assert sim.count("/api/extra/tokencount") == 1
-        render_prompt(client, client.info(refresh=True), DEFAULT, "Read.")
+        render_prompt(client, client.info(refresh=True), FAMILIES["unknown"], "Read.")
         assert sim.count("/api/extra/tokencount") == 2
 
 

@@ -8,7 +8,6 @@ from kobold_reader.kobold.addresses import AddressKind, address_kind, check_way,
 from kobold_reader.kobold.answers import SETTINGS, ServerSetting, classify_error, parse_generate, spoken, without_begun
 from kobold_reader.kobold.client import CancelledError, KoboldClient
 from kobold_reader.kobold.families import (
-    DEFAULT,
     FAMILIES,
     RECOMMENDED,
     Decoding,
@@ -16,6 +15,7 @@ from kobold_reader.kobold.families import (
     ImageRule,
     Recommendation,
     choose_family,
+    family_of,
     image_tokens,
 )
 from kobold_reader.kobold.pool import Lease, RetryPolicy, ServerHealth, ServerPool
@@ -23,7 +23,6 @@ from kobold_reader.kobold.prompts import render_prompt
 from kobold_reader.kobold.values import Completion, Ending, ExpandedPrompt, GenerateRequest, ServerInfo
 
 __all__ = [
-    "DEFAULT",
     "FAMILIES",
     "RECOMMENDED",
     "SETTINGS",
@@ -48,6 +47,7 @@ __all__ = [
     "check_way",
     "choose_family",
     "classify_error",
+    "family_of",
     "image_tokens",
     "normalize_url",
     "parse_generate",

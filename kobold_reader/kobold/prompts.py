@@ -1,42 +1,41 @@
-"""An instruction becomes the text the model continues.
+"""The prompt: an instruction as the model gets it, in its chat template. The wordings are in `families.toml`.
 
-The count that comes with it is of the very text that is sent: an image was seen if and only if the
-server then reports more prompt tokens than that.
+Each prompt comes with the token count of the very text that is sent: an image was seen if and only if the server then
+reports more prompt tokens than that.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Final
 
 from kobold_reader.errors import BadRequestError, ResponseFormatError
 from kobold_reader.kobold.client import KoboldClient
-from kobold_reader.kobold.families import DEFAULT, Family, tags_of
+from kobold_reader.kobold.families import Family, template_in
 from kobold_reader.kobold.values import ExpandedPrompt, ServerInfo
 
 __all__ = ["render_prompt"]
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-_ALPACA: Final = "### Instruction:"
-"""What KoboldCpp writes for a template it does not recognise, without a word about it."""
+ALPACA = "### Instruction:"
+"""KoboldCpp writes this for a template that it does not recognise, without telling."""
 
 
 def render_prompt(client: KoboldClient, info: ServerInfo, family: Family, instruction: str) -> ExpandedPrompt:
-    """The whole prompt for one instruction, ending where the answer begins.
+    """Return the whole prompt for one instruction, ending where the answer begins.
 
-    The server's own template is used where it has one: it knows the model's file. Tags of our own are used where it
-    has none or does not recognise it (it writes Alpaca then, without a word), where it is known to take it for another
-    one (`Family.trusts_server`), before 1.115 (which expands no messages), with `--jinja` (templates for lists of
-    parts write Python source into the prompt), and where the user chose the family. For an unknown family they are
-    those that the chat template of the model's file shows, and `--jinja` is trusted, since there is nothing to prefer.
+    The server's own template is used where it has one, since it knows the model's file. The family's tags are used
+    where the server has no template or writes Alpaca, where it takes the template for another one
+    (`Family.trusts_server`), before 1.115 (which expands no messages), with `--jinja` (templates for lists of parts
+    write Python source into the prompt), and where the user chose the family. For an unknown family the tags are those
+    that the chat template in the model's file shows, and `--jinja` is trusted, since there is nothing to prefer.
     Placeholders (`{{[INPUT]}}`) are never sent: the server counts them, and not what they become.
 
     Args:
         client: Remembers the result until the server is asked about itself again.
         info: Of that client.
         family: From `choose_family`.
-        instruction: What the user's turn says; may be empty.
+        instruction: The text of the user's turn; may be empty.
     """
     key = (info.model, info.version, family.name, str(family.forced), instruction)
     if key not in client.prompt_cache:
@@ -45,16 +44,16 @@ def render_prompt(client: KoboldClient, info: ServerInfo, family: Family, instru
 
 
 def _render(client: KoboldClient, info: ServerInfo, family: Family, instruction: str) -> ExpandedPrompt:
-    is_general = family.name == DEFAULT.name and not family.forced
-    shown = tags_of(info.chat_template or "") if is_general else None
+    is_general = not family.is_known and not family.forced
+    shown = template_in(info.chat_template or "") if is_general else None
     if info.chat_template and family.trusts_server and not family.forced and (is_general or not info.jinja):
         expanded = _expand(client, instruction)
         # Nothing speaks against Alpaca where neither the family nor the file shows another template.
-        if expanded is not None and (_ALPACA not in expanded.text or (is_general and shown is None)):
-            text = _opened(expanded.text, family)
+        if expanded is not None and (ALPACA not in expanded.text or (is_general and shown is None)):
+            text = _with_opening(expanded.text, family)
             return expanded if text == expanded.text else _counted(client, text)
     if shown is not None:
-        return _counted(client, f"{shown['user_start']}{instruction}{shown['user_end']}{shown['assistant_start']}")
+        return _counted(client, f"{shown.user_start}{instruction}{shown.user_end}{shown.assistant_start}")
     opening = f"{family.assistant_start}{family.no_think}"
     return _counted(client, f"{family.user_start}{instruction}{family.user_end}{opening}")
 
@@ -64,19 +63,19 @@ def _counted(client: KoboldClient, text: str) -> ExpandedPrompt:
 
 
 def _expand(client: KoboldClient, instruction: str) -> ExpandedPrompt | None:
-    """As the server's template writes it; None where it has none, or lost what was to be said."""
+    """The prompt in the server's template; None where it has none, or its prompt lacks the instruction."""
     try:
         expanded = client.expand([{"role": "user", "content": instruction}])
     except (ResponseFormatError, BadRequestError) as err:
-        _log.debug("%s does not expand templates: %s", client.url, err)
+        log.debug("%s does not expand templates: %s", client.url, err)
         return None
     return expanded if instruction.strip() in expanded.text else None
 
 
-def _opened(text: str, family: Family) -> str:
-    """The same up to where the answer begins: with the start of the answer, and past any thought.
+def _with_opening(text: str, family: Family) -> str:
+    """Return the prompt with the start of the answer behind it, past any thought.
 
-    Tags other than the family's are left alone: those of an adapter that the user chose.
+    Tags other than the family's are left alone: they come from an adapter that the user chose.
     """
     if family.user_start.strip() not in text:
         return text
@@ -85,5 +84,5 @@ def _opened(text: str, family: Family) -> str:
     if not found or family.user_start.strip() in tail:
         return f"{text}{family.assistant_start}{family.no_think}"
     if no_think in tail or not no_think.startswith(tail.strip()):
-        return text  # the template says itself how the answer begins
+        return text  # the template itself begins the answer
     return f"{head}{family.assistant_start}{family.no_think}"

@@ -37,7 +37,6 @@ from filelock import FileLock, Timeout
 
 from kobold_reader.errors import ContextTooSmallError, ImageNotSeenError, NoVisionModelError, ServerError
 from kobold_reader.kobold import (
-    DEFAULT,
     SETTINGS,
     Decoding,
     ExpandedPrompt,
@@ -261,7 +260,7 @@ def self_test(
     smallest, is_counted = asker.smallest_print(card)
     visionmaxres_px = asker.visionmaxres_px()
     max_side_px = min(family.max_side_px, visionmaxres_px or DEFAULT_VISIONMAXRES_PX)
-    is_encoder_known = family.name != DEFAULT.name or visionmaxres_px is not None
+    is_encoder_known = family.is_known or visionmaxres_px is not None
     reaches_px = long_side_px(CARD_WIDTH_PX, CARD_HEIGHT_PX, max_side_px, family.max_pixels)
     found = SelfTest(
         smallest=smallest,

@@ -57,10 +57,10 @@ def models(
 
 def _say_families(*, as_json: bool) -> None:
     from kobold_reader.cli.output import say_table
-    from kobold_reader.kobold import DEFAULT, FAMILIES, RECOMMENDED
+    from kobold_reader.kobold import FAMILIES, RECOMMENDED
     from kobold_reader.options import TASKS
 
-    families = [family for family in FAMILIES.values() if family.name != DEFAULT.name]
+    families = [family for family in FAMILIES.values() if family.is_known]
     if as_json:
         facts = {
             "families": [
@@ -163,7 +163,7 @@ class _Found:
 
     def _say_models(self) -> None:
         from kobold_reader.cli.output import say_table
-        from kobold_reader.kobold.models.pairing import family_of
+        from kobold_reader.kobold.families import family_of
 
         if not self.models:
             return
@@ -182,12 +182,11 @@ class _Found:
         )
 
     def _say_pair(self, pair: Pair) -> None:
-        from kobold_reader.kobold import DEFAULT
         from kobold_reader.kobold.models.launch import LINE_VERSION, command
         from kobold_reader.kobold.models.pairing import min_version, what_it_sees
 
         family = pair.family.name
-        if family == DEFAULT.name:
+        if not pair.family.is_known:
             family += ": its file name tells none; rename it, or name one with --family"
         say(f"\n{pair.verdict}: {self._name(pair.model)} + {self._name(pair.projector)}")
         if pair.why:
@@ -251,7 +250,8 @@ class _Found:
         }
 
     def _model_facts(self, model: GgufModel) -> dict[str, Any]:
-        from kobold_reader.kobold.models.pairing import family_of, guess_template
+        from kobold_reader.kobold.families import family_of
+        from kobold_reader.kobold.models.pairing import guess_template
 
         return {
             "file": str(model.path),

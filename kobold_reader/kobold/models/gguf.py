@@ -25,7 +25,7 @@ from kobold_reader.errors import (
     SourceNotFoundError,
     UnsupportedSourceError,
 )
-from kobold_reader.kobold.models.projectors import AUDIO_KINDS, IMAGE_TOKENS, width_of
+from kobold_reader.kobold.models.projectors import audio_kinds, image_tokens_known, width_of
 
 __all__ = [
     "EmbeddingModel",
@@ -507,7 +507,7 @@ def read_gguf(path: Path, parts: int = 1) -> GgufFile:
         SourceError: It cannot be read, is no GGUF, or is damaged; or it is a part without the others.
         MissingExtraError: The gguf package is not installed.
     """
-    header = read_header(path, IMAGE_TOKENS)
+    header = read_header(path, image_tokens_known())
     architecture = header.text("general.architecture")
     of = header.number("split.count") or 1
     if of > 1 and of != parts:
@@ -551,8 +551,8 @@ def read_gguf(path: Path, parts: int = 1) -> GgufFile:
 def _projector(common: tuple[Path, str, str, str, str, int, int], header: Header) -> GgufProjector:
     named = header.text("clip.projector_type")
     kind = named or header.text("clip.vision.projector_type")
-    audio_kind = named if named in AUDIO_KINDS else header.text("clip.audio.projector_type")
-    if named in AUDIO_KINDS or (audio_kind and not kind):
+    audio_kind = named if named in audio_kinds() else header.text("clip.audio.projector_type")
+    if named in audio_kinds() or (audio_kind and not kind):
         kind = ""
     elif not kind:
         kind = "mlp"
