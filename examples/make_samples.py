@@ -1,7 +1,7 @@
 """Make the sample archive: the papers of a boat club that never was, as scans.
 
 Run it as `python examples/make_samples.py [OUT_DIR]`. It writes `archive/` (the files to be
-read), `ground_truth/` (what stands on every page, pages separated by a form feed) and a
+read), `ground_truth/` (the true text of every page, pages separated by a form feed) and a
 `README.md`. Without OUT_DIR these go to where the package keeps them.
 
 Every name, firm, place, number and amount is invented. All drawing is seeded, so a second run
@@ -414,13 +414,13 @@ README_TEXT: Final = """\
 The papers of the Skarvholm Boat Club, 1938 to 1999: what a small society might keep in a box
 under the workbench. **Everything in it is invented and generated.** There is no such town, club,
 firm or family; no page is a scan of real paper, and the photograph was painted by a program.
-Likenesses to persons living or dead are chance.
+Any likeness to real persons is chance.
 
 - `archive/` is the folder that gets read.
-- `ground_truth/` holds, for every file of `archive/`, what stands on it: the same path with
+- `ground_truth/` holds, for every file of `archive/`, its true text: the same path with
   `.txt` added, UTF-8, pages separated by a form feed. It is empty for the blank sheet and for
-  the photograph, which carry no writing. Running heads and page numbers are included,
-  signatures by hand are not. In a table the cells of one row stand on one line. Where a type is
+  the photograph, which have no writing. Running heads and page numbers are included,
+  signatures by hand are not. The cells of one table row are on one line. If a type is
   worn, the truth is what the printer meant: the newspaper's Rosenfeldt looks like Roscnfeldt.
 
 | file | pages | what it is good for |
