@@ -1,25 +1,32 @@
-"""Which pages of a file are meant: `1-3,7,10-`.
+"""ReadOptions: everything that can be asked of a run over pages, each option with its values, default and sentence.
 
-What a page can be asked: its transcription, a description of its pictures, keywords.
+KoboldReader's arguments, the command line, the ledger's keys and the cluster all come from this one class.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Final, Literal, get_args
 
 from typing_extensions import override
 
 from kobold_reader.errors import ConfigError
 
-__all__ = ["DEFAULT_TASKS", "TASKS", "PageRange", "check_tasks"]
-
+DEFAULT_URL: Final = "http://127.0.0.1:5001"
 TASKS: Final = ("ocr", "caption", "tags")
-"""Tasks by name, in the order in which they are asked of one page (the image stays in the server's cache)."""
-
+"""In the order in which they are asked of one page (the image stays in the server's cache)."""
 DEFAULT_TASKS: Final = ("ocr", "caption")
+
+EngineName = Literal["koboldcpp", "rapidocr"]
+TextLayerUse = Literal["auto", "ignore", "only"]
+ImageKindUse = Literal["auto", "photo", "scan"]
+Rotate = Literal["auto", 0, 90, 180, 270]
+Redo = Literal["outdated", "truncated", "looping", "low-confidence", "low-resolution", "all"]
+OnError = Literal["raise", "skip", "mark"]
 
 # What an archive can be asked; here, because the command line's help must not load the archive.
 Mode = Literal["hybrid", "dense", "keyword"]
@@ -29,20 +36,8 @@ ExportFormat = Literal["md", "txt", "jsonl"]
 EmbedderKind = Literal["minilm", "koboldcpp", "none"]
 
 
-def check_tasks(tasks: Iterable[str]) -> tuple[str, ...]:
-    """Return the tasks without repetitions, in the order given; a name that is no task raises ConfigError."""
-    asked = tuple(dict.fromkeys(tasks))
-    if not asked:
-        msg = f"tasks is empty: name at least one of {', '.join(TASKS)}."
-        raise ConfigError(msg)
-    for task in asked:
-        if task not in TASKS:
-            msg = f"tasks: {task!r} is no task; there are {', '.join(TASKS)}."
-            raise ConfigError(msg)
-    return asked
-
-
-_PART = re.compile(r"\s*(\d+)?\s*(-)?\s*(\d+)?\s*")
+_RECORD_PROMPT: Final = "{prompt}\n\nAnswer with one JSON object that fits this schema, and nothing else:\n{schema}"
+"""Shows the schema to the model, which then writes better records, and makes pages due when the schema changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +73,177 @@ class PageRange:
 
 
 def _span(part: str, whole: str) -> tuple[int, int | None]:
-    found = _PART.fullmatch(part)
+    found = re.fullmatch(r"\s*(\d+)?\s*(-)?\s*(\d+)?\s*", part)
     if not found or not (found[1] or found[3]):
-        msg = f"pages: {part.strip()!r} in {whole!r} is no page range; write for example 1-3,7 or 10-."
-        raise ConfigError(msg)
+        raise ConfigError(f"pages: {part.strip()!r} in {whole!r} is no page range; write for example 1-3,7 or 10-.")
     first = int(found[1]) if found[1] else 1
     last = (int(found[3]) if found[3] else None) if found[2] else first
     if first < 1 or (last is not None and last < first):
-        msg = f"pages: {part.strip()!r} in {whole!r}: pages count from 1, and a span runs forwards."
-        raise ConfigError(msg)
+        raise ConfigError(f"pages: {part.strip()!r} in {whole!r}: pages count from 1, and a span runs forwards.")
     return first, last
+
+
+def _option(default: Any, about: str, *, elsewhere: tuple[str, ...] = (), is_secret: bool = False) -> Any:
+    """Define an option: its default, what it does, and what other libraries call it."""
+    metadata = {"about": about, "elsewhere": elsewhere, "is_secret": is_secret}
+    if default == {}:
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, repr=not is_secret, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How pages are read, and what is made of them.
+
+    Raises:
+        ConfigError: A value is out of its range, or two options exclude each other; the message names them.
+    """
+
+    api_url: tuple[str, ...] = _option(
+        (DEFAULT_URL,),
+        "KoboldCpp's address; several servers with the same model are used at once.",
+        elsewhere=("base_url", "api_base", "url", "endpoint", "host"),
+    )
+    api_password: str | None = _option(
+        None, "What KoboldCpp's --password was set to.", elsewhere=("api_key", "password"), is_secret=True
+    )
+    allow_remote: bool = _option(False, "Send pages to a public address over plain http.")
+    engine: EngineName = _option("koboldcpp", "rapidocr reads printed text without a server.")
+    tasks: tuple[str, ...] = _option(
+        None, "ocr, caption, tags; left out: ocr and caption, as far as the model can.", elsewhere=("task",)
+    )
+    pages: PageRange = _option(PageRange(), "Pages of each file, like 1-3,7; left out: all.")
+    sample: int | None = _option(None, "Read only so many pages, spread evenly over everything.")
+    prompts: Mapping[str, str] = _option(
+        {}, "Your own wording for a task, in place of the model family's.", elsewhere=("prompt",)
+    )
+    json_schema: Mapping[str, Any] | None = _option(
+        None,
+        "Each page becomes one JSON object of this schema, as prompts['ocr'] asks for; it is checked.",
+        elsewhere=("schema", "grammar", "output_cls"),
+    )
+    hint: str | None = _option(
+        None, 'What is known of the pages: "Swedish letters, about 1900".', elsewhere=("language",)
+    )
+    family: str | None = _option(None, "Model family; left out: told by the model's name.", elsewhere=("model_family",))
+    visionmaxres: int | None = _option(
+        None,
+        "What the server was started with, px; left out: what doctor measured, else 1024.",
+        elsewhere=("max_side_px", "max_image_size"),
+    )
+    rotate: Rotate = _option(
+        "auto", "Turn pages clockwise; auto: those on their side or head; 0: as the file says.", elsewhere=("rotation",)
+    )
+    text_layer: TextLayerUse = _option(
+        "auto", "A PDF's own text; auto: used where it is good; ignore: read images; only: ask no engine."
+    )
+    image_kind: ImageKindUse | None = _option(
+        None, "What these pictures are, kept with each; auto: decided for each; left out: as kept, else decided."
+    )
+    pdf_passwords: tuple[str, ...] = _option((), "Tried on encrypted PDFs.", is_secret=True)
+    page_timeout_s: float | None = _option(
+        None,
+        "Seconds for one request; left out: as long as the server shows any sign of work.",
+        elsewhere=("timeout", "timeout_s"),
+    )
+    outage_patience_s: float = _option(0.0, "If no server works any more: wait so long for one to come back.")
+    stop_after_s: float | None = _option(None, "Ask for no more pages after this time.")
+    redo: Redo | None = _option(None, "Make kept readings again.")
+    ledger: str | None = _option(
+        None, "File where readings are kept; left out: the user's own; none: nowhere.", elsewhere=("cache", "cache_dir")
+    )
+    on_error: OnError = _option("raise", "What becomes of failed pages.", elsewhere=("raise_on_error",))
+    split: bool = _option(False, "Transcription, caption and tags become Documents of their own.")
+    include_empty: bool = _option(False, "Make Documents of blank pages too.")
+    show_progress: bool = _option(False, "Show a progress bar on stderr.")
+
+    are_tasks_default: bool = False
+    """No tasks were given: those that the model cannot do are left out; given ones would be refused."""
+
+    def __post_init__(self) -> None:
+        if self.tasks is None:
+            only_ocr = self.engine == "rapidocr" or self.json_schema is not None
+            object.__setattr__(self, "tasks", ("ocr",) if only_ocr else DEFAULT_TASKS)
+            object.__setattr__(self, "are_tasks_default", True)
+        object.__setattr__(self, "tasks", _checked_tasks(self.tasks))
+        _checked_tasks(self.prompts or self.tasks)
+        for name, values in (
+            ("engine", EngineName),
+            ("rotate", Rotate),
+            ("text_layer", TextLayerUse),
+            ("image_kind", ImageKindUse),
+            ("redo", Redo),
+            ("on_error", OnError),
+        ):
+            value, allowed = getattr(self, name), get_args(values)
+            if value is not None and value not in allowed:
+                raise ConfigError(f"{name}: {value!r} is not one of {', '.join(map(str, allowed))}.")
+        for name in ("sample", "page_timeout_s", "stop_after_s"):
+            number = getattr(self, name)
+            if number is not None and number <= 0:
+                raise ConfigError(f"{name}: {number} must be greater than 0.")
+        if self.outage_patience_s < 0:
+            raise ConfigError(f"outage_patience_s: {self.outage_patience_s} must be 0 or greater.")
+        if self.json_schema is not None:
+            self._check_what_records_need()
+            object.__setattr__(self, "text_layer", "ignore")
+
+    def _check_what_records_need(self) -> None:
+        needs = {
+            "prompts={'ocr': …}, which says what to look for": "ocr" in self.prompts,
+            "tasks=['ocr'], or none": self.tasks == ("ocr",),
+            "a model (engine='koboldcpp')": self.engine == "koboldcpp",
+            "the pages' images (text_layer='auto' or 'ignore')": self.text_layer != "only",
+        }
+        missing = [what for what, is_there in needs.items() if not is_there]
+        if missing:
+            raise ConfigError(f"json_schema needs {'; '.join(missing)}.")
+
+    @property
+    def rotate_deg(self) -> int | None:
+        """Clockwise turn of every page; None: pages on their side or head are turned by themselves."""
+        return None if self.rotate == "auto" else self.rotate
+
+    @property
+    def wordings(self) -> Mapping[str, str]:
+        """The user's prompts by task; one for records shows the schema."""
+        if self.json_schema is None:
+            return self.prompts
+        schema = json.dumps(self.json_schema, ensure_ascii=False)
+        return {"ocr": _RECORD_PROMPT.format(prompt=self.prompts["ocr"], schema=schema)}
+
+    def key(self, task: str) -> str:
+        """Return the key under which the ledger keeps readings of the task made with these options.
+
+        A page is due where no reading has the key, so only what changes *how* a page is read is part of it, and only
+        where the user gave it.
+        """
+        given = {
+            "prompt": self.wordings.get(task),
+            "hint": self.hint,
+            "family": self.family,
+            "rotate_deg": self.rotate_deg,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        if not given:
+            return "default"
+        return hashlib.sha256(json.dumps(given, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def _checked_tasks(tasks: Iterable[str]) -> tuple[str, ...]:
+    asked = tuple(dict.fromkeys(tasks))  # a task named twice would be asked twice
+    if not asked:
+        raise ConfigError(f"tasks is empty: name at least one of {', '.join(TASKS)}.")
+    for task in asked:
+        if task not in TASKS:
+            raise ConfigError(f"tasks: {task!r} is no task; there are {', '.join(TASKS)}.")
+    return asked
+
+
+OPTIONS: Final[Mapping[str, Field[Any]]] = {one.name: one for one in fields(ReadOptions) if one.metadata}
+"""All options by name."""
+
+
+def about(name: str) -> str:
+    """Return the sentence that says what an option does."""
+    return str(OPTIONS[name].metadata["about"])

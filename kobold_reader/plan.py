@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kobold_reader.errors import KoboldReaderError, ServerError
-from kobold_reader.options import PageRange
+from kobold_reader.options import PageRange, ReadOptions
 from kobold_reader.pages import Selection, SourceFile
 from kobold_reader.reader import KoboldReader
-from kobold_reader.reading.due import ReadSettings, spread
+from kobold_reader.reading.due import spread
 from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
@@ -101,7 +101,7 @@ def make_plan(
         sample: Pages to be timed; 0: no request is sent, and the forecast is what earlier readings tell.
         on_progress: Called with a line of text while it goes on.
     """
-    settings = replace(reader.settings(), sample=None, stop_after_s=None)
+    settings = replace(reader.options, sample=None, stop_after_s=None)
     pages: list[PageAhead] = []
 
     def survey() -> Outlook:
@@ -154,7 +154,7 @@ def _read(
     pages: Iterable[PageAhead],
     reader: KoboldReader,
     ledger: Ledger,
-    settings: ReadSettings,
+    settings: ReadOptions,
     on_progress: Callable[[str], None] | None,
 ) -> Iterator[PageResult]:
     """Read some pages of some files, as a run would."""
@@ -169,7 +169,7 @@ def _read(
             yield from results
 
 
-def _keys(settings: ReadSettings) -> dict[str, str]:
+def _keys(settings: ReadOptions) -> dict[str, str]:
     return {task: settings.key(task) for task in settings.tasks}
 
 

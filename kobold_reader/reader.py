@@ -1,4 +1,4 @@
-"""KoboldReader: the LlamaIndex face of the package, a thin one over the transcriber."""
+"""KoboldReader: scanned files become LlamaIndex Documents."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, ValidationError
+from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from llama_index.core.readers.base import BasePydanticReader, BaseReader
 from llama_index.core.schema import BaseComponent, Document
 from typing_extensions import override
@@ -21,9 +22,19 @@ from typing_extensions import override
 from kobold_reader.documents import failed_document, to_documents
 from kobold_reader.errors import ConfigError, KoboldReaderError, PagesFailedError
 from kobold_reader.kobold import ServerPool, address_kind, check_way
-from kobold_reader.options import DEFAULT_TASKS, PageRange
+from kobold_reader.options import (
+    DEFAULT_URL,
+    OPTIONS,
+    EngineName,
+    ImageKindUse,
+    OnError,
+    PageRange,
+    ReadOptions,
+    Redo,
+    Rotate,
+    TextLayerUse,
+)
 from kobold_reader.pages import KnownKind, Selection, SourceFile, select
-from kobold_reader.reading.due import ImageKindUse, ReadSettings, Redo, TextLayerUse
 from kobold_reader.reading.engine import Engine
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
@@ -33,43 +44,32 @@ from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.stream import DocumentStream
 
-__all__ = ["DEFAULT_URL", "KoboldReader", "PageSkippedWarning"]
-
 log = logging.getLogger(__name__)
 
-DEFAULT_URL: Final = "http://127.0.0.1:5001"
-
 Paths = str | Path | Sequence[str | Path]
-
-_OTHER_NAMES: Final[Mapping[str, str]] = {
-    "base_url": "api_url",
-    "api_base": "api_url",
-    "url": "api_url",
-    "endpoint": "api_url",
-    "host": "api_url",
-    "api_key": "api_password",
-    "password": "api_password",
-    "prompt": "prompts",
-    "task": "tasks",
-    "schema": "json_schema",
-    "grammar": "json_schema",
-    "output_cls": "json_schema",
-    "max_side_px": "visionmaxres",
-    "max_image_size": "visionmaxres",
-    "timeout": "page_timeout_s",
-    "timeout_s": "page_timeout_s",
-    "cache": "ledger",
-    "cache_dir": "ledger",
-    "model_family": "family",
-    "rotation": "rotate",
-    "language": "hint",
-    "raise_on_error": "on_error",
-}
-"""What people call our arguments elsewhere; these names are answered with the right one."""
 
 
 class PageSkippedWarning(UserWarning):
     """A page or file failed and was skipped, as `on_error="skip"` asks."""
+
+
+def _option(name: str, **default: Any) -> Any:
+    """Return the field of an option, with its own default unless told otherwise."""
+    option = OPTIONS[name]
+    if not default:
+        default = {"default": option.default} if option.default is not MISSING else {"default_factory": dict}
+    return Field(
+        description=option.metadata["about"],
+        exclude=option.metadata["is_secret"] or None,
+        repr=not option.metadata["is_secret"],
+        **default,
+    )
+
+
+def _as_list(value: object) -> object:
+    if isinstance(value, str):
+        return [value]
+    return list(value) if isinstance(value, tuple) else value
 
 
 class KoboldReader(BasePydanticReader):
@@ -86,112 +86,72 @@ class KoboldReader(BasePydanticReader):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    api_url: str | list[str] = Field(
-        default=DEFAULT_URL, description="One KoboldCpp server, or several running the same model: all read at once."
-    )
-    api_password: str | None = Field(default=None, exclude=True, repr=False, description="What --password was set to.")
-    engine: Literal["koboldcpp", "rapidocr"] = Field(
-        default="koboldcpp", description="rapidocr: printed text only, no server."
-    )
-    tasks: list[str] | None = Field(
-        default=None, description="ocr, caption, tags; left out: ocr and caption, as far as the model can."
-    )
-    pages: str | None = Field(default=None, description="Which pages of each file, like 1-3,7; left out: all.")
-    sample: int | None = Field(default=None, description="Read only so many pages, spread evenly over everything.")
-    prompts: dict[str, str] = Field(default_factory=dict, description="Wording by task in place of the family's.")
-    json_schema: dict[str, Any] | None = Field(
-        default=None,
-        description="Each page becomes one JSON object of this schema, as prompts['ocr'] asks for; checked.",
-    )
-    hint: str | None = Field(default=None, description="What is known of the pages: language, time, names.")
-    family: str | None = Field(default=None, description="Model family; left out: chosen by the model's name.")
-    visionmaxres: int | None = Field(
-        default=None,
-        description="What the server was started with, px; left out: its default 1024.",
-    )
-    rotate: Literal["auto"] | int = Field(
-        default="auto",
-        description="auto: pages on their side or head are turned; or 0 (as the file says), 90, 180, 270 clockwise.",
-    )
-    text_layer: TextLayerUse = Field(
-        default="auto",
-        description="auto: a good text layer answers; ignore: read images; only: ask no engine.",
-    )
-    image_kind: ImageKindUse | None = Field(
-        default=None,
-        description="photo, scan: what all pictures are, kept with each; auto: decided for each; left out: as kept.",
-    )
-    pdf_passwords: list[str] = Field(
-        default_factory=list, exclude=True, repr=False, description="Tried on encrypted files."
-    )
-    page_timeout_s: float | None = Field(
-        default=None, description="Limit for one request; left out: as long as the server shows any sign of work."
-    )
-    outage_patience_s: float = Field(
-        default=0.0, ge=0, description="If all servers that worked are gone: wait so many seconds for one to come back."
-    )
-    stop_after_s: float | None = Field(default=None, description="Ask for no more pages after so many seconds.")
-    redo: Redo | None = Field(default=None, description="Which kept readings to make again.")
-    ledger: str | None = Field(
-        default=None,
-        description="File of kept readings; left out: the user's own; 'none': keep nothing.",
-    )
-    on_error: Literal["raise", "skip", "mark"] = Field(default="raise", description="What becomes of failed pages.")
-    split: bool = Field(default=False, description="Transcription, caption and tags as Documents of their own.")
-    include_empty: bool = Field(default=False, description="Documents for blank pages too.")
-    allow_remote: bool = Field(default=False, description="Send pages to a public address over plain http.")
-    show_progress: bool = Field(default=False, description="A progress bar on stderr.")
+    api_url: Annotated[
+        str | Sequence[str], BeforeValidator(lambda value: value if isinstance(value, str) else _as_list(value))
+    ] = _option("api_url", default=DEFAULT_URL)
+    api_password: str | None = _option("api_password")
+    allow_remote: bool = _option("allow_remote")
+    engine: EngineName = _option("engine")
+    tasks: Annotated[Sequence[str] | None, BeforeValidator(_as_list)] = _option("tasks")
+    pages: str | None = _option("pages", default=None)
+    sample: int | None = _option("sample")
+    prompts: Mapping[str, str] = _option("prompts")
+    json_schema: Mapping[str, Any] | None = _option("json_schema")
+    hint: str | None = _option("hint")
+    family: str | None = _option("family")
+    visionmaxres: int | None = _option("visionmaxres")
+    rotate: Annotated[
+        Rotate, BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdigit() else value)
+    ] = _option("rotate")
+    text_layer: TextLayerUse = _option("text_layer")
+    image_kind: ImageKindUse | None = _option("image_kind")
+    pdf_passwords: Annotated[Sequence[str], BeforeValidator(_as_list)] = _option("pdf_passwords", default_factory=list)
+    page_timeout_s: float | None = _option("page_timeout_s")
+    outage_patience_s: float = _option("outage_patience_s")
+    stop_after_s: float | None = _option("stop_after_s")
+    redo: Redo | None = _option("redo")
+    ledger: Annotated[
+        str | Path | None, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)
+    ] = _option("ledger")
+    on_error: OnError = _option("on_error")
+    split: bool = _option("split")
+    include_empty: bool = _option("include_empty")
+    show_progress: bool = _option("show_progress")
 
     _engine: Engine | None = PrivateAttr(default=None)
     _engine_lock: Any = PrivateAttr(default_factory=threading.Lock)
     _threads: ThreadPoolExecutor | None = PrivateAttr(default=None)
 
-    DEFAULT_SUFFIXES: ClassVar[tuple[str, ...]] = (
-        ".pdf",
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".jp2",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".cbz",
-        ".epub",
-        ".xps",
+    DEFAULT_SUFFIXES: ClassVar[tuple[str, ...]] = tuple(
+        ".pdf .jpg .jpeg .png .tif .tiff .webp .bmp .gif .jp2 .heic .heif .avif .cbz .epub .xps".split()  # noqa: SIM905  (one word a line otherwise)
     )
 
-    def __init__(self, **arguments: Any) -> None:
-        for name, right in _OTHER_NAMES.items():
-            if name in arguments:
-                msg = f"KoboldReader has no argument {name!r}; it is called {right!r}."
-                raise ConfigError(msg)
-        unknown = sorted(set(arguments) - set(type(self).model_fields))
-        if unknown:
-            names = ", ".join(name for name in type(self).model_fields if name != "is_remote")
-            msg = f"KoboldReader has no argument {', '.join(map(repr, unknown))}; its arguments are {names}."
-            raise ConfigError(msg)
-        for name in ("tasks", "pdf_passwords"):
-            if isinstance(arguments.get(name), str | tuple):
-                value = arguments[name]
-                arguments[name] = [value] if isinstance(value, str) else list(value)
-        if isinstance(arguments.get("ledger"), Path):
-            arguments["ledger"] = str(arguments["ledger"])
-        try:
-            super().__init__(**arguments)
-        except ValidationError as err:
-            # Pydantic quotes the input, which may be a password: name only the argument and what is wrong.
-            wrong = "; ".join(
-                f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in err.errors(include_input=False)
+    if not TYPE_CHECKING:  # type checkers and editors take the signature from the fields
+
+        def __init__(self, **arguments: Any) -> None:
+            self._check_names(arguments)
+            try:
+                super().__init__(**arguments)
+            except ValidationError as err:
+                # Pydantic quotes the input, which may be a password: name only the argument and what is wrong.
+                wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in err.errors(include_input=False)]
+                raise ConfigError(f"KoboldReader: {'; '.join(wrong)}.") from None
+            self.is_remote = self.engine == "koboldcpp" and any(
+                address_kind(url) != "loopback" for url in self.api_urls
             )
-            msg = f"KoboldReader: {wrong}."
-            raise ConfigError(msg) from None
-        self.is_remote = self.engine == "koboldcpp" and any(address_kind(url) != "loopback" for url in self.api_urls)
-        self.settings()
+            self._record_form(self.options)
+
+    @classmethod
+    def _check_names(cls, arguments: Mapping[str, Any]) -> None:
+        for name, option in OPTIONS.items():
+            for other in option.metadata["elsewhere"]:
+                if other in arguments:
+                    raise ConfigError(f"KoboldReader has no argument {other!r}; it is called {name!r}.")
+        unknown = sorted(set(arguments) - set(cls.model_fields))
+        if unknown:
+            raise ConfigError(
+                f"KoboldReader has no argument {', '.join(map(repr, unknown))}; its arguments are {', '.join(OPTIONS)}."
+            )
 
     @classmethod
     @override
@@ -201,12 +161,28 @@ class KoboldReader(BasePydanticReader):
 
     @override
     def __getstate__(self) -> dict[str, Any]:
-        # Past LlamaIndex's own, which tries to pickle every private attribute and warns of each that cannot be;
-        # connections and locks are made anew where the copy is used.
+        # LlamaIndex's own tries to pickle every private attribute and warns of each that cannot be; connections and
+        # locks are made anew where the copy is used.
         state: dict[str, Any] = super(BaseComponent, self).__getstate__()
         return {**state, "__pydantic_private__": None}
 
     # ── what the arguments mean ──────────────────────────────────────────────────────────────────
+
+    @property
+    def options(self) -> ReadOptions:
+        """The arguments as everything below the reader takes them.
+
+        Raises:
+            ConfigError: An argument is out of its range.
+        """
+        given = {name: getattr(self, name) for name in OPTIONS}
+        given |= {
+            "api_url": tuple(self.api_urls),
+            "pages": PageRange.parse(self.pages),
+            "tasks": tuple(self.tasks) if self.tasks else None,
+            "pdf_passwords": tuple(self.pdf_passwords),
+        }
+        return ReadOptions(**given)
 
     @property
     def api_urls(self) -> list[str]:
@@ -217,31 +193,6 @@ class KoboldReader(BasePydanticReader):
     def servers(self) -> int:
         """How many work at once."""
         return 1 if self.engine == "rapidocr" else len(set(self.api_urls))
-
-    def settings(self) -> ReadSettings:
-        """Return what the arguments ask of every page.
-
-        Raises:
-            ConfigError: An argument is out of its range.
-        """
-        form = self._form()
-        every = ("ocr",) if self.engine == "rapidocr" or form else DEFAULT_TASKS
-        return ReadSettings(
-            tasks=tuple(self.tasks) if self.tasks else every,
-            are_tasks_default=not self.tasks,
-            text_layer="ignore" if form else self.text_layer,  # a text is no record
-            image_kind=self.image_kind,
-            rotate_deg=None if self.rotate == "auto" else self.rotate,
-            pages=PageRange.parse(self.pages),
-            sample=self.sample,
-            prompts=self._wordings(form),
-            hint=self.hint,
-            family=self.family,
-            redo=self.redo,
-            passwords=tuple(self.pdf_passwords),
-            page_timeout_s=self.page_timeout_s,
-            stop_after_s=self.stop_after_s,
-        )
 
     def make_engine(self) -> Engine:
         """Return the engine, made at first use; no server is contacted yet.
@@ -255,36 +206,21 @@ class KoboldReader(BasePydanticReader):
             return self._engine
 
     def _kobold_engine(self) -> KoboldEngine:
-        check_way(self.api_urls, allow_remote=self.allow_remote)
-        form = self._form()
+        options = self.options
+        check_way(options.api_url, allow_remote=options.allow_remote)
         return KoboldEngine(
-            ServerPool(self.api_urls, password=self.api_password, outage_patience_s=self.outage_patience_s),
-            family=self.family,
-            prompts=self._wordings(form),
-            hint=self.hint,
-            visionmaxres=self.visionmaxres,
-            page_timeout_s=self.page_timeout_s,
-            form=form,
+            ServerPool(options.api_url, password=options.api_password, outage_patience_s=options.outage_patience_s),
+            family=options.family,
+            prompts=options.wordings,
+            hint=options.hint,
+            visionmaxres=options.visionmaxres,
+            page_timeout_s=options.page_timeout_s,
+            form=self._record_form(options),
         )
 
-    def _form(self) -> RecordForm | None:
-        """Return the form of the records asked for, if any."""
-        if self.json_schema is None:
-            return None
-        needs = {
-            "prompts={'ocr': …}, which says what to look for": "ocr" in self.prompts,
-            "tasks=['ocr'], or none": self.tasks in (None, ["ocr"]),
-            "a model (engine='koboldcpp')": self.engine == "koboldcpp",
-            "the pages' images (text_layer='auto' or 'ignore')": self.text_layer != "only",
-        }
-        missing = [what for what, is_there in needs.items() if not is_there]
-        if missing:
-            msg = f"json_schema needs {'; '.join(missing)}."
-            raise ConfigError(msg)
-        return RecordForm(self.json_schema)
-
-    def _wordings(self, form: RecordForm | None) -> dict[str, str]:
-        return {"ocr": form.wording(self.prompts["ocr"])} if form else self.prompts
+    @staticmethod
+    def _record_form(options: ReadOptions) -> RecordForm | None:
+        return None if options.json_schema is None else RecordForm(options.json_schema)
 
     def open_ledger(self) -> Ledger:
         """Open the ledger that the arguments name; the caller closes it."""
@@ -310,9 +246,9 @@ class KoboldReader(BasePydanticReader):
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
-    def transcriber(self, ledger: Ledger, **options: Any) -> Transcriber:
-        """Return a transcriber with this reader's engine and settings; options as `Transcriber` takes them."""
-        return Transcriber(self.make_engine(), ledger, self.settings(), **options)
+    def transcriber(self, ledger: Ledger, **more: Any) -> Transcriber:
+        """Return a transcriber with this reader's engine and options; `more` as `Transcriber` takes them."""
+        return Transcriber(self.make_engine(), ledger, self.options, **more)
 
     def read_pages(self, file: Paths, *, fs: Any = None, cancel: threading.Event | None = None) -> Iterator[PageResult]:
         """Yield a PageResult for every page, failed ones too, in page order.

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import ExifTags, Image, ImageEnhance, ImageOps
@@ -261,7 +262,7 @@ def test_a_photo_is_found_by_what_it_shows_by_keyword_by_camera_and_by_day(
 def test_what_a_person_says_of_a_picture_stays_and_asks_nobody(
     album: Path, simulator: KoboldSimulator, tmp_path: Path
 ) -> None:
-    def reader(**said: str) -> KoboldReader:
+    def reader(**said: Any) -> KoboldReader:
         return KoboldReader(api_url=simulator.url, tasks=["ocr"], ledger="none", **said)
 
     def kinds(archive: Archive) -> dict[str, str]:

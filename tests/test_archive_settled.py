@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ class Run:
         def on_start(_: Selection, outlook: Outlook) -> None:
             self.outlook = outlook
 
-        given = {"tasks": ["ocr"], "on_error": "skip", **settings}
+        given: dict[str, Any] = {"tasks": ["ocr"], "on_error": "skip", **settings}
         reader = KoboldReader(api_url=self.simulator.url, **given)
         return self.archive.sync(self.folder, reader=reader, prune=prune, on_page=on_page, on_start=on_start)
 

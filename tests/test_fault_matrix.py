@@ -39,8 +39,8 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold import RetryPolicy, ServerPool
 from kobold_reader.kobold.client import KoboldClient
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import select
-from kobold_reader.reading.due import ReadSettings
 from kobold_reader.reading.koboldcpp import RETRY_TEMPERATURES, KoboldEngine
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
@@ -125,7 +125,7 @@ class Run:
         engine = KoboldEngine(pool, page_timeout_s=page_timeout_s)
         try:
             with Ledger(folder / "ledger.sqlite") as ledger:
-                for result in Transcriber(engine, ledger, ReadSettings(tasks=("ocr",))).run(select(files).files):
+                for result in Transcriber(engine, ledger, ReadOptions(tasks=("ocr",))).run(select(files).files):
                     self.results.append(result)
                     if on_result:
                         on_result(result)

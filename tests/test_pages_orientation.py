@@ -310,7 +310,7 @@ def test_a_sideways_sample_is_read_and_says_how_it_was_turned() -> None:
 
 def test_auto_is_the_default_and_keeps_what_was_read_before() -> None:
     keys = {
-        rotate: KoboldReader(rotate=rotate, ledger="none").settings().key("ocr") for rotate in ("auto", 0, 90, 180, 270)
+        rotate: KoboldReader(rotate=rotate, ledger="none").options.key("ocr") for rotate in ("auto", 0, 90, 180, 270)
     }
     assert keys["auto"] == "default"
     assert len(set(keys.values())) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -36,8 +37,9 @@ from typing_extensions import override
 from kobold_reader import KoboldReader, PagesFailedError
 from kobold_reader.documents import to_metadata
 from kobold_reader.errors import ConfigError, EmptyTranscriptionError, NoServerAvailableError, SourceNotFoundError
+from kobold_reader.options import OPTIONS, ReadOptions, about
 from kobold_reader.reader import PageSkippedWarning
-from tests.conftest import GROUND_TRUTH, SAMPLES, page_text
+from tests.conftest import GROUND_TRUTH, ROOT, SAMPLES, page_text
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, RecordedRequest, ScriptBrain
 
 pytestmark = pytest.mark.slow
@@ -519,7 +521,7 @@ def test_to_dict_and_back_without_the_passwords(configured: KoboldReader) -> Non
     assert written["class_name"] == "KoboldReader"
     back = KoboldReader.from_dict(written, api_password="anchor-and-rope", pdf_passwords=["key-of-the-box"])  # noqa: S106
     assert back.model_dump() == configured.model_dump()
-    assert back.settings() == configured.settings()
+    assert back.options == configured.options
     assert back.api_password == "anchor-and-rope"  # noqa: S105
 
 
@@ -563,12 +565,12 @@ def test_a_closed_reader_can_be_used_again(simulator: KoboldSimulator, ledger_ti
 )
 def test_names_from_elsewhere_are_answered_with_ours(wrong: str, right: str) -> None:
     with pytest.raises(ConfigError, match=f"no argument '{wrong}'; it is called '{right}'"):
-        KoboldReader(**{wrong: "sesame"})
+        KoboldReader(**{wrong: "sesame"})  # type: ignore[arg-type]
 
 
 def test_a_typo_is_answered_with_the_list() -> None:
     with pytest.raises(ConfigError, match=r"no argument 'visionmaxress'; its arguments are api_url, .*visionmaxres"):
-        KoboldReader(visionmaxress=2048)
+        KoboldReader(visionmaxress=2048)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -576,7 +578,7 @@ def test_a_typo_is_answered_with_the_list() -> None:
     [
         ({"tasks": ["ocr", "summary"]}, "'summary' is no task"),
         ({"on_error": "ignore"}, "on_error"),
-        ({"rotate": 45}, "45 is not one of"),
+        ({"rotate": 45}, "rotate: Input should be 'auto', 0, 90, 180 or 270"),
         ({"pages": "3-1"}, "3-1"),
         ({"api_url": "ftp://host"}, "ftp"),
         ({"page_timeout_s": 0}, "page_timeout_s"),
@@ -588,9 +590,43 @@ def test_wrong_values_are_refused_when_the_reader_is_made(arguments: dict[str, A
         KoboldReader(**arguments)
 
 
+def test_the_arguments_are_the_options_each_documented() -> None:
+    given = {name: field for name, field in KoboldReader.model_fields.items() if name != "is_remote"}
+    assert list(given) == list(OPTIONS)
+    assert all(given[name].description == about(name) for name in OPTIONS)
+    assert KoboldReader().options == ReadOptions()
+    assert set(OPTIONS) <= set(inspect.signature(KoboldReader).parameters)
+
+
+CALLS = """
+from pathlib import Path
+from kobold_reader import KoboldReader
+
+KoboldReader(api_url=["http://a:5001"], tasks=("ocr",), rotate=90, ledger=Path("x"), redo="low-confidence")
+KoboldReader(tasks=["ocr", "caption"], pages="1-3", prompts={"ocr": "Read it."}, page_timeout_s=60)
+KoboldReader(sample="three")
+KoboldReader(redo="everything")
+KoboldReader(base_url="http://a:5001")
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_know_the_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = pytest.importorskip("mypy.api")
+    (tmp_path / "calls.py").write_text(CALLS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MYPYPATH", str(ROOT))
+
+    said, _, _ = api.run(["calls.py", "--follow-imports=silent", "--ignore-missing-imports", "--cache-dir=cache"])
+
+    wrong = [line for line in said.splitlines() if ": error:" in line]
+    assert [line.split(":")[1] for line in wrong] == ["7", "8", "9"], said
+    assert "base_url" in wrong[2]
+
+
 def test_a_refused_password_is_not_repeated() -> None:
     with pytest.raises(ConfigError) as caught:
-        KoboldReader(api_password=["anchor-and-rope"])
+        KoboldReader(api_password=["anchor-and-rope"])  # type: ignore[arg-type]
     assert "anchor-and-rope" not in f"{caught.value!r} {caught.value}"
     assert caught.value.__cause__ is None
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kobold_reader import KoboldReader
 from kobold_reader.errors import ConfigError
-from kobold_reader.options import PageRange
+from kobold_reader.options import PageRange, ReadOptions, Redo
 from kobold_reader.pages import Box, ImageBudget, reading_order
 from kobold_reader.reading import due
 from kobold_reader.reading.cleaning import is_refusal, tidy
-from kobold_reader.reading.due import ReadSettings
 from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.results import Reading
 from tests.test_reading_ledger import READING, facts
@@ -73,7 +73,7 @@ def test_samples_are_spread(count: int, sample: int) -> None:
         {"tasks": ("read",)},
         {"text_layer": "maybe"},
         {"redo": "some"},
-        {"rotate_deg": 45},
+        {"rotate": 45},
         {"sample": 0},
         {"page_timeout_s": -1},
         {"prompts": {"ocrr": "x"}},
@@ -81,34 +81,64 @@ def test_samples_are_spread(count: int, sample: int) -> None:
 )
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"tasks|text_layer|redo|rotate|sample|page_timeout_s"):
-        ReadSettings(**wrong)  # type: ignore[arg-type]
+        ReadOptions(**wrong)  # type: ignore[arg-type]
 
 
 def test_only_what_the_user_gave_makes_another_key() -> None:
-    plain = ReadSettings()
+    plain = ReadOptions()
     assert plain.key("ocr") == "default"
-    assert ReadSettings(text_layer="ignore", redo="all", page_timeout_s=3).key("ocr") == "default"
+    assert ReadOptions(text_layer="ignore", redo="all", page_timeout_s=3).key("ocr") == "default"
     keys = {
         plain.key("ocr"),
-        ReadSettings(hint="Swedish").key("ocr"),
-        ReadSettings(prompts={"ocr": "Read it."}).key("ocr"),
-        ReadSettings(rotate_deg=90).key("ocr"),
-        ReadSettings(family="gemma-3").key("ocr"),
+        ReadOptions(hint="Swedish").key("ocr"),
+        ReadOptions(prompts={"ocr": "Read it."}).key("ocr"),
+        ReadOptions(rotate=90).key("ocr"),
+        ReadOptions(family="gemma-3").key("ocr"),
     }
     assert len(keys) == 5
-    assert ReadSettings(prompts={"ocr": "Read it."}).key("caption") == "default"
+    assert ReadOptions(prompts={"ocr": "Read it."}).key("caption") == "default"
+
+
+SCHEMA = {"type": "object", "properties": {"number": {"type": "string"}}, "required": ["number"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "task", "key"),
+    [
+        ({}, "ocr", "default"),
+        ({"tasks": ["ocr"], "text_layer": "ignore", "visionmaxres": 768, "image_kind": "photo"}, "ocr", "default"),
+        ({"hint": "Swedish letters, about 1900"}, "ocr", "8e676551d1ece5a175f5a46d4325b53b"),
+        ({"hint": "Swedish letters, about 1900"}, "caption", "8e676551d1ece5a175f5a46d4325b53b"),
+        ({"hint": "Müller"}, "ocr", "9ae0d02c38198e1a50c927a13f2c19d2"),
+        ({"prompts": {"ocr": "Read it."}}, "ocr", "0367e58359fb6a91fe13e0c39eb894d6"),
+        ({"prompts": {"ocr": "Read it."}}, "caption", "default"),
+        ({"family": "gemma-3"}, "tags", "de9357b45a48519b6f0c303691adfb70"),
+        ({"rotate": 0}, "ocr", "696f8f6f9048211cff11519cdf1b888c"),
+        ({"rotate": 90}, "ocr", "73cd83e9db7214adc54a3b76f681b86e"),
+        ({"rotate": "90"}, "ocr", "73cd83e9db7214adc54a3b76f681b86e"),
+        ({"engine": "rapidocr", "rotate": 270}, "ocr", "e78552ac331950cc5cc4c51640c5614c"),
+        (
+            {"hint": "h", "family": "qwen2-vl", "rotate": 180, "prompts": {"ocr": "A", "tags": "B"}},
+            "tags",
+            "9146c39aaf1160a4c186f991377d4ceb",
+        ),
+        ({"prompts": {"ocr": "Which number?"}, "json_schema": SCHEMA}, "ocr", "13c61573716e8992362a4180af8ce951"),
+    ],
+)
+def test_keys_are_those_of_the_ledgers_that_exist(given: dict[str, Any], task: str, key: str) -> None:
+    assert KoboldReader(**given).options.key(task) == key, "another key would make every page due"
 
 
 def test_a_text_layer_answers_ocr_and_spares_the_caption() -> None:
     born = replace(facts(), text="All of it.", text_layer="good", image_coverage=0.1)
-    assert due.tasks_of_page(born, ReadSettings()) == ("ocr",)
-    assert due.tasks_of_page(replace(born, image_coverage=0.25), ReadSettings()) == ("ocr", "caption")
-    assert due.tasks_of_page(born, ReadSettings(tasks=("caption",))) == ("caption",)
-    assert due.tasks_of_page(born, ReadSettings(text_layer="ignore")) == ("ocr", "caption")
-    tagged = ReadSettings(tasks=("ocr", "tags"))
+    assert due.tasks_of_page(born, ReadOptions()) == ("ocr",)
+    assert due.tasks_of_page(replace(born, image_coverage=0.25), ReadOptions()) == ("ocr", "caption")
+    assert due.tasks_of_page(born, ReadOptions(tasks=("caption",))) == ("caption",)
+    assert due.tasks_of_page(born, ReadOptions(text_layer="ignore")) == ("ocr", "caption")
+    tagged = ReadOptions(tasks=("ocr", "tags"))
     assert due.tasks_of_page(born, tagged) == ("ocr",)
     assert due.tasks_of_page(replace(born, image_coverage=0.25), tagged) == ("ocr", "tags")
-    assert due.tasks_of_page(replace(born, text_layer="poor"), ReadSettings()) == ("ocr", "caption")
+    assert due.tasks_of_page(replace(born, text_layer="poor"), ReadOptions()) == ("ocr", "caption")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +161,7 @@ def test_a_text_layer_answers_ocr_and_spares_the_caption() -> None:
         ("low-resolution", READING, False),
     ],
 )
-def test_redo(redo: due.Redo | None, reading: Reading, again: bool) -> None:
+def test_redo(redo: Redo | None, reading: Reading, again: bool) -> None:
     assert due.to_redo(reading, redo, ENGINE, facts()) is again
 
 

@@ -70,7 +70,7 @@ def test_ahead_closed_early_ends_its_thread_and_iterator() -> None:
     assert threading.active_count() == before
 
 
-def reader(simulator: KoboldSimulator, **options: object) -> KoboldReader:
+def reader(simulator: KoboldSimulator, **options: Any) -> KoboldReader:
     return KoboldReader(api_url=simulator.url, tasks=["ocr"], **options)
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from kobold_reader import KoboldReader
 from kobold_reader.errors import PageRenderError
+from kobold_reader.options import Redo
 from kobold_reader.pages import select
 from kobold_reader.reading.ledger import Ledger, LedgerFile, default_ledger_path
 from tests.conftest import SAMPLES
@@ -136,7 +137,7 @@ def test_a_file_put_back_as_it_was_has_failed_no_more(simulator: KoboldSimulator
 
 
 @pytest.mark.parametrize("redo", ["all", "outdated"])
-def test_redo_asks_copies_once(simulator: KoboldSimulator, tmp_path: Path, redo: str) -> None:
+def test_redo_asks_copies_once(simulator: KoboldSimulator, tmp_path: Path, redo: Redo) -> None:
     """Every copy of a page was read anew, one after the other."""
     folder = tmp_path / "scans"
     folder.mkdir()

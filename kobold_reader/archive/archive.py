@@ -314,12 +314,12 @@ class WritingArchive(OpenArchive):
             for path in chosen if remember else ():
                 self._catalog.remember_root(root_name(path), settings)
             transcriber = make_transcriber(reader, ledger, cancel=cancel, on_progress=on_progress)
-            settled = Settled(self._catalog, ledger, reader.settings(), reader.engine)
+            settled = Settled(self._catalog, ledger, reader.options, reader.engine)
             if on_start:
                 outlook = transcriber.survey(settled.rest(selection.files))
                 outlook.pass_over(len(settled.passed), settled.by_kind(selection.files))
                 outlook.forecast = forecast_by_ledger(
-                    outlook, ledger, reader.make_engine(), reader.settings(), servers=reader.servers
+                    outlook, ledger, reader.make_engine(), reader.options, servers=reader.servers
                 )
                 on_start(selection, outlook)
             settled.begin()

@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kobold_reader.archive.corrections import as_read
@@ -26,8 +26,8 @@ from kobold_reader.archive.values import version_of
 from kobold_reader.archive.vector_index import BATCH_PAGES, Indexer, with_place
 from kobold_reader.documents import page_id, to_metadata
 from kobold_reader.errors import KoboldReaderError
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import Selection, SourceFile
-from kobold_reader.reading.due import ReadSettings
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.pipeline import Ahead
 from kobold_reader.reading.results import PageResult
@@ -60,7 +60,7 @@ class Settled:
         engine_name: Whose readings count.
     """
 
-    def __init__(self, catalog: Catalog, ledger: Ledger, settings: ReadSettings, engine_name: str) -> None:
+    def __init__(self, catalog: Catalog, ledger: Ledger, settings: ReadOptions, engine_name: str) -> None:
         self._catalog = catalog
         self._ledger = ledger
         self._settings = settings
@@ -147,12 +147,16 @@ class Settled:
 
     def _make_key(self) -> str:
         """Everything but the file itself that decides what is due, and what a page's row looks like."""
-        settings = replace(self._settings, redo=None, sample=None, passwords=(), page_timeout_s=None, stop_after_s=None)
+        asked = self._settings
         known = [
             RELEASE,
             self._engine_name,
             self._last_family,
-            {**asdict(settings), "pages": str(settings.pages)},
+            {task: asked.key(task) for task in asked.tasks},
+            asked.are_tasks_default,
+            asked.text_layer,
+            asked.image_kind,
+            str(asked.pages),
         ]
         return hashlib.sha256(json.dumps(known, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 

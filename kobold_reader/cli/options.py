@@ -120,7 +120,7 @@ class ServerOptions:
 
     def urls(self) -> list[str]:
         """Return the servers: those named, else the default."""
-        from kobold_reader.reader import DEFAULT_URL
+        from kobold_reader.options import DEFAULT_URL
 
         return self.given_urls() or [DEFAULT_URL]
 

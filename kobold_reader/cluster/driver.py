@@ -218,7 +218,7 @@ class ClusterTranscriber(Transcriber):
     """
 
     def __init__(self, reader: KoboldReader, ledger: Ledger, *, address: str = LOCAL, **options: Any) -> None:
-        super().__init__(reader.make_engine(), ledger, reader.settings(), **options)
+        super().__init__(reader.make_engine(), ledger, reader.options, **options)
         self._reader = reader
         self._urls = list(dict.fromkeys(reader.api_urls))
         self._address = address

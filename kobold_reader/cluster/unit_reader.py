@@ -219,7 +219,7 @@ class UnitReader:
             memory.remember_file(page.source, page.file)  # so it is opened for its images only
             memory.remember_pages(page.file.sha256, [page.known])
             files[page.source.uri] = self._fetched.at_hand(page.source)
-        settings = replace(self._reader.settings(), tasks=unit.tasks, sample=None, redo=None, stop_after_s=None)
+        settings = replace(self._reader.options, tasks=unit.tasks, sample=None, redo=None, stop_after_s=None)
         transcriber = _UnitTranscriber(engine, memory, settings, cancel=self._asking, pages=frozenset(left))
         with closing(transcriber.run(list(files.values()))) as results:
             for result in results:

@@ -1,6 +1,6 @@
-"""What is still to be done: pure decisions over facts, readings and the user's settings.
+"""What is still to be done: pure decisions over facts, readings and the user's options.
 
-A page is due where a task has no reading made with the same engine and the same *user-given* settings. What the user
+A page is due where a task has no reading made with the same engine and the same *user-given* options. What the user
 did not choose (our default wording, our release, the model that happens to be loaded) makes nothing due; `redo` does.
 
 At how many px was a page read, and how many would it be now? Pure; for `--redo low-resolution`.
@@ -10,28 +10,21 @@ What there is of one page, and what is still due: the one answer for whoever rea
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from dataclasses import dataclass
+from typing import Final
 
-from kobold_reader.errors import ConfigError
 from kobold_reader.kobold import FAMILIES
-from kobold_reader.options import DEFAULT_TASKS, PageRange, check_tasks
+from kobold_reader.options import ReadOptions, Redo
 from kobold_reader.pages import PageFacts
 from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.results import DOUBTFUL, Reading
 
 __all__ = [
-    "ImageKindUse",
     "Lookup",
-    "ReadSettings",
-    "Redo",
-    "TextLayerUse",
     "blank_reading",
     "is_clearly_lower",
     "is_outdated",
@@ -91,10 +84,6 @@ def is_clearly_lower(effective_px: int | None, now_px: int) -> bool:
     return effective_px is not None and effective_px < _CLEARLY * now_px
 
 
-TextLayerUse = Literal["auto", "ignore", "only"]
-ImageKindUse = Literal["auto", "photo", "scan"]
-Redo = Literal["outdated", "truncated", "looping", "low-confidence", "low-resolution", "all"]
-
 CAPTION_COVERAGE: Final = 0.25
 """A page with a good text layer is captioned and tagged only where images cover at least this share of it."""
 _OF_PICTURES: Final = frozenset({"caption", "tags"})
@@ -105,85 +94,20 @@ LOW_CONFIDENCE_P5: Final = DOUBTFUL
 page would hide them: a rival at least as near as can be seen costs its word 0.3 to 0.5, and a page has 300 words."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadSettings:
-    """What the user asks for.
-
-    Raises:
-        ConfigError: A value is out of its range; the message names it.
-    """
-
-    tasks: tuple[str, ...] = DEFAULT_TASKS
-    are_tasks_default: bool = False
-    """The user named none: what the model cannot do is left out, where it would be refused."""
-    text_layer: TextLayerUse = "auto"
-    image_kind: ImageKindUse | None = None
-    """What pictures are; "auto": decided for each, whatever was said before; None: as was said before, else decided."""
-    rotate_deg: int | None = None
-    """Turn every page clockwise; 0: as the file says; None: pages on their side or head are turned by themselves."""
-    pages: PageRange = field(default_factory=PageRange)
-    sample: int | None = None
-    """Read only so many pages, spread evenly over everything."""
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    hint: str | None = None
-    family: str | None = None
-    redo: Redo | None = None
-    passwords: tuple[str, ...] = field(default=(), repr=False)
-    page_timeout_s: float | None = None
-    stop_after_s: float | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tasks", check_tasks(self.tasks))  # each once: a task named twice was asked twice
-        for name, value, allowed in (
-            ("text_layer", self.text_layer, get_args(TextLayerUse)),
-            ("image_kind", self.image_kind, (None, *get_args(ImageKindUse))),
-            ("redo", self.redo, (None, *get_args(Redo))),
-            ("rotate", self.rotate_deg, (None, 0, 90, 180, 270)),
-        ):
-            if value not in allowed:
-                msg = f"{name}: {value!r} is not one of {', '.join(str(one) for one in allowed if one is not None)}."
-                raise ConfigError(msg)
-        for name, number in (
-            ("sample", self.sample),
-            ("page_timeout_s", self.page_timeout_s),
-            ("stop_after_s", self.stop_after_s),
-        ):
-            if number is not None and number <= 0:
-                msg = f"{name}: {number} must be greater than 0."
-                raise ConfigError(msg)
-        check_tasks(self.prompts or self.tasks)
-
-    def key(self, task: str) -> str:
-        """Return the key under which the ledger keeps readings of the task made with these settings.
-
-        Whether a text layer is used decides only *which* pages are read, not how, so it is no part of the key.
-        """
-        given = {
-            "prompt": self.prompts.get(task),
-            "hint": self.hint,
-            "family": self.family,
-            "rotate_deg": self.rotate_deg,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
-        if not given:
-            return "default"
-        return hashlib.sha256(json.dumps(given, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
-
-
-def tasks_of_page(facts: PageFacts, settings: ReadSettings) -> tuple[str, ...]:
+def tasks_of_page(facts: PageFacts, options: ReadOptions) -> tuple[str, ...]:
     """Return the tasks to ask of this page, a good text layer's own answer to `ocr` included."""
-    if settings.tasks[0] != "ocr" and "ocr" not in settings.tasks:
-        return settings.tasks
-    if has_text_layer(facts, settings) and (settings.text_layer == "only" or facts.image_coverage < CAPTION_COVERAGE):
-        return tuple(task for task in settings.tasks if task not in _OF_PICTURES)
-    return settings.tasks
+    if options.tasks[0] != "ocr" and "ocr" not in options.tasks:
+        return options.tasks
+    if has_text_layer(facts, options) and (options.text_layer == "only" or facts.image_coverage < CAPTION_COVERAGE):
+        return tuple(task for task in options.tasks if task not in _OF_PICTURES)
+    return options.tasks
 
 
-def has_text_layer(facts: PageFacts, settings: ReadSettings) -> bool:
+def has_text_layer(facts: PageFacts, options: ReadOptions) -> bool:
     """Tell whether the page's text layer answers `ocr`."""
-    if settings.text_layer == "only":
+    if options.text_layer == "only":
         return bool(facts.text.strip())
-    return settings.text_layer == "auto" and facts.text_layer == "good"
+    return options.text_layer == "auto" and facts.text_layer == "good"
 
 
 def possible(
@@ -277,7 +201,7 @@ class Lookup:
 def look_up(
     ledger: Ledger,
     engine_name: str,
-    settings: ReadSettings,
+    options: ReadOptions,
     known: KnownPage,
     *,
     engine: EngineFacts | None = None,
@@ -290,31 +214,31 @@ def look_up(
     Args:
         ledger: Asked for the readings.
         engine_name: Whose readings.
-        settings: What the user asks for.
+        options: What the user asks for.
         known: The page.
-        engine: Needed where `settings.redo` asks what the model would do now.
+        engine: Needed where `options.redo` asks what the model would do now.
         made: Content and task of readings made in this run, which `redo` does not ask for again.
         able: What the engine can do, where it was asked.
         last_family: See `due.possible`.
     """
     facts = known.facts
-    tasks = tasks_of_page(facts, settings)
+    tasks = tasks_of_page(facts, options)
     readings: dict[str, Reading] = {}
     due_tasks: list[str] = []
     for task in tasks:
-        if task == "ocr" and has_text_layer(facts, settings):
+        if task == "ocr" and has_text_layer(facts, options):
             readings[task] = Reading(task=task, status="text_layer", text=facts.text.strip(), engine="pdf")
             continue
         if known.is_blank:
             readings[task] = blank_reading(task)
             continue
-        reading = ledger.reading(facts.content_sha256, task, engine_name, settings.key(task))
+        reading = ledger.reading(facts.content_sha256, task, engine_name, options.key(task))
         if reading:
             readings[task] = reading
-        redo = None if (facts.content_sha256, task) in made else settings.redo
+        redo = None if (facts.content_sha256, task) in made else options.redo
         if reading is None or to_redo(reading, redo, engine, facts):
             due_tasks.append(task)
-    if due_tasks and settings.are_tasks_default:
+    if due_tasks and options.are_tasks_default:
         due_tasks = list(possible(due_tasks, readings, able, last_family))
         tasks = tuple(task for task in tasks if task in readings or task in due_tasks)
     return Lookup(tasks, readings, tuple(due_tasks))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 from kobold_reader.errors import ConfigError, MissingExtraError
 
 __all__ = ["RecordForm"]
-
-_FORM: Final = "{prompt}\n\nAnswer with one JSON object that fits this schema, and nothing else:\n{schema}"
 
 
 class RecordForm:
@@ -49,10 +47,6 @@ class RecordForm:
         self.grammar = json.dumps(schema, ensure_ascii=False)
         """For `GenerateRequest.grammar`."""
         self._validator = Draft202012Validator(schema, registry=Registry())
-
-    def wording(self, prompt: str) -> str:
-        """Return the instruction with the schema: a model writes better what it has seen, and a changed one is due."""
-        return _FORM.format(prompt=prompt, schema=self.grammar)
 
     def fault(self, text: str) -> str | None:
         """Return why an answer is no such record; None: it is one."""

@@ -28,8 +28,9 @@ from statistics import fmean, stdev
 from typing import Final, Literal
 
 from kobold_reader.errors import KoboldReaderError, ServerError, SourceError
+from kobold_reader.options import ImageKindUse, ReadOptions
 from kobold_reader.pages import FileFacts, PageFacts, Scalar, SourceFile
-from kobold_reader.reading.due import ImageKindUse, ReadSettings, has_text_layer, look_up
+from kobold_reader.reading.due import has_text_layer, look_up
 from kobold_reader.reading.engine import Engine, EngineFacts
 from kobold_reader.reading.ledger import KnownPage, Ledger, Timing
 from kobold_reader.reading.open_file import OpenFile
@@ -274,7 +275,7 @@ def pages_ahead(
     files: Sequence[SourceFile],
     opened: OpenFile,
     ledger: Ledger,
-    settings: ReadSettings,
+    settings: ReadOptions,
     *,
     engine_name: str,
     numbers: Callable[[SourceFile, FileFacts], Iterable[int]],
@@ -332,7 +333,7 @@ def _page_ahead(
     source: SourceFile,
     known: KnownPage,
     ledger: Ledger,
-    settings: ReadSettings,
+    settings: ReadOptions,
     engine_name: str,
     engine: EngineFacts | None,
     made: set[tuple[str, str]],
@@ -363,7 +364,7 @@ def forecast_by_ledger(
     outlook: Outlook,
     ledger: Ledger,
     engine: Engine,
-    settings: ReadSettings,
+    settings: ReadOptions,
     *,
     servers: int = 1,
     asks_server: bool = True,

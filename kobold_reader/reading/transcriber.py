@@ -43,9 +43,10 @@ from kobold_reader.errors import (
     UnsupportedSourceError,
 )
 from kobold_reader.kobold import CancelledError
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, PageImages, SourceFile
 from kobold_reader.reading import due
-from kobold_reader.reading.due import ReadSettings, blank_reading, look_up
+from kobold_reader.reading.due import blank_reading, look_up
 from kobold_reader.reading.engine import Engine, EngineFacts, PageJob
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.open_file import OpenFile
@@ -223,7 +224,7 @@ class Transcriber:
         self,
         engine: Engine,
         ledger: Ledger,
-        settings: ReadSettings,
+        settings: ReadOptions,
         *,
         on_progress: Callable[[str], None] | None = None,
         cancel: threading.Event | None = None,
@@ -267,7 +268,7 @@ class Transcriber:
         """
         self._choose_sample(files)
         outlook = Outlook(len(files))
-        with OpenFile(self._ledger, self._settings.passwords) as opened:
+        with OpenFile(self._ledger, self._settings.pdf_passwords) as opened:
             for page in pages_ahead(
                 files,
                 opened,
@@ -288,7 +289,7 @@ class Transcriber:
         if self._settings.sample is None:
             return
         everything: list[tuple[str, int]] = []
-        with OpenFile(self._ledger, self._settings.passwords) as opened:
+        with OpenFile(self._ledger, self._settings.pdf_passwords) as opened:
             for source in files:
                 try:
                     total = opened.facts(source).total_pages
@@ -379,7 +380,7 @@ class Transcriber:
 
     def _steps(self, files: Sequence[SourceFile]) -> Generator[PageResult | PageStep, None, None]:
         """Everything up to the engine, in the helper thread: finished results, and pages whose images are ready."""
-        with OpenFile(self._ledger, self._settings.passwords) as opened:
+        with OpenFile(self._ledger, self._settings.pdf_passwords) as opened:
             for source in files:
                 try:
                     file = opened.facts(source)

@@ -159,7 +159,7 @@ class Library:
             return {}
         reader = KoboldReader.from_dict(settings)
         made = (
-            ledger.reading(page.content_sha256, task, reader.engine, reader.settings().key(task)) for task in page.parts
+            ledger.reading(page.content_sha256, task, reader.engine, reader.options.key(task)) for task in page.parts
         )
         return {one.task: one for one in made if one is not None and one.text == page.parts[one.task]}
 

@@ -67,7 +67,7 @@ def reader_of(folder: Path, url: str) -> KoboldReader:
 def fill(folder: Path) -> None:
     """Look at every page, and record readings for it, as a run records them."""
     with reader_of(folder, NOBODY) as reader, reader.open_ledger() as ledger, OpenFile(ledger) as opened:
-        settings = reader.settings()
+        settings = reader.options
         keys = {task: settings.key(task) for task in TASKS}
         readings = {
             task: Reading(task=task, status="ok", text=TEXT, engine="koboldcpp", model=MODEL, confidence=0.97)
