@@ -158,9 +158,10 @@ def test_pages_are_left_out_from_the_end_until_all_fits(tmp_path: Path, make_sim
         tmp_path, roof=[SLATES], **{f"a{number}": [f"{FILLER[:2400]} Slates."] for number in range(3)}
     )
     server = make_simulator(brain=ScriptBrain("Nystrand [1]."), context_size=2048)
+    notices: list[str] = []
     with Archive.open(folder) as archive:
-        answer = archive.ask(QUESTION, llm=KoboldLLM(api_url=server.url))
-        (notice,) = archive.notices
+        answer = archive.ask(QUESTION, llm=KoboldLLM(api_url=server.url), on_notice=notices.append)
+    (notice,) = notices
 
     assert re.fullmatch(r"\d pages fit the context of 2048 tokens; the other \d found were not used", notice)
     assert answer.hits[0].file_name == "roof.pdf"
@@ -177,9 +178,9 @@ def test_pages_are_left_out_from_the_end_until_all_fits(tmp_path: Path, make_sim
 def test_a_page_that_is_too_long_is_cut_around_its_passage(tmp_path: Path, make_simulator: MakeSimulator) -> None:
     folder = make_archive(tmp_path, ledger=[f"First line. {FILLER} {SLATES} {FILLER} Last line."])
     server = make_simulator(brain=ScriptBrain("Nystrand [1]."), context_size=2048)
+    notices: list[str] = []
     with Archive.open(folder) as archive:
-        answer = archive.ask(QUESTION, llm=KoboldLLM(api_url=server.url))
-        notices = list(archive.notices)
+        answer = archive.ask(QUESTION, llm=KoboldLLM(api_url=server.url), on_notice=notices.append)
 
     assert notices == [
         "ledger.pdf page 1 is too long for the context of 2048 tokens: only the part around the passage found was used"
@@ -203,17 +204,19 @@ def test_a_question_longer_than_the_context_is_refused(archive: Archive, make_si
 def test_an_answer_cut_off_is_said(archive: Archive, make_simulator: MakeSimulator) -> None:
     server = make_simulator(brain=ScriptBrain("Nystrand replaced them all [1] and was paid."))
 
-    archive.ask(QUESTION, llm=KoboldLLM(api_url=server.url, max_length=3))
+    notices: list[str] = []
+    archive.ask(QUESTION, llm=KoboldLLM(api_url=server.url, max_length=3), on_notice=notices.append)
 
-    assert archive.notices == ["the answer was cut off: it reached its limit of tokens"]
+    assert notices == ["the answer was cut off: it reached its limit of tokens"]
 
 
 def test_a_model_that_only_reads_is_announced(archive: Archive, make_simulator: MakeSimulator) -> None:
     server = make_simulator(model="olmOCR-2-7B-1025-Q8_0", brain=ScriptBrain("Nystrand [1]."))
 
-    archive.ask(QUESTION, llm=KoboldLLM(api_url=server.url))
+    notices: list[str] = []
+    archive.ask(QUESTION, llm=KoboldLLM(api_url=server.url), on_notice=notices.append)
 
-    assert "olmOCR-2-7B-1025-Q8_0 was made to read pages" in archive.notices[0]
+    assert "olmOCR-2-7B-1025-Q8_0 was made to read pages" in notices[0]
 
 
 # ── LlamaIndex ────────────────────────────────────────────────────────────────────────────────────

@@ -94,8 +94,9 @@ def test_a_server_that_is_gone_leaves_the_words(chroma: str, reader: KoboldReade
         gone = ChromaServer("http://127.0.0.1:9", "kobold-reader-gone")
         archive._catalog.set_meta("chroma_server", gone.record())
     with Archive.open(tmp_path / "a") as archive:
-        assert archive.search("Lindqvist")
-        assert "127.0.0.1:9" in archive.notices[0]
+        notices: list[str] = []
+        assert archive.search("Lindqvist", on_notice=notices.append)
+        assert "127.0.0.1:9" in notices[0]
         with pytest.raises(StoreError, match="cannot be used"):
             archive.sync(LETTER, reader=reader)
 

@@ -16,7 +16,7 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import Vectors
 from kobold_reader.errors import ConfigError, ServerError, StoreError
-from kobold_reader.options import EmbedderKind
+from kobold_reader.options import EmbedderKind, Mode
 from tests.kobold_simulator import Fault, KoboldSimulator
 from tests.test_regressions_reading import make_pdf
 
@@ -231,8 +231,37 @@ def test_dense_search_says_that_the_embedder_is_gone(server: KoboldSimulator, tm
         server.stop()
         with pytest.raises(ServerError):
             archive.search("Lindqvist", mode="dense")
-        assert len(archive.search("Lindqvist")) == 2
-        assert len(archive.notices) == 1
+        notices: list[str] = []
+        assert len(archive.search("Lindqvist", on_notice=notices.append)) == 2
+        assert len(notices) == 1
+        server.restart()
+
+
+def test_each_of_two_searching_threads_gets_its_own_notices(
+    server: KoboldSimulator, tmp_path: Path, scans: Path
+) -> None:
+    """One list for the whole archive was cleared by each search: the other one's notice was lost."""
+    with make_archive(tmp_path, server, "koboldcpp") as archive:
+        archive.sync(scans, reader=reader_of(server))
+        server.stop()
+        heard: list[list[str]] = [[] for _ in range(8)]
+        start = threading.Barrier(len(heard))
+
+        def search(notices: list[str], mode: Mode) -> None:
+            start.wait(10)
+            for _ in range(3):
+                assert len(archive.search("Lindqvist", mode=mode, on_notice=notices.append)) == 2
+
+        threads = [
+            threading.Thread(target=search, args=(notices, "keyword" if number % 2 else "hybrid"))
+            for number, notices in enumerate(heard)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [len(notices) for notices in heard] == [3, 0] * 4
+        assert all("words only" in text for notices in heard for text in notices)
         server.restart()
 
 

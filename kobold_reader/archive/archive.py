@@ -63,6 +63,8 @@ __all__ = [
     "root_name",
 ]
 
+log = logging.getLogger(__name__)
+
 CATALOG: Final = "archive.sqlite"
 LOCK_WAIT_S: Final = 1.0
 """How long the archive's lock is waited for: searches hold it for a moment, other writers for long."""
@@ -81,8 +83,6 @@ class OpenArchive:
         self._access = access
         self._meaning = meaning
         self._duplicates = Duplicates(catalog)
-        self.notices: list[str] = []
-        """What a search could not do (the embedder cannot be reached), for people."""
 
     @classmethod
     def open(
@@ -429,6 +429,7 @@ class SearchedArchive(OpenArchive):
         folder: str | Path | None = None,
         by: Grouping = "page",
         all_copies: bool = False,
+        on_notice: Callable[[str], None] = log.warning,
     ) -> list[Hit]:
         """Return the best pages for a query, best first.
 
@@ -444,12 +445,13 @@ class SearchedArchive(OpenArchive):
             by: `file` or `folder`: hits of one together, best first, at most five pages of each.
             all_copies: Each of several pages that show the same (copies, photos that look alike) as a hit of its own;
                 else the best of them, which names the others in `Hit.alike`. So it is with `by`, too.
+            on_notice: Called with a line of text for people when the embedder cannot be reached and only words are
+                searched; left out: logged as a warning.
 
         Raises:
             ConfigError: Empty query, unknown mode, key or folder; a date of another shape.
         """
-        self.notices.clear()
-        searcher = Searcher(self._catalog, self._meaning.search(mode, self.notices), self._duplicates)
+        searcher = Searcher(self._catalog, self._meaning.search(mode, on_notice), self._duplicates)
         filter_ = parse_filter(where, since=since, until=until, folder=folder)
         return searcher.search(query, limit=limit, mode=mode, filter_=filter_, by=by, all_copies=all_copies)
 
@@ -471,7 +473,13 @@ class SearchedArchive(OpenArchive):
         return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, **narrowed))
 
     def as_query_engine(
-        self, llm: LLM | None = None, *, limit: int = 5, where: Sequence[str] = (), streaming: bool = False
+        self,
+        llm: LLM | None = None,
+        *,
+        limit: int = 5,
+        where: Sequence[str] = (),
+        streaming: bool = False,
+        on_notice: Callable[[str], None] = log.warning,
     ) -> RetrieverQueryEngine:
         """Return LlamaIndex's query engine over `search`, which answers from pages that fit the model's context.
 
@@ -480,29 +488,37 @@ class SearchedArchive(OpenArchive):
             limit: At most so many pages.
             where: Conditions on metadata, as in `search`.
             streaming: Whether its responses are streams.
+            on_notice: As in `search`; also called for pages that do not fit the context, and for a cut answer.
         """
-        retriever = self.as_retriever(limit=limit, where=where)
-        return query_engine(retriever, llm or self._llm(), self.notices, streaming=streaming)
+        retriever = self.as_retriever(limit=limit, where=where, on_notice=on_notice)
+        return query_engine(retriever, llm or self._llm(), on_notice, streaming=streaming)
 
-    def ask(self, question: str, *, llm: LLM | None = None, limit: int = 5, where: Sequence[str] = ()) -> Answer:
-        """Answer a question as `ask_stream` does, but return the whole answer at once."""
-        with self.ask_stream(question, llm=llm, limit=limit, where=where) as stream:
+    def ask(self, question: str, **options: Any) -> Answer:
+        """Answer a question as `ask_stream` does, with the same options, but return the whole answer at once."""
+        with self.ask_stream(question, **options) as stream:
             for _ in stream:
                 pass
             return stream.answer
 
     def ask_stream(
-        self, question: str, *, llm: LLM | None = None, limit: int = 5, where: Sequence[str] = ()
+        self,
+        question: str,
+        *,
+        llm: LLM | None = None,
+        limit: int = 5,
+        where: Sequence[str] = (),
+        on_notice: Callable[[str], None] = log.warning,
     ) -> AnswerStream:
         """Find pages for a question, and return the answer as a stream of text.
 
-        Where the search finds nothing, no request is sent. What did not fit the context is said in `notices`.
+        Where the search finds nothing, no request is sent.
 
         Args:
             question: What is asked.
             llm: Answers; None: the model of this archive's KoboldCpp.
             limit: At most so many pages.
             where: Conditions on metadata, as in `search`.
+            on_notice: As in `as_query_engine`.
 
         Raises:
             ConfigError: An empty question.
@@ -512,18 +528,15 @@ class SearchedArchive(OpenArchive):
         hits: dict[str, Hit] = {}
 
         def search(query: str) -> list[Hit]:
-            found = self.search(query, limit=limit, where=where)
+            found = self.search(query, limit=limit, where=where, on_notice=on_notice)
             hits.update({hit.page_id: hit for hit in found})
             return found
 
-        engine = query_engine(ArchiveRetriever(search), llm or self._llm(), self.notices, streaming=True)
+        engine = query_engine(ArchiveRetriever(search), llm or self._llm(), on_notice, streaming=True)
         return stream_answer(engine, hits, question)
 
     def _llm(self) -> KoboldLLM:
         return KoboldLLM(api_url=list(self._access.urls), api_password=self._access.password)
-
-
-log = logging.getLogger(__name__)
 
 
 class CorrectedArchive(OpenArchive):

@@ -140,7 +140,7 @@ class PagesThatFit(BaseNodePostprocessor):
     """Numbers pages, and leaves out from the end, or cuts, what does not fit the model's context beside the answer."""
 
     llm: Any = Field(exclude=True, repr=False)
-    notices: Any = Field(exclude=True, repr=False, description="Takes what people should know, as a list.")
+    on_notice: Any = Field(exclude=True, repr=False, description="Called with a line of text for people.")
 
     @classmethod
     @override
@@ -168,7 +168,7 @@ class PagesThatFit(BaseNodePostprocessor):
             shown.pop()
         if len(shown) < len(nodes):
             fit = "1 page fits" if len(shown) == 1 else f"{len(shown)} pages fit"
-            self.notices.append(
+            self.on_notice(
                 f"{fit} the context of {context_tokens} tokens; the other {len(nodes) - len(shown)} found were not used"
             )
         if needed > room_tokens:
@@ -190,7 +190,7 @@ class PagesThatFit(BaseNodePostprocessor):
         while length >= _LEAST_CHARS:
             cut = _numbered(1, one, _around(text, str(one.node.metadata.get("passage", "")), length))
             if needs_tokens([cut]) <= room_tokens:
-                self.notices.append(
+                self.on_notice(
                     f"{one.node.metadata.get('file_name')} page {one.node.metadata.get('page_number')} is too long for "
                     f"the context of {context_tokens} tokens: only the part around the passage found was used"
                 )
@@ -205,9 +205,7 @@ class PagesThatFit(BaseNodePostprocessor):
             return
         info, family = self.llm.server()
         if "caption" not in family.tasks:
-            self.notices.append(
-                f"the model {info.model} was made to read pages; it may not be able to answer questions"
-            )
+            self.on_notice(f"the model {info.model} was made to read pages; it may not be able to answer questions")
 
 
 class FromThesePages(BaseSynthesizer):
@@ -215,14 +213,14 @@ class FromThesePages(BaseSynthesizer):
 
     Args:
         llm: Answers.
-        notices: Takes what people should know, as a list.
+        on_notice: Called with a line of text for people.
         streaming: Whether the response is a stream.
     """
 
-    def __init__(self, llm: LLM, notices: list[str], *, streaming: bool = False) -> None:
+    def __init__(self, llm: LLM, on_notice: Callable[[str], None], *, streaming: bool = False) -> None:
         super().__init__(llm=llm, streaming=streaming, empty_response=NOT_FOUND)
         self._prompt = QUESTION_PROMPT
-        self._notices = notices
+        self._on_notice = on_notice
 
     @override
     def _get_prompts(self) -> PromptDictType:
@@ -269,17 +267,17 @@ class FromThesePages(BaseSynthesizer):
 
     def _say_if_cut(self, response: ChatResponse | None) -> None:
         if response is not None and isinstance(response.raw, dict) and response.raw.get("ending") == "length":
-            self._notices.append("the answer was cut off: it reached its limit of tokens")
+            self._on_notice("the answer was cut off: it reached its limit of tokens")
 
 
 def query_engine(
-    retriever: ArchiveRetriever, llm: LLM, notices: list[str], *, streaming: bool = False
+    retriever: ArchiveRetriever, llm: LLM, on_notice: Callable[[str], None], *, streaming: bool = False
 ) -> RetrieverQueryEngine:
     """Return LlamaIndex's query engine over an archive's retriever."""
     return RetrieverQueryEngine(
         retriever,
-        response_synthesizer=FromThesePages(llm, notices, streaming=streaming),
-        node_postprocessors=[PagesThatFit(llm=llm, notices=notices)],
+        response_synthesizer=FromThesePages(llm, on_notice, streaming=streaming),
+        node_postprocessors=[PagesThatFit(llm=llm, on_notice=on_notice)],
     )
 
 

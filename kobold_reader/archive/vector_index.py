@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -420,7 +420,7 @@ class Meaning:
                 self._vectors.close()
                 self._vectors = None
 
-    def search(self, mode: Mode, notices: list[str]) -> DenseSearch | None:
+    def search(self, mode: Mode, on_notice: Callable[[str], None]) -> DenseSearch | None:
         """Return the search by vectors, or None (with a notice for people) where it cannot be had now.
 
         Raises:
@@ -436,10 +436,10 @@ class Meaning:
         except (ServerError, MissingExtraError, ConfigError, StoreError) as err:
             if mode == "dense":
                 raise
-            notices.append(f"Searching by words only: {err}")
+            on_notice(f"Searching by words only: {err}")
             return None
 
-        return _ByMeaning(self, embedder, mode, notices)
+        return _ByMeaning(self, embedder, mode, on_notice)
 
     def near(
         self, embedder: Embedder, embedding: Sequence[float], limit: int, node_ids: Sequence[str] | None
@@ -477,7 +477,7 @@ class _ByMeaning:
     meaning: Meaning
     embedder: Embedder
     mode: Mode
-    notices: list[str]
+    on_notice: Callable[[str], None]
     _asked: tuple[str, Sequence[float]] | None = None
     """The last query with its embedding: a search may ask twice."""
 
@@ -489,7 +489,7 @@ class _ByMeaning:
         except KoboldReaderError as err:
             if self.mode == "dense":
                 raise
-            self.notices.append(f"Searching by words only: {err}")
+            self.on_notice(f"Searching by words only: {err}")
             return []
 
     def texts(self, node_ids: Sequence[str]) -> dict[str, str]:

@@ -144,8 +144,7 @@ class _Pages:
             filter_ = parse_filter(**asked)
             if query:
                 limit = min(MOST_HITS, _number(request, "n", HITS))
-                hits = self._archive.search(query, limit=limit, **asked)
-                shown["notices"] = list(self._archive.notices)
+                hits = self._archive.search(query, limit=limit, on_notice=shown["notices"].append, **asked)
                 shown["hits"] = views.found(hits, self._library, query, filters)
                 if len(hits) == limit < MOST_HITS:
                     shown["more"] = filters.address(q=query, n=min(MOST_HITS, limit + HITS))

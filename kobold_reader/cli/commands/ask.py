@@ -32,19 +32,20 @@ def ask(
 
     urls, password = options.urls(), options.password()
     llm = KoboldLLM(api_url=urls, api_password=password, allow_remote=allow_remote)
+    notices: list[str] = []
     with (
         Archive.open(archive, api_url=urls, api_password=password) as opened,
-        opened.ask_stream(question, llm=llm, limit=limit) as stream,
+        opened.ask_stream(question, llm=llm, limit=limit, on_notice=notices.append) as stream,
     ):
-        said = len(opened.notices)
-        for text in opened.notices:
+        said = len(notices)
+        for text in notices:
             notice(text)
         for piece in stream:
             if not as_json:
                 _show(piece)
         if not as_json:
             say()
-        for text in opened.notices[said:]:
+        for text in notices[said:]:
             notice(text)
     answer = stream.answer
     if answer.invented:

@@ -61,9 +61,8 @@ def search(
                 folder=folder,
                 by=grouping,
                 all_copies=all_copies,
+                on_notice=notice,
             )
-            for text in opened.notices:
-                notice(text)
     hits = grouped(sorted(hits, key=lambda hit: -hit.score), grouping, limit)
     if as_json:
         say(json.dumps([hit.to_json() for hit in hits], ensure_ascii=False, indent=1))
