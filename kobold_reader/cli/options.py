@@ -1,4 +1,4 @@
-"""The options that commands share, and how they become a KoboldReader."""
+"""The options that commands share: where the server is, and how pages are read (`ReadOptions` on the command line)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from kobold_reader.cli.output import show_log
+from kobold_reader.options import DEFAULT_URL, EngineName, ImageKindUse, OnError, Redo, TextLayerUse, about
 
 if TYPE_CHECKING:
     from kobold_reader.reader import KoboldReader
     from kobold_reader.reading.transcriber import Transcriber
-
-__all__ = ["ArchiveOption", "ArchivesOption", "ClusterOptions", "ReadingOptions", "ServerOptions", "with_options"]
 
 URL_VARIABLE = "KOBOLD_READER_URL"
 PASSWORD_VARIABLE = "KOBOLD_READER_PASSWORD"  # noqa: S105  (a variable's name)
@@ -37,79 +35,18 @@ ArchivesOption = Annotated[
 ]
 
 
-class EngineName(StrEnum):
-    """Engines."""
-
-    koboldcpp = "koboldcpp"
-    rapidocr = "rapidocr"
-
-
-class TextLayerUse(StrEnum):
-    """What to do with text layers."""
-
-    auto = "auto"
-    ignore = "ignore"
-    only = "only"
-
-
-class ImageKind(StrEnum):
-    """What pictures are."""
-
-    auto = "auto"
-    photo = "photo"
-    scan = "scan"
-
-
-class Rotate(StrEnum):
-    """How to turn pages, clockwise."""
-
-    auto = "auto"
-    deg_0 = "0"
-    deg_90 = "90"
-    deg_180 = "180"
-    deg_270 = "270"
-
-
-class Redo(StrEnum):
-    """Which readings to make again."""
-
-    outdated = "outdated"
-    truncated = "truncated"
-    looping = "looping"
-    low_confidence = "low-confidence"
-    low_resolution = "low-resolution"
-    all = "all"
-
-
-class OnError(StrEnum):
-    """What becomes of failed pages."""
-
-    raise_ = "raise"
-    skip = "skip"
-    mark = "mark"
-
-
-def _list_of(text: str | None) -> list[str]:
-    return [part for part in re.split(r"[,\s]+", text or "") if part]
-
-
 @dataclass
 class ServerOptions:
     """Where KoboldCpp is."""
 
     api_url: Annotated[
         list[str] | None,
-        typer.Option("--api-url", metavar="URL", help="KoboldCpp; may be repeated. [env: KOBOLD_READER_URL]"),
+        typer.Option(metavar="URL", help=f"{about('api_url')} May be repeated. [env: {URL_VARIABLE}]"),
     ] = None
     api_password: Annotated[
-        str | None,
-        typer.Option(
-            "--api-password", metavar="P", help="What KoboldCpp's --password was set to. [env: KOBOLD_READER_PASSWORD]"
-        ),
+        str | None, typer.Option(metavar="P", help=f"{about('api_password')} [env: {PASSWORD_VARIABLE}]")
     ] = None
-    api_password_file: Annotated[
-        Path | None, typer.Option("--api-password-file", metavar="F", help="A file that holds it.")
-    ] = None
+    api_password_file: Annotated[Path | None, typer.Option(metavar="F", help="A file that holds the password.")] = None
     verbose: Annotated[
         int, typer.Option("-v", count=True, show_default=False, help="Say more on stderr; twice: everything.")
     ] = 0
@@ -120,8 +57,6 @@ class ServerOptions:
 
     def urls(self) -> list[str]:
         """Return the servers: those named, else the default."""
-        from kobold_reader.options import DEFAULT_URL
-
         return self.given_urls() or [DEFAULT_URL]
 
     def password(self) -> str | None:
@@ -137,61 +72,35 @@ class ServerOptions:
 class ReadingOptions(ServerOptions):
     """How pages are read."""
 
-    engine: Annotated[EngineName, typer.Option(help="rapidocr reads printed text without a server.")] = (
-        EngineName.koboldcpp
-    )
-    tasks: Annotated[str | None, typer.Option(metavar="LIST", help="ocr,caption,tags; left out: ocr,caption.")] = None
-    pages: Annotated[str | None, typer.Option(metavar="RANGE", help="Pages of each file, like 1-3,7.")] = None
-    sample: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only N pages, spread evenly over everything.")
-    ] = None
-    hint: Annotated[
-        str | None, typer.Option(metavar="TEXT", help='What is known of the pages: "Swedish letters, about 1900".')
-    ] = None
+    engine: Annotated[EngineName, typer.Option(help=about("engine"))] = "koboldcpp"
+    tasks: Annotated[str | None, typer.Option(metavar="LIST", help=about("tasks"))] = None
+    pages: Annotated[str | None, typer.Option(metavar="RANGE", help=about("pages"))] = None
+    sample: Annotated[int | None, typer.Option(metavar="N", min=1, help=about("sample"))] = None
+    hint: Annotated[str | None, typer.Option(metavar="TEXT", help=about("hint"))] = None
     prompt: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TASK=FILE", help="Your own wording for a task; may be repeated."),
+        list[str] | None, typer.Option(metavar="TASK=FILE", help=f"{about('prompts')} May be repeated.")
     ] = None
-    family: Annotated[str | None, typer.Option(metavar="NAME", help="Model family, if its name does not tell.")] = None
-    visionmaxres: Annotated[
-        int | None, typer.Option(metavar="N", min=64, help="What the server was started with.  [default: 1024]")
-    ] = None
-    rotate: Annotated[
-        Rotate, typer.Option(help="Turn pages clockwise; auto: those on their side or head; 0: none.")
-    ] = Rotate.auto
-    text_layer: Annotated[TextLayerUse, typer.Option("--text-layer", help="Use a PDF's own text.")] = TextLayerUse.auto
-    image_kind: Annotated[
-        ImageKind | None,
-        typer.Option(
-            "--image-kind",
-            help="What these pictures are, kept with each; auto: decided for each; left out: as kept, else decided.",
-        ),
-    ] = None
+    family: Annotated[str | None, typer.Option(metavar="NAME", help=about("family"))] = None
+    visionmaxres: Annotated[int | None, typer.Option(metavar="N", min=64, help=about("visionmaxres"))] = None
+    rotate: Annotated[Literal["auto", "0", "90", "180", "270"], typer.Option(help=about("rotate"))] = "auto"
+    text_layer: Annotated[TextLayerUse, typer.Option(help=about("text_layer"))] = "auto"
+    image_kind: Annotated[ImageKindUse | None, typer.Option(help=about("image_kind"))] = None
     pdf_password: Annotated[
-        list[str] | None, typer.Option("--pdf-password", metavar="P", help="Tried on encrypted PDFs; may be repeated.")
+        list[str] | None, typer.Option(metavar="P", help=f"{about('pdf_passwords')} May be repeated.")
     ] = None
     page_timeout: Annotated[
-        float | None,
-        typer.Option("--page-timeout", metavar="S", min=0.1, max=86_400, help="Seconds for one request."),
+        float | None, typer.Option(metavar="S", min=0.1, max=86_400, help=about("page_timeout_s"))
     ] = None
-    wait_for_server: Annotated[
-        str,
-        typer.Option(
-            "--wait-for-server", metavar="TIME", help="If none works any more: wait so long for one to come back."
-        ),
-    ] = "10m"
+    wait_for_server: Annotated[str, typer.Option(metavar="TIME", help=about("outage_patience_s"))] = "10m"
     stop_after: Annotated[
-        str | None, typer.Option("--stop-after", metavar="TIME", help="Ask for no more pages after 7h, 90m or 300s.")
+        str | None, typer.Option(metavar="TIME", help=f"{about('stop_after_s')} Like 7h, 90m or 300s.")
     ] = None
-    ledger: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|none", envvar=LEDGER_VARIABLE, help="Where readings are kept; none: nowhere."),
-    ] = None
-    redo: Annotated[Redo | None, typer.Option(help="Make kept readings again.")] = None
-    on_error: Annotated[OnError, typer.Option("--on-error", help="What becomes of failed pages.")] = OnError.skip
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Send pages to a public address over plain http.")
-    ] = False
+    ledger: Annotated[str | None, typer.Option(metavar="FILE|none", envvar=LEDGER_VARIABLE, help=about("ledger"))] = (
+        None
+    )
+    redo: Annotated[Redo | None, typer.Option(help=about("redo"))] = None
+    on_error: Annotated[OnError, typer.Option(help=about("on_error"))] = "skip"
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help=about("allow_remote"))] = False
 
     def reader(self) -> KoboldReader:
         """Return the reader that the options describe.
@@ -211,24 +120,24 @@ class ReadingOptions(ServerOptions):
 
     def _arguments(self) -> dict[str, Any]:
         return {
-            "engine": self.engine.value,
+            "engine": self.engine,
             "tasks": _list_of(self.tasks) or None,
             "pages": self.pages,
-            "sample": self.sample,
+            "sample": self.sample or None,
             "hint": self.hint,
             "prompts": self._prompts(),
             "family": self.family,
             "visionmaxres": self.visionmaxres,
-            "rotate": "auto" if self.rotate is Rotate.auto else int(self.rotate.value),
-            "text_layer": self.text_layer.value,
-            "image_kind": self.image_kind.value if self.image_kind else None,
+            "rotate": self.rotate,
+            "text_layer": self.text_layer,
+            "image_kind": self.image_kind,
             "pdf_passwords": self.pdf_password or [],
             "page_timeout_s": self.page_timeout,
             "outage_patience_s": _seconds(self.wait_for_server, "--wait-for-server"),
             "stop_after_s": _seconds(self.stop_after, "--stop-after"),
             "ledger": self.ledger,
-            "redo": self.redo.value if self.redo else None,
-            "on_error": self.on_error.value,
+            "redo": self.redo,
+            "on_error": self.on_error,
             "allow_remote": self.allow_remote,
         }
 
@@ -270,8 +179,12 @@ class ClusterOptions(ReadingOptions):
             yield functools.partial(cluster.transcriber, address=self.ray)
 
 
+def _list_of(text: str | None) -> list[str]:
+    return [part for part in re.split(r"[,\s]+", text or "") if part]
+
+
 def _text_of(path: Path, option: str) -> str:
-    """Return the text of a file that an option names; nothing of it shows up in an error."""
+    """Return the text of a file that an option names; its content appears in no error."""
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except OSError as err:
@@ -294,7 +207,7 @@ def _seconds(text: str | None, option: str) -> float | None:
 
 @functools.cache
 def _hints_of(kind: type[ServerOptions]) -> dict[str, Any]:
-    """Return the annotations of a dataclass, evaluated once for all commands that share it: `--help` waits for it."""
+    """Return the evaluated annotations of a dataclass; cached, because `--help` waits for them."""
     return get_type_hints(kind, include_extras=True)
 
 
@@ -302,30 +215,23 @@ def with_options(kind: type[ServerOptions]) -> Callable[[Callable[..., Any]], Ca
     """Give a command the options of a dataclass, handed to it as one value named `options`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        shared = _hints_of(kind)  # type: ignore[arg-type]  # mypy asks whether its instances are hashable
-        hints = get_type_hints(command, include_extras=True)
-        names = [field.name for field in fields(kind)]
-
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> Any:
-            options = kind(**{name: arguments.pop(name) for name in names})
+            options = kind(**{field.name: arguments.pop(field.name) for field in fields(kind)})
             if options.verbose:
                 show_log(options.verbose)
             return command(options=options, **arguments)
 
-        own = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
-            for name, parameter in inspect.signature(command).parameters.items()
-            if name != "options"
+        hints = get_type_hints(command, include_extras=True) | _hints_of(kind)  # type: ignore[arg-type]  # is hashable
+        defaults = {name: one.default for name, one in inspect.signature(command).parameters.items()}
+        del defaults["options"]
+        defaults |= {field.name: field.default for field in fields(kind)}
+        parameters = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
+            for name, default in defaults.items()
         ]
-        added = [
-            inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=shared[field.name]
-            )
-            for field in fields(kind)
-        ]
-        wrapper.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
         return wrapper
 
     return decorate

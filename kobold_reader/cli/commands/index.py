@@ -53,7 +53,7 @@ def index(
     from kobold_reader.reader import take
 
     if paths and not (archive / CATALOG).exists() and not take(paths).files:
-        return closing_code([], 0, options.on_error.value, nothing_taken=True)  # and no empty archive is left behind
+        return closing_code([], 0, options.on_error, nothing_taken=True)  # and no empty archive is left behind
     pages: Counter[str] = Counter()
     with (
         options.reading() as transcriber_of,
@@ -88,7 +88,7 @@ def index(
     if lower := find_lower(archive / "ledger.sqlite", options.urls()):
         notice(spell_lower(lower))
     nothing = bool(paths) and not report.files
-    return closing_code(report.errors, read_pages(report.pages), options.on_error.value, nothing_taken=nothing)
+    return closing_code(report.errors, read_pages(report.pages), options.on_error, nothing_taken=nothing)
 
 
 def _count(result: PageResult, pages: Counter[str], progress: PageProgress) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typing_extensions import override
 
 from kobold_reader.cli.options import ReadingOptions, with_options
 
@@ -23,10 +22,6 @@ class PlanOptions(ReadingOptions):
         int | None,
         typer.Option(metavar="N", min=0, help="Pages to time, spread evenly over everything; 0: send no request."),
     ] = 3
-
-    @override
-    def _arguments(self) -> dict[str, Any]:
-        return super()._arguments() | {"sample": None}
 
 
 @with_options(PlanOptions)
@@ -56,7 +51,7 @@ def plan(
         complain(str(made.server_error))
         return EXIT_SERVER
     usable = made.outlook.pages - made.outlook.by_kind["failed"]
-    return closing_code(made.errors, usable, options.on_error.value, nothing_taken=not selection.files)
+    return closing_code(made.errors, usable, options.on_error, nothing_taken=not selection.files)
 
 
 def _lines(made: Plan, stop_after_s: float | None) -> list[str]:
