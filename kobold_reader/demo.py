@@ -1,48 +1,34 @@
-"""The demo: samples → read → Chroma → three searches, in one folder, with or without a server.
+"""The demo: the sample pages are read and indexed in one folder, with or without a server.
 
-Only here does a missing server fall back to RapidOCR, and it says so; a library call never does.
+Without a usable server RapidOCR reads them. Only the demo falls back like this, and it says so.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import closing
 from importlib.resources import as_file, files
-from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from kobold_reader.archive import Archive, Hit, SyncReport
+from kobold_reader.archive import Archive, SyncReport
 from kobold_reader.errors import ConfigError, ServerError, ServerTimeoutError, TranscriptionError
 from kobold_reader.kobold import KoboldClient
 from kobold_reader.pages import select
 from kobold_reader.reader import KoboldReader
 
-__all__ = ["SEARCHES", "Demo", "DemoSearch", "copy_samples"]
-
-FIRST_PAGE_LIMIT_S: Final = 60.0
-"""A server slower than this for one page would turn the demo into an evening."""
-
-
-@dataclass(frozen=True, slots=True)
-class DemoSearch:
-    """One of the demo's searches."""
-
-    what: str
-    query: str
-
-
-SEARCHES: Final = (
-    DemoSearch("by meaning", "who complained about the noise of the engine?"),
-    DemoSearch("an exact number", "1954/37-b"),
-    DemoSearch("a name with a misread letter", "Rosenfeldt"),
-)
+FIRST_PAGE_LIMIT_S = 60.0
+"""With a server that is slower than this for one page, the demo would take all evening."""
+SEARCHES = {
+    "by meaning": "who complained about the noise of the engine?",
+    "an exact number": "1954/37-b",
+    "a name with a misread letter": "Rosenfeldt",
+}
 
 
 def copy_samples(folder: Path) -> Path:
-    """Copy the sample archive beside the demo's index, where links lead to it; returns its folder."""
+    """Copy the sample files into `folder/samples`, where links lead to them; returns that folder."""
     target = folder / "samples"
     with as_file(files("kobold_reader") / "_samples" / "archive") as source:
         for path in sorted(source.rglob("*")):
@@ -53,80 +39,67 @@ def copy_samples(folder: Path) -> Path:
     return target
 
 
-class Demo:
-    """One run of the demo.
+def open_archive(folder: Path, url: str, password: str | None) -> Archive:
+    """Open the demo's archive, or make it."""
+    return Archive.open(folder / "archive", create=True, api_url=url, api_password=password)
+
+
+def sync_samples(
+    archive: Archive, folder: Path, url: str, password: str | None, *, tell: Callable[[str], None], **callbacks: Any
+) -> SyncReport:
+    """Read and index the samples; a second run asks nothing.
 
     Args:
-        folder: Holds `samples` and `archive`.
-        url: Where KoboldCpp might answer.
+        archive: As `open_archive` returns it.
+        folder: The demo's folder.
+        url: KoboldCpp's address; nothing needs to answer there.
         password: Of that server.
-        tell: Called with sentences for the person who watches.
+        tell: Called with sentences for the user.
+        callbacks: Of `Archive.sync`.
     """
+    samples = copy_samples(folder)
+    known = archive.settings_of(samples)
+    if known:
+        engine = "RapidOCR" if known.get("engine") == "rapidocr" else "KoboldCpp"
+        tell(f"The samples were read by {engine} before; to read them anew, delete {folder}.")
+        reader = KoboldReader.from_dict({**known, "api_password": password})
+    else:
+        reader = _choose_reader(archive, samples, url, password, tell)
+    with reader:
+        return archive.sync(samples, reader=reader, **callbacks)
 
-    def __init__(self, folder: Path, url: str, password: str | None, tell: Callable[[str], None]) -> None:
-        self._folder = folder
-        self._url = url
-        self._password = password
-        self._tell = tell
-        self._archive: Archive | None = None
 
-    @contextmanager
-    def archive(self) -> Iterator[Archive]:
-        """Open the demo's archive."""
-        with Archive.open(
-            self._folder / "archive", create=True, api_url=self._url, api_password=self._password
-        ) as archive:
-            yield archive
-
-    def sync(self, archive: Archive, **callbacks: Any) -> SyncReport:
-        """Read and index the samples; on a second run nothing is asked."""
-        samples = copy_samples(self._folder)
-        known = archive.settings_of(samples)
-        if known:
-            engine = "RapidOCR" if known.get("engine") == "rapidocr" else "KoboldCpp"
-            self._tell(f"The samples were read by {engine} before; to read them anew, delete {self._folder}.")
-            return archive.sync(
-                samples, reader=KoboldReader.from_dict({**known, "api_password": self._password}), **callbacks
-            )
-        with self._reader(samples, archive) as reader:
-            return archive.sync(samples, reader=reader, **callbacks)
-
-    def _reader(self, samples: Path, archive: Archive) -> KoboldReader:
-        """Return a reader on KoboldCpp if one with vision answers in time, else on RapidOCR, saying why."""
-        reader = KoboldReader(
-            api_url=self._url, api_password=self._password, on_error="skip", page_timeout_s=FIRST_PAGE_LIMIT_S
+def _choose_reader(
+    archive: Archive, samples: Path, url: str, password: str | None, tell: Callable[[str], None]
+) -> KoboldReader:
+    """Return a reader on KoboldCpp if one with vision answers in time, else one on RapidOCR."""
+    reader = KoboldReader(api_url=url, api_password=password, on_error="skip")
+    try:
+        with KoboldClient(url, password=password) as client:
+            info = client.require_vision()
+        tell(
+            f"KoboldCpp answers at {info.url} with {info.model}: it reads the samples, if the first page takes "
+            f"less than {FIRST_PAGE_LIMIT_S:g} s."
         )
-        try:
-            with KoboldClient(self._url, password=self._password) as client:
-                info = client.require_vision()
-            self._tell(
-                f"KoboldCpp answers at {info.url} with {info.model}: it reads the samples, if the first page takes "
-                f"less than {FIRST_PAGE_LIMIT_S:g} s."
-            )
-            self._try_first_page(reader, samples, archive)
-        except (ServerError, TranscriptionError, ConfigError) as err:
-            self._tell(f"{err.message} So RapidOCR reads the samples: printed text only, no captions.")
-            return KoboldReader(engine="rapidocr", on_error="skip")
-        return KoboldReader(api_url=self._url, api_password=self._password, on_error="skip")
+        _try_first_page(archive, samples, url, password)
+    except (ServerError, TranscriptionError, ConfigError) as err:
+        tell(f"{err.message} So RapidOCR reads the samples: printed text only, no captions.")
+        return KoboldReader(engine="rapidocr", on_error="skip")
+    return reader
 
-    def _try_first_page(self, reader: KoboldReader, samples: Path, archive: Archive) -> None:
-        """Read one page into the archive's ledger, where the run finds it again.
 
-        Raises:
-            ServerTimeoutError: It took longer than FIRST_PAGE_LIMIT_S.
-            ServerError | TranscriptionError: The server, or its model, cannot be used after all.
-        """
-        first = select([samples]).files[:1]
-        with archive.open_ledger(reader) as ledger, closing(reader.transcriber(ledger).run(first)) as results:
-            errors = [error for result in islice(results, 1) for error in result.errors.values()]
-        if any(isinstance(error, ServerTimeoutError) for error in errors):
-            msg = f"KoboldCpp took longer than {FIRST_PAGE_LIMIT_S:g} s for the first page."
-            raise ServerTimeoutError(msg)
-        if errors:
-            raise errors[0]
+def _try_first_page(archive: Archive, samples: Path, url: str, password: str | None) -> None:
+    """Read one page into the archive's ledger, where the run finds it again.
 
-    @staticmethod
-    def searches(archive: Archive) -> Iterator[tuple[DemoSearch, list[Hit]]]:
-        """Run the demo's searches."""
-        for search in SEARCHES:
-            yield search, archive.search(search.query, limit=2)
+    Raises:
+        ServerTimeoutError: It took longer than FIRST_PAGE_LIMIT_S.
+        ServerError | TranscriptionError: The server, or its model, cannot be used.
+    """
+    reader = KoboldReader(api_url=url, api_password=password, on_error="skip", page_timeout_s=FIRST_PAGE_LIMIT_S)
+    first = select([samples]).files[:1]
+    with reader, archive.open_ledger(reader) as ledger, closing(reader.transcriber(ledger).run(first)) as results:
+        errors = list(next(results).errors.values())
+    if any(isinstance(error, ServerTimeoutError) for error in errors):
+        raise ServerTimeoutError(f"KoboldCpp took longer than {FIRST_PAGE_LIMIT_S:g} s for the first page.")
+    if errors:
+        raise errors[0]

@@ -984,7 +984,7 @@ def test_forget_removes_readings_but_no_file(
     assert simulator.count() == 12, "the user's own ledger knows nothing of what an archive read"
     said = kobold("forget", pages.parent, "--archive", archive)
     assert (said.code, said.out) == (0, "")
-    assert "written anew" in said.err
+    assert "rewritten" in said.err
     assert said.err.endswith("\nforgotten: 6 readings, 3 pages of the archive\n")
     assert pages.is_file()
     assert kobold("search", "Lindqvist", "--archive", archive).out == ""

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from kobold_reader.cli.app import _ended_as_by_ctrl_c
+from kobold_reader.cli.app import interrupted_by_signals
 from tests.conftest import ROOT
 
 NAMES = [name for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
@@ -20,7 +20,7 @@ NAMES = [name for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, n
 def test_a_signal_ends_a_command_as_ctrl_c_does_and_only_while_it_runs(name: str) -> None:
     number = getattr(signal, name)
     assert signal.getsignal(number) is signal.SIG_DFL
-    with pytest.raises(KeyboardInterrupt), _ended_as_by_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), interrupted_by_signals():
         signal.raise_signal(number)
     assert signal.getsignal(number) is signal.SIG_DFL
 
@@ -31,7 +31,7 @@ def test_what_was_set_aside_stays_set_aside(name: str) -> None:
     number = getattr(signal, name)
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with _ended_as_by_ctrl_c():
+        with interrupted_by_signals():
             signal.raise_signal(number)
         assert signal.getsignal(number) is signal.SIG_IGN
     finally:
@@ -54,7 +54,7 @@ def test_a_signal_that_comes_while_python_tidies_up_is_not_lost(name: str) -> No
     before = signal.getsignal(getattr(signal, name))
 
     def command() -> None:
-        with _ended_as_by_ctrl_c():
+        with interrupted_by_signals():
             Tidied(name)
             time.sleep(30)
 

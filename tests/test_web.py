@@ -22,7 +22,7 @@ from kobold_reader.archive.values import version_of
 from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, marked_html
 from kobold_reader.pages import local_uri
-from kobold_reader.web import Access, Address, WebServer, make_app
+from kobold_reader.web import Access, WebServer, make_app
 from kobold_reader.web.library import Library
 from kobold_reader.web.security import POLICY
 from tests.conftest import LETTER
@@ -558,8 +558,8 @@ def test_marks_may_overlap_and_tables_stay_tables() -> None:
 
 
 def test_a_port_that_is_taken_is_said_in_a_sentence() -> None:
-    with WebServer(Address(port=0)) as first, pytest.raises(ConfigError, match=rf"port {first.port}.*--port 0"):
-        WebServer(Address(port=first.port))
+    with WebServer(port=0) as first, pytest.raises(ConfigError, match=rf"port {first.port}.*--port 0"):
+        WebServer(port=first.port)
 
 
 # ── pictures and reading again: files are opened ──────────────────────────────────────────────────

@@ -19,7 +19,7 @@ import pytest
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.reading.ledger import Ledger
-from kobold_reader.web import Access, Address, WebServer, make_app
+from kobold_reader.web import Access, WebServer, make_app
 from tests.browser import Browser, find_browser
 from tests.conftest import LETTER, ROOT, SAMPLES
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
@@ -48,7 +48,7 @@ class Site:
 
 @contextmanager
 def served(archive: Archive, folder: Path) -> Iterator[Site]:
-    with WebServer(Address(port=0)) as server:
+    with WebServer(port=0) as server:
         access = Access(port=server.port)
         app, close = make_app(archive, access)
         thread = threading.Thread(target=server.run, args=(app,))

@@ -1,4 +1,4 @@
-"""The application: commands, and the one place that turns errors into a sentence and an exit code.
+"""The command line's entry: it runs a command, and turns every error into a sentence and an exit code.
 
 Importing this must stay cheap, since `--help` imports it: commands import what they need when they run.
 """
@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kobold_reader.cli.exit_codes import (
     EXIT_EXTRA,
@@ -23,6 +23,8 @@ from kobold_reader.cli.exit_codes import (
     EXIT_USAGE,
     exit_code,
 )
+from kobold_reader.cli.output import complain, notice
+from kobold_reader.errors import KoboldReaderError
 
 if TYPE_CHECKING:
     import typer
@@ -30,11 +32,11 @@ if TYPE_CHECKING:
 # Before anything can import onnxruntime or tiktoken: no telemetry, no download.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-_AGAIN_S: Final = 0.05
+_RETRY_S = 0.05
 
 
 def main() -> NoReturn:
-    """Run the command line and exit; see the README for the exit codes."""
+    """Run the command line and exit; the README lists the exit codes."""
     for stream in (sys.stdout, sys.stderr):
         # Windows would write results in the console's code page.
         with contextlib.suppress(AttributeError, ValueError):
@@ -52,17 +54,18 @@ def main() -> NoReturn:
 def run(app: typer.Typer) -> int:
     """Run the application with the arguments of this process and return its exit code.
 
-    No traceback for anything a user can cause.
+    Nothing that a user can cause ends in a traceback.
     """
     import typer
 
-    from kobold_reader.cli.output import complain
-    from kobold_reader.errors import KoboldReaderError
-
+    # typer brings its own copy of click, or uses the one installed.
+    usage_error: type[Exception] = next(
+        kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+    )
     command = typer.main.get_command(app)
     try:
-        with _ended_as_by_ctrl_c():
-            # Not `app()`: it turns Ctrl-C and a closed pipe into exits of its own, before they can be told apart here.
+        with interrupted_by_signals():
+            # Not `app()`: it exits by itself on Ctrl-C and on a closed pipe, and they could not be told apart here.
             with command.make_context("kobold-reader", sys.argv[1:]) as context:
                 code = command.invoke(context)
             sys.stdout.flush()
@@ -71,39 +74,53 @@ def run(app: typer.Typer) -> int:
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted; what was read is kept, the same command goes on from here")
         return EXIT_INTERRUPTED
-    except _usage_error() as err:
-        _show_usage(err)
+    except usage_error as err:
+        _explain_usage(err)
         return EXIT_USAGE
     except KoboldReaderError as err:
         complain(str(err))
         return exit_code(err)
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): no error, but nothing more can be written.
+        # The reader of our output is gone (`| head`): no error, but nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except OSError as err:
-        # A full disk, a folder that may not be read: what the library could not name any better.
+        # A full disk, or a folder that may not be read, which the library did not name better.
         complain(f"{err.filename or 'the system'}: {err.strerror or err}")
         return EXIT_INTERNAL
     return int(code or EXIT_OK)
 
 
+def _explain_usage(error: Any) -> None:
+    """Report what was wrong with the arguments; on a bare `kobold-reader`, show the help."""
+    message: str = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        notice(message)
+        return
+    complain(" ".join(message.replace("Value error, ", "").split()))
+    if error.ctx is not None:
+        notice(f"`{error.ctx.command_path} --help` names all options")
+
+
+# ── signals ──────────────────────────────────────────────────────────────────────────────────────
+
+
 @contextlib.contextmanager
-def _ended_as_by_ctrl_c() -> Iterator[None]:
+def interrupted_by_signals() -> Iterator[None]:
     """Make a logout, `kill`, a shutdown or Ctrl-Break end the command as Ctrl-C does, with its jobs aborted.
 
-    What whoever started us had set aside (`nohup`) stays set aside.
+    A signal that the parent process chose to ignore (`nohup`) stays ignored.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if _is_finalizer(frame):
-            threading.Timer(_AGAIN_S, _send_again, [number]).start()
+            threading.Timer(_RETRY_S, _send_again, [number]).start()
         else:
             raise KeyboardInterrupt
 
     before: dict[signal.Signals, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # the only one in which Python hears signals
-        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # of which each system has some
+    if threading.current_thread() is threading.main_thread():  # Python handles signals in this thread only
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):  # no system has all of them
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) in {signal.SIG_DFL, signal.default_int_handler}:
                 before[number] = signal.signal(number, interrupt)
@@ -115,43 +132,22 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
 
 
 def _send_again(number: int) -> None:
-    """To the main thread itself: else it would sleep on."""
     if hasattr(signal, "pthread_kill"):
+        # Sent to the process, it would not wake the main thread from a sleep.
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:  # Windows
         signal.raise_signal(number)
 
 
 def _is_finalizer(frame: FrameType | None) -> bool:
-    """Whether Python is tidying up just now: what is raised there is printed, and then lost."""
+    """Tell whether Python runs a finalizer just now, whose exceptions are printed and then lost."""
     while frame is not None:
         code = frame.f_code
-        of_a_lock = code.co_name == "cb" and "importlib" in code.co_filename
-        if code.co_name == "__del__" or code.co_filename == weakref.__file__ or of_a_lock:
+        is_lock_callback = code.co_name == "cb" and "importlib" in code.co_filename
+        if code.co_name == "__del__" or code.co_filename == weakref.__file__ or is_lock_callback:
             return True
         frame = frame.f_back
     return False
-
-
-def _usage_error() -> type[Exception]:
-    """Return what typer raises for wrong arguments: click's class, or that of the copy it now brings along."""
-    import typer
-
-    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-
-
-def _show_usage(error: Exception) -> None:
-    """Say what was wrong with the arguments; on a bare `kobold-reader`, show the help."""
-    from kobold_reader.cli.output import complain, notice
-
-    message: str = error.format_message()  # type: ignore[attr-defined]
-    context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":
-        notice(message)
-        return
-    complain(" ".join(message.split()))
-    if context is not None:
-        notice(f"`{context.command_path} --help` names all options")
 
 
 if __name__ == "__main__":

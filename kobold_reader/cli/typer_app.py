@@ -21,12 +21,10 @@ from kobold_reader.cli.commands import (
     status,
     web,
 )
-
-__all__ = ["app"]
+from kobold_reader.cli.output import say, show_log
 
 app = typer.Typer(
     name="kobold-reader",
-    help="Make private scanned archives searchable on your own machine, with KoboldCpp.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,9 +49,8 @@ for command in (
     app.command(command.__name__.rstrip("_"))(command)
 
 
-def _print_version(*, wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
-        from kobold_reader.cli.output import say
         from kobold_reader.release import RELEASE
 
         say(f"kobold-reader {RELEASE}")
@@ -66,14 +63,9 @@ def options(
     verbose: Annotated[
         int, typer.Option("-v", "--verbose", count=True, help="Say more on stderr; twice: everything.")
     ] = 0,
-    version: Annotated[  # noqa: ARG001  (acts when it is parsed)
-        bool,
-        typer.Option(
-            "--version", is_eager=True, callback=lambda wanted: _print_version(wanted=wanted), help="The version."
-        ),
+    version: Annotated[  # noqa: ARG001  (its callback acts)
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="The version.")
     ] = False,
 ) -> None:
     """Make private scanned archives searchable on your own machine, with KoboldCpp."""
-    from kobold_reader.cli.output import show_log
-
     show_log(verbose)

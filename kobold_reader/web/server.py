@@ -1,67 +1,48 @@
-"""The server of the search page: one address, one archive, until Ctrl-C."""
+"""The search page's HTTP server, which runs until Ctrl-C."""
 
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from kobold_reader.errors import ConfigError
 
-__all__ = ["Address", "WebServer"]
-
-_LAST_ANSWERS_S: Final = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen.
-
-    Attributes:
-        host: Name or number of this machine; the default is reached by this machine alone.
-        port: 0: any free one.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8642
-
 
 class WebServer:
-    """Holds the address from the moment it is made, and serves when it is run.
+    """Takes its address when it is made, so that `port` can be shown before `run` answers there.
 
     Args:
-        address: Where to listen.
+        host: Name or address of this machine; the default can be reached from this machine only.
+        port: 0: any free one.
 
     Raises:
-        ConfigError: It is taken, or none of this machine's.
+        ConfigError: The address is in use, or does not belong to this machine.
     """
 
-    def __init__(self, address: Address) -> None:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    def __init__(self, host: str = "127.0.0.1", port: int = 8642) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._socket = socket.create_server((address.host, address.port), family=family)
+            self._socket = socket.create_server((host, port), family=family)
         except (OSError, OverflowError) as err:
-            msg = f"port {address.port} of {address.host} cannot be used: {err}."
-            raise ConfigError(msg, hint="Another page may be open there; --port 0 takes any free one.") from err
+            hint = "Another page may be open there; --port 0 takes any free one."
+            raise ConfigError(f"port {port} of {host} cannot be used: {err}.", hint=hint) from err
         self.port: int = self._socket.getsockname()[1]
         self._server: uvicorn.Server | None = None
 
     def run(self, app: ASGIApp) -> None:
-        """Serve until `stop`, or Ctrl-C, which is raised when the last answers were given."""
+        """Serve until `stop`, or Ctrl-C, which is raised after the last answers were sent."""
         config = uvicorn.Config(
             app,
-            # Addresses hold what was searched for: they are logged nowhere.
-            access_log=False,
-            # What goes wrong in a view is logged by the view; a last answer cut short at the end is no error.
-            log_level="critical",
+            access_log=False,  # addresses hold what was searched for
+            log_level="critical",  # views log their own errors; an answer cut short at the end is none
             lifespan="off",
             ws="none",
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+            timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)
         self._server.run(sockets=[self._socket])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
+from kobold_reader.cli.output import harmless, notice, say
 
 if TYPE_CHECKING:
     from kobold_reader.archive import Answer
@@ -19,15 +20,14 @@ def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.")],
     archive: ArchiveOption,
     options: ServerOptions,
-    limit: Annotated[int, typer.Option("-k", min=1, help="At most so many pages are given to the model.")] = 5,
+    limit: Annotated[int, typer.Option("-k", min=1, help="Give the model at most this many pages.")] = 5,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Send pages to a public address over plain http.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, when the answer is whole.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, when the answer is complete.")] = False,
 ) -> int:
     """Answer a question from the pages of an archive, with the model that KoboldCpp runs."""
     from kobold_reader.archive import Archive
-    from kobold_reader.cli.output import notice, say
     from kobold_reader.llm import KoboldLLM
 
     urls, password = options.urls(), options.password()
@@ -37,15 +37,16 @@ def ask(
         Archive.open(archive, api_url=urls, api_password=password) as opened,
         opened.ask_stream(question, llm=llm, limit=limit, on_notice=notices.append) as stream,
     ):
-        said = len(notices)
+        shown = len(notices)
         for text in notices:
             notice(text)
         for piece in stream:
             if not as_json:
-                _show(piece)
+                sys.stdout.write(harmless(piece) if sys.stdout.isatty() else piece)
+                sys.stdout.flush()
         if not as_json:
             say()
-        for text in notices[said:]:
+        for text in notices[shown:]:
             notice(text)
     answer = stream.answer
     if answer.invented:
@@ -54,21 +55,11 @@ def ask(
     if as_json:
         say(json.dumps(answer.to_json(), ensure_ascii=False, indent=1))
     else:
-        _show_sources(answer)
+        _say_sources(answer)
     return 0
 
 
-def _show(piece: str) -> None:
-    """Write a piece of the answer at once."""
-    from kobold_reader.cli.output import harmless
-
-    sys.stdout.write(harmless(piece) if sys.stdout.isatty() else piece)
-    sys.stdout.flush()
-
-
-def _show_sources(answer: Answer) -> None:
-    from kobold_reader.cli.output import say
-
+def _say_sources(answer: Answer) -> None:
     if not answer.sources:
         return
     say("\nPages:" if answer.cited else "\nThe answer names no page; it was given these:")

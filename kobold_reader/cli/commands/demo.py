@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from kobold_reader.cli.options import ServerOptions, with_options
+from kobold_reader.cli.output import notice, page_progress, say
+from kobold_reader.cli.wording import spell_statuses
 
 
 @with_options(ServerOptions)
@@ -20,37 +22,40 @@ def demo(
 ) -> int:
     """Read the sample archive, index it, and search it three times; no server needed."""
     from kobold_reader.cli.commands.search import show_hit
-    from kobold_reader.cli.outcome import closing_code, read_pages, summary
-    from kobold_reader.cli.output import notice, page_progress, say
-    from kobold_reader.demo import Demo
+    from kobold_reader.cli.outcome import closing_code
+    from kobold_reader.demo import SEARCHES, open_archive, sync_samples
     from kobold_reader.embeddings import MiniLMEmbedding
     from kobold_reader.embeddings.minilm import INSTALL_HINT
 
-    show = Demo(folder, options.urls()[0], options.password(), notice)
+    url, password = options.urls()[0], options.password()
     if not MiniLMEmbedding.available():
         notice(f"Searching by words only: the embedder MiniLM is not installed. {INSTALL_HINT}")
-    with show.archive() as archive:
+    with open_archive(folder, url, password) as archive:
         with page_progress() as progress:
-            report = show.sync(
+            report = sync_samples(
                 archive,
+                folder,
+                url,
+                password,
+                tell=notice,
                 on_start=lambda _, outlook: progress.expect(
                     outlook.pages - outlook.passed_pages, outlook.pages - outlook.read_pages
                 ),
                 on_page=lambda result: progress.page_done(is_kept=result.is_kept),
                 on_progress=progress.doing,
             )
-        done = read_pages(report.pages)
-        notice(summary(report.pages, done - report.read_pages) + f", {report.indexed_pages} indexed just now")
-        for search, hits in show.searches(archive):
-            say(f'\nSearch {search.what}: "{search.query}"\n')
+        usable = sum(report.pages.values()) - report.pages["failed"]
+        notice(spell_statuses(report.pages, usable - report.read_pages) + f", {report.indexed_pages} indexed just now")
+        for kind, query in SEARCHES.items():
+            say(f'\nSearch {kind}: "{query}"\n')
+            hits = archive.search(query, limit=2)
             for number, hit in enumerate(hits, start=1):
                 say(show_hit(number, hit, colour=sys.stdout.isatty()), is_harmless=True)
             if not hits:
                 say("   nothing found\n")
-    place = folder / "archive"
     say("What to try next:")
-    say(f'  kobold-reader search "harbour dues 1938" --archive {place}')
-    say(f"  kobold-reader web --archive {place}")
+    say(f'  kobold-reader search "harbour dues 1938" --archive {folder / "archive"}')
+    say(f"  kobold-reader web --archive {folder / 'archive'}")
     say("  kobold-reader doctor                                  what your KoboldCpp can do, and what to change")
     say("  kobold-reader index FOLDER --archive my-archive       your own scans")
-    return closing_code(report.errors, done, "skip")
+    return closing_code(report.errors, usable, "skip")

@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
+from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_SERVER
 from kobold_reader.cli.options import ServerOptions, with_options
+from kobold_reader.cli.output import complain, notice, say
+from kobold_reader.cli.wording import spell_count
+
+_MARKS = {"ok": "ok     ", "advice": "advice ", "problem": "PROBLEM"}
 
 
 @with_options(ServerOptions)
@@ -23,9 +28,7 @@ def doctor(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
-    """Say what the server can do, and what to change."""
-    from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_SERVER
-    from kobold_reader.cli.output import complain, notice, say, spell_count
+    """Report what the server can do, and what to change."""
     from kobold_reader.doctor import examine
 
     findings = examine(
@@ -39,9 +42,8 @@ def doctor(
     if as_json:
         say(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=1))
     else:
-        marks = {"ok": "ok     ", "advice": "advice ", "problem": "PROBLEM"}
         for finding in findings:
-            say(f"{marks[finding.level]} {finding.text}")
+            say(f"{_MARKS[finding.level]} {finding.text}")
             if finding.remedy:
                 say(f"        -> {finding.remedy}")
     problems = sum(finding.level == "problem" for finding in findings)

@@ -9,7 +9,8 @@ import typer
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL
 from kobold_reader.cli.options import ArchiveOption
-from kobold_reader.cli.output import complain, notice, spell_count
+from kobold_reader.cli.output import complain, notice
+from kobold_reader.cli.wording import spell_count
 from kobold_reader.options import ExportFormat, GroupBy
 
 
@@ -19,12 +20,12 @@ def export(
     to: Annotated[ExportFormat, typer.Option(help="Markdown, plain text, or one JSON object a line.")] = "md",
     group_by: Annotated[GroupBy, typer.Option(help="One file for each file, or for each folder.")] = "file",
 ) -> int:
-    """Write all texts to files that can be edited, and imported again."""
+    """Write all texts to files that can be edited and imported again."""
     from kobold_reader.archive import Archive
 
     with Archive.open(archive) as opened:
         report = opened.export(folder, to=to, group_by=group_by)
-    unchanged = f", {report.unchanged_files} held just that already" if report.unchanged_files else ""
+    unchanged = f", {report.unchanged_files} unchanged" if report.unchanged_files else ""
     notice(f"{spell_count(report.pages, 'page')}: {spell_count(len(report.written), 'file')} written{unchanged}")
     for error in report.errors:
         complain(str(error))

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE
+from kobold_reader.cli.output import notice
+from kobold_reader.cli.wording import spell_count
 
 
 def forget(
@@ -25,35 +27,32 @@ def forget(
     """Remove what was read of files; the files themselves stay."""
     from kobold_reader.archive import Archive
     from kobold_reader.archive.sync import is_at
-    from kobold_reader.cli.outcome import existing_ledger
-    from kobold_reader.cli.output import notice, spell_count
+    from kobold_reader.cli.ledgers import existing_ledger
+    from kobold_reader.pages import local_uri
     from kobold_reader.reading.ledger import Ledger
 
-    roots = [uri for path in paths for uri in _uris_of(path)]
-    place = existing_ledger(ledger)
-    removed = pages = corrections = 0
-    with Archive.open(archive) if archive else nullcontext() as kept:
-        if place:
-            with Ledger(place) as opened:
-                removed = opened.forget([uri for uri in opened.uris() if any(is_at(uri, root) for root in roots)])
-        if kept:
-            uris = [uri for uri in kept.uris() if any(is_at(uri, root) for root in roots)]
+    roots: set[str] = set()
+    for path in paths:
+        # The files of a folder that is a link are known under the folder it leads to.
+        roots |= {path} if "://" in path else {local_uri(path), local_uri(Path(path).resolve())}
+    ledger_path = existing_ledger(ledger)
+    readings = pages = corrections = 0
+    with Archive.open(archive) if archive else nullcontext() as opened:
+        if ledger_path:
+            with Ledger(ledger_path) as kept:
+                readings = kept.forget([uri for uri in kept.uris() if any(is_at(uri, root) for root in roots)])
+        if opened:
+            uris = [uri for uri in opened.uris() if any(is_at(uri, root) for root in roots)]
             if uris:
-                notice("the archive's files are written anew, so that nothing of it stays readable in their bytes")
-            before = kept.status().corrections
-            pages = kept.forget(uris)
-            corrections = before - kept.status().corrections
-    said = spell_count(removed, "reading") + (f", {spell_count(pages, 'page')} of the archive" if archive else "")
-    said += f", {spell_count(corrections, 'correction')}" if corrections else ""
-    notice(f"forgotten: {said}" if removed or pages or corrections else "nothing was known of what lies there")
+                notice("the archive's files are rewritten, so that none of these pages can be read from their bytes")
+            before = opened.status().corrections
+            pages = opened.forget(uris)
+            corrections = before - opened.status().corrections
+    if not (readings or pages or corrections):
+        notice("nothing was known of these files")
+        return 0
+    removed = [spell_count(readings, "reading")]
+    removed += [f"{spell_count(pages, 'page')} of the archive"] if archive else []
+    removed += [spell_count(corrections, "correction")] if corrections else []
+    notice(f"forgotten: {', '.join(removed)}")
     return 0
-
-
-def _uris_of(path: str) -> set[str]:
-    """Return the names under which a file, or the files of a folder, may be known."""
-    from kobold_reader.pages import local_uri
-
-    if "://" in path:
-        return {path}
-    # The files of a folder that is a link are known under the folder it leads to.
-    return {local_uri(path), local_uri(Path(path).resolve())}

@@ -9,6 +9,8 @@ import typer
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
+from kobold_reader.cli.output import complain, notice
+from kobold_reader.cli.wording import spell_count
 
 
 @with_options(ServerOptions)
@@ -17,20 +19,19 @@ def import_(
     archive: ArchiveOption,
     options: ServerOptions,
 ) -> int:
-    """Take what was edited in exported files as corrections."""
+    """Import the edits in exported files as corrections."""
     from kobold_reader.archive import Archive
-    from kobold_reader.cli.output import complain, notice, spell_count
 
     with Archive.open(archive, api_url=options.urls(), api_password=options.password()) as opened:
         report = opened.import_corrections(folder)
         unfinished = opened.status().unfinished_pages
     corrected, taken_back = len(report.corrected), len(report.taken_back)
-    said = f"{spell_count(report.pages, 'page')} in {spell_count(report.files, 'file')}: {corrected} corrected"
-    notice(said + (f", {taken_back} as read again" if taken_back else ""))
+    pages = f"{spell_count(report.pages, 'page')} in {spell_count(report.files, 'file')}: {corrected} corrected"
+    notice(pages + (f", {taken_back} as read again" if taken_back else ""))
     if report.other_files:
         notice(f"{spell_count(report.other_files, 'file')} left aside: no export of kobold-reader")
     if unfinished and (corrected or taken_back):
-        notice("found by words at once; the next `index` makes what is missing for a search by meaning")
+        notice("the corrections are found by words now, and by meaning after the next `index`")
     for error in report.errors:
         complain(str(error))
     if report.errors:

@@ -8,10 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kobold_reader.cli.exit_codes import EXIT_SERVER
 from kobold_reader.cli.options import ReadingOptions, with_options
+from kobold_reader.cli.output import complain, notice, page_progress, say
+from kobold_reader.cli.wording import (
+    spell_bytes,
+    spell_count,
+    spell_duration,
+    spell_forecast,
+    spell_kinds,
+    spell_skipped,
+    spell_tokens,
+)
 
 if TYPE_CHECKING:
     from kobold_reader.plan import Plan
+    from kobold_reader.reading.survey import Forecast
 
 
 @dataclass
@@ -30,10 +42,8 @@ def plan(
     options: PlanOptions,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
-    """Say what is to be read and how long that takes, by timing a few pages."""
-    from kobold_reader.cli.exit_codes import EXIT_SERVER
+    """Report what is to be read and how long that takes, by timing a few pages."""
     from kobold_reader.cli.outcome import closing_code
-    from kobold_reader.cli.output import complain, notice, page_progress, say, spell_skipped
     from kobold_reader.plan import make_plan
     from kobold_reader.reader import take
 
@@ -55,47 +65,33 @@ def plan(
 
 
 def _lines(made: Plan, stop_after_s: float | None) -> list[str]:
-    from kobold_reader.cli.output import spell_bytes, spell_count, spell_duration, spell_forecast, spell_kinds
-
-    outlook, forecast = made.outlook, made.forecast
+    outlook = made.outlook
     lines = [f"{spell_count(outlook.files, 'file')}, {spell_count(outlook.pages, 'page')}"]
     width = max(map(len, outlook.by_file_kind), default=0)
     lines += [f"  {kind:<{width}}  {spell_kinds(counts)}" for kind, counts in sorted(outlook.by_file_kind.items())]
     if outlook.poor_text_pages:
         lines.append(f"{spell_count(outlook.poor_text_pages, 'page')} to be read: the text layer there is too poor")
     if not outlook.due_tasks:
-        lines.append("nothing is left to be read" if outlook.pages else "nothing to be read")
-        return lines
+        return [*lines, "nothing is left to be read" if outlook.pages else "nothing to be read"]
     tasks = ", ".join(f"{task} of {spell_count(count, 'page')}" for task, count in outlook.due_tasks.items())
     lines.append(f"to be asked: {tasks}")
     if made.sample_pages:
         now = ", ".join(f"{count} {status}" for status, count in sorted(made.statuses.items()))
-        lines.append(
-            f"sample: {spell_count(made.sample_pages, 'page')}, " + (f"just now {now}" if now else "read before")
-        )
-    if forecast is None:
-        lines.append("how long that takes is not known: no page was timed")
-        return lines
-    who = forecast.model or "this engine"
-    lines.append(f"{spell_forecast(forecast)}, by {spell_count(forecast.timed_pages, 'page')} that {who} read")
+        read = f"just now {now}" if now else "read before"
+        lines.append(f"sample: {spell_count(made.sample_pages, 'page')}, {read}")
+    if made.forecast is None:
+        return [*lines, "how long that takes is not known: no page was timed"]
+    return lines + _forecast_lines(made.forecast, stop_after_s, outlook.to_read_pages)
+
+
+def _forecast_lines(forecast: Forecast, stop_after_s: float | None, to_read_pages: int) -> list[str]:
+    timed = f"by {spell_count(forecast.timed_pages, 'page')} that {forecast.model or 'this engine'} read"
     tiles = f" ({forecast.images_a_page:.1f} tiles a page)" if forecast.images_a_page > 1 else ""
     cost = [f"about {spell_count(forecast.requests, 'request')}{tiles}"]
     cost += [f"{spell_tokens(forecast.tokens)} tokens"] if forecast.tokens else []
-    lines.append(", ".join([*cost, f"{spell_bytes(forecast.kept_bytes)} in the ledger"]))
+    cost += [f"{spell_bytes(forecast.kept_bytes)} in the ledger"]
+    lines = [f"{spell_forecast(forecast)}, {timed}", ", ".join(cost)]
     if stop_after_s is not None:
-        pages = forecast.pages_in(stop_after_s, outlook.to_read_pages)
-        lines.append(f"in {spell_duration(stop_after_s)}: about {spell_count(pages, 'page')} of these")
+        pages = spell_count(forecast.pages_in(stop_after_s, to_read_pages), "page")
+        lines.append(f"in {spell_duration(stop_after_s)}: about {pages} of these")
     return lines
-
-
-def spell_tokens(tokens: int) -> str:
-    """Return a number of tokens as exactly as a forecast can be.
-
-    >>> spell_tokens(1_234_567), spell_tokens(45_678), spell_tokens(700)
-    ('1.2 million', '46 thousand', '700')
-    """
-    for size, name in ((1_000_000, "million"), (1000, "thousand")):
-        if tokens >= size:
-            number = tokens / size
-            return f"{number:.1f} {name}" if number < 10 else f"{number:.0f} {name}"  # noqa: PLR2004
-    return str(tokens)

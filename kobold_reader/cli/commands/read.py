@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path, PurePath
@@ -13,14 +14,16 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kobold_reader.cli.options import ClusterOptions, with_options
+from kobold_reader.cli.output import harmless, notice, page_progress
+from kobold_reader.cli.wording import spell_skipped, spell_statuses
 
 if TYPE_CHECKING:
+    from kobold_reader.errors import KoboldReaderError
     from kobold_reader.reader import KoboldReader
     from kobold_reader.reading.ledger import Ledger
     from kobold_reader.reading.results import PageResult
 
-
-Format = Literal["text", "jsonl", "html"]
+OutputFormat = Literal["text", "jsonl", "html"]
 
 
 @with_options(ClusterOptions)
@@ -28,7 +31,7 @@ def read(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns or URLs.")],
     options: ClusterOptions,
     output_format: Annotated[
-        Format,
+        OutputFormat,
         typer.Option(
             "--format", help="jsonl: {id, text, metadata} a line; html: pages beside their text, about 70 kB a page."
         ),
@@ -38,40 +41,50 @@ def read(
     ] = None,
 ) -> int:
     """Read pages and write their text."""
-    from kobold_reader.cli.outcome import Outcome, said_if_cut_short, said_if_stopped
-    from kobold_reader.cli.output import page_progress
+    from kobold_reader.cli.outcome import closing_code, count_if_interrupted, notice_pages_left
     from kobold_reader.reader import take
+    from kobold_reader.reading.ledger import default_ledger_path
 
     if output_format == "html" and output is None and sys.stdout.isatty():
         raise typer.BadParameter("a page of pictures is for a file: name one with -o.", param_hint="--format html")
+    pages: Counter[str] = Counter()
+    kept = 0
     reader = options.reader()
-    with ExitStack() as open_now:
-        open_now.enter_context(reader)
-        ledger = open_now.enter_context(reader.open_ledger())
-        transcriber_of = open_now.enter_context(options.reading())
+    with ExitStack() as stack:
+        stack.enter_context(reader)
+        ledger = stack.enter_context(reader.open_ledger())
+        transcriber_of = stack.enter_context(options.reading())
         selection = take(paths, known=ledger.kind_of)
-        out = open_now.enter_context(_destination(output))
-        write = open_now.enter_context(_writer(out, output_format, reader, ledger, paths))
-        progress = open_now.enter_context(page_progress(is_wanted=not out.isatty()))
-        outcome = Outcome(selection, ledger)
+        errors: list[KoboldReaderError] = [*selection.errors]
+        out = stack.enter_context(_destination(output))
+        write = stack.enter_context(_writer(out, output_format, reader, ledger, paths))
+        progress = stack.enter_context(page_progress(is_wanted=not out.isatty()))
+        if ledger.path == default_ledger_path() and not ledger.count()["files"]:
+            notice(f"readings are kept in {ledger.path}")
         transcriber = transcriber_of(reader, ledger, on_progress=progress.doing)
-        outlook = transcriber.survey(selection.files, looks=False)  # the first page is wanted soon
+        outlook = transcriber.survey(selection.files, looks=False)  # looking at pages would delay the first result
         progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
-        with said_if_cut_short(outcome.pages), closing(transcriber.run(selection.files)) as results:
+        with count_if_interrupted(pages), closing(transcriber.run(selection.files)) as results:
             for result in results:
-                outcome.take(result)
-                if result.page_number:
+                errors += [result.error] if result.error else result.errors.values()
+                kept += result.is_kept
+                if result.page_number:  # not a file that cannot be opened
+                    pages[result.status] += 1
                     progress.page_done(is_kept=result.is_kept)
                 write(result)
-    said_if_stopped(options.stop_after, progress.left_pages)
-    return outcome.end(reader.on_error)
+    notice_pages_left(options.stop_after, progress.left_pages)
+    notice(spell_statuses(pages, kept))
+    if selection.skipped:
+        notice(spell_skipped(selection.skipped))
+    usable = sum(pages.values()) - pages["failed"]
+    return closing_code(errors, usable, reader.on_error, nothing_taken=not selection.files)
 
 
 @contextmanager
 def _writer(
-    out: IO[str], output_format: Format, reader: KoboldReader, ledger: Ledger, paths: Sequence[str]
+    out: IO[str], output_format: OutputFormat, reader: KoboldReader, ledger: Ledger, paths: Sequence[str]
 ) -> Iterator[Callable[[PageResult], None]]:
-    """Yield what writes one page in the format asked for."""
+    """Yield the function that writes one page in this format."""
     if output_format != "html":
         yield lambda result: _write(out, result, reader, output_format)
         return
@@ -83,8 +96,7 @@ def _writer(
         yield writer.write
 
 
-def _write(out: IO[str], result: PageResult, reader: KoboldReader, output_format: Format) -> None:
-    from kobold_reader.cli.output import harmless
+def _write(out: IO[str], result: PageResult, reader: KoboldReader, output_format: OutputFormat) -> None:
     from kobold_reader.documents import to_documents
 
     if output_format == "jsonl":
@@ -92,7 +104,7 @@ def _write(out: IO[str], result: PageResult, reader: KoboldReader, output_format
             line = {"id": document.id_, "text": document.text, "metadata": document.metadata}
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
     elif result.status != "failed" or reader.on_error == "mark":
-        number = f", page {result.page_number}" if result.page_number else ""  # 0: the file as a whole
+        number = f", page {result.page_number}" if result.page_number else ""
         page = f"--- {result.source.name}{number} ({result.status}) ---\n{result.text}\n\n"
         out.write(harmless(page) if out.isatty() else page)
     out.flush()
@@ -100,7 +112,7 @@ def _write(out: IO[str], result: PageResult, reader: KoboldReader, output_format
 
 @contextmanager
 def _destination(path: Path | None) -> Iterator[IO[str]]:
-    """Yield stdout, or a file that appears whole at the end or not at all."""
+    """Yield stdout, or a file that replaces the one at `path` only when everything was written."""
     if path is None:
         yield sys.stdout
         return
@@ -112,7 +124,7 @@ def _destination(path: Path | None) -> Iterator[IO[str]]:
             yield stream
         os.replace(part, path)  # noqa: PTH105  (atomic on Windows too)
     except OSError as err:
-        msg = f"the output file {path} cannot be written: {err}."
-        raise ConfigError(msg, hint="Name another one with -o; what was read is kept.") from err
+        hint = "Name another one with -o; what was read is kept."
+        raise ConfigError(f"the output file {path} cannot be written: {err}.", hint=hint) from err
     finally:
         part.unlink(missing_ok=True)

@@ -15,7 +15,6 @@ from kobold_reader.options import GroupBy, Grouping, Mode
 if TYPE_CHECKING:
     from kobold_reader.archive import Hit
 
-
 NAMED_COPIES = 3
 
 
@@ -87,16 +86,14 @@ def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
         end = last
     passage = " ".join((marked + harmless(hit.text[end:])).split())
     label = str(hit.metadata.get("page_label", ""))
-    page = f"page {hit.page_number}" + (f" ({label})" if label and label != str(hit.page_number) else "")
+    page = f"page {hit.page_number}" + (f" ({label})" if label not in {"", str(hit.page_number)} else "")
     part = {"caption": ", description", "tags": ", tags"}.get(hit.page_part, "")
-    alike = f"   and {len(hit.alike)} like it: {_spell_alike(hit)}\n" if hit.alike else ""
+    alike = ""
+    if hit.alike:
+        copies = [
+            harmless(one.file_path) + (f" page {one.page_number}" if "#page=" in one.link else "")
+            for one in hit.alike[:NAMED_COPIES]
+        ]
+        more = " …" if len(hit.alike) > NAMED_COPIES else ""
+        alike = f"   and {len(hit.alike)} like it: {', '.join(copies)}{more}\n"
     return f"{number}. {hit.file_name}, {page}{part}  [{hit.score:.2f}]\n   {passage}\n   {hit.link}\n{alike}"
-
-
-def _spell_alike(hit: Hit) -> str:
-    """Return the first of the pages that show the same, and that there are more."""
-    named = [
-        harmless(one.file_path) + (f" page {one.page_number}" if "#page=" in one.link else "")
-        for one in hit.alike[:NAMED_COPIES]
-    ]
-    return ", ".join(named) + (" …" if len(hit.alike) > NAMED_COPIES else "")

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
+from kobold_reader.cli.output import notice, say
 
 if TYPE_CHECKING:
     from kobold_reader.web import Access
-
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  (told apart, not listened on)
 
 
 @with_options(ServerOptions)
@@ -34,22 +33,21 @@ def web(
     from kobold_reader.errors import MissingExtraError
 
     try:
-        from kobold_reader.web import Access, Address, WebServer, make_app
+        from kobold_reader.web import Access, WebServer, make_app
     except ModuleNotFoundError as err:
-        if (err.name or "").partition(".")[0] not in {"starlette", "uvicorn", "jinja2", "markupsafe"}:
+        if (err.name or "").partition(".")[0] not in {"starlette", "uvicorn"}:
             raise
         raise MissingExtraError("web", "The search page") from err
 
     with (
         Archive.open(archive, api_url=options.urls(), api_password=options.password()) as opened,
-        WebServer(Address(host, port)) as server,
+        WebServer(host, port) as server,
     ):
         access = Access(host=host, port=server.port)
-        changes = {"api_url": urls} if (urls := options.given_urls()) else {}
         app, close = make_app(
             opened,
             access,
-            changes=changes,
+            changes={"api_url": urls} if (urls := options.given_urls()) else {},
             api_password=options.password(),
             pdf_passwords=pdf_password or (),
         )
@@ -64,18 +62,16 @@ def web(
 
 
 def _announce(access: Access, *, open_browser: bool) -> None:
-    from kobold_reader.cli.output import notice, say
-
     if not access.is_loopback:
         notice(
-            f"warning: other machines can reach this page at {access.host} port {access.port}. Whoever has the address "
-            "with its token reads and corrects the whole archive, and the way there is not encrypted."
+            f"warning: other machines can reach this page at {access.host} port {access.port}. Anyone who has the "
+            "address with its token can read and correct the whole archive, and the connection is not encrypted."
         )
-    names = ["127.0.0.1", socket.gethostname()] if access.host in _EVERYWHERE else [access.host]
-    urls = [access.url(name) for name in names]
+    is_everywhere = access.host in {"0.0.0.0", "::"}  # noqa: S104
+    urls = [access.url(name) for name in (["127.0.0.1", socket.gethostname()] if is_everywhere else [access.host])]
     for url in urls:
         say(url)
-    sys.stdout.flush()  # whoever reads it through a pipe waits for it
+    sys.stdout.flush()  # a program that reads them through a pipe is waiting
     notice("Ctrl-C ends it.")
     if open_browser:
         import webbrowser

@@ -1,0 +1,82 @@
+"""What commands ask of a ledger without reading a page: whether it exists, and which pages had too few pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from typing_extensions import override
+
+from kobold_reader.cli.wording import spell_count
+from kobold_reader.errors import ConfigError
+from kobold_reader.pages import ImageBudget
+from kobold_reader.reading.due import is_clearly_lower, would_reach_px
+from kobold_reader.reading.koboldcpp import ENGINE_NAME
+from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from kobold_reader.reading.selftest import SelfTestFile
+
+
+def existing_ledger(name: str | None) -> Path | None:
+    """Return the ledger named, or the default one; None where nothing has been kept.
+
+    Raises:
+        ConfigError: The ledger that was named does not exist.
+    """
+    if name == "none":
+        return None
+    path = Path(name) if name else default_ledger_path()
+    if path.is_file():
+        return path
+    if name:
+        raise ConfigError(f"there is no ledger {name}.")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class LowerResolution:
+    """Pages that `--redo low-resolution` would read again, in the form that `status --json` prints."""
+
+    pages: int
+    read_px: int
+    """The most px, along the longest side, that one of them was read with."""
+    now_px: int
+    """The most px that one of them would be read with now."""
+    server: str
+    tested: str
+    """Day of the server's self-test; it may have been started with other settings since."""
+
+    @override
+    def __str__(self) -> str:
+        were = "was" if self.pages == 1 else "were"
+        return (
+            f"{spell_count(self.pages, 'page')} {were} read at up to {self.read_px} px; {self.server} could give "
+            f"{self.now_px} px when it was tested ({self.tested}): --redo low-resolution"
+        )
+
+
+def find_lower_resolution(ledger: Path, urls: Sequence[str]) -> LowerResolution | None:
+    """Compare a ledger's pages with the remembered self-test of the first server that has one; asks no server."""
+    file = SelfTestFile()
+    url, tested = next(((url, found) for url in urls if (found := file.find(url))), ("", None))
+    if tested is None or not ledger.is_file():
+        return None
+    with Ledger(ledger, read_only=True) as opened:
+        rows = opened.resolutions(ENGINE_NAME)
+    lower = []
+    for read_px, width_px, height_px, width_pt, height_pt, pages in rows:
+        now_px = would_reach_px(
+            (width_px, height_px), (width_pt, height_pt), tested.max_side_px, tested.max_pixels, ImageBudget().max_dpi
+        )
+        if is_clearly_lower(read_px, now_px):
+            lower.append((read_px, now_px, pages))
+    if not lower:
+        return None
+    return LowerResolution(
+        pages=sum(pages for _, _, pages in lower),
+        read_px=max(read_px for read_px, _, _ in lower),
+        now_px=max(now_px for _, now_px, _ in lower),
+        server=url,
+        tested=datetime.fromtimestamp(tested.tested_s, UTC).date().isoformat(),
+    )
