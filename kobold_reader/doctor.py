@@ -244,7 +244,7 @@ class _Server:
         pool = ServerPool([self._info.url], password=password, policy=policy)
         try:
             with pool, pool.lease() as lease:
-                tested = self_test(lease, self._info, family, time_limit_s=SELF_TEST_LIMIT_S)
+                tested = self_test(lease, family, time_limit_s=SELF_TEST_LIMIT_S)
         except (ServerError, TranscriptionError) as err:
             return None, self.say("self-test", "problem", f"self-test: {err.message}", err.hint or "")
         except MissingExtraError as err:

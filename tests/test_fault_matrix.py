@@ -41,7 +41,8 @@ from kobold_reader.kobold import RetryPolicy, ServerPool
 from kobold_reader.kobold.client import KoboldClient
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import select
-from kobold_reader.reading.koboldcpp import RETRY_TEMPERATURES, KoboldEngine
+from kobold_reader.reading.attempts import RETRY_TEMPERATURES
+from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Transcriber

@@ -14,9 +14,8 @@ import pytest
 from kobold_reader.errors import ContextTooSmallError, EmptyTranscriptionError, ImageNotSeenError, TranscriptionError
 from kobold_reader.kobold import FAMILIES, Family, KoboldClient, ServerPool
 from kobold_reader.pages import Box, LinePiece, PageImages, PageView
-from kobold_reader.reading.attempts import overlap
+from kobold_reader.reading.attempts import PageContext, ask, overlap
 from kobold_reader.reading.engine import PageJob
-from kobold_reader.reading.koboldcpp import Asking, ask
 from kobold_reader.reading.results import Reading
 from tests.kobold_simulator import Answer, BrainRequest, Fault, KoboldSimulator, ScriptBrain
 from tests.test_reading_koboldcpp import generated, picture
@@ -60,8 +59,8 @@ def ask_once(tmp_path: Path) -> Iterator[Ask]:
             view = replace(view, box=(0.5, 0.5, 1.0, 1.0), lines=(LinePiece(0, line),))
         job = PageJob("file:///letter.pdf", 3, (task,), PageImages((view,), False, 0.1), on_progress)
         with pool.lease() as lease:
-            asking = Asking(lease, lease.info, family, job, time_limit_s=None, max_side_px=1024)
-            return ask(asking, task, instruction, view)
+            context = PageContext(lease, family, job, time_limit_s=None, max_side_px=1024)
+            return ask(context, task, instruction, view)
 
     yield run
     for pool in pools:

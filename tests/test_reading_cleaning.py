@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from importlib import resources
 
 import pytest
 from hypothesis import example, given
@@ -198,3 +200,40 @@ def test_no_word_between_the_markers_is_lost(text: str) -> None:
         clean(text).text,
         clean("\n\n" + clean(text).text).text,
     }
+
+
+# ── the file of phrases ───────────────────────────────────────────────────────────────────────────
+
+PHRASES = tomllib.loads((resources.files("kobold_reader.reading") / "chat_phrases.toml").read_text(encoding="utf-8"))
+PREAMBLE_PARTS = {"sure", "here_is", "the_text", "of", "image", "paper"}
+
+
+@pytest.mark.parametrize("language", PHRASES["languages"], ids=lambda language: language["name"])
+def test_the_phrases_of_a_language_are_complete(language: dict[str, str | list[str]]) -> None:
+    keys = set(language) - {"name", "refusals", "sure_closings", "closings"}
+    assert keys in ({"preamble"}, PREAMBLE_PARTS), "a preamble, whole or in its six parts, and no unknown key"
+    assert {type(value) for key, value in language.items() if key not in {"name", "preamble"}} == {list}
+    for value in language.values():
+        for phrase in [value] if isinstance(value, str) else value:
+            assert phrase, "an empty phrase would match everything"
+            assert set(re.findall("<([a-z]+)>", phrase)) <= set(PHRASES["parts"])
+            re.compile(phrase, re.IGNORECASE)
+
+
+def test_every_language_is_heard() -> None:
+    spoken = [
+        "Here is the text of the image:",
+        "Natürlich! Hier ist der Text aus dem Bild:",
+        "Voici la transcription de l’image :",
+        "Claro, aquí está el texto de la imagen:",
+        "Ecco il testo dell’immagine:",
+        "Aqui está o texto da imagem:",
+        "Hier is de tekst van de afbeelding:",
+        "Här är texten från bilden:",
+        "Вот текст с изображения:",
+        "以下是图片中的文字内容：",
+        "以下は画像内のテキストです：",
+    ]
+    assert len(spoken) == len(PHRASES["languages"])
+    for preamble in spoken:
+        assert clean(f"{preamble}\n\n{PAGE}").text == PAGE, preamble

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from kobold_reader.kobold import Completion, GenerateRequest
 from kobold_reader.reading import confidence
-from kobold_reader.reading.attempts import Attempt, Part
 from kobold_reader.reading.cleaning import clean
 from kobold_reader.reading.confidence import Confidence, confidence_of
 from kobold_reader.reading.results import DOUBTFUL
 
+Part = tuple[Completion, int]
+"""A completion, and how many characters at its beginning are left out."""
 RECORDINGS = Path(__file__).parent / "recordings"
 
 
@@ -31,8 +32,8 @@ def recorded(temperature: str) -> tuple[GenerateRequest, Completion, int]:
 
 
 def judged(request: GenerateRequest, *parts: Part, text: str | None = None) -> Confidence | None:
-    said = "".join(part.completion.text[part.skipped :] for part in parts)
-    return confidence_of(Attempt(request, parts, said, None, is_cut=False), clean(said if text is None else text))
+    said = "".join(completion.text[skipped:] for completion, skipped in parts)
+    return confidence_of(parts, request.temperature, clean(said if text is None else text))
 
 
 def entry(token: str, logprob: float, *others: tuple[str, float], own_bytes: list[int] | None = None) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def entry(token: str, logprob: float, *others: tuple[str, float], own_bytes: lis
 
 def said(*entries: dict[str, Any], text: str | None = None, skipped: int = 0) -> Part:
     spoken = b"".join(bytes(one["bytes"]) for one in entries).decode()
-    return Part(Completion(spoken if text is None else text, "eos", logprobs={"content": list(entries)}), skipped)
+    return Completion(spoken if text is None else text, "eos", logprobs={"content": list(entries)}), skipped
 
 
 AT_01 = GenerateRequest("Read.", temperature=0.1)
@@ -76,7 +77,7 @@ def test_all_temperatures_tell_the_same_ratio() -> None:
 def test_a_recorded_answer_is_judged() -> None:
     """` URL` and `oogle` had no rival near, `autoswap` was drawn against ` inputs` (1) and `scribe` (0.5)."""
     request, completion, _ = recorded("0.1")
-    sure = judged(request, Part(completion))
+    sure = judged(request, (completion, 0))
 
     assert completion.text == "// URLoogleautoswap"
     assert sure is not None
@@ -88,8 +89,8 @@ def test_a_recorded_answer_is_judged() -> None:
 def test_at_temperature_0_nothing_is_told() -> None:
     request, completion, _ = recorded("0")
     assert all(len(one["top_logprobs"]) == 1 for one in (completion.logprobs or {})["content"])
-    assert judged(request, Part(completion)) is None
-    assert judged(AT_01, Part(completion)) is None, "asked for 0.1, but the server forced 0 (--gendefaultsoverwrite)"
+    assert judged(request, (completion, 0)) is None
+    assert judged(AT_01, (completion, 0)) is None, "asked for 0.1, but the server forced 0 (--gendefaultsoverwrite)"
 
 
 def test_what_log_probabilities_cost() -> None:
@@ -102,16 +103,16 @@ def test_what_log_probabilities_cost() -> None:
 
 
 def test_without_log_probabilities_nothing_is_told() -> None:
-    assert judged(AT_01, Part(Completion("Dear Axel", "eos"))) is None
-    assert judged(AT_01, Part(Completion("Dear Axel", "eos", logprobs={}))) is None
-    assert judged(AT_01, Part(Completion("Dear Axel", "eos", logprobs={"content": []}))) is None
-    assert judged(AT_01, Part(Completion("Dear Axel", "eos", logprobs={"content": ["Dear"]}))) is None
+    assert judged(AT_01, (Completion("Dear Axel", "eos"), 0)) is None
+    assert judged(AT_01, (Completion("Dear Axel", "eos", logprobs={}), 0)) is None
+    assert judged(AT_01, (Completion("Dear Axel", "eos", logprobs={"content": []}), 0)) is None
+    assert judged(AT_01, (Completion("Dear Axel", "eos", logprobs={"content": ["Dear"]}), 0)) is None
 
 
 def test_where_one_part_tells_nothing_nothing_is_told() -> None:
     first = said(entry("Dear", 0.0, FLOOR))
     assert judged(AT_01, first) is not None
-    assert judged(AT_01, first, Part(Completion(" Axel", "eos"))) is None
+    assert judged(AT_01, first, (Completion(" Axel", "eos"), 0)) is None
 
 
 def test_tokens_that_do_not_make_up_the_text_tell_nothing() -> None:
@@ -226,8 +227,8 @@ def test_the_fifth_percentile_falls_where_one_word_in_twenty_is_doubtful() -> No
 def test_whatever_is_written_confidence_is_a_share_and_places_are_words(tokens: list[tuple[str, float, str]]) -> None:
     entries = [entry(text, ratio(share)[0], (rival, ratio(share)[1]), FLOOR) for text, share, rival in tokens]
     part = said(*entries)
-    page = clean(part.completion.text)
-    sure = confidence_of(Attempt(AT_01, (part,), part.completion.text, None, is_cut=False), page)
+    page = clean(part[0].text)
+    sure = confidence_of([part], AT_01.temperature, page)
     if sure is None:
         return
     assert 0 < sure.p5 <= 1

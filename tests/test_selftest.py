@@ -38,13 +38,13 @@ def known_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DRAWN_BY, lambda _: SEED)
 
 
-def on_server(simulator: KoboldSimulator, call: Callable[[Lease, ServerInfo], Any]) -> Any:
+def on_server(simulator: KoboldSimulator, call: Callable[[Lease], Any]) -> Any:
     with ServerPool([simulator.url]) as pool, pool.lease() as lease:
-        return call(lease, lease.client.info())
+        return call(lease)
 
 
 def examined(simulator: KoboldSimulator) -> SelfTest:
-    result = on_server(simulator, lambda lease, info: self_test(lease, info, choose_family(info)))
+    result = on_server(simulator, lambda lease: self_test(lease, choose_family(lease.info)))
     assert isinstance(result, SelfTest)
     return result
 

@@ -55,8 +55,7 @@ def test_the_smallest_print_and_the_servers_limit_come_out_right(
     monkeypatch.setattr(DRAWN_BY, lambda _: SEED)
     simulator = make_simulator(brain=eyes, **options)
     with ServerPool([simulator.url]) as pool, pool.lease() as lease:
-        info = lease.client.info()
-        found = self_test(lease, info, choose_family(info))
+        found = self_test(lease, choose_family(lease.info))
     assert found.visionmaxres_px == visionmaxres_px
     assert found.smallest is not None
     assert finest_pt <= found.smallest.size_pt <= coarsest_pt

@@ -13,7 +13,7 @@ from kobold_reader.cli.wording import spell_count
 from kobold_reader.errors import ConfigError
 from kobold_reader.pages import ImageBudget
 from kobold_reader.reading.due import is_clearly_lower, would_reach_px
-from kobold_reader.reading.koboldcpp import ENGINE_NAME
+from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.selftest import SelfTestFile
 
@@ -63,7 +63,7 @@ def find_lower_resolution(ledger: Path, urls: Sequence[str]) -> LowerResolution 
     if tested is None or not ledger.is_file():
         return None
     with Ledger(ledger, read_only=True) as opened:
-        rows = opened.resolutions(ENGINE_NAME)
+        rows = opened.resolutions(KoboldEngine.name)
     lower = []
     for read_px, width_px, height_px, width_pt, height_pt, pages in rows:
         now_px = would_reach_px(

@@ -1,18 +1,18 @@
-"""One attempt at one task on one view: sent, watched while it is written, continued where it was cut.
+"""Attempts: one task on one view of a page, asked of one server until the answer is a reading.
 
-What came is returned as it came; whether it is a reading of the page is `judging`'s to say.
-
-Where a continued answer begins again with what it was given.
+`ask` tells the story. An attempt is sent, watched while it is written, and continued where it was cut. Then it is
+cleaned and judged. If it is no reading, the next attempt is made at a higher temperature. These are attempts at the
+*content*; requests that fail on their way (refused, busy, reset) are repeated by the pool's lease.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Literal
 
-from kobold_reader.errors import ContextTooSmallError, ImageNotSeenError
+from kobold_reader.errors import ContextTooSmallError, EmptyTranscriptionError, ImageNotSeenError, TranscriptionError
 from kobold_reader.kobold import (
     SETTINGS,
     Completion,
@@ -20,75 +20,55 @@ from kobold_reader.kobold import (
     Family,
     GenerateRequest,
     Lease,
-    ServerInfo,
     image_tokens,
     render_prompt,
 )
 from kobold_reader.pages import PageView
+from kobold_reader.reading import tags
+from kobold_reader.reading.cleaning import Traced, clean, is_refusal
+from kobold_reader.reading.confidence import confidence_of
 from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.loops import Loop, find_loop
 from kobold_reader.reading.records import RecordForm
-
-__all__ = ["Asking", "Attempt", "Part", "Question", "attempt", "overlap", "prepare"]
-
-SHORTEST_OVERLAP: Final = 24
-"""Fewer characters are repeated by chance."""
-LONGEST_OVERLAP: Final = 2000
-RESTART: Final = 200
-"""A continuation that equals the first so many characters of the page has started over."""
-
-
-def overlap(before: str, after: str) -> int:
-    r"""Tell how many characters of `after` stand at the end of `before` already.
-
-    KoboldCpp continues exactly, so plain concatenation is the rule. Some models all the same say the last line again,
-    or begin the page again. Repetition is taken for that only where it is long, exact, and stands nowhere else before:
-    a page that repeats itself may go on doing so.
-
-    >>> overlap("Dear Axel,\nthe slates came on Tuesday", "the slates came on Tuesday with Johansson.")
-    26
-    >>> overlap("1 bushel of oats ... 0.50\n1 bushel of oats ... 0.50\n", "1 bushel of oats ... 0.50\n")
-    0
-    """
-    if not before:
-        return 0
-    lead_before = len(before) - len(before.lstrip())
-    lead = len(after) - len(after.lstrip())
-    page, again = before[lead_before:], after[lead:]
-    equal = next((at for at, (one, other) in enumerate(zip(page, again, strict=False)) if one != other), None)
-    equal = min(len(page), len(again)) if equal is None else equal
-    if equal >= RESTART or (equal == len(page) and equal >= SHORTEST_OVERLAP):
-        # From the top: what goes beyond is new. Where it differs it is another attempt, and adds nothing.
-        return lead + equal if equal == len(page) else len(after)
-    for length in range(min(len(before), len(after), LONGEST_OVERLAP), SHORTEST_OVERLAP - 1, -1):
-        head = after[:length]
-        if before.endswith(head) and before.count(head) == 1:
-            return length
-    return 0
-
+from kobold_reader.reading.results import Reading, Scalar, Status
+from kobold_reader.release import RELEASE
 
 log = logging.getLogger(__name__)
 
-MIN_ANSWER_TOKENS: Final = 256
+RETRY_TEMPERATURES = (0.2, 0.4, 0.8)
+"""After the first attempt, which is nearly greedy and repeatable: only more chance leaves the same rut."""
+STEP_HOTTER = 0.1
+"""Where a family's own temperature is higher than these, each attempt is that much hotter than the one before."""
+DRY_MULTIPLIER = 0.8
+"""KoboldCpp's penalty on repeated sequences, once a loop was seen. Never `rep_pen`: it spoils tables and figures."""
+SPECK_HEIGHTS = 2.0
+"""A tile with no more writing than this, in heights of its line, may rightly be answered with nothing."""
+
+MIN_ANSWER_TOKENS = 256
 """A context that leaves less room than this for the answer cannot hold a page."""
-CONTEXT_SHARE: Final = 0.75
+CONTEXT_SHARE = 0.75
 """KoboldCpp cuts `max_length` to 80 % of its context without a word, so we stay below it."""
-CONTEXT_MARGIN_TOKENS: Final = 4
+CONTEXT_MARGIN_TOKENS = 4
 """KoboldCpp drops every image where image tokens + max_length + 4 exceed its context."""
-LONGEST_ANSWER: Final = 4
-"""A cut page is continued up to so many times `max_length`."""
-MIN_CONTINUATION_TOKENS: Final = 64
+LONGEST_ANSWER = 4
+"""A cut page is continued up to this many times `max_length`."""
+MIN_CONTINUATION_TOKENS = 64
 """Less room than this is not worth a request."""
-FINITE_PATIENCE: Final = 2.0
-"""For repetition in an answer that the model ended by itself."""
+FINITE_PATIENCE = 2.0
+"""Of `find_loop`, for an answer that the model ended by itself."""
+
+SHORTEST_OVERLAP = 24
+"""Fewer characters are repeated by chance."""
+LONGEST_OVERLAP = 2000
+RESTART = 200
+"""A continuation that equals so many characters at the beginning of the page has started over."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
-    """What stays the same for all that is asked of one page on one server."""
+class PageContext:
+    """What stays the same for everything that is asked about one page on one server."""
 
     lease: Lease
-    info: ServerInfo
     family: Family
     job: PageJob
     time_limit_s: float | None
@@ -110,26 +90,16 @@ class Question:
     """At most: as cells of the server's memory, of which its own count may know fewer (M-RoPE)."""
     prompt: ExpandedPrompt
     max_length: int
-    is_continued: bool
-    """Whether the rest is asked for where the answer was cut."""
-    form: RecordForm | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One answer of the server."""
-
-    completion: Completion
-    skipped: int = 0
-    """Characters at its beginning that the text before it holds already."""
+    form: RecordForm | None
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """All that came of one attempt."""
+    """Everything that came of one attempt."""
 
     request: GenerateRequest
-    parts: tuple[Part, ...]
+    parts: tuple[tuple[Completion, int], ...]
+    """The completions, each with the number of characters at its beginning that the text before it has already."""
     text: str
     """Of all parts, as it came."""
     loop: Loop | None
@@ -137,133 +107,321 @@ class Attempt:
     """The model had not finished, and the rest could not be had."""
 
     @property
-    def prompt_tokens(self) -> int | None:
-        """Of the first request."""
-        return self.parts[0].completion.prompt_tokens
-
-    @property
-    def completion_tokens(self) -> int | None:
-        """Of all parts; None where one was not counted."""
-        counts = [part.completion.completion_tokens for part in self.parts]
-        return None if None in counts else sum(count or 0 for count in counts)
-
-    @property
     def elapsed_s(self) -> float:
         """Of all requests."""
-        return sum(part.completion.elapsed_s for part in self.parts)
+        return sum(completion.elapsed_s for completion, _ in self.parts)
 
 
-def prepare(asking: Asking, task: str, instruction: str, view: PageView, *, min_length: int = 0) -> Question:
-    """Expand the prompt, and make room for the answer.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one attempt gave."""
+
+    kind: Literal["reading", "empty", "refusal", "unusable"]
+    attempt: Attempt
+    page: Traced
+    """The answer, cleaned."""
+    text: str = ""
+    """Of a reading."""
+    status: Status = "ok"
+    """Of a reading."""
+    fault: str = ""
+    """What is wrong with an unusable record."""
+
+
+def ask(context: PageContext, task: str, instruction: str, view: PageView) -> Reading:
+    """Ask until the answer is a reading: once, and three times more at higher temperatures.
 
     Args:
-        asking: Server, family and page.
+        context: Server, family and page.
         task: One of `tasks.TASKS`.
-        instruction: What the user's turn says.
-        view: The page, or the part of it, to be looked at.
-        min_length: Tokens of an answer that is of no use otherwise, and is not continued; 0 for a text.
+        instruction: The user's turn of the prompt.
+        view: The page, or the part of it to look at.
 
     Raises:
         ContextTooSmallError: The server would drop the image silently.
+        ImageNotSeenError: It dropped the image.
+        EmptyTranscriptionError: Nothing came out of all attempts.
+        TranscriptionError: No answer of all attempts can be used.
+        ServerError: As `Lease.generate` says.
     """
-    info, family = asking.info, asking.family
-    prompt = asking.lease.run(lambda client: render_prompt(client, info, family, instruction))
+    question = _prepare(context, task, instruction, view)
+    verdicts: list[Verdict] = []
+    for number, temperature in enumerate(_temperatures(context), start=1):
+        saw_loop = any(verdict.attempt.loop for verdict in verdicts)
+        request = _request(context, question, temperature, seed=number, saw_loop=saw_loop)
+        verdict = _judge(question, _attempt(context, question, request))
+        verdicts.append(verdict)
+        if verdict.kind == "reading" and verdict.status != "looping":
+            return _reading(context, question, verdicts, verdict)
+        may_be_empty = _is_speck(view)
+        nothing = [one for one in verdicts if one.kind == "refusal" or (one.kind == "empty" and may_be_empty)]
+        if task == "ocr" and len(nothing) == 2:  # noqa: PLR2004  (a model that says it twice is believed)
+            return _reading(context, question, verdicts, verdict)
+        found = verdict.status if verdict.kind == "reading" else verdict.kind
+        log.info("page %d: %s, attempt %d: %s", context.job.page_number, task, number, found)
+    loops = [verdict for verdict in verdicts if verdict.kind == "reading"]
+    if loops:
+        longest = max(loops, key=lambda verdict: verdict.attempt.loop.start if verdict.attempt.loop else 0)
+        return _reading(context, question, verdicts, longest)
+    raise _failure(context, question, verdicts)
+
+
+# ── what is sent ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _prepare(context: PageContext, task: str, instruction: str, view: PageView) -> Question:
+    """Expand the prompt, and make room for the answer."""
+    info, family = context.lease.info, context.family
+    if task == "tags":
+        instruction = f"{instruction}\n{tags.FORMAT}"
+    prompt = context.lease.run(lambda client: render_prompt(client, info, family, instruction))
     view_tokens = image_tokens(family, view.width_px, view.height_px)
     room_tokens = info.context_tokens - view_tokens - prompt.tokens - CONTEXT_MARGIN_TOKENS
     if room_tokens < MIN_ANSWER_TOKENS:
-        needed = view_tokens + prompt.tokens + MIN_ANSWER_TOKENS + CONTEXT_MARGIN_TOKENS
-        msg = (
+        needed = info.context_tokens - room_tokens + MIN_ANSWER_TOKENS
+        raise ContextTooSmallError(
             f"the context of {info.context_tokens} tokens is too small for this page: the image takes up to "
-            f"{view_tokens}, the prompt {prompt.tokens}; KoboldCpp would drop the image without a word."
+            f"{view_tokens}, the prompt {prompt.tokens}; KoboldCpp would drop the image without a word.",
+            server=info.url,
+            hint=f"Start it {SETTINGS['contextsize'].remedy(str(max(8192, needed)))}.",
         )
-        hint = f"Start it {SETTINGS['contextsize'].remedy(str(max(8192, needed)))}."
-        raise ContextTooSmallError(msg, server=info.url, hint=hint)
-    wanted = max(family.max_length[task], min_length)
+    wanted = max(family.max_length[task], tags.MIN_LENGTH_TOKENS if task == "tags" else 0)
     max_length = min(wanted, room_tokens, int(info.context_tokens * CONTEXT_SHARE))
-    return Question(task, instruction, view, view_tokens, prompt, max_length, is_continued=min_length == 0)
+    form = context.form if task == "ocr" else None
+    return Question(task, instruction, view, view_tokens, prompt, max_length, form)
 
 
-def attempt(asking: Asking, question: Question, request: GenerateRequest) -> Attempt:
+def _temperatures(context: PageContext) -> list[float]:
+    coolest = context.family.decoding_for(context.lease.info).get("temperature", GenerateRequest("").temperature)
+    hotter = [max(one, coolest + step * STEP_HOTTER) for step, one in enumerate(RETRY_TEMPERATURES, start=1)]
+    return [round(temperature, 3) for temperature in (coolest, *hotter)]
+
+
+def _request(
+    context: PageContext, question: Question, temperature: float, *, seed: int, saw_loop: bool
+) -> GenerateRequest:
+    """Make the request of an attempt, with a seed of its own, so that the reading can be repeated."""
+    decoding: dict[str, Any] = {**context.family.decoding_for(context.lease.info), "temperature": temperature}
+    if saw_loop:
+        decoding["dry_multiplier"] = max(DRY_MULTIPLIER, decoding.get("dry_multiplier", 0.0))
+    grammar = tags.GRAMMAR if question.task == "tags" else question.form.grammar if question.form else None
+    return GenerateRequest(
+        prompt=question.prompt.text,
+        images=(question.view.image,),
+        max_length=question.max_length,
+        sampler_seed=seed,
+        stop_sequence=context.family.stop_sequence,
+        # About 1.5 kB a token, so only where they tell something, and somebody looks at the words.
+        logprobs=question.task == "ocr" and temperature > 0 and decoding.get("top_k", 0) != 1,
+        grammar=grammar,
+        **decoding,
+    )
+
+
+def _attempt(context: PageContext, question: Question, request: GenerateRequest) -> Attempt:
     """Send the request, and continue its answer until the model ends it, a loop shows, or there is no more room.
 
-    Continued, a page is the same image again (which is not encoded again) and a prompt that ends in the text so far;
-    measured, that gives the very text that one longer answer gives.
-
-    Raises:
-        ImageNotSeenError: The server dropped the image.
-        ServerError: As `Lease.generate` says.
+    To continue a page, the same image is sent again (it is not encoded again) with a prompt that ends in the text so
+    far; measured, that gives exactly the text of one longer answer.
     """
-    parts: list[Part] = []
+    parts: list[tuple[Completion, int]] = []
     text, sent_tokens, next_request = "", question.prompt.tokens, request
     while True:
-        watch = _Watch(question.task, asking.job, text)
-        completion = asking.lease.generate(
-            next_request,
-            time_limit_s=asking.time_limit_s,
-            on_progress=watch,
-            cancel=asking.job.cancel,
+        watch = _Watch(question.task, context.job, text)
+        completion = context.lease.generate(
+            next_request, time_limit_s=context.time_limit_s, on_progress=watch, cancel=context.job.cancel
         )
-        _check_seen(completion, sent_tokens, asking.info)
+        _check_seen(completion, sent_tokens, context.lease.info.url)
         skipped = overlap(text, completion.text)
-        parts.append(Part(completion, skipped))
+        parts.append((completion, skipped))
         text += completion.text[skipped:]
         is_finite = completion.ending in {"eos", "stop_sequence"}
         loop = find_loop(text, patience=FINITE_PATIENCE if is_finite else 1.0) or watch.loop
         is_cut = completion.ending == "length"
-        if loop is None and is_cut and question.is_continued and len(completion.text) > skipped:
-            sent_tokens = _count(asking, question.prompt.text + text)
-            max_length = _room(asking.info, question, sent_tokens)
+        if loop is None and is_cut and question.task != "tags" and len(completion.text) > skipped:
+            prompt = question.prompt.text + text
+            sent_tokens = _count_tokens(context, prompt)
+            max_length = _room_tokens(context, question, sent_tokens)
             if max_length >= MIN_CONTINUATION_TOKENS:
-                log.info("page %d: %s was cut after %d characters, going on", *_where(asking, question), len(text))
-                next_request = replace(request, prompt=question.prompt.text + text, max_length=max_length)
+                where = context.job.page_number, question.task
+                log.info("page %d: %s was cut after %d characters and is continued", *where, len(text))
+                next_request = replace(request, prompt=prompt, max_length=max_length)
                 continue
         return Attempt(request, tuple(parts), text, loop, is_cut)
 
 
-def _where(asking: Asking, question: Question) -> tuple[int, str]:
-    return asking.job.page_number, question.task
+def _count_tokens(context: PageContext, text: str) -> int:
+    return context.lease.run(lambda client: client.count_tokens(text), cancel=context.job.cancel)
 
 
-def _count(asking: Asking, text: str) -> int:
-    return asking.lease.run(lambda client: client.count_tokens(text), cancel=asking.job.cancel)
-
-
-def _room(info: ServerInfo, question: Question, sent_tokens: int) -> int:
+def _room_tokens(context: PageContext, question: Question, sent_tokens: int) -> int:
     """Tokens that the next part may have: within the context, and within what a page may take in all."""
-    in_context = info.context_tokens - question.view_tokens - sent_tokens - CONTEXT_MARGIN_TOKENS
+    in_context = context.lease.info.context_tokens - question.view_tokens - sent_tokens - CONTEXT_MARGIN_TOKENS
     written = sent_tokens - question.prompt.tokens
     return min(question.max_length, in_context, LONGEST_ANSWER * question.max_length - written)
 
 
 class _Watch:
-    """Told the text so far about every second; has enough when it goes round in circles."""
+    """Is called with the text so far about every second, and stops the server when that ends in a loop."""
 
     def __init__(self, task: str, job: PageJob, before: str) -> None:
         self._task = task
-        self._tell: Callable[[str, int], None] | None = job.on_progress
+        self._job = job
         self._before = before
         self.loop: Loop | None = None
 
     def __call__(self, text_so_far: str) -> bool:
-        if self._tell is not None:
-            self._tell(self._task, len(self._before) + len(text_so_far))
+        if self._job.on_progress is not None:
+            self._job.on_progress(self._task, len(self._before) + len(text_so_far))
         self.loop = find_loop(self._before + text_so_far)
         return self.loop is None
 
 
-def _check_seen(completion: Completion, sent_tokens: int, info: ServerInfo) -> None:
+def _check_seen(completion: Completion, sent_tokens: int, url: str) -> None:
     """Raise where the server dropped the image: then its prompt was no longer than the text that was sent.
 
-    Holds for every projector, also for those whose images count few tokens. Before 1.77 servers return no counts, so
-    nothing is proved (`Reading.image_verified` is False).
+    This holds for every projector, also for those whose images count few tokens. Servers before 1.77 return no counts,
+    so nothing is proved (`Reading.image_verified` is False).
     """
     if completion.prompt_tokens is not None and completion.prompt_tokens <= sent_tokens:
-        msg = (
+        raise ImageNotSeenError(
             f"the server did not see the image: it read {completion.prompt_tokens} tokens, as many as the text alone "
-            f"has ({sent_tokens}). Its answer would be invented, so it was thrown away."
+            f"has ({sent_tokens}). Its answer would be invented, so it was thrown away.",
+            server=url,
+            hint=f"Check that the projector is loaded (start it {SETTINGS['mmproj'].remedy()}) and that the context is "
+            f"large enough ({SETTINGS['contextsize'].remedy('8192')}); `kobold-reader doctor` tells more.",
         )
-        hint = (
-            f"Check that the projector is loaded (start it {SETTINGS['mmproj'].remedy()}) and that the context is "
-            f"large enough ({SETTINGS['contextsize'].remedy('8192')}); `kobold-reader doctor` tells more."
+
+
+def overlap(before: str, after: str) -> int:
+    r"""Tell how many characters at the beginning of `after` repeat the end of `before`.
+
+    KoboldCpp continues exactly, so plain concatenation is the rule. But some models write the last line again, or begin
+    the page again. Equal text counts as such a repetition only where it is long, exact, and occurs nowhere else before:
+    a page that repeats itself may go on doing so.
+
+    >>> overlap("Dear Axel,\nthe slates came on Tuesday", "the slates came on Tuesday with Johansson.")
+    26
+    >>> overlap("1 bushel of oats ... 0.50\n1 bushel of oats ... 0.50\n", "1 bushel of oats ... 0.50\n")
+    0
+    """
+    if not before:
+        return 0
+    page, again = before.lstrip(), after.lstrip()
+    lead = len(after) - len(again)
+    differs = (at for at, (one, other) in enumerate(zip(page, again, strict=False)) if one != other)
+    equal = next(differs, min(len(page), len(again)))
+    if equal >= RESTART or (equal == len(page) and equal >= SHORTEST_OVERLAP):
+        # It starts over. What goes beyond the page is new; where it differs it is another attempt, and adds nothing.
+        return lead + equal if equal == len(page) else len(after)
+    for length in range(min(len(before), len(after), LONGEST_OVERLAP), SHORTEST_OVERLAP - 1, -1):
+        head = after[:length]
+        if before.endswith(head) and before.count(head) == 1:
+            return length
+    return 0
+
+
+# ── what came back ────────────────────────────────────────────────────────────────────────────────
+
+
+def _judge(question: Question, attempt: Attempt) -> Verdict:
+    """Clean the answer, and tell whether it is a reading. A loop is cut off; what comes before it was read."""
+    page = clean(attempt.text[: attempt.loop.kept] if attempt.loop else attempt.text, question.instruction)
+    if question.task == "tags":
+        found = tags.parse(attempt.text, question.instruction)
+        if found is None:
+            return Verdict("unusable" if page.text else "empty", attempt, page)
+        return Verdict("reading", attempt, page, found.text)
+    if not page.text:
+        return Verdict("empty", attempt, page)
+    if question.form:
+        fault = question.form.fault(page.text)
+        if fault is not None:
+            return Verdict("unusable", attempt, page, fault=fault)
+        return Verdict("reading", attempt, page, page.text)
+    if is_refusal(page.text):
+        return Verdict("refusal", attempt, page)
+    status: Status = "looping" if attempt.loop else "truncated" if attempt.is_cut else "ok"
+    return Verdict("reading", attempt, page, page.text, status)
+
+
+def _is_speck(view: PageView) -> bool:
+    """Tell whether a tile shows no more than a letter or two: a number, a stain, a vertical rule."""
+    left, top, right, bottom = view.box
+    page_width_px, page_height_px = view.width_px / (right - left), view.height_px / (bottom - top)
+    boxes = [piece.box for piece in view.lines]
+    long_px = sum((box[2] - box[0]) * page_width_px for box in boxes)
+    high_px = max(((box[3] - box[1]) * page_height_px for box in boxes), default=0.0)
+    return long_px < SPECK_HEIGHTS * high_px
+
+
+def _reading(context: PageContext, question: Question, verdicts: Sequence[Verdict], taken: Verdict) -> Reading:
+    """Make a reading of the verdict that is taken; one that is none says that the page has no text."""
+    info, attempt, view = context.lease.info, taken.attempt, question.view
+    confidence = None
+    if taken.text == taken.page.text:
+        confidence = confidence_of(attempt.parts, attempt.request.temperature, taken.page)
+    completions = [completion for completion, _ in attempt.parts]
+    counts = [completion.completion_tokens for completion in completions]
+    return Reading(
+        task=question.task,
+        status=taken.status if taken.kind == "reading" else "no_text",
+        text=taken.text,
+        engine="koboldcpp",
+        model=info.model,
+        family=context.family.name,
+        prompt=question.prompt.text,
+        decoding=_decoding(attempt),
+        view_sizes=((view.width_px, view.height_px),),
+        effective_px=min(max(view.width_px, view.height_px), context.max_side_px),
+        server_version=info.version,
+        release=RELEASE,
+        image_verified=all(completion.prompt_tokens is not None for completion in completions),
+        confidence=confidence.mean if confidence else None,
+        confidence_p5=confidence.p5 if confidence else None,
+        doubtful=confidence.doubtful if confidence else (),
+        rotation_deg=view.rotation_deg,
+        attempts=len(verdicts),
+        prompt_tokens=completions[0].prompt_tokens,
+        completion_tokens=None if None in counts else sum(count or 0 for count in counts),
+        elapsed_s=round(sum(verdict.attempt.elapsed_s for verdict in verdicts), 3),
+    )
+
+
+def _decoding(attempt: Attempt) -> dict[str, Scalar]:
+    """The sampling fields of a request: the important ones, and others where they are not the default."""
+    decoding: dict[str, Scalar] = {}
+    for name in ("temperature", "sampler_seed", "max_length"):
+        decoding[name] = getattr(attempt.request, name)
+    for name in ("top_k", "top_p", "min_p", "rep_pen", "dry_multiplier", "reasoning_effort"):
+        value = getattr(attempt.request, name)
+        if value is not None and value != getattr(GenerateRequest(""), name):
+            decoding[name] = value
+    if len(attempt.parts) > 1:
+        decoding["continuations"] = len(attempt.parts) - 1
+    return decoding
+
+
+def _failure(context: PageContext, question: Question, verdicts: Sequence[Verdict]) -> TranscriptionError:
+    info, times = context.lease.info, len(verdicts)
+    unusable = next((verdict for verdict in verdicts if verdict.kind == "unusable"), None)
+    if unusable is not None and question.form:
+        return TranscriptionError(
+            f"the model {info.model} gave no record of the schema asked for, {times} times: {unusable.fault}.",
+            server=info.url,
+            hint="Fewer or shorter fields, or another model, may do it.",
         )
-        raise ImageNotSeenError(msg, server=info.url, hint=hint)
+    if unusable is not None:
+        return TranscriptionError(
+            f"the model {info.model} answered {times} times without keywords that can be used ({question.task}). "
+            f"It began: {unusable.page.text[:80]!r}",
+            server=info.url,
+            hint="Another model, or other words (--prompt tags=FILE).",
+        )
+    refused = any(verdict.kind == "refusal" for verdict in verdicts)
+    what = "says that it cannot see anything" if refused else "gave no text"
+    return EmptyTranscriptionError(
+        f"the model {info.model} {what} on a page with ink on it, {times} times ({question.task}).",
+        server=info.url,
+        hint="Look at the page; another model or --visionmaxres may read it.",
+    )

@@ -1,13 +1,13 @@
-"""How sure was the model of each word? Told from its own hesitation, as far as the server shows it.
+"""Confidence: how sure the model was of each word, as far as the server shows it.
 
 KoboldCpp takes log-probabilities after temperature and samplers, and floors them at 1e-4. What survives both is the
-*ratio* of two candidates: at temperature T the model's own is exp(T * (logprob_a - logprob_b)), as long as neither
-stands on the floor. At T = 0.1, the default, a rival shows from a ratio of 0.4 on. So 1.0 does not mean "certain", but
-"no rival came near"; a word below DOUBTFUL had rivals at least 0.43 times as likely.
+*ratio* of two candidates: at temperature T the model's own is exp(T * (logprob_a - logprob_b)), as long as neither is
+at the floor. At T = 0.1, the default, a rival shows from a ratio of 0.4 on. So 1.0 does not mean "certain", but "no
+rival came near"; a word below DOUBTFUL had rivals at least 0.43 times as likely.
 
-Nothing is told where nothing can be trusted: no log-probabilities (before 1.77), temperature 0 or samplers that leave
-one candidate, a temperature that is not the one asked for (`--gendefaultsoverwrite`), tokens that do not make up the
-text.
+There is no confidence where the numbers cannot be trusted: no log-probabilities (before 1.77), temperature 0 or
+samplers that leave one candidate, a temperature that is not the one asked for (`--gendefaultsoverwrite`), tokens that
+do not make up the text.
 """
 
 from __future__ import annotations
@@ -19,28 +19,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Final, TypeAlias
+from typing import Any
 
-from kobold_reader.reading.attempts import Attempt, Part
+from kobold_reader.kobold import Completion
 from kobold_reader.reading.cleaning import Traced
 from kobold_reader.reading.results import DOUBTFUL, Scalar
 
-__all__ = ["Confidence", "confidence_of"]
-
-_FLOOR: Final = math.log(1e-4) + 1e-3
-_SHOWING: Final = 0.5
-"""Share of tokens that must come with a second candidate, be it on the floor."""
-_NEARLY_GREEDY: Final = 0.15
-_CROWDED: Final = 5
+_FLOOR = math.log(1e-4) + 1e-3
+_NEARLY_GREEDY = 0.15
+_CROWDED = 5
 """So many candidates within a ratio of 0.4 at most tokens: no model reads like that; it was another temperature."""
-_IDEOGRAPH: Final = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD: Final = re.compile(rf"[{_IDEOGRAPH}]|[^\W_{_IDEOGRAPH}]+(?:[.,:/'’·-][^\W_{_IDEOGRAPH}]+)*")
+_IDEOGRAPH = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_IDEOGRAPH}]|[^\W_{_IDEOGRAPH}]+(?:[.,:/'’·-][^\W_{_IDEOGRAPH}]+)*")
 """Letters and digits, and what joins them (12.50, 3/4, d'Arc). Scripts without blanks: character by character."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """Of one reading."""
+    """How sure the model was of one reading."""
 
     mean: float
     """Over its words, each as sure as its least sure token."""
@@ -50,72 +46,78 @@ class Confidence:
     """`start`, `end` in the text, and `rival`: the word as the second choice would have begun it."""
 
 
-_Candidates: TypeAlias = Sequence[tuple[str, float]]
-"""What a token might have been, with log-probabilities."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Token:
     start: int
     """In the answer's text."""
     text: str
-    own: float
-    rivals: tuple[tuple[str, float], ...]
-    """What else was near, most likely first, with its ratio to the first choice; `own` is the token's."""
+    candidates: Sequence[tuple[str, float]]
+    """What the server lists for this position, with log-probabilities."""
+    logprob: float
+
+    def ratios(self, temperature: float) -> tuple[float, list[tuple[str, float]]]:
+        """How likely this token was in relation to the first choice, and all others, the likeliest first."""
+        first = max([self.logprob, *(logprob for _, logprob in self.candidates)])
+        rivals = [
+            (other, math.exp(temperature * (logprob - first)))
+            for other, logprob in sorted(self.candidates, key=lambda candidate: -candidate[1])
+            if other != self.text and logprob > _FLOOR
+        ]
+        return math.exp(temperature * (self.logprob - first)), rivals
 
 
-def confidence_of(made: Attempt, page: Traced) -> Confidence | None:
+def confidence_of(parts: Sequence[tuple[Completion, int]], temperature: float, page: Traced) -> Confidence | None:
     """Tell how sure the model was of what is left of its answer, or None where that cannot be known.
 
     Args:
-        made: The attempt, with its log-probabilities.
-        page: Its text, cleaned.
+        parts: The completions that the answer is made of, each with the number of characters left out at its beginning.
+        temperature: At which they were sampled.
+        page: The answer, cleaned.
     """
-    temperature = made.request.temperature
-    entries: list[tuple[int, str, Mapping[str, Any]]] = []
+    if temperature <= 0:
+        return None
+    tokens: list[_Token] = []
     start = 0
-    for part in made.parts:
-        placed = _placed(part, start)
+    for completion, skipped in parts:
+        placed = _tokens(completion, skipped, start)
         if placed is None:
             return None
-        entries += placed
-        start += len(part.completion.text) - part.skipped
-    if not entries or temperature <= 0:
+        tokens += placed
+        start += len(completion.text) - skipped
+    # Half of the tokens must come with a second candidate, even if it is at the floor.
+    if not tokens or sum(len(token.candidates) > 1 for token in tokens) < len(tokens) / 2:
         return None
-    candidates = [_candidates(entry) for _, _, entry in entries]
-    if not _is_telling(candidates, temperature):
+    crowded = sum(sum(logprob > _FLOOR for _, logprob in token.candidates) >= _CROWDED for token in tokens)
+    if temperature <= _NEARLY_GREEDY and crowded > len(tokens) / 2:
         return None
-    tokens = [
-        _token(start, text, entry, rivals, temperature)
-        for (start, text, entry), rivals in zip(entries, candidates, strict=True)
-    ]
-    return _of_words(page, tokens)
+    return _of_words(page, tokens, temperature)
 
 
-def _placed(part: Part, start: int) -> list[tuple[int, str, Mapping[str, Any]]] | None:
-    """Each token of a part with its place in the whole answer; None where they do not make up its text.
+def _tokens(completion: Completion, skipped: int, start: int) -> list[_Token] | None:
+    """The tokens of one completion, with their places in the whole answer; None where they do not make up its text.
 
     A character may be spread over several tokens, so bytes are counted. Tokens behind the text (the end token, the rest
     of a stop sequence) are left out.
     """
-    content = (part.completion.logprobs or {}).get("content")
+    content = (completion.logprobs or {}).get("content")
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         return None
     pieces = [_bytes_of(entry) for entry in content]
-    text = part.completion.text
-    if not b"".join(pieces).startswith(text.encode()):
+    if not b"".join(pieces).startswith(completion.text.encode()):
         return None
-    char_ends = list(accumulate(len(char.encode()) for char in text))
-    placed = []
+    char_ends = list(accumulate(len(char.encode()) for char in completion.text))
+    tokens = []
     at = 0
     for piece, entry in zip(pieces, content, strict=True):
         first = bisect_right(char_ends, at)
-        if first >= len(text):
+        if first >= len(completion.text):
             break
         at += len(piece)
-        if first >= part.skipped:
-            placed.append((start + first - part.skipped, piece.decode(errors="replace"), entry))
-    return placed
+        if first >= skipped:
+            text, own = piece.decode(errors="replace"), entry.get("logprob")
+            logprob = float(own) if isinstance(own, int | float) else 0.0
+            tokens.append(_Token(start + first - skipped, text, _candidates(entry), logprob))
+    return tokens
 
 
 def _bytes_of(entry: Mapping[str, Any]) -> bytes:
@@ -127,7 +129,7 @@ def _bytes_of(entry: Mapping[str, Any]) -> bytes:
     return str(entry.get("token", "")).encode(errors="replace")
 
 
-def _candidates(entry: Mapping[str, Any]) -> _Candidates:
+def _candidates(entry: Mapping[str, Any]) -> list[tuple[str, float]]:
     listed = entry.get("top_logprobs")
     return [
         (_bytes_of(other).decode(errors="replace"), float(other["logprob"]))
@@ -136,52 +138,34 @@ def _candidates(entry: Mapping[str, Any]) -> _Candidates:
     ]
 
 
-def _is_telling(candidates: Sequence[_Candidates], temperature: float) -> bool:
-    if sum(len(listed) > 1 for listed in candidates) < _SHOWING * len(candidates):
-        return False
-    crowded = sum(sum(logprob > _FLOOR for _, logprob in listed) >= _CROWDED for listed in candidates)
-    return temperature > _NEARLY_GREEDY or crowded <= _SHOWING * len(candidates)
-
-
-def _token(start: int, text: str, entry: Mapping[str, Any], candidates: _Candidates, temperature: float) -> _Token:
-    own = entry.get("logprob")
-    chosen = float(own) if isinstance(own, int | float) else 0.0
-    first = max([chosen, *(logprob for _, logprob in candidates)])
-    rivals = tuple(
-        (other, math.exp(temperature * (logprob - first)))
-        for other, logprob in sorted(candidates, key=lambda candidate: -candidate[1])
-        if other != text and logprob > _FLOOR
-    )
-    return _Token(start, text, math.exp(temperature * (chosen - first)), rivals)
-
-
-def _of_words(page: Traced, tokens: Sequence[_Token]) -> Confidence | None:
+def _of_words(page: Traced, tokens: Sequence[_Token], temperature: float) -> Confidence | None:
     starts = [token.start for token in tokens]
-    sure: list[float] = []
+    words: list[float] = []
     doubtful: list[Mapping[str, Scalar]] = []
     for word in _WORD.finditer(page.text):
         places = page.origin[word.start() : word.end()]
         last = bisect_right(starts, places[-1])
         first = max(bisect_right(starts, places[0]) - 1, 0)
         first = bisect_left(starts, starts[first])  # a character may be spread over several tokens
-        judged = [_judged(token, word.group(), places) for token in tokens[first:last]]
+        judged = [_judged(token, temperature, word.group(), places) for token in tokens[first:last]]
         if not judged:
             continue
         least, rival = min(judged, key=lambda one: one[0])
-        sure.append(least)
+        words.append(least)
         if least < DOUBTFUL and rival is not None:
             doubtful.append({"start": word.start(), "end": word.end(), "rival": rival})
-    if not sure:
+    if not words:
         return None
-    fifth = sorted(sure)[math.ceil(0.05 * len(sure)) - 1]
-    return Confidence(round(sum(sure) / len(sure), 4), round(fifth, 4), tuple(doubtful))
+    fifth = sorted(words)[math.ceil(0.05 * len(words)) - 1]
+    return Confidence(round(sum(words) / len(words), 4), round(fifth, 4), tuple(doubtful))
 
 
-def _judged(token: _Token, word: str, places: Sequence[int]) -> tuple[float, str | None]:
-    """How sure the token is as far as this word goes, and the likeliest other word."""
-    same, other = token.own, 0.0
+def _judged(token: _Token, temperature: float, word: str, places: Sequence[int]) -> tuple[float, str | None]:
+    """How sure the token is as far as it belongs to this word, and the likeliest other word."""
+    same, rivals = token.ratios(temperature)
+    other = 0.0
     rival: str | None = None
-    for spelled, ratio in _spelled(token, word, places):
+    for spelled, ratio in _spelled(token, rivals, word, places):
         if spelled is None or spelled == word:
             same += ratio
         else:
@@ -190,10 +174,12 @@ def _judged(token: _Token, word: str, places: Sequence[int]) -> tuple[float, str
     return same / (same + other), rival
 
 
-def _spelled(token: _Token, word: str, places: Sequence[int]) -> Iterator[tuple[str | None, float]]:
-    """The word as each rival of the token would have it; None where only what stands before the word would change."""
+def _spelled(
+    token: _Token, rivals: Sequence[tuple[str, float]], word: str, places: Sequence[int]
+) -> Iterator[tuple[str | None, float]]:
+    """The word as each rival would have it; None where only what comes before the word would change."""
     written = word[: bisect_right(places, token.start - 1)]
-    for text, ratio in token.rivals:
+    for text, ratio in rivals:
         if written:
             begun = re.match(r"[^\s|*\ufffd]*", text)
             yield written + (begun.group() if begun else ""), ratio

@@ -1,20 +1,19 @@
-"""What can this server read? It is shown a drawn card, and what comes back is compared with what is on it.
+"""The self-test: a server is shown a drawn card, and its answer is compared with what is on the card.
 
-Three questions, none of which any endpoint answers:
+It answers three questions that no endpoint answers:
 
 - Is the image seen at all? On KoboldCpp before 1.77, which counts no tokens, words that come back are the only proof.
-- How small may print be? The card is an A4 page; its rows say it in points, all losses on the way included.
+- How small may print be? The card is an A4 page whose rows get smaller; losses on the way to the encoder are included.
 - How large an image does the server let through (`--visionmaxres`)? Where the number of an image's tokens depends on
   its size, two sheets of one shape that become equally many tokens reached the encoder at one size. Where it does not
-  (the old CLIP projectors, Gemma 3), the encoder's own 336 or 896 px lie below anything the server may be told, and
-  the question does not matter.
+  (the old CLIP projectors, Gemma 3), the encoder's own 336 or 896 px are below anything the server may be told, and the
+  question does not matter.
 
-What cannot be known: an encoder's own limit and the server's are told apart only by what is known of the family.
+An encoder's own limit and the server's can be told apart only by what is known of the family.
 
-What self-tests found out about servers, kept for the runs that follow.
-
-One small JSON file beside the ledger and the locks. It holds for one start of a server with one model: whoever starts
-it anew, perhaps with another `--visionmaxres`, makes it void. Losing it costs a self-test, so nothing here ends a run.
+Results are kept in a small JSON file beside the ledger. Each holds for one start of a server with one model: a server
+that was started again, perhaps with another `--visionmaxres`, is tested again. Losing the file costs a self-test, so no
+trouble with it ends a run.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, get_args, get_type_hints
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -38,8 +37,7 @@ from filelock import FileLock, Timeout
 from kobold_reader.errors import ContextTooSmallError, ImageNotSeenError, NoVisionModelError, ServerError
 from kobold_reader.kobold import (
     SETTINGS,
-    Decoding,
-    ExpandedPrompt,
+    Completion,
     Family,
     GenerateRequest,
     KoboldClient,
@@ -50,28 +48,39 @@ from kobold_reader.kobold import (
 )
 from kobold_reader.kobold.addresses import server_key
 from kobold_reader.pages.testcard import CARD_HEIGHT_PX, CARD_WIDTH_PX, Card, CardRow, draw_card, draw_probe
+from kobold_reader.reading.attempts import CONTEXT_MARGIN_TOKENS, CONTEXT_SHARE
 from kobold_reader.reading.due import long_side_px
-
-__all__ = [
-    "DEFAULT_VISIONMAXRES_PX",
-    "Eyesight",
-    "Remembered",
-    "SelfTest",
-    "SelfTestFile",
-    "ensure_vision",
-    "self_test",
-    "smallest_row",
-    "start_of",
-]
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 1
-_LOCK_WAIT_S: Final = 5.0
-_START_TOLERANCE_S: Final = 3.0
+DEFAULT_VISIONMAXRES_PX = 1024
+"""What a server shrinks images to unless started with --visionmaxres; no endpoint reports it (measured on 1.115.1)."""
+UNLIMITED_BEFORE = (1, 83)
+"""The first KoboldCpp that shrinks images before the encoder does."""
+LARGEST_VISIONMAXRES_PX = CARD_HEIGHT_PX
+"""KoboldCpp allows no more."""
+
+_FORMAT = 1
+_LOCK_WAIT_S = 5.0
+_START_TOLERANCE_S = 3.0
 """A server needs longer than that to load a model again."""
-_CLOCK_DRIFT: Final = 1e-4
+_CLOCK_DRIFT = 1e-4
 """Two clocks part by some seconds a day."""
+_STEPS_PX = (512, 768, 1024, 1280, 1536, 1792, 2048)
+"""The limits that are told apart; the server's may be anything between the first and the last."""
+_BELOW_ALL_PX = 448
+_PROBE_SHAPE = 2.4
+"""So that each of the steps becomes another number of tokens, also where they come in slices (MiniCPM-V), and no known
+family's limit of area makes two of them alike."""
+_ANSWER_TOKENS = 768
+_MIN_ANSWER_TOKENS = 64
+_ROW_SHARE = 0.75
+"""A row is read where so many of its words and numbers came back."""
+_TRIES = ((0.1, 1), (0.4, 2))
+"""Temperature and seed; the second try is for a model whose first word led it astray."""
+
+
+# ── remembered self-tests ─────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +111,30 @@ class Remembered:
     smallest_pt: int | None = None
     letter_px: float | None = None
 
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Remembered:
+        """Check values that somebody may have edited.
+
+        Raises:
+            TypeError: A value is missing, unknown, or of another type.
+        """
+        found = cls(**values)
+        for name, hint in get_type_hints(cls).items():
+            value = getattr(found, name)
+            takes_integers = float in {hint, *get_args(hint)}
+            if not isinstance(value, hint | int if takes_integers else hint):
+                raise TypeError(f"{name} is {value!r}")
+        return found
+
     def holds_for(self, info: ServerInfo, started_s: float | None, now_s: float) -> bool:
-        """Tell whether this was found out about the very server that runs there now."""
+        """Tell whether this was found out about the server that runs there now."""
         if (self.model, self.version) != (info.model, info.version) or self.started_s is None or started_s is None:
             return False
         tolerance_s = _START_TOLERANCE_S + _CLOCK_DRIFT * max(0.0, now_s - started_s)
         return abs(self.started_s - started_s) <= tolerance_s
 
 
-def start_of(client: KoboldClient, now: Callable[[], float] = time.time) -> float | None:
+def start_of(client: KoboldClient) -> float | None:
     """Return when the server was started, in seconds of the epoch; None where it does not tell."""
     try:
         uptime_s = client.perf().get("uptime")
@@ -119,11 +143,11 @@ def start_of(client: KoboldClient, now: Callable[[], float] = time.time) -> floa
         return None
     if not isinstance(uptime_s, int | float) or isinstance(uptime_s, bool):
         return None
-    return now() - uptime_s
+    return time.time() - uptime_s
 
 
 class SelfTestFile:
-    """The file of remembered self-tests, one for each server.
+    """The file of remembered self-tests, the last one of each server.
 
     Args:
         path: The file; left out: `self-tests.json` in the user's data folder.
@@ -137,7 +161,7 @@ class SelfTestFile:
         return self._load().get(server_key(url))
 
     def put(self, url: str, found: Remembered) -> None:
-        """Keep what was found out; a folder that cannot be written is said in the log and costs nothing else."""
+        """Keep what was found out; a folder that cannot be written is only logged."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_WAIT_S):
@@ -148,9 +172,9 @@ class SelfTestFile:
     def _load(self) -> dict[str, Remembered]:
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
-            if stored["format"] != FORMAT:
+            if stored["format"] != _FORMAT:
                 return {}
-            return {key: _remembered(values) for key, values in stored["servers"].items()}
+            return {key: Remembered.of_json(values) for key, values in stored["servers"].items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
@@ -158,59 +182,87 @@ class SelfTestFile:
             return {}
 
     def _write(self, servers: Mapping[str, Remembered]) -> None:
-        content = {"format": FORMAT, "servers": {key: asdict(found) for key, found in sorted(servers.items())}}
+        content = {"format": _FORMAT, "servers": {key: asdict(found) for key, found in sorted(servers.items())}}
         # A temporary file of Python's has mode 0600.
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f"{self.path.stem}-", suffix=".tmp")
-        written = Path(name)
+        part = Path(name)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(content, file, ensure_ascii=False, indent=1)
-            written.replace(self.path)
+            part.replace(self.path)
         except BaseException:
-            written.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
 
 
-_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
-    "int | None": (int, type(None)),
-    "float | None": (float, int, type(None)),
-}
+class Eyesight:
+    """What is known of the vision of an engine's servers; looked up once after each check of a server by the pool.
+
+    Args:
+        visionmaxres_px: What the user says; None: what a self-test found out, else KoboldCpp's default.
+    """
+
+    def __init__(self, visionmaxres_px: int | None = None) -> None:
+        self._given_px = visionmaxres_px
+        self._known: dict[str, tuple[ServerInfo, int]] = {}
+        self._proved: dict[str, ServerInfo] = {}
+
+    def visionmaxres_px(self, lease: Lease) -> int:
+        """Return the longest side, in px, that the server lets through, as far as is known."""
+        if self._given_px:
+            return self._given_px
+        info = lease.info
+        known, px = self._known.get(info.url, (None, 0))
+        if known is not info:
+            px = self._remembered_px(lease)
+            self._known[info.url] = (info, px)
+        return px
+
+    @staticmethod
+    def _remembered_px(lease: Lease) -> int:
+        url = lease.info.url
+        found = SelfTestFile().find(url)
+        if found is None or found.visionmaxres_px is None:
+            return DEFAULT_VISIONMAXRES_PX
+        if not found.holds_for(lease.info, start_of(lease.client), time.time()):
+            log.info("%s was started again since its self-test; `kobold-reader doctor` tests it again", url)
+            return DEFAULT_VISIONMAXRES_PX
+        log.info("%s lets %d px through, as its self-test found out", url, found.visionmaxres_px)
+        return found.visionmaxres_px
+
+    def ensure_vision(
+        self,
+        lease: Lease,
+        family: Family,
+        *,
+        time_limit_s: float | None = None,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        """Prove once per start of a server that it sees images, where no token counts prove it for each page.
+
+        Raises:
+            NoVisionModelError: Nothing of the card came back.
+            ServerError: As `self_test` says.
+        """
+        info = lease.info
+        if info.counts_tokens or self._proved.get(info.url) is info:
+            return
+        known = SelfTestFile().find(info.url)
+        if not (known and known.is_seen and known.holds_for(info, start_of(lease.client), time.time())):
+            found = self_test(lease, family, time_limit_s=time_limit_s, cancel=cancel)
+            if found.smallest is None:
+                raise NoVisionModelError(
+                    f"{info.url}: not one word of a test card came back, so this KoboldCpp {info.version} seems not "
+                    "to see images at all; what it writes about pages would be invented.",
+                    server=info.url,
+                    hint=f"Start it {SETTINGS['mmproj'].remedy('FILE.gguf')}, with the file made for its model, or "
+                    "update it.",
+                )
+            log.info("%s: sees images, as a test card proved; print down to %d pt", info.url, found.smallest.size_pt)
+        self._proved[info.url] = info
 
 
-def _remembered(values: Mapping[str, Any]) -> Remembered:
-    """Return the value, or raise a TypeError for a file that somebody else wrote."""
-    found = Remembered(**values)
-    for field in fields(found):
-        if not isinstance(getattr(found, field.name), _KINDS[str(field.type)]):
-            msg = f"{field.name} is {getattr(found, field.name)!r}"
-            raise TypeError(msg)
-    return found
-
-
-DEFAULT_VISIONMAXRES_PX: Final = 1024
-"""What a server shrinks images to unless started with --visionmaxres; no endpoint reports it (measured on 1.115.1)."""
-UNLIMITED_BEFORE: Final = (1, 83)
-"""The first KoboldCpp that shrinks images before the encoder does."""
-LARGEST_VISIONMAXRES_PX: Final = CARD_HEIGHT_PX
-"""KoboldCpp allows no more."""
-
-_STEPS_PX: Final = (512, 768, 1024, 1280, 1536, 1792, 2048)
-"""What the server's limit is told to; it may be set to anything between the first and the last."""
-_BELOW_ALL_PX: Final = 448
-_PROBE_SHAPE: Final = 2.4
-"""So that each of the steps becomes another number of tokens, also where they come in slices (MiniCPM-V), and no known
-family's limit of area makes two of them alike."""
-_ANSWER_TOKENS: Final = 768
-_LEAST_ANSWER_TOKENS: Final = 64
-_CONTEXT_MARGIN_TOKENS: Final = 4
-_ROW_SHARE: Final = 0.75
-"""A row is read where so many of its words and numbers came back."""
-_TRIES: Final = ((0.1, 1), (0.4, 2))
-"""Temperature and seed; the second try is for a model whose first word led it astray."""
+# ── the test ──────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,18 +285,12 @@ class SelfTest:
 
 
 def self_test(
-    lease: Lease,
-    info: ServerInfo,
-    family: Family,
-    *,
-    time_limit_s: float | None = None,
-    cancel: threading.Event | None = None,
+    lease: Lease, family: Family, *, time_limit_s: float | None = None, cancel: threading.Event | None = None
 ) -> SelfTest:
-    """Show the card and the sheets to the server that is leased, and remember what came back.
+    """Show the card and the sheets to the server that is leased, and remember the result.
 
     Args:
         lease: Of the server.
-        info: What it says of itself.
         family: Of its model.
         time_limit_s: For one request.
         cancel: Set by another thread to stop.
@@ -256,123 +302,38 @@ def self_test(
         ServerError: As `Lease.generate` says.
     """
     card = draw_card(secrets.randbelow(2**31))
-    asker = _Asker(lease, info, family, time_limit_s, cancel)
-    smallest, is_counted = asker.smallest_print(card)
-    visionmaxres_px = asker.visionmaxres_px()
+    info, test = lease.info, _Test(lease, family, time_limit_s, cancel)
+    smallest, is_counted = test.smallest_print(card)
+    visionmaxres_px = test.visionmaxres_px()
     max_side_px = min(family.max_side_px, visionmaxres_px or DEFAULT_VISIONMAXRES_PX)
     is_encoder_known = family.is_known or visionmaxres_px is not None
     reaches_px = long_side_px(CARD_WIDTH_PX, CARD_HEIGHT_PX, max_side_px, family.max_pixels)
-    found = SelfTest(
-        smallest=smallest,
-        is_smallest_of_card=smallest is card.rows[-1],
-        letter_px=round(smallest.letter_px * reaches_px / CARD_HEIGHT_PX, 1) if smallest and is_encoder_known else None,
+    letter_px = round(smallest.letter_px * reaches_px / CARD_HEIGHT_PX, 1) if smallest and is_encoder_known else None
+    found = Remembered(
+        model=info.model,
+        version=info.version,
+        started_s=start_of(lease.client),
+        tested_s=time.time(),
+        is_seen=smallest is not None,
         visionmaxres_px=visionmaxres_px,
-        is_counted=is_counted,
+        max_side_px=max_side_px,
+        max_pixels=family.max_pixels,
+        smallest_pt=smallest.size_pt if smallest else None,
+        letter_px=letter_px,
     )
-    SelfTestFile().put(
-        info.url,
-        Remembered(
-            model=info.model,
-            version=info.version,
-            started_s=start_of(lease.client),
-            tested_s=time.time(),
-            is_seen=smallest is not None,
-            visionmaxres_px=visionmaxres_px,
-            max_side_px=max_side_px,
-            max_pixels=family.max_pixels,
-            smallest_pt=smallest.size_pt if smallest else None,
-            letter_px=found.letter_px,
-        ),
-    )
-    return found
-
-
-def ensure_vision(
-    lease: Lease,
-    info: ServerInfo,
-    family: Family,
-    *,
-    time_limit_s: float | None = None,
-    cancel: threading.Event | None = None,
-) -> None:
-    """Prove once per start of a server that it sees images, where no token counts prove it for each page.
-
-    Raises:
-        NoVisionModelError: Nothing of the card came back.
-        ServerError: As `self_test` says.
-    """
-    if info.counts_tokens:
-        return
-    known = SelfTestFile().find(info.url)
-    if known and known.is_seen and known.holds_for(info, start_of(lease.client), time.time()):
-        return
-    found = self_test(lease, info, family, time_limit_s=time_limit_s, cancel=cancel)
-    if found.smallest is None:
-        msg = (
-            f"{info.url}: not one word of a test card came back, so this KoboldCpp {info.version} seems not to see "
-            "images at all; what it writes about pages would be invented."
-        )
-        hint = f"Start it {SETTINGS['mmproj'].remedy('FILE.gguf')}, with the file made for its model, or update it."
-        raise NoVisionModelError(msg, server=info.url, hint=hint)
-    log.info("%s: sees images, as a test card proved; print down to %d pt", info.url, found.smallest.size_pt)
-
-
-class Eyesight:
-    """What an engine knows of its servers' eyes, asked once for each time that the pool has checked a server.
-
-    Args:
-        visionmaxres_px: What the user says; None: what a self-test found out, else KoboldCpp's default.
-    """
-
-    def __init__(self, visionmaxres_px: int | None = None) -> None:
-        self._given_px = visionmaxres_px
-        self._known: dict[str, tuple[ServerInfo, int]] = {}
-        self._proved: dict[str, ServerInfo] = {}
-
-    def visionmaxres_px(self, lease: Lease, info: ServerInfo) -> int:
-        """Return the longest side, in px, that the server lets through, as far as is known."""
-        if self._given_px:
-            return self._given_px
-        known = self._known.get(info.url)
-        if known is None or known[0] is not info:
-            self._known[info.url] = known = (info, self._remembered_px(lease, info))
-        return known[1]
-
-    @staticmethod
-    def _remembered_px(lease: Lease, info: ServerInfo) -> int:
-        found = SelfTestFile().find(info.url)
-        if found is None or found.visionmaxres_px is None:
-            return DEFAULT_VISIONMAXRES_PX
-        if not found.holds_for(info, start_of(lease.client), time.time()):
-            log.info("%s was started anew since its self-test; `kobold-reader doctor` tests it again", info.url)
-            return DEFAULT_VISIONMAXRES_PX
-        log.info("%s lets %d px through, as its self-test found out", info.url, found.visionmaxres_px)
-        return found.visionmaxres_px
-
-    def ensure_vision(
-        self,
-        lease: Lease,
-        info: ServerInfo,
-        family: Family,
-        *,
-        time_limit_s: float | None = None,
-        cancel: threading.Event | None = None,
-    ) -> None:
-        """As the function of that name; asked once."""
-        if self._proved.get(info.url) is not info:
-            ensure_vision(lease, info, family, time_limit_s=time_limit_s, cancel=cancel)
-            self._proved[info.url] = info
+    SelfTestFile().put(info.url, found)
+    return SelfTest(smallest, smallest is card.rows[-1], letter_px, visionmaxres_px, is_counted)
 
 
 def smallest_row(card: Card, text: str) -> CardRow | None:
-    """Return the smallest row that was read; two rows in a row that were not end it.
+    """Return the smallest row that was read; two rows in a row that were not read end the search.
 
-    Order and line breaks are the model's own; each word and number stands on the card once.
+    Order and line breaks are the model's own; each word and number is on the card once.
     """
-    came = set(re.findall(r"[^\W\d_]+|\d+", text.casefold()))
+    words = set(re.findall(r"[^\W\d_]+|\d+", text.casefold()))
     smallest, misses = None, 0
     for row in card.rows:
-        if sum(word in came for word in row.texts) >= _ROW_SHARE * len(row.texts):
+        if sum(word in words for word in row.texts) >= _ROW_SHARE * len(row.texts):
             smallest, misses = row, 0
         else:
             misses += 1
@@ -381,64 +342,60 @@ def smallest_row(card: Card, text: str) -> CardRow | None:
     return smallest
 
 
-class _Asker:
+class _Test:
     """The requests of one self-test."""
 
     def __init__(
-        self,
-        lease: Lease,
-        info: ServerInfo,
-        family: Family,
-        time_limit_s: float | None,
-        cancel: threading.Event | None,
+        self, lease: Lease, family: Family, time_limit_s: float | None, cancel: threading.Event | None
     ) -> None:
         self._lease = lease
-        self._info = info
+        self._info = info = lease.info
         self._family = family
         self._time_limit_s = time_limit_s
         self._cancel = cancel
-        self._tokens_by_side: dict[int, int] = {}
-        self._prompt: ExpandedPrompt = lease.run(
+        self._prompt = lease.run(
             lambda client: render_prompt(client, info, family, family.prompts["ocr"]), cancel=cancel
         )
+        self._tokens_by_side: dict[int, int] = {}
+
+    def _generate(self, image: bytes, **fields: Any) -> Completion:
+        request = GenerateRequest(prompt=self._prompt.text, images=(image,), **fields)
+        return self._lease.generate(request, time_limit_s=self._time_limit_s, cancel=self._cancel)
 
     def smallest_print(self, card: Card) -> tuple[CardRow | None, bool]:
         """Return the smallest row that was read, and whether token counts prove that the card was seen."""
         info, family = self._info, self._family
-        image = image_tokens(family, CARD_WIDTH_PX, CARD_HEIGHT_PX)
-        room_tokens = info.context_tokens - image - self._prompt.tokens - _CONTEXT_MARGIN_TOKENS
-        if room_tokens < _LEAST_ANSWER_TOKENS:
-            msg = (
-                f"the context of {info.context_tokens} tokens is too small for the test card: it takes up to {image}; "
-                "KoboldCpp would drop it without a word."
+        card_tokens = image_tokens(family, CARD_WIDTH_PX, CARD_HEIGHT_PX)
+        room_tokens = info.context_tokens - card_tokens - self._prompt.tokens - CONTEXT_MARGIN_TOKENS
+        if room_tokens < _MIN_ANSWER_TOKENS:
+            raise ContextTooSmallError(
+                f"the context of {info.context_tokens} tokens is too small for the test card: it takes up to "
+                f"{card_tokens}; KoboldCpp would drop it without a word.",
+                server=info.url,
+                hint=f"Start it {SETTINGS['contextsize'].remedy('8192')}.",
             )
-            hint = f"Start it {SETTINGS['contextsize'].remedy('8192')}."
-            raise ContextTooSmallError(msg, server=info.url, hint=hint)
-        max_length = min(_ANSWER_TOKENS, room_tokens, int(info.context_tokens * 0.75))
-        prompt_tokens: int | None = None
+        max_length = min(_ANSWER_TOKENS, room_tokens, int(info.context_tokens * CONTEXT_SHARE))
+        is_counted = False
         for temperature, seed in _TRIES:
-            decoding: Decoding = {**family.decoding, "temperature": temperature}
-            request = GenerateRequest(
-                prompt=self._prompt.text,
-                images=(card.image,),
+            completion = self._generate(
+                card.image,
                 max_length=max_length,
                 sampler_seed=seed,
                 stop_sequence=family.stop_sequence,
-                **decoding,
+                **{**family.decoding, "temperature": temperature},
             )
-            completion = self._lease.generate(request, time_limit_s=self._time_limit_s, cancel=self._cancel)
-            prompt_tokens = completion.prompt_tokens
-            if prompt_tokens is not None and prompt_tokens <= self._prompt.tokens:
-                msg = (
-                    f"{info.url}: the server did not see the test card: it read {prompt_tokens} tokens, as many as the "
-                    "text alone has."
+            is_counted = completion.prompt_tokens is not None
+            if completion.prompt_tokens is not None and completion.prompt_tokens <= self._prompt.tokens:
+                raise ImageNotSeenError(
+                    f"{info.url}: the server did not see the test card: it read {completion.prompt_tokens} tokens, "
+                    "as many as the text alone has.",
+                    server=info.url,
+                    hint=f"Start it {SETTINGS['mmproj'].remedy('FILE.gguf')}, with the file made for its model.",
                 )
-                hint = f"Start it {SETTINGS['mmproj'].remedy('FILE.gguf')}, with the file made for its model."
-                raise ImageNotSeenError(msg, server=info.url, hint=hint)
             smallest = smallest_row(card, completion.text)
             if smallest:
-                return smallest, prompt_tokens is not None
-        return None, prompt_tokens is not None
+                return smallest, is_counted
+        return None, is_counted
 
     def visionmaxres_px(self) -> int | None:
         """Return the longest side that the server lets through, to the next of `_STEPS_PX`; None: nothing tells."""
@@ -446,11 +403,10 @@ class _Asker:
             return LARGEST_VISIONMAXRES_PX
         if self._family.image.kind == "fixed":
             return None
-        largest = _STEPS_PX[-1]
         try:
-            whole = self._tokens(largest)
+            whole = self._tokens(_STEPS_PX[-1])
             low, high = 0, len(_STEPS_PX) - 1
-            position = _STEPS_PX.index(DEFAULT_VISIONMAXRES_PX)  # most servers are there
+            position = _STEPS_PX.index(DEFAULT_VISIONMAXRES_PX)  # the limit of most servers
             while low < high:
                 if self._tokens(_STEPS_PX[position]) == whole:
                     high = position
@@ -467,11 +423,8 @@ class _Asker:
     def _tokens(self, side_px: int) -> int:
         if side_px not in self._tokens_by_side:
             sheet = draw_probe(side_px, round(side_px / _PROBE_SHAPE))
-            request = GenerateRequest(prompt=self._prompt.text, images=(sheet,), max_length=1)
-            completion = self._lease.generate(request, time_limit_s=self._time_limit_s, cancel=self._cancel)
-            tokens = completion.prompt_tokens
+            tokens = self._generate(sheet, max_length=1).prompt_tokens
             if tokens is None or tokens <= self._prompt.tokens:
-                msg = f"a sheet of {side_px} px was dropped."
-                raise ImageNotSeenError(msg, server=self._info.url)
+                raise ImageNotSeenError(f"a sheet of {side_px} px was dropped.", server=self._info.url)
             self._tokens_by_side[side_px] = tokens
         return self._tokens_by_side[side_px]
