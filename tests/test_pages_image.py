@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kobold_reader.errors import PageRenderError
-from kobold_reader.pages.pixels import check_pixels, encode, encode_within, fit_size, without_colour
+from kobold_reader.pages.images import check_pixels, encode, encode_within, fit_size, without_colour
 from kobold_reader.pages.values import ImageBudget
 from tests import page_files as make
 

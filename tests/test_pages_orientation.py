@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from kobold_reader.errors import ConfigError
 from kobold_reader.pages import ImageBudget, PageChild, PageImages, PageView, Posture, select
 from kobold_reader.pages.blank import find_ink
-from kobold_reader.pages.orientation import Lie, find_lie
+from kobold_reader.pages.orientation import Orientation, find_orientation
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading import upright
 from kobold_reader.reading.ledger import Ledger
@@ -63,10 +63,10 @@ def prose(dpi: int = 100, text: str = PROSE, lines: int = 30, columns: int = 1) 
     return paper
 
 
-def lie_of(picture: Image.Image) -> Lie:
+def lie_of(picture: Image.Image) -> Orientation:
     mask = find_ink(picture).mask
     assert mask is not None
-    return find_lie(mask)
+    return find_orientation(mask)
 
 
 # ── what the picture tells ──────────────────────────────────────────────────────────────────────
@@ -135,13 +135,13 @@ def test_photos_maps_forms_figures_and_sparse_pages_are_left_alone(draw: object,
 
 
 def test_what_is_open_is_said_of_the_page_as_it_was_turned() -> None:
-    lie = Lie(270, Posture(turns=(90, 270), lines=((0.1, 0.2, 0.2, 0.9),)))
+    lie = Orientation(270, Posture(turns=(90, 270), lines=((0.1, 0.2, 0.2, 0.9),)))
     after = lie.after(270)
     assert after is not None
     assert set(after.turns) == {0, 180}
     assert after.lines[0] == pytest.approx((0.2, 0.8, 0.9, 0.9))
     assert lie.after(0) is lie.posture
-    assert Lie().after(0) is None
+    assert Orientation().after(0) is None
 
 
 # ── through the child ───────────────────────────────────────────────────────────────────────────

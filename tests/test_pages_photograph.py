@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from kobold_reader.pages import PageChild, select
-from kobold_reader.pages.photos import Making, kind_of, look_at, look_at_jpeg, making_of, perceptual_hash
+from kobold_reader.pages.photos import Making, look_at, look_at_jpeg, making_of, perceptual_hash, photo_or_scan
 from tests import page_files as make
 from tests.conftest import SAMPLES
 from tests.scenes import grain, on_a_desk, scene
@@ -23,7 +23,7 @@ BOATHOUSE = SAMPLES / "photos" / "boathouse 1999.jpg"
 def decided(picture: Image.Image, making: Making = Making()) -> str | None:  # noqa: B008  (a frozen value)
     small = picture.copy()
     small.thumbnail((256, 256), Image.Resampling.BOX)
-    return kind_of(small, making)
+    return photo_or_scan(small, making)
 
 
 def bits(one: Image.Image, other: Image.Image) -> int:

@@ -13,7 +13,7 @@ from PIL import Image, ImageChops
 
 from kobold_reader.errors import CorruptSourceError, PageRenderError
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageImages, PageView
-from kobold_reader.pages.picture import Placement, picture_images
+from kobold_reader.pages.views import Placement, picture_images
 from tests import page_files as make
 from tests.test_pages_pdf import assert_corners
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageChops, ImageDraw
 
 from kobold_reader.pages import Box, ImageBudget, LinePiece, PageChild, PageImages, PageView
 from kobold_reader.pages.lines import find_writing
-from kobold_reader.pages.pixels import CLOCKWISE, UPRIGHT, turned_box
-from kobold_reader.pages.tiles import MAX_TILES, Plan, plan_tiles
+from kobold_reader.pages.orientation import CLOCKWISE, UPRIGHT, stored_box
+from kobold_reader.pages.tiles import MAX_TILES, TilePlan, plan_tiles
 from kobold_reader.pages.wire import pack, unpack
 from tests import page_files as make
 from tests.conftest import SAMPLES
@@ -27,7 +27,7 @@ SMALL = ImageBudget(max_side_px=336, min_px_per_inch=85.0)
 LARGE = ImageBudget(max_side_px=1024, min_px_per_inch=85.0)
 
 
-def plan(picture: Image.Image, budget: ImageBudget = SMALL) -> Plan:
+def plan(picture: Image.Image, budget: ImageBudget = SMALL) -> TilePlan:
     found = plan_tiles(picture, picture.size, budget)
     assert found is not None
     return found
@@ -166,7 +166,7 @@ def test_a_box_is_found_again_in_the_stored_picture() -> None:
             ink = page.getbbox()
             assert ink is not None
             box = (ink[0] / page.width, ink[1] / page.height, ink[2] / page.width, ink[3] / page.height)
-            assert turned_box(box, orientation, deg) == pytest.approx((0.1, 0.1, 0.3, 0.4))
+            assert stored_box(box, orientation, deg) == pytest.approx((0.1, 0.1, 0.3, 0.4))
 
 
 def test_tiles_cross_the_border_of_the_child() -> None:

@@ -1,4 +1,4 @@
-"""What lies on disk becomes page facts and page images, in a child process.
+"""Files become page facts and page images, in a child process.
 
 Importing this is cheap: PyMuPDF and Pillow are loaded only inside the child.
 """
@@ -6,7 +6,7 @@ Importing this is cheap: PyMuPDF and Pillow are loaded only inside the child.
 from __future__ import annotations
 
 from kobold_reader.pages.child import PageChild
-from kobold_reader.pages.lines import reading_order
+from kobold_reader.pages.reading_order import reading_order
 from kobold_reader.pages.sources import (
     TAKEN,
     KnownKind,
@@ -16,7 +16,6 @@ from kobold_reader.pages.sources import (
     local_path,
     local_uri,
     select,
-    sha256_of,
 )
 from kobold_reader.pages.values import (
     Box,
@@ -58,5 +57,4 @@ __all__ = [
     "local_uri",
     "reading_order",
     "select",
-    "sha256_of",
 ]

@@ -1,8 +1,8 @@
 """Is anything on this page? Decided on its picture, and in doubt the answer is yes.
 
-A page wrongly called blank is lost for good; one wrongly called inked costs a single request. Only
-four things are taken for paper: what is paler than writing, what is smaller than a letter, what
-lies along the very edge, and the round shadow of a punched hole.
+A page wrongly called blank is lost for good; one wrongly called inked costs a single request. Only four things are
+taken for paper: what is paler than writing, what is smaller than a letter, what is at the very edge, and the round
+shadow of a punched hole.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageStat
 
+from kobold_reader.pages.images import percentile
 from kobold_reader.pages.shapes import Shape, find_shapes
-
-__all__ = ["Ink", "analysis_size", "find_ink", "find_ink_at_a_glance", "glance_size"]
 
 _WHITE = 254
 _DPI = 100
 _UNKNOWN_SIDE_PX = 1200  # long side where the size of the paper is unknown: A4 at 103 dpi
 _MAX_SIDE_PX = 4000
 
-# Grey levels below the paper around it. Bleed-through and texture stay under the first, pencil does
-# not; grainy paper raises it up to the second.
+# Grey levels below the paper around it. Bleed-through and texture are under the first, pencil is over it; grainy paper
+# raises it up to the second.
 _MIN_CONTRAST = 26
 _MAX_CONTRAST = 64
 _NOISE_FACTOR = 5.0
@@ -44,8 +43,8 @@ _FLAT_RANGE = 80  # grey levels between the darkest and lightest large areas of 
 _FLAT_CHROMA = 8.0
 _HOLE_PX = (13, 36)  # 3.3 to 9 mm
 
-# At a glance, at 25 dpi, a pixel is a square millimetre: two dark ones side by side are no speck. Of 43 receipts and
-# some twenty printed scans all but the palest have 0.0013 to 0.04 of their pixels in such pairs; dust, holes, bars, and
+# At a glance, at 25 dpi, a pixel is a square millimetre: two dark pixels side by side are no speck. Of 43 receipts and
+# about 20 printed scans all but the palest have 0.0013 to 0.04 of their pixels in such pairs; dust, holes, bars, and
 # sheets with a word or two of handwriting on them have 0.0002 at most.
 _GLANCE = 4  # times smaller than `analysis_size`
 _GLANCE_CONTRAST = 48
@@ -55,19 +54,16 @@ _GLANCE_SHARE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Ink:
-    """What was found on a page.
-
-    Attributes:
-        is_blank: Nothing but paper.
-        share: Ink pixels by all pixels, dust and edges taken away.
-        is_white: Every pixel is white: not even paper was scanned.
-        mask: Where there is ink (255), for whoever looks closer; None where there is none, or it was not looked for.
-    """
+    """What was found on a page."""
 
     is_blank: bool
+    """Nothing but paper."""
     share: float
+    """Share of the pixels that are ink, without dust and edges."""
     is_white: bool
+    """Every pixel is white: not even paper was scanned."""
     mask: Image.Image | None = field(default=None, repr=False)
+    """Where there is ink (255); None where there is none, or it was not looked for."""
 
 
 def analysis_size(width_px: float, height_px: float, inches: tuple[float, float] | None) -> tuple[int, int]:
@@ -84,9 +80,9 @@ def glance_size(judged: tuple[int, int]) -> tuple[int, int]:
 
 
 def find_ink_at_a_glance(picture: Image.Image, judged: tuple[int, int]) -> Ink | None:
-    """Judge a page that is written all over, for a tenth of the time; None where it takes a closer look.
+    """Judge a page that is written all over, in a tenth of the time; None where it takes a closer look.
 
-    So nothing is ever found blank here, and what is nearly blank is left to `find_ink`.
+    A page that is blank, or nearly, always needs `find_ink`.
 
     Args:
         picture: Grey or RGB, of `glance_size` or larger.
@@ -111,7 +107,7 @@ def find_ink(picture: Image.Image) -> Ink:
     if int(np.asarray(picture).min()) >= _WHITE:
         return Ink(is_blank=True, share=0.0, is_white=True)
     contrast, paper = _contrast(picture)
-    grain = max(1, _percentile(contrast, 0.75))
+    grain = max(1, percentile(contrast, 0.75))
     threshold = round(min(max(_MIN_CONTRAST, _NOISE_FACTOR * grain), _MAX_CONTRAST))
     mask = contrast.point([0] * threshold + [255] * (256 - threshold))
     mask = _without_borders(mask)
@@ -150,10 +146,10 @@ def _contrast(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
 
 
 def _paper(small: Image.Image) -> Image.Image:
-    """The brightness of the sheet itself, without what is written on it.
+    """The brightness of the sheet itself, without its writing.
 
-    Lamps and spines shade whole rows and columns, up to the very corner, where a median over a
-    window sees too little; so these are taken out first.
+    Lamps and spines shade whole rows and columns, up to the very corner, where a median over a window sees too little;
+    so these are taken out first.
     """
     levels = np.asarray(small)
     rows, columns = (np.median(levels, axis=axis).astype(np.uint8) for axis in (1, 0))
@@ -165,9 +161,9 @@ def _paper(small: Image.Image) -> Image.Image:
 
 
 def _median_around(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The median of the 7 × 7 around each pixel: as Pillow's filter finds it, three times as fast.
+    """The median of the 7 × 7 around each pixel: the same as Pillow's filter, three times as fast.
 
-    Bit by bit, highest first: a bit is set where no more than half of the 49 are below the number with it.
+    It is found bit by bit, highest first: a bit is set where at most half of the 49 are below the number with it.
     """
     height, width = levels.shape
     padded = np.pad(levels, 3, mode="edge")
@@ -194,7 +190,7 @@ def _without_borders(mask: Image.Image) -> Image.Image:
 
 
 def _border(filled: bytes) -> int:
-    """How many lines, counted from an edge inwards, belong to a bar along that edge.
+    """How many lines, counted inwards from an edge, belong to a bar along that edge.
 
     Args:
         filled: How much of each line is dark, 0 to 255.
@@ -215,19 +211,10 @@ def _inset(picture: Image.Image, share: float) -> Image.Image:
     return picture.crop((x, y, max(x + 1, picture.width - x), max(y + 1, picture.height - y)))
 
 
-def _percentile(grey: Image.Image, share: float) -> int:
-    left = share * grey.width * grey.height
-    for level, count in enumerate(grey.histogram()):
-        left -= count
-        if left <= 0:
-            return level
-    return 255
-
-
 def _is_flat(paper: Image.Image, picture: Image.Image) -> bool:
-    """Whether the large areas are of one colour, as paper is and a photo is not."""
+    """Whether the large areas have one colour, as paper has and a photo has not."""
     inner = _inset(paper, 0.06)
-    if _percentile(inner, 0.99) - _percentile(inner, 0.01) > _FLAT_RANGE:
+    if percentile(inner, 0.99) - percentile(inner, 0.01) > _FLAT_RANGE:
         return False
     if picture.mode != "RGB":
         return True
@@ -244,8 +231,8 @@ def _components(mask: Image.Image) -> tuple[int, bool]:
     small = [shape for shape in found if _is_small(shape)]
     specks = len(shapes) - len(found)
     if specks >= _DUSTY and specks >= _DUSTY_FACTOR * len(small):
-        # Where there is that much dust, some of it lies so close together that it passes for a
-        # letter. On a clean sheet the same small shape is a page number.
+        # In that much dust, some specks are so close together that they pass for a letter. On a clean sheet the same
+        # small shape is a page number.
         found = [shape for shape in found if not _is_small(shape)]
     return sum(shape.area for shape in found), bool(found)
 
@@ -253,8 +240,8 @@ def _components(mask: Image.Image) -> tuple[int, bool]:
 def _shapes(mask: Image.Image) -> list[Shape] | None:
     """The connected shapes of a mask; None where there are too many to be dust.
 
-    The mask is joined over gaps of two pixels first: thin writing breaks at this resolution, and a
-    broken letter must not pass for dust. Areas count the pixels of the mask itself.
+    Gaps of two pixels are closed first: thin writing breaks at this resolution, and a broken letter must not pass for
+    dust. Areas count the pixels of the mask itself.
     """
     joined = mask
     for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -277,12 +264,12 @@ def _is_ink(shape: Shape, width: int, height: int) -> bool:
         return False
     edge_x, edge_y = max(2, round(width * _EDGE_SHARE)), max(2, round(height * _EDGE_SHARE))
     if shape.right <= edge_x or shape.left >= width - edge_x or shape.bottom <= edge_y or shape.top >= height - edge_y:
-        return False  # a strip of shadow along the edge, no writing reaches there
+        return False  # a strip of shadow along the edge, where no writing is
     return not _is_hole(shape, across, down, width, height)
 
 
 def _is_hole(shape: Shape, across: int, down: int, width: int, height: int) -> bool:
-    """A filled disc near a long or short edge: where a punch has been."""
+    """A filled disc near an edge: a punched hole."""
     low, high = _HOLE_PX
     if not (low <= across <= high and low <= down <= high and abs(across - down) <= 4):  # noqa: PLR2004
         return False

@@ -1,7 +1,4 @@
-"""The parent's side of the child in which files are opened.
-
-One running child process: its pipes, the threads that read them, and how it ended.
-"""
+"""The parent's side of the child process in which files are opened."""
 
 from __future__ import annotations
 
@@ -19,138 +16,34 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Self, TypeAlias, TypeVar
+from typing import IO, Any, Self, TypeAlias, TypeVar
 
 import kobold_reader
 from kobold_reader.errors import ConfigError, CorruptSourceError, KoboldReaderError, PageProcessKilledError, SourceError
 from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook
-from kobold_reader.pages.wire import Value, error_of, read_frame, unpack, write_frame
+from kobold_reader.pages.wire import error_of, read_frame, unpack, write_frame
 
-__all__ = ["ChildProcess", "Frame", "PageChild"]
+_Frame: TypeAlias = tuple[dict[str, Any], tuple[bytes, ...]]
+_Answer = TypeVar("_Answer", FileFacts, PageFacts, PageLook, PageImages)
 
-Frame: TypeAlias = tuple[dict[str, Any], tuple[bytes, ...]]
-
-_END_S: Final = 2.0
-_LAST_LINES: Final = 20
-_PACKAGE_PARENT: Final = str(Path(kobold_reader.__file__).resolve().parent.parent)
-
-
-class ChildProcess:
-    """One running child: its pipes, and the threads that read them.
-
-    Reading is done in threads because a pipe cannot be waited on for a limited time on Windows.
-    """
-
-    def __init__(self, memory_limit_bytes: int) -> None:
-        self.owner_pid = os.getpid()
-        arguments = [sys.executable, "-P", "-m", "kobold_reader.pages.worker"]
-        if memory_limit_bytes:
-            arguments.append(str(memory_limit_bytes))
-        # Ctrl-C in the terminal must reach the parent alone.
-        apart: dict[str, Any] = {"start_new_session": True}
-        if sys.platform == "win32":
-            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
-        self.popen = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
-            arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(),
-            **apart,
-        )
-        assert self.popen.stdin is not None  # noqa: S101 - asked for above
-        assert self.popen.stdout is not None  # noqa: S101
-        assert self.popen.stderr is not None  # noqa: S101
-        self.stdin = self.popen.stdin
-        self.frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
-        self.last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
-        self._readers = (
-            threading.Thread(target=_read_frames, args=(self.popen.stdout, self.frames), daemon=True),
-            threading.Thread(target=_read_lines, args=(self.popen.stderr, self.last_lines), daemon=True),
-        )
-        for reader in self._readers:
-            reader.start()
-
-    @property
-    def is_usable(self) -> bool:
-        """Alive, and started by this very process: a fork shares the pipes but not the child."""
-        return self.owner_pid == os.getpid() and self.popen.poll() is None
-
-    def stop(self, *, kill: bool) -> None:
-        """End the child, by force or by closing its stdin, and collect its threads and pipes."""
-        if self.owner_pid != os.getpid():
-            return  # the child of the process that we were forked from
-        if kill:
-            with contextlib.suppress(OSError):
-                self.popen.kill()
-        with contextlib.suppress(OSError):
-            self.stdin.close()
-        try:
-            self.popen.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
-        for reader in self._readers:
-            reader.join(_END_S)
-
-    @property
-    def was_killed(self) -> bool:
-        """Whether someone else ended it: a file can make it crash, but not with SIGKILL (Windows does not tell)."""
-        return hasattr(signal, "SIGKILL") and self.popen.returncode == -signal.SIGKILL
-
-    def how_it_ended(self) -> str:
-        """The child's end in words, with the last thing it said."""
-        code = self.popen.returncode
-        if code is None:
-            how = "stopped answering"
-        elif code < 0:
-            try:
-                how = f"crashed with {signal.Signals(-code).name}"
-            except ValueError:
-                how = f"crashed with signal {-code}"
-        else:
-            how = f"ended with code {code}" + (f" (0x{code:08X})" if code > 255 else "")  # noqa: PLR2004
-        said = next((line for line in reversed(self.last_lines) if "Error" in line or "error" in line), "")
-        return f"{how}: {said[:200]}" if said else how
+_END_S = 2.0
+_LAST_LINES = 20
+_LEAST_MEMORY_BYTES, _MOST_MEMORY_BYTES = 1 << 30, 4 << 30
+_PACKAGE_PARENT = str(Path(kobold_reader.__file__).resolve().parent.parent)
 
 
-def _environment() -> dict[str, str]:
-    """The parent's, made so that the child finds this very package wherever it is started."""
-    known = os.environ.get("PYTHONPATH")
-    path = os.pathsep.join([_PACKAGE_PARENT, known]) if known else _PACKAGE_PARENT
-    return {
-        **os.environ,
-        "PYTHONPATH": path,
-        "PYTHONIOENCODING": "utf-8",
-        "ORT_DISABLE_TELEMETRY": "1",
-    }
-
-
-def _read_frames(stream: IO[bytes], frames: queue.SimpleQueue[Frame | None]) -> None:
-    with stream, contextlib.suppress(OSError, ValueError, KeyError, json.JSONDecodeError):
-        while (frame := read_frame(stream)) is not None:  # type: ignore[arg-type]
-            frames.put(frame)
-    frames.put(None)
-
-
-def _read_lines(stream: IO[bytes], lines: collections.deque[str]) -> None:
-    with stream, contextlib.suppress(OSError, ValueError):
-        for line in stream:
-            text = line.decode("utf-8", "replace").rstrip()
-            if text:
-                lines.append(text)
-
-
-_LEAST_MEMORY: Final = 1 << 30
-_MOST_MEMORY: Final = 4 << 30
-
-_V = TypeVar("_V", FileFacts, PageFacts, PageLook, PageImages)
+def _default_memory_limit() -> int:
+    """Half of the machine's memory; the largest picture that is decoded at all needs under 4 GiB."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return _MOST_MEMORY_BYTES  # Windows has neither sysconf nor such a limit
+    return min(max(memory // 2, _LEAST_MEMORY_BYTES), _MOST_MEMORY_BYTES)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Opened:
-    """What a fresh child needs to go on with the file that the last one had open."""
+class _OpenRequest:
+    """Opens a file; sent again to a fresh child, which goes on with the same file."""
 
     path: str
     source: str
@@ -158,31 +51,22 @@ class _Opened:
     passwords: tuple[str, ...]
     sha256: str | None = None
 
-    def request(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         return {"do": "open", **dataclasses.asdict(self)}
-
-
-def _default_limit() -> int:
-    """Half of the machine's memory; the largest picture that is decoded at all needs under 4 GiB."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return _MOST_MEMORY  # Windows does not tell it here, and would not keep to it
-    return min(max(memory // 2, _LEAST_MEMORY), _MOST_MEMORY)
 
 
 class PageChild:
     """Opens files in a child process; one file at a time, one request at a time.
 
-    Safe to share between threads. The process starts with the first request. When it crashes or
-    takes too long, that request raises CorruptSourceError naming the file and page, and the next
-    one starts a fresh process that opens the same file again: a page that kills costs itself alone.
+    Safe to share between threads. The process starts with the first request. When it crashes or takes too long, that
+    request raises CorruptSourceError with the file and page, and the next one starts a fresh process that opens the
+    same file again: a page that crashes the child costs itself alone.
 
     Args:
         timeout_s: Longest silence of the child in one request; hashing a large file is not silent.
-        memory_limit_bytes: Most memory the child may ask for; 0: no limit; left out: half of the
-            machine's, between 1 and 4 GiB. Only Linux enforces it: there a bomb is a named error.
-            Elsewhere the bounds on pixels, unpacked bytes and time alone protect the machine.
+        memory_limit_bytes: Most memory the child may ask for; 0: no limit; left out: half of the machine's, between 1
+            and 4 GiB. Only Linux enforces it: there a bomb is a named error. Elsewhere only the bounds on pixels,
+            unpacked bytes and time protect the machine.
     """
 
     def __init__(self, *, timeout_s: float = 120.0, memory_limit_bytes: int | None = None) -> None:
@@ -191,22 +75,17 @@ class PageChild:
         self._timeout_s = timeout_s
         if memory_limit_bytes is not None and memory_limit_bytes < 0:
             raise ConfigError(f"memory_limit_bytes must not be negative, as {memory_limit_bytes} is.")
-        self._memory_limit_bytes = _default_limit() if memory_limit_bytes is None else memory_limit_bytes
+        self._memory_limit_bytes = _default_memory_limit() if memory_limit_bytes is None else memory_limit_bytes
         self._lock = threading.Lock()
-        self._process: ChildProcess | None = None
+        self._process: _ChildProcess | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
-        self._opened: _Opened | None = None
+        self._opened: _OpenRequest | None = None
         self._is_open_in_child = False
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -216,12 +95,7 @@ class PageChild:
         return process.popen.pid if process is not None and process.is_usable else None
 
     def open(
-        self,
-        path: str | Path,
-        *,
-        source: str | None = None,
-        kind: str,
-        passwords: Sequence[str] = (),
+        self, path: str | Path, *, source: str | None = None, kind: str, passwords: Sequence[str] = ()
     ) -> FileFacts:
         """Open a file, in place of the one open before.
 
@@ -232,14 +106,14 @@ class PageChild:
             passwords: Tried after the empty one.
 
         Raises:
-            SourceError: One of its children says why the file cannot be opened.
+            SourceError: One of its subclasses says why the file cannot be opened.
         """
-        opened = _Opened(str(path), source or str(path), kind, tuple(passwords))
+        opened = _OpenRequest(str(path), source or str(path), kind, tuple(passwords))
         with self._lock:
             self._opened = None
             self._is_open_in_child = False
-            facts = self._ask(opened.request(), opened.source, None, FileFacts)
-            # A fresh child opens it again by what was learnt, without reading it all once more.
+            facts = self._ask(opened.fields(), opened.source, None, FileFacts)
+            # A fresh child need not read the whole file again to hash it.
             self._opened = dataclasses.replace(opened, sha256=facts.sha256)
             self._is_open_in_child = True
             return facts
@@ -254,7 +128,7 @@ class PageChild:
         return self._ask_page({"do": "page_facts"}, page_number, PageFacts)
 
     def page_look(self, page_number: int) -> PageLook:
-        """What a page of the open file is a picture of, seen small; nothing where it cannot be decoded.
+        """What a page of the open file is a picture of; an empty look where it cannot be decoded.
 
         Raises:
             CorruptSourceError: This page made the child crash or hang.
@@ -276,11 +150,7 @@ class PageChild:
         """
         if rotate_deg not in {None, 0, 90, 180, 270}:
             raise ConfigError(f"rotate_deg must be 0, 90, 180 or 270, not {rotate_deg}.")
-        request = {
-            "do": "page_images",
-            "budget": dataclasses.asdict(budget),
-            "rotate_deg": rotate_deg,
-        }
+        request = {"do": "page_images", "budget": dataclasses.asdict(budget), "rotate_deg": rotate_deg}
         return self._ask_page(request, page_number, PageImages)
 
     def close(self) -> None:
@@ -289,18 +159,18 @@ class PageChild:
             self._opened = None
             self._stop(kill=False)
 
-    def _ask_page(self, request: dict[str, Any], page_number: int, kind: type[_V]) -> _V:
+    def _ask_page(self, request: dict[str, Any], page_number: int, kind: type[_Answer]) -> _Answer:
         with self._lock:
             opened = self._opened
             if opened is None:
                 raise ConfigError("open() a file before asking for its pages.")
             if not (self._is_open_in_child and self._process and self._process.is_usable):
-                self._ask(opened.request(), opened.source, page_number, FileFacts)
+                self._ask(opened.fields(), opened.source, page_number, FileFacts)
                 self._is_open_in_child = True
             request = {**request, "page_number": page_number, "source": opened.source}
             return self._ask(request, opened.source, page_number, kind)
 
-    def _ask(self, request: dict[str, Any], source: str, page_number: int | None, kind: type[_V]) -> _V:
+    def _ask(self, request: dict[str, Any], source: str, page_number: int | None, kind: type[_Answer]) -> _Answer:
         """Send one request and wait for its answer; any other way out ends the child."""
         process = self._running(source)
         answered = False
@@ -308,17 +178,20 @@ class PageChild:
             try:
                 write_frame(process.stdin, {**request, "timeout_s": self._timeout_s})  # type: ignore[arg-type]
             except (OSError, ValueError):
-                frame = None  # it is gone; how, is said below
+                frame = None  # the child has ended
             else:
                 frame = self._wait(process, source, page_number)
             if frame is not None:
-                value = _answer(*frame, kind)
+                header, blobs = frame
+                value = error_of(header) if "error" in header else unpack(header, blobs)
+                if not isinstance(value, (kind, KoboldReaderError)):
+                    raise TypeError(f"The child answered with {type(value).__name__}, not {kind.__name__}.")
                 answered = True
                 if isinstance(value, KoboldReaderError):
                     raise value
                 return value
         finally:
-            # Also on Ctrl-C: an answer that comes late must not be taken for the next one.
+            # Also on Ctrl-C: a late answer must not be taken for that to the next request.
             if not answered:
                 self._stop(kill=True)
         if process.was_killed:
@@ -335,7 +208,7 @@ class PageChild:
             hint="The file is probably damaged; all other files and pages go on.",
         )
 
-    def _wait(self, process: ChildProcess, source: str, page_number: int | None) -> Frame | None:
+    def _wait(self, process: _ChildProcess, source: str, page_number: int | None) -> _Frame | None:
         deadline = time.monotonic() + self._timeout_s
         while True:
             try:
@@ -351,17 +224,17 @@ class PageChild:
                 return frame
             deadline = time.monotonic() + self._timeout_s
 
-    def _running(self, source: str) -> ChildProcess:
+    def _running(self, source: str) -> _ChildProcess:
         if self._process is None or not self._process.is_usable:
             self._stop(kill=True)
             try:
-                process = ChildProcess(self._memory_limit_bytes)
+                process = _ChildProcess(self._memory_limit_bytes)
             except (OSError, ValueError) as error:
                 raise SourceError(
                     f"The process that reads files cannot be started ({error}).", source=source
                 ) from error
             self._process = process
-            # For whoever forgets close(): no child is left behind, at exit or before.
+            # Where close() is forgotten, no child is left behind.
             self._finalizer = weakref.finalize(self, process.stop, kill=True)
         return self._process
 
@@ -375,10 +248,103 @@ class PageChild:
             process.stop(kill=kill)
 
 
-def _answer(header: dict[str, Any], blobs: tuple[bytes, ...], kind: type[_V]) -> _V | KoboldReaderError:
-    if "error" in header:
-        return error_of(header)
-    value: Value = unpack(header, blobs)
-    if not isinstance(value, kind):
-        raise TypeError(f"the child answered with {type(value).__name__}, not {kind.__name__}")
-    return value
+class _ChildProcess:
+    """One running child: its pipes, and the threads that read them.
+
+    Threads read the pipes, as on Windows a pipe cannot be waited on for a limited time.
+    """
+
+    def __init__(self, memory_limit_bytes: int) -> None:
+        self._owner_pid = os.getpid()
+        arguments = [sys.executable, "-P", "-m", "kobold_reader.pages.worker"]
+        if memory_limit_bytes:
+            arguments.append(str(memory_limit_bytes))
+        # The child must find this very package wherever it is started.
+        known = os.environ.get("PYTHONPATH")
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([_PACKAGE_PARENT, known]) if known else _PACKAGE_PARENT,
+            "PYTHONIOENCODING": "utf-8",
+            "ORT_DISABLE_TELEMETRY": "1",
+        }
+        # Ctrl-C in the terminal must reach the parent alone.
+        apart: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        self.popen = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            **apart,
+        )
+        assert self.popen.stdin is not None  # noqa: S101 - asked for above
+        assert self.popen.stdout is not None  # noqa: S101
+        assert self.popen.stderr is not None  # noqa: S101
+        self.stdin = self.popen.stdin
+        self.frames: queue.SimpleQueue[_Frame | None] = queue.SimpleQueue()
+        self.last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+        self._readers = (
+            threading.Thread(target=_read_frames, args=(self.popen.stdout, self.frames), daemon=True),
+            threading.Thread(target=_read_lines, args=(self.popen.stderr, self.last_lines), daemon=True),
+        )
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it runs, and was started by this process: a fork shares the pipes but not the child."""
+        return self._owner_pid == os.getpid() and self.popen.poll() is None
+
+    def stop(self, *, kill: bool) -> None:
+        """End the child, by force or by closing its stdin, and collect its threads and pipes."""
+        if self._owner_pid != os.getpid():
+            return  # the child of the process that we were forked from
+        if kill:
+            with contextlib.suppress(OSError):
+                self.popen.kill()
+        with contextlib.suppress(OSError):
+            self.stdin.close()
+        try:
+            self.popen.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+        for reader in self._readers:
+            reader.join(_END_S)
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether the system ended it: a file can make it crash, but not with SIGKILL. On Windows this is not known."""
+        return hasattr(signal, "SIGKILL") and self.popen.returncode == -signal.SIGKILL
+
+    def how_it_ended(self) -> str:
+        """How the child ended, with its last error message."""
+        code = self.popen.returncode
+        if code is None:
+            how = "stopped answering"
+        elif code < 0:
+            try:
+                how = f"crashed with {signal.Signals(-code).name}"
+            except ValueError:
+                how = f"crashed with signal {-code}"
+        else:
+            how = f"ended with code {code}" + (f" (0x{code:08X})" if code > 255 else "")  # noqa: PLR2004
+        message = next((line for line in reversed(self.last_lines) if "Error" in line or "error" in line), "")
+        return f"{how}: {message[:200]}" if message else how
+
+
+def _read_frames(stream: IO[bytes], frames: queue.SimpleQueue[_Frame | None]) -> None:
+    with stream, contextlib.suppress(OSError, ValueError, KeyError, json.JSONDecodeError):
+        while (frame := read_frame(stream)) is not None:  # type: ignore[arg-type]
+            frames.put(frame)
+    frames.put(None)
+
+
+def _read_lines(stream: IO[bytes], lines: collections.deque[str]) -> None:
+    with stream, contextlib.suppress(OSError, ValueError):
+        for line in stream:
+            text = line.decode("utf-8", "replace").rstrip()
+            if text:
+                lines.append(text)

@@ -1,12 +1,4 @@
-"""CBZ: a ZIP of pictures, one a page. Nothing is unpacked to disk, and no more than a page at a time.
-
-Image files: what Pillow opens, HEIC and AVIF included, and a raw photo's own preview.
-
-Camera raw files: the picture that the camera itself made of them, which lies inside.
-
-Developing the sensor's data would take seconds a photo and look like nobody's picture; every camera
-puts a JPEG of screen size or larger beside it.
-"""
+"""Image files: what Pillow opens, HEIC and AVIF included; the preview in a camera's raw file; comics (CBZ)."""
 
 from __future__ import annotations
 
@@ -14,11 +6,10 @@ import dataclasses
 import hashlib
 import io
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 
 from PIL import ExifTags, Image
 
@@ -29,63 +20,57 @@ from kobold_reader.errors import (
     SourceError,
     UnsupportedSourceError,
 )
+from kobold_reader.pages.images import LIBRARY_ERRORS, check_pixels, picture_errors
 from kobold_reader.pages.metadata import exif_of, is_photo, orientation_of, picture_metadata
 from kobold_reader.pages.photos import look_at
-from kobold_reader.pages.picture import Placement, picture_errors, picture_images, placement_of
-from kobold_reader.pages.pixels import LIBRARY_ERRORS, check_pixels
-from kobold_reader.pages.sources import HEAD_BYTES, kind_of, natural_key
+from kobold_reader.pages.sources import HEAD_BYTES, install_line, kind_of, natural_key
 from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
+from kobold_reader.pages.views import Placement, picture_images, placement_of
 
-__all__ = ["ComicFile", "PictureFile", "formats_of", "needs_extra", "open_raw"]
+# ── what Pillow opens ────────────────────────────────────────────────────────────────────────────
 
-FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
 """Pillow's names of what is opened; its other plugins are never tried on strangers' bytes."""
+_REDUCED_IMAGE = 1  # TIFF NewSubfileType bit 0: a thumbnail of another frame
+_NEW_SUBFILE_TYPE = 254
 
-_REDUCED_IMAGE: Final = 1  # TIFF NewSubfileType bit 0: a thumbnail of another frame
-_NEW_SUBFILE_TYPE: Final = 254
 
-
-def formats_of(kind: str) -> tuple[str, ...]:
-    """Pillow's names of the formats of a kind, once what decodes them is loaded.
-
-    Raises:
-        UnsupportedSourceError: An optional part is not installed.
-    """
+def _formats_of(kind: str) -> tuple[str, ...]:
+    """Pillow's names of the formats of a kind, once the plugin that decodes them is loaded."""
     if kind == "heic":
         try:
             import pillow_heif
         except ImportError as error:
-            raise needs_extra("HEIC", "heic") from error
+            raise _needs_extra("HEIC", kind) from error
         pillow_heif.register_heif_opener()
         return ("HEIF",)
     if kind == "avif":
         Image.init()
         if "AVIF" not in Image.OPEN:
-            raise needs_extra("AVIF", "heic")
+            raise _needs_extra("AVIF", kind)
         return ("AVIF",)
-    return FORMATS
+    return _FORMATS
 
 
-def needs_extra(what: str, extra: str) -> UnsupportedSourceError:
-    """The error for a kind whose library is missing."""
+def _needs_extra(what: str, kind: str) -> UnsupportedSourceError:
     return UnsupportedSourceError(
-        f"{what} files need an optional part that is not installed.",
-        hint=f'Install it with: pip install "kobold-reader[{extra}]"',
+        f"{what} files need an optional part that is not installed.", hint=f"Install it with: {install_line(kind)}"
     )
 
 
 class PictureFile:
-    """An image file, one page a frame for TIFF, else one page.
+    """An image file: one page for each frame of a TIFF, else one page.
 
     Args:
-        source: Local path, or the bytes of a picture that lies inside another file.
-        sha256: Of the file; a page that is all of it has this content.
-        kind: As `sources` found it.
+        source: Local path, or the bytes of a picture that is inside another file.
+        sha256: Of the file; it is the content of a page that is the whole file.
+        kind: `SourceFile.kind`.
         exif: Where it is not the picture's own, as for the preview of a raw photo.
 
     Raises:
         CorruptSourceError: The bytes are no image, or its head is damaged.
         PageRenderError: The picture is too large to decode.
+        UnsupportedSourceError: The extra that opens this kind is not installed.
     """
 
     def __init__(
@@ -94,7 +79,7 @@ class PictureFile:
         self._source = source
         self._sha256 = sha256
         self._exif = exif
-        self._formats = formats_of(kind) if kind != "raw" else FORMATS
+        self._formats = _formats_of(kind)
         with picture_errors(CorruptSourceError):
             self._picture = self._open()
         try:
@@ -112,7 +97,7 @@ class PictureFile:
         return Image.open(source, formats=self._formats)
 
     def _pages(self) -> list[int]:
-        """Indexes of the frames that are pages: a thumbnail beside its picture is none."""
+        """Indices of the frames that are pages: a thumbnail beside its picture is none."""
         total = getattr(self._picture, "n_frames", 1)
         if self._picture.format != "TIFF" or total == 1:
             return [0]  # a moving picture is one page; an MPO's other frames are previews
@@ -122,14 +107,14 @@ class PictureFile:
                 self._picture.seek(index)
                 kind = self._picture.tag_v2.get(_NEW_SUBFILE_TYPE, 0)  # type: ignore[attr-defined]
             except LIBRARY_ERRORS:
-                kind = 0  # a damaged frame is a page all the same, and will say so itself
+                kind = 0  # a damaged frame is a page all the same; its error is raised when it is read
             if not (isinstance(kind, int) and kind & _REDUCED_IMAGE):
                 pages.append(index)
         self._picture.seek(0)
         return pages or list(range(total))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._picture.close()
 
     @contextmanager
@@ -143,8 +128,11 @@ class PictureFile:
             self._picture.seek(self._frames[page_number - 1])
             yield self._picture
 
+    def _exif_of(self, picture: Image.Image) -> Image.Exif:
+        return exif_of(picture) if self._exif is None else self._exif
+
     def _placement(self, picture: Image.Image) -> Placement:
-        exif = exif_of(picture) if self._exif is None else self._exif
+        exif = self._exif_of(picture)
         return placement_of(picture, is_camera=is_photo(exif), orientation=orientation_of(exif))
 
     def page_facts(self, page_number: int) -> PageFacts:
@@ -152,7 +140,7 @@ class PictureFile:
         with self._frame(page_number) as picture:
             check_pixels(*picture.size)
             placement = self._placement(picture)
-            width, height = picture.size
+            size = picture.size
             metadata: dict[str, Scalar] = {}
             content = self._sha256
             if len(self._frames) > 1:
@@ -160,17 +148,16 @@ class PictureFile:
                 own = picture_metadata(picture)
                 metadata = {key: value for key, value in own.items() if self.facts.metadata.get(key) != value}
         paper = placement.inches
-        if placement.is_turned:
-            width, height = height, width
-            paper = paper and (paper[1], paper[0])
+        if placement.rotation_deg in {90, 270}:
+            size, paper = size[::-1], paper and paper[::-1]
         return PageFacts(
             page_number=page_number,
             page_label=str(page_number),
             content_sha256=content,
             width_pt=paper[0] * 72 if paper else None,
             height_pt=paper[1] * 72 if paper else None,
-            width_px=width,
-            height_px=height,
+            width_px=size[0],
+            height_px=size[1],
             text="",
             text_layer="none",
             image_coverage=1.0,
@@ -182,19 +169,23 @@ class PictureFile:
         """What the page is a picture of."""
         try:
             with self._frame(page_number) as picture:
-                return look_at(picture, exif_of(picture) if self._exif is None else self._exif)
+                return look_at(picture, self._exif_of(picture))
         except SourceError:
             return PageLook()
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What the page looks like."""
         with self._frame(page_number) as picture:
-            placement = self._placement(picture)
             original = None
             if len(self._frames) == 1 and picture.format in {"JPEG", "PNG"}:
                 original = self._bytes(budget.max_bytes)
             return picture_images(
-                picture, placement, budget, original=original, rotate_deg=rotate_deg, reopen=self._open
+                picture,
+                self._placement(picture),
+                budget,
+                original=original,
+                rotate_deg=rotate_deg,
+                reopen=self._open,
             )
 
     def _bytes(self, most: int) -> bytes | None:
@@ -204,12 +195,15 @@ class PictureFile:
         return self._source.read_bytes() if self._source.stat().st_size <= most else None
 
 
-_ORIENTATION: Final = 0x0112
-_FLIPS: Final = {3: 3, 5: 8, 6: 6}  # LibRaw's code for how the camera was held → EXIF's
+# ── camera raw files ─────────────────────────────────────────────────────────────────────────────
+
+_FLIPS = {3: 3, 5: 8, 6: 6}  # LibRaw's code for how the camera was held → EXIF's
 
 
 def open_raw(path: Path, sha256: str) -> PictureFile:
-    """Open a raw photo's preview.
+    """Open the preview in a raw photo: a JPEG of screen size or larger that the camera made.
+
+    Developing the sensor's data would take seconds a photo, and would not look like the camera's picture.
 
     Raises:
         UnsupportedSourceError: rawpy is not installed.
@@ -218,37 +212,34 @@ def open_raw(path: Path, sha256: str) -> PictureFile:
     try:
         import rawpy
     except ImportError as error:
-        raise needs_extra("Camera raw", "raw") from error
+        raise _needs_extra("Camera raw", "raw") from error
+    hint = "Export it as a JPEG."
     try:
         with rawpy.imread(str(path)) as photo:
             sizes = photo.sizes
-            data = _encoded(photo.extract_thumb().data)
+            data: Any = photo.extract_thumb().data
+            if not isinstance(data, bytes):  # a few cameras keep plain pixels
+                buffer = io.BytesIO()
+                Image.fromarray(data).save(buffer, "PNG")
+                data = buffer.getvalue()
     except rawpy.LibRawNoThumbnailError as error:
-        raise CorruptSourceError("The raw photo holds no preview.", hint="Export it as a JPEG.") from error
+        raise CorruptSourceError("The raw photo holds no preview.", hint=hint) from error
     except (rawpy.LibRawError, *LIBRARY_ERRORS) as error:
-        said = error.args[0] if error.args else type(error).__name__
-        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-        raise CorruptSourceError(f"The raw photo cannot be opened ({text}).", hint="Export it as a JPEG.") from error
-    return PictureFile(data, sha256, kind="raw", exif=_exif(path, data, sizes))
+        reason = error.args[0] if error.args else type(error).__name__
+        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else reason
+        raise CorruptSourceError(f"The raw photo cannot be opened ({text}).", hint=hint) from error
+    return PictureFile(data, sha256, kind="raw", exif=_raw_exif(path, data, sizes))
 
 
-def _encoded(data: Any) -> bytes:
-    if isinstance(data, bytes):
-        return data
-    buffer = io.BytesIO()
-    Image.fromarray(data).save(buffer, "PNG")  # the few cameras that keep plain pixels
-    return buffer.getvalue()
+def _raw_exif(path: Path, preview: bytes, sizes: Any) -> Image.Exif:
+    """The raw file's own EXIF, or that of its preview, with the preview's orientation.
 
-
-def _exif(path: Path, preview: bytes, sizes: Any) -> Image.Exif:
-    """The raw file's own EXIF, or that of its preview, with how the preview lies.
-
-    A preview that says nothing of its orientation lies as the sensor did. LibRaw gives one without
-    EXIF a short one of its own, without dates, so the outer file comes first.
+    A preview without an orientation is turned as the sensor was. LibRaw gives a preview without EXIF a short one,
+    without dates, so the raw file's comes first.
     """
     with Image.open(io.BytesIO(preview)) as picture:
         inner = exif_of(picture)
-        # Phones turn the preview itself and leave the sensor's picture lying.
+        # Phones turn the preview itself and leave the sensor's picture as it is.
         is_upright = picture.height > picture.width and sizes.raw_width > sizes.raw_height
     try:
         with Image.open(path, formats=("TIFF",)) as outer:
@@ -257,28 +248,24 @@ def _exif(path: Path, preview: bytes, sizes: Any) -> Image.Exif:
                 exif.get_ifd(part)  # while the file is open
     except LIBRARY_ERRORS:
         exif = inner  # not every maker's raw file is a TIFF
-    exif[_ORIENTATION] = inner.get(_ORIENTATION) or (1 if is_upright else _FLIPS.get(int(sizes.flip), 1))
+    tag = ExifTags.Base.Orientation
+    exif[tag] = inner.get(tag) or (1 if is_upright else _FLIPS.get(int(sizes.flip), 1))
     return exif
 
 
-_MAX_ENTRY_BYTES: Final = 256 * 1024 * 1024
-_MAX_ENTRIES: Final = 100_000
-_LOCKED: Final = 0x1
-_PICTURES: Final = frozenset({"image", "heic", "avif"})
-_ZIP_ERRORS: Final = (
-    zipfile.BadZipFile,
-    zlib.error,
-    OSError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    LookupError,
-)
+# ── comics ───────────────────────────────────────────────────────────────────────────────────────
+
+_MAX_ENTRY_BYTES = 256 * 1024 * 1024
+_MAX_ENTRIES = 100_000
+_LOCKED = 0x1
+_PICTURES = frozenset({"image", "heic", "avif"})
+_ZIP_ERRORS = (zipfile.BadZipFile, *LIBRARY_ERRORS)
 
 
 class ComicFile:
-    """An open CBZ; its pages are its pictures in natural order of their names.
+    """An open CBZ: a ZIP of pictures, each a page, in natural order of their names.
+
+    Nothing is unpacked to disk, and no more than one page at a time.
 
     Args:
         path: Local path.
@@ -306,19 +293,19 @@ class ComicFile:
         self.facts = FileFacts(sha256, "cbz", len(self._pages), is_repaired=False)
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._let_go()
+        """Close the file."""
+        self._close_page()
         self._zip.close()
 
-    def _let_go(self) -> None:
-        held, self._open_page = self._open_page, None
-        if held is not None:
-            held[1].close()
+    def _close_page(self) -> None:
+        if self._open_page is not None:
+            self._open_page[1].close()
+            self._open_page = None
 
     def _page(self, page_number: int) -> PictureFile:
         """The picture of a page; the last one is kept, as facts and images are asked for in turn."""
         if self._open_page is None or self._open_page[0] != page_number:
-            self._let_go()
+            self._close_page()
             data = self._read(self._pages[page_number - 1])
             kind = kind_of(data[:HEAD_BYTES], "") or ""
             with _as_page():
@@ -326,12 +313,12 @@ class ComicFile:
                 picture = PictureFile(data, sha256, kind=kind if kind in _PICTURES else "image")
             if picture.facts.total_pages > 1:
                 picture.close()
-                raise PageRenderError("A picture of many pages lies inside.", hint="Unpack it and read the folder.")
+                raise PageRenderError("The page is a picture of many pages.", hint="Unpack it and read the folder.")
             self._open_page = (page_number, picture)
         return self._open_page[1]
 
     def _read(self, entry: zipfile.ZipInfo) -> bytes:
-        """An entry's bytes; no more than it claims to have, and no bomb.
+        """An entry's bytes: no more than the size it claims.
 
         Raises:
             PageRenderError: It is damaged, locked, or too large.
@@ -369,7 +356,7 @@ class ComicFile:
 
 @contextmanager
 def _as_page() -> Iterator[None]:
-    """What is the end of a picture file is here the end of one page."""
+    """Turn the errors of a picture file into errors of one page."""
     try:
         yield
     except PageRenderError:

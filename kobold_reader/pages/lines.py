@@ -1,13 +1,8 @@
-"""Where the lines of writing stand on a page, and how large their letters are: from its ink alone.
+"""Lines of writing on a page and the size of their letters, found from the page's ink alone.
 
-A line is found by the band that its small letters fill: ink is smeared along the line, and only the rows that stay
-dark are kept, so tails and risers that reach into the neighbouring lines join nothing. The height of that band is the
-height of the small letters (of the capitals, where there are only such).
-
-The order in which a person reads the boxes of a page: by columns where there are columns, else line by line.
-
-A box is (left, top, right, bottom) in px. The rule for columns was measured on two-column pages, ruled tables and
-single columns at 72 to 300 dpi: it turns two-column pages right without touching tables.
+A line is the band that its small letters fill: ink is smeared along the line, and only the rows that stay dark are
+kept, so tails and risers that reach into the neighbouring lines join nothing. The height of that band is the height of
+the small letters (of the capitals, where there are only capitals).
 """
 
 from __future__ import annotations
@@ -15,121 +10,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
 
 from PIL import Image, ImageChops, ImageFilter
 
+from kobold_reader.pages.images import percentile
 from kobold_reader.pages.orientation import runs_across
+from kobold_reader.pages.reading_order import find_gutter
 from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
 
-__all__ = ["Box", "Cell", "Row", "Writing", "find_gutter", "find_writing", "reading_order"]
-
-Box = tuple[float, float, float, float]
-
-GUTTER_CROSSED: Final = 0.12
-"""At most this share of the boxes may lie across the gutter (headings do)."""
-COLUMN_SHARE: Final = 0.30
-"""Each column holds at least this share of the boxes …"""
-COLUMN_WIDTH: Final = 0.22
-"""… whose median width is more than this share of the page: cells of a table are narrower."""
-GUTTER_STEPS: Final = 41
-SAME_LINE: Final = 0.5
-"""Boxes stand on one line where they overlap by this share of the lower one's height."""
-
-
-def reading_order(boxes: Sequence[Box], page_width_px: float) -> list[list[int]]:
-    """Return the lines of the page in reading order, each a list of indices into `boxes`, left to right.
-
-    Boxes across the gutter (a heading, a footer) keep their place between the parts of the columns above and below
-    them.
-    """
-    gutter = find_gutter(boxes, page_width_px)
-    if gutter is None:
-        return _lines(boxes, range(len(boxes)))
-    across = [index for index, box in enumerate(boxes) if box[0] < gutter < box[2]]
-    rest = [index for index in range(len(boxes)) if index not in set(across)]
-    ordered: list[list[int]] = []
-    for line in _lines(boxes, across):
-        top = min(boxes[index][1] for index in line)
-        above = [index for index in rest if _middle_of_box(boxes[index]) < top]
-        ordered += _columns(boxes, above, gutter)
-        ordered.append(line)
-        rest = [index for index in rest if index not in set(above)]
-    return ordered + _columns(boxes, rest, gutter)
-
-
-def _columns(boxes: Sequence[Box], indices: Sequence[int], gutter: float) -> list[list[int]]:
-    left = [index for index in indices if boxes[index][2] <= gutter]
-    right = [index for index in indices if boxes[index][0] >= gutter]
-    return _lines(boxes, left) + _lines(boxes, right)
-
-
-def find_gutter(boxes: Sequence[Box], page_width_px: float) -> float | None:
-    """Return x of the emptiest gutter in the middle half of the page, or None where there are no columns."""
-    if len(boxes) < 6:  # noqa: PLR2004  (fewer boxes make no two columns)
-        return None
-    best: tuple[int, float] | None = None
-    for step in range(GUTTER_STEPS):
-        x = page_width_px * (0.25 + 0.5 * step / (GUTTER_STEPS - 1))
-        crossing = sum(1 for box in boxes if box[0] < x < box[2])
-        sides = ([box for box in boxes if box[2] <= x], [box for box in boxes if box[0] >= x])
-        if crossing > GUTTER_CROSSED * len(boxes) or any(len(side) < COLUMN_SHARE * len(boxes) for side in sides):
-            continue
-        if any(median(box[2] - box[0] for box in side) <= COLUMN_WIDTH * page_width_px for side in sides):
-            continue
-        if best is None or crossing < best[0]:
-            best = (crossing, x)
-    return best[1] if best else None
-
-
-def _lines(boxes: Sequence[Box], indices: Sequence[int]) -> list[list[int]]:
-    """Group boxes into lines, top to bottom; each is joined to the line that its neighbour to the left stands on.
-
-    Following the neighbour, not the first box, keeps a line together that runs up or down on a skewed page.
-    """
-    lines: list[list[int]] = []
-    for index in sorted(indices, key=lambda one: (boxes[one][0], boxes[one][1])):
-        best: tuple[float, list[int]] | None = None
-        for line in lines:
-            last = boxes[line[-1]]
-            shared = min(last[3], boxes[index][3]) - max(last[1], boxes[index][1])
-            share = shared / max(1.0, min(last[3] - last[1], boxes[index][3] - boxes[index][1]))
-            overlaps_sideways = boxes[index][0] < last[2] - 0.5 * (last[3] - last[1])
-            if share >= SAME_LINE and not overlaps_sideways and (best is None or share > best[0]):
-                best = (share, line)
-        if best:
-            best[1].append(index)
-        else:
-            lines.append([index])
-    return sorted(lines, key=lambda line: median(_middle_of_box(boxes[index]) for index in line))
-
-
-def _middle_of_box(box: Box) -> float:
-    return (box[1] + box[3]) / 2
-
-
-_RULE_PX: Final = 80  # at about 150 dpi: a headline's strokes are shorter
-_WINDOW_PX: Final = 20
+_RULE_PX = 80  # at about 150 dpi: a headline's strokes are shorter
+_WINDOW_PX = 20
 _LEAST_CONTRAST, _MOST_CONTRAST, _NOISE_FACTOR = 20, 40, 4
-_LETTER_PX: Final = 4
-_MIN_LETTERS: Final = 8
-_BAND_PX: Final = 250
+_LETTER_PX = 4
+_MIN_LETTERS = 8
+_BAND_PX = 250
 
 # All in heights of a small letter.
-_SMEAR: Final = 1.3
-_SOFT: Final = 0.12
-_DARK: Final = 0.4  # of the darkest row of the line
-_FAINT: Final = 8
-_AROUND: Final = 0.8
+_SMEAR = 1.3
+_SOFT = 0.12
+_DARK = 0.4  # of the darkest row of the line
+_FAINT = 8
+_AROUND = 0.8
 _THIN, _TALL = 0.3, 8.0
-_CELL: Final = 5.0
-_SAME_ROW: Final = 0.6
+_CELL = 5.0
+_SAME_ROW = 0.6
 _RISER, _TAIL = 0.8, 0.6
-_DUST: Final = 0.5
-_NARROW: Final = 2.0
-_EDGE: Final = 0.03  # of the page: the shadow along its edge breaks into pieces no wider than a letter
+_DUST = 0.5
+_NARROW = 2.0
+_EDGE = 0.03  # of the page: the shadow along its edge breaks into pieces no wider than a letter
 
-_SMALL_PRINT: Final = 0.3  # so much of the writing is no larger
+_SMALL_PRINT = 0.3  # so much of the writing is no larger
 
 Cell = tuple[int, int, int, int]
 """Left, top, right, bottom in px of the mask; right and bottom exclusive."""
@@ -137,36 +47,33 @@ Cell = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of writing, in px of the mask.
-
-    Attributes:
-        cells: Its steps from left to right, each as high as its small letters: a skewed line climbs.
-        letter_px: Height of its small letters.
-        block: Rows of one column, one heading across columns, follow each other with the same number.
-    """
+    """One line of writing, in px of the mask."""
 
     cells: tuple[Cell, ...]
+    """Its steps from left to right, each as high as its small letters: a skewed line climbs."""
     letter_px: float
+    """Height of its small letters."""
     block: int = 0
+    """Rows of one column, and each heading across columns, have a number of their own."""
 
     @property
     def left(self) -> int:
-        """Of its ink."""
+        """Left edge of its ink."""
         return self.cells[0][0]
 
     @property
     def right(self) -> int:
-        """Of its ink."""
+        """Right edge of its ink."""
         return self.cells[-1][2]
 
     @property
     def top(self) -> int:
-        """Of its risers."""
+        """Top of its risers."""
         return min(cell[1] for cell in self.cells) - round(_RISER * self.letter_px)
 
     @property
     def bottom(self) -> int:
-        """Of its tails."""
+        """Bottom of its tails."""
         return max(cell[3] for cell in self.cells) + round(_TAIL * self.letter_px)
 
     def whole(self, cell: Cell) -> Cell:
@@ -200,17 +107,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """The writing of a page.
-
-    Attributes:
-        rows: In reading order.
-        letter_px: Height of the small letters of its smaller print.
-        letters: The mask less its rules.
-    """
+    """The writing of a page."""
 
     rows: tuple[Row, ...]
+    """In reading order."""
     letter_px: float
+    """Height of the small letters of its smaller print."""
     letters: Image.Image
+    """The mask without its rules."""
 
 
 def find_writing(picture: Image.Image) -> Writing | None:
@@ -243,23 +147,14 @@ def find_writing(picture: Image.Image) -> Writing | None:
 
 
 def _strokes(picture: Image.Image) -> Image.Image:
-    """What is darker than its surroundings, 255: also where the paper is shaded, and colours, and pale print."""
+    """A mask of what is darker than its surroundings, also on shaded paper, in colour, and of pale print."""
     grey = picture
     if picture.mode == "RGB":
         red, green, blue = picture.split()
         grey = ImageChops.darker(ImageChops.darker(red, green), blue)
     darkness = ImageChops.subtract(grey.filter(ImageFilter.BoxBlur(_WINDOW_PX)), grey)
-    least = min(max(_LEAST_CONTRAST, _NOISE_FACTOR * _percentile(darkness, 0.7)), _MOST_CONTRAST)
+    least = min(max(_LEAST_CONTRAST, _NOISE_FACTOR * percentile(darkness, 0.7)), _MOST_CONTRAST)
     return darkness.point([0] * least + [255] * (256 - least))
-
-
-def _percentile(grey: Image.Image, share: float) -> int:
-    left = share * grey.width * grey.height
-    for level, count in enumerate(grey.histogram()):
-        left -= count
-        if left <= 0:
-            return level
-    return 255
 
 
 def _cells(bands: Image.Image, shape: Shape, left: int, right: int, thickness: float) -> tuple[Cell, ...]:
@@ -279,7 +174,7 @@ def _cells(bands: Image.Image, shape: Shape, left: int, right: int, thickness: f
 
 
 def _in_order(pieces: Sequence[Row], size: float, width_px: int) -> list[Row]:
-    """Join pieces that stand on one line, column by column."""
+    """Join pieces that are on one line, column by column."""
     if not pieces:
         return []
     letter_px = _quantile([(one.letter_px, one.right - one.left) for one in pieces], 0.5)
@@ -309,21 +204,21 @@ def _in_order(pieces: Sequence[Row], size: float, width_px: int) -> list[Row]:
 
 
 def _is_dust(piece: Row, size: float, letter_px: float) -> bool:
-    """Whether a piece is smaller than a letter; a 1 is narrow, but high."""
+    """Whether a piece is smaller than a letter; a 1 is narrow but high."""
     if piece.right - piece.left < size:
         return piece.letter_px < letter_px
     return piece.letter_px < _DUST * letter_px
 
 
 def _joined(pieces: Sequence[Row], block: int) -> list[Row]:
-    """Rows of pieces, each joined to the one whose end it goes on from, top to bottom."""
+    """Rows of pieces, top to bottom; each piece joins the one that ends where it starts."""
     chains: list[list[Row]] = []
     for piece in sorted(pieces, key=lambda one: one.left):
         best: tuple[float, list[Row]] | None = None
-        start = _middle_of_cell(piece.cells[0])
+        start = _middle(piece.cells[0])
         for chain in chains:
             last = chain[-1]
-            apart = abs(_middle_of_cell(last.cells[-1]) - start)
+            apart = abs(_middle(last.cells[-1]) - start)
             size = max(last.letter_px, piece.letter_px)
             if apart <= _SAME_ROW * size and piece.left >= last.right - size and (best is None or apart < best[0]):
                 best = (apart, chain)
@@ -336,10 +231,10 @@ def _joined(pieces: Sequence[Row], block: int) -> list[Row]:
         cells = tuple(cell for piece in chain for cell in piece.cells)
         lengths = [(piece.letter_px, piece.right - piece.left) for piece in chain]
         rows.append(Row(cells, _quantile(lengths, 0.5), block))
-    return sorted(rows, key=lambda row: median(_middle_of_cell(cell) for cell in row.cells))
+    return sorted(rows, key=lambda row: median(_middle(cell) for cell in row.cells))
 
 
-def _middle_of_cell(cell: Cell) -> float:
+def _middle(cell: Cell) -> float:
     return (cell[1] + cell[3]) / 2
 
 
@@ -356,7 +251,7 @@ def _highest(grey: Image.Image, reach: int, along: tuple[int, int]) -> Image.Ima
 
 
 def _letters_of(letters: Image.Image) -> list[Shape]:
-    """The connected shapes; in bands, as a dense page has more of them than are looked at in one go."""
+    """The connected shapes, found band by band: a dense page has more than `find_shapes` takes at once."""
     found: list[Shape] = []
     for top in range(0, letters.height, _BAND_PX):
         shapes = find_shapes(letters.crop((0, top, letters.width, min(letters.height, top + _BAND_PX)))) or []

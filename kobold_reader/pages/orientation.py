@@ -1,13 +1,13 @@
-"""Does a page lie on its side, or on its head? Judged on its ink, and in doubt it lies right.
+"""Which way is up: turns of pictures, and whether the writing on a page is sideways. In doubt it is upright.
 
-Letters stand closer to their neighbours in a line than to the lines above and below, in print, typescript and
+Letters are closer to their neighbours in a line than to the lines above and below, in print, typescript and
 handwriting, in columns and in tables, skewed or not; the shapes of a photo or a map have neighbours on all sides. So
 the nearest neighbours of some hundred shapes tell along which axis the writing runs.
 
-Which end of that axis is up they tell for Latin writing only: of two neighbours more share the line they stand on than
-the line of their tops, because tall letters are many and letters that hang down are few. Cyrillic, Greek, Armenian and
-Arabic print looks upside down by that measure. So it may choose the side to which a page that surely lies on its side
-is turned, but never turns an upright page on its head: only whoever reads a few lines can tell (`Posture`).
+They tell which end of that axis is up for Latin writing only: more pairs of neighbours share the line they stand on
+than the line of their tops, because tall letters are many and letters that hang down are few. By that measure
+Cyrillic, Greek, Armenian and Arabic print looks upside down. So it decides to which side a page that is surely
+sideways is turned, but never turns an upright page on its head: that takes reading a few lines (`Posture`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,60 +24,103 @@ from PIL import Image
 from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
 from kobold_reader.pages.values import Box, Posture
 
-__all__ = ["Lie", "find_lie", "runs_across"]
-
 _Axis = Literal["across", "down"]
 _Numbers = NDArray[np.signedinteger[Any]]
+_Step = Image.Transpose
 
-_RULE_PX: Final = 48  # at about 100 dpi: rules, bars and dark areas of photos are longer, strokes of letters shorter
-_LETTER_PX: Final = 5
-_MIN_SHAPES: Final = 12
-_SAMPLE: Final = 700  # so many shapes are asked for their neighbours
-_AT_ONCE: Final = 128  # of them, as a dense page has some thousands of shapes to choose from
-_NEAR: Final = 2.0  # letters: no neighbour is further away
-_BESIDE: Final = 1.5
-_WORD: Final = 2.0
-_SMALL, _LONG, _THICK = 0.5, 12.0, 3.0  # letters: what is no letter, accent or joined word of the page's own size
-_UPRIGHT_SHARE: Final = 0.65
-_SIDEWAYS_SHARE: Final = 0.8  # columns of Chinese, Japanese and Korean reach 0.76
-_SIDEWAYS_PAIRS: Final = 60
+UPRIGHT = {
+    1: (None, 0),
+    2: (_Step.FLIP_LEFT_RIGHT, 0),
+    3: (_Step.ROTATE_180, 180),
+    4: (_Step.FLIP_TOP_BOTTOM, 180),
+    5: (_Step.TRANSPOSE, 270),
+    6: (_Step.ROTATE_270, 90),
+    7: (_Step.TRANSVERSE, 90),
+    8: (_Step.ROTATE_90, 270),
+}
+"""EXIF orientation → what makes a picture upright, and how far clockwise that turns."""
+CLOCKWISE = {0: None, 90: _Step.ROTATE_270, 180: _Step.ROTATE_180, 270: _Step.ROTATE_90}
+_UNDO = {_Step.ROTATE_90: _Step.ROTATE_270, _Step.ROTATE_270: _Step.ROTATE_90}
 
-# How much more neighbours must share one line than the other: so many times, and so many standard deviations.
-_CLEAR_RATIO: Final = 3.0
-_CLEAR_SIGMAS: Final = 3.5
-_CLEAR_VOTES: Final = 30
+_RULE_PX = 48  # at about 100 dpi: rules, bars and dark areas of photos are longer, strokes of letters shorter
+_LETTER_PX = 5
+_MIN_SHAPES = 12
+_SAMPLE = 700  # so many shapes are asked for their neighbours
+_AT_ONCE = 128  # so many at a time: a dense page has some thousands of shapes to choose from
+_NEAR = 2.0  # letters: no neighbour is further away
+_BESIDE = 1.5
+_WORD = 2.0
+_SMALL, _LONG, _THICK = 0.5, 12.0, 3.0  # letters: anything else is no letter, accent or joined word of the page's size
+_UPRIGHT_SHARE = 0.65
+_SIDEWAYS_SHARE = 0.8  # columns of Chinese, Japanese and Korean reach 0.76
+_SIDEWAYS_PAIRS = 60
 
-_LINES: Final = 8
-_LINE_STARTS: Final = 40
-_LINE_LETTERS: Final = 5
-_LINE_ASPECT: Final = (2.5, 10.0)  # longer pieces of a skewed line would show its neighbours too
-_LINE_PAD: Final = 0.2
+# How many more neighbours must share one line than the other: a ratio, and standard deviations.
+_CLEAR_RATIO = 3.0
+_CLEAR_SIGMAS = 3.5
+_CLEAR_VOTES = 30
+
+_LINES = 8
+_LINE_STARTS = 40
+_LINE_LETTERS = 5
+_LINE_ASPECT = (2.5, 10.0)  # longer pieces of a skewed line would show its neighbours too
+_LINE_PAD = 0.2
+
+
+def upright(picture: Image.Image, orientation: int, turn_deg: int = 0) -> Image.Image:
+    """The picture as its EXIF orientation asks for, and turned clockwise beyond that."""
+    for step in (UPRIGHT[orientation][0], CLOCKWISE[turn_deg]):
+        picture = picture if step is None else picture.transpose(step)
+    return picture
+
+
+def stored_box(box: Box, orientation: int, turn_deg: int) -> Box:
+    """Where a part of the page `upright` is in the picture as stored."""
+    for step in (CLOCKWISE[turn_deg], UPRIGHT[orientation][0]):
+        if step is not None:
+            box = _moved(box, _UNDO.get(step, step))
+    return box
+
+
+def _moved(box: Box, step: Image.Transpose) -> Box:
+    left, top, right, bottom = box
+    match step:
+        case Image.Transpose.FLIP_LEFT_RIGHT:
+            return 1 - right, top, 1 - left, bottom
+        case Image.Transpose.FLIP_TOP_BOTTOM:
+            return left, 1 - bottom, right, 1 - top
+        case Image.Transpose.ROTATE_180:
+            return 1 - right, 1 - bottom, 1 - left, 1 - top
+        case Image.Transpose.TRANSPOSE:
+            return top, left, bottom, right
+        case Image.Transpose.TRANSVERSE:
+            return 1 - bottom, 1 - right, 1 - top, 1 - left
+        case Image.Transpose.ROTATE_90:
+            return top, 1 - right, bottom, 1 - left
+    return 1 - bottom, left, 1 - top, right
 
 
 @dataclass(frozen=True, slots=True)
-class Lie:
-    """How the writing of a page lies.
-
-    Attributes:
-        turn_deg: Clockwise turn that puts it upright, 0 or 90 or 270; 0 also where that is not known.
-        posture: What only reading can tell, of the page as it lies; None where nothing is open.
-    """
+class Orientation:
+    """Which way the writing of a page runs."""
 
     turn_deg: int = 0
+    """Clockwise turn that puts it upright: 0, 90 or 270; 0 also where that is not known."""
     posture: Posture | None = None
+    """What only reading can tell, of the page as it is; None where nothing is open."""
 
     def after(self, turn_deg: int) -> Posture | None:
         """What is still open once the page was turned clockwise by `turn_deg`."""
-        if self.posture is None or not turn_deg:
+        step = CLOCKWISE[turn_deg]
+        if self.posture is None or step is None:
             return self.posture
-        lines = tuple(_turned(box, turn_deg) for box in self.posture.lines)
         first, second = ((turn - turn_deg) % 360 for turn in self.posture.turns)
-        return Posture(turns=(first, second), lines=lines)
+        return Posture(turns=(first, second), lines=tuple(_moved(box, step) for box in self.posture.lines))
 
 
 @dataclass(slots=True)
 class _Votes:
-    """What the shapes say: neighbours along each axis, and the side on which those neighbours are level."""
+    """Neighbours along each axis, and on which side those neighbours are level."""
 
     across: int = 0
     down: int = 0
@@ -87,22 +130,22 @@ class _Votes:
     lefts: int = 0
 
 
-def find_lie(mask: Image.Image) -> Lie:
+def find_orientation(mask: Image.Image) -> Orientation:
     """Judge a mask of ink (255) at about 100 dpi."""
     shapes = find_shapes(without_rules(mask, _RULE_PX))
     letters = None if shapes is None else _Letters.of(shapes)
     if letters is None:
-        return Lie()
+        return Orientation()
     votes = letters.votes()
     pairs = votes.across + votes.down
     if votes.across >= _UPRIGHT_SHARE * pairs:
         if _is_clear(votes.bottoms, votes.tops):
-            return Lie()
-        return Lie(0, _posture(letters.lines("across"), (0, 180), mask.size))
+            return Orientation()
+        return Orientation(0, _posture(letters.lines("across"), (0, 180), mask.size))
     if votes.down >= _SIDEWAYS_PAIRS and votes.down >= _SIDEWAYS_SHARE * pairs:
         turn = 90 if _is_clear(votes.rights, votes.lefts) else 270 if _is_clear(votes.lefts, votes.rights) else 0
-        return Lie(turn, _posture(letters.lines("down"), (90, 270), mask.size))
-    return Lie()
+        return Orientation(turn, _posture(letters.lines("down"), (90, 270), mask.size))
+    return Orientation()
 
 
 def runs_across(shapes: list[Shape]) -> bool:
@@ -131,21 +174,13 @@ def _posture(lines: Iterable[Shape], turns: tuple[int, int], size: tuple[int, in
     return Posture(turns=turns, lines=tuple(boxes)) if boxes else None
 
 
-def _turned(box: Box, turn_deg: int) -> Box:
-    """Where a part of the page is after a clockwise turn."""
-    for _ in range(turn_deg // 90):
-        left, top, right, bottom = box
-        box = (1 - bottom, left, 1 - top, right)
-    return box
-
-
 class _Letters:
-    """The shapes that may be letters, found by place.
+    """The shapes that may be letters, all of about the page's letter size.
 
     Args:
-        shapes: All of about the page's letter size.
-        boxes: Theirs: left, top, right, bottom of each.
-        size: That size, px.
+        shapes: One for each letter.
+        boxes: Left, top, right and bottom of each shape.
+        size: The page's letter size, px.
     """
 
     def __init__(self, shapes: list[Shape], boxes: _Numbers, size: int) -> None:
@@ -173,7 +208,7 @@ class _Letters:
         return cls([shapes[index] for index in found.tolist()], boxes[found], size)
 
     def votes(self) -> _Votes:
-        """Ask a sample of the shapes for their nearest neighbours."""
+        """Look for the nearest neighbours of a sample of the shapes."""
         votes = _Votes()
         asked = np.arange(0, len(self._shapes), len(self._shapes) // _SAMPLE + 1)
         width, height = (self._right - self._left)[asked], (self._bottom - self._top)[asked]
@@ -192,7 +227,7 @@ class _Letters:
         return votes
 
     def _count_nearest(self, few: _Numbers, votes: _Votes) -> Iterator[tuple[int, int, bool]]:
-        """Count where the neighbours of some shapes stand; return the near ones, each pair in the same order."""
+        """Count on which side some shapes have their nearest neighbours; return the pairs that are near."""
         reach = round(_NEAR * self._size)
         widest = int((self._right - self._left).max())
         asked, other = _between(self._left, self._left[few] - reach - widest, self._right[few] + reach)
@@ -212,7 +247,7 @@ class _Letters:
         return zip(first.tolist(), second.tolist(), is_across[nearest].tolist(), strict=True)
 
     def _compare(self, one: Shape, other: Shape, votes: _Votes, *, is_across: bool) -> None:
-        """Count on which side two neighbours are level while they are not on the other."""
+        """Count a pair that is level on one side and not on the other."""
         if is_across:
             longest = max(one.height, other.height)
             first, last = abs(one.top - other.top), abs(one.bottom - other.bottom)
@@ -247,7 +282,7 @@ class _Letters:
         return [line for _, line in found[:_LINES]]
 
     def _following(self, axis: _Axis) -> dict[int, list[int]]:
-        """For each shape those that may go on with its line, the nearest first."""
+        """For each shape the shapes that may continue its line, the nearest first."""
         start, end, above, below = self._left, self._right, self._top, self._bottom
         if axis == "down":
             start, end, above, below = above, below, start, end
@@ -261,7 +296,7 @@ class _Letters:
         return following
 
     def _line_from(self, start: int, following: dict[int, list[int]], used: set[int]) -> tuple[Shape, int]:
-        """The box of a line from this letter on, and how many letters it holds."""
+        """The box of a line that starts at this letter, and how many letters it holds."""
         first = self._shapes[start]
         line = Shape(first.left, first.top, first.right, first.bottom, first.area)
         letters, index = 0, start
@@ -280,7 +315,7 @@ class _Letters:
 
 
 def _between(places: _Numbers, lowest: _Numbers, highest: _Numbers) -> tuple[_Numbers, _Numbers]:
-    """All pairs of a range and a place within it, bounds included: numbers of both."""
+    """All pairs of a range and a place within it, bounds included, by their indices."""
     order = np.argsort(places, kind="stable")
     first = np.searchsorted(places[order], lowest, "left")
     counts = np.maximum(np.searchsorted(places[order], highest, "right") - first, 0)

@@ -1,29 +1,17 @@
-"""One look at a small copy of a picture: what it is, and the hash by which pictures like it are found.
+"""Photo or scan, and a hash by which pictures that look alike are found: both from a small copy of a picture.
 
-Neither is needed to read a page, so nothing here fails: a picture that cannot be decoded is nothing, and says so itself
-when it is to be read.
-
-A perceptual hash: two pictures of one scene have nearly the same 64 bits.
-
-The classical pHash: 32 × 32 grey pixels, their cosine transform, and of its 8 × 8 lowest frequencies which are above
-the median. Against a difference hash, which is cheaper, it was measured on fourteen photos and parts of them. Copies
-that are smaller, recompressed, brightened, or cropped by up to 6 % differ by up to 10 bits from the original with both,
-but of 12,403 pairs of different pictures none came nearer than 16 bits with this one, one within 5 with that.
-
-It knows nothing of writing: all typed pages are grey lines on white to it. Pages are told apart by their content alone.
-
-Is a picture a photo or a scan? Decided by what it shows, since that is what people look for.
+Neither is needed to read a page, so nothing here fails for a picture that cannot be decoded: it is neither, and its
+error is raised when it is read.
 
 A photo shows a scene, also where a print of it was scanned; a scan shows a sheet with writing or drawing on it, also
-where a phone took the picture. So the pixels decide, and what the file says of its making where they leave it open:
+where a phone took the picture. So the pixels decide, and the file's metadata only where they leave it open:
 
-- A sheet has one colour: within 16 levels of the commonest lie 0.70 to 1.00 of the pixels of the public scans and
-  receipts that this was measured on, and 0.06 to 0.44 of those of photos. The limit lies in between, lower where a
-  scanner says that it made the picture: a page with large figures shows less of its paper.
-- One colour that is dark or strong is night, sea or sky. Sheets are pale, and strongly coloured ones are written on.
-- Where the light falls unevenly, as on a page at a window, it is taken out first; then a sheet needs writing on it, for
-  fog and snow are of one colour, too. Such a sheet is a scan even if a camera took it; otherwise a camera's word (an
-  exposure in EXIF) stands.
+- A sheet has one colour: within 16 levels of the commonest are 0.70 to 1.00 of the pixels of the public scans and
+  receipts that this was measured on, and 0.06 to 0.44 of those of photos. The limit is in between; it is lower where
+  the metadata names a scanner: a page with large figures shows less of its paper.
+- One colour that is dark or strong is night, sea or sky. Sheets are pale; strongly coloured ones are written on.
+- Uneven light, as on a page at a window, is taken out first. Such a sheet must have writing on it, as fog and snow have
+  one colour too, and is then a scan even if a camera took it. Otherwise a camera's word (an exposure in EXIF) stands.
 - Drawings, screenshots and logos have areas in which no pixel differs from the next; no lens does that. They are
   scans.
 """
@@ -36,29 +24,27 @@ import operator
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageMath, ImageStat
 
 from kobold_reader.errors import PageRenderError, SourceError
+from kobold_reader.pages.images import check_pixels, flatten, picture_errors
 from kobold_reader.pages.metadata import clean_text, exif_of, is_photo, orientation_of
-from kobold_reader.pages.picture import picture_errors
-from kobold_reader.pages.pixels import UPRIGHT, check_pixels, flatten
+from kobold_reader.pages.orientation import upright
 from kobold_reader.pages.values import PageLook
 
-__all__ = ["THUMBNAIL_PX", "ImageKind", "Making", "kind_of", "look_at", "look_at_jpeg", "making_of", "perceptual_hash"]
-
-_SIDE: Final = 32
-_KEPT: Final = 8
-_FLAT: Final = 12
+_SIDE = 32
+_KEPT = 8
+_FLAT = 12
 """Grey levels between the darkest and the lightest of the 32 × 32: below it, the bits are those of the noise."""
-_COSINES: Final = tuple(
+_COSINES = tuple(
     tuple(math.cos(math.pi * (2 * x + 1) * frequency / (2 * _SIDE)) for x in range(_SIDE)) for frequency in range(_KEPT)
 )
 
 
 def perceptual_hash(picture: Image.Image) -> str | None:
-    """Return 16 hexadecimal digits; None where there is nothing to tell pictures apart by, as in fog or the dark.
+    """Return 16 hexadecimal digits; None where nothing tells the picture from others, as in fog or the dark.
 
     Args:
         picture: Upright; its proportions do not count.
@@ -83,33 +69,33 @@ def _product(values: Iterable[float], cosines: Iterable[float]) -> float:
 
 ImageKind = Literal["photo", "scan"]
 
-THUMBNAIL_PX: Final = 256
+THUMBNAIL_PX = 256
 """Longest side at which a picture is judged: lines of writing still show, noise does not."""
-_SMALLEST_PX: Final = 64
-_NEAR: Final = 16
-_SHEET: Final = 0.58
-_SCANNED_SHEET: Final = 0.45
-_LIT_SHEET: Final = 0.5
+_SMALLEST_PX = 64
+_NEAR = 16
+_SHEET = 0.58
+_SCANNED_SHEET = 0.45
+_LIT_SHEET = 0.5
 """Lower, for a desk shows around a page that was photographed; photos have up to 0.41 there, written on or not."""
-_STROKE: Final = 40
+_STROKE = 40
 """Grey levels between a stroke and what is beside it."""
-_WRITTEN: Final = 0.025
+_WRITTEN = 0.025
 """Share of pixels in dark strokes that stand on the sheet: a letter has 0.06, a title page 0.02."""
-_PALE: Final = 110
-_COLOURED: Final = 60
+_PALE = 110
+_COLOURED = 60
 """Levels between two channels; yellowed paper has 30."""
-_DRAWN: Final = 0.35
+_DRAWN = 0.35
 """Share of pixels whose neighbours are all equal to them; photos have up to 0.07."""
-_LIGHT_PX: Final = 8
-_LIGHTEST: Final = 235
-_SCANNER_DPI: Final = frozenset({150, 200, 240, 400, 600, 1200, 2400})
+_LIGHT_PX = 8
+_LIGHTEST = 235
+_SCANNER_DPI = frozenset({150, 200, 240, 400, 600, 1200, 2400})
 """What scanners are set to; 300 is what picture editors write into everything."""
-_SCANNER: Final = re.compile(r"scan|twain|naps2|paperport|\bfax|copier|workcentre|imagerunner", re.IGNORECASE)
+_SCANNER = re.compile(r"scan|twain|naps2|paperport|\bfax|copier|workcentre|imagerunner", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What a file says of how its picture was made."""
+    """What the metadata of a picture tells of how it was made."""
 
     is_camera: bool = False
     is_scanner: bool = False
@@ -131,12 +117,12 @@ def making_of(exif: Image.Exif, dpi: object = None) -> Making:
     return Making(is_scanner=bool(_SCANNER.search(named)) or is_set)
 
 
-def kind_of(thumbnail: Image.Image, making: Making) -> ImageKind | None:
+def photo_or_scan(thumbnail: Image.Image, making: Making) -> ImageKind | None:
     """Return what a picture is; None for an icon, which is neither.
 
     Args:
         thumbnail: Grey or RGB, its longest side `THUMBNAIL_PX` or less.
-        making: What is known of its making.
+        making: From the picture's metadata.
     """
     if max(thumbnail.size) < _SMALLEST_PX:
         return None
@@ -154,10 +140,10 @@ def kind_of(thumbnail: Image.Image, making: Making) -> ImageKind | None:
 
 @dataclass(frozen=True, slots=True)
 class _Sheet:
-    """What a picture would be as a sheet of paper."""
+    """A picture taken for a sheet of paper."""
 
     share: float
-    """Of the pixels, those in its colour."""
+    """Share of the pixels in its colour."""
     is_pale: bool
     is_coloured: bool
     written: float
@@ -165,7 +151,7 @@ class _Sheet:
 
 
 def _sheet(thumbnail: Image.Image, grey: Image.Image) -> _Sheet:
-    """Take the commonest tone of a picture for a sheet.
+    """Take the commonest tone of a picture for that of a sheet.
 
     Args:
         thumbnail: As it is.
@@ -230,9 +216,8 @@ def look_at(picture: Image.Image, exif: Image.Exif) -> PageLook:
     scale = min(1.0, THUMBNAIL_PX / max(flat.size))
     size = (max(1, round(flat.width * scale)), max(1, round(flat.height * scale)))
     small = flat.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
-    step = UPRIGHT[orientation_of(exif)][0]
-    upright = small if step is None else small.transpose(step)
-    return PageLook("scan" if is_bilevel else kind_of(small, making), perceptual_hash(upright))
+    phash = perceptual_hash(upright(small, orientation_of(exif)))
+    return PageLook("scan" if is_bilevel else photo_or_scan(small, making), phash)
 
 
 def look_at_jpeg(data: bytes) -> PageLook:

@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Shape", "find_shapes", "without_rules"]
-
 _MAX_RUNS = 60_000
 
 _Numbers = NDArray[np.intp]
@@ -27,12 +25,12 @@ class Shape:
 
     @property
     def width(self) -> int:
-        """Of the box."""
+        """Width of the box."""
         return self.right - self.left
 
     @property
     def height(self) -> int:
-        """Of the box."""
+        """Height of the box."""
         return self.bottom - self.top
 
 
@@ -40,8 +38,8 @@ def find_shapes(mask: Image.Image, ink: Image.Image | None = None) -> list[Shape
     """The connected shapes of a mask of 0 and 255; None where there are too many to be writing.
 
     Args:
-        mask: What hangs together, also across a corner, is one shape.
-        ink: Areas count the pixels of this mask; left out: of `mask` itself.
+        mask: Pixels that touch, also at a corner, are one shape.
+        ink: Areas count the pixels of this mask, or of `mask` itself.
     """
     starts, ends = _runs(np.asarray(mask))
     if not starts.size:
@@ -78,7 +76,7 @@ def _in_one_line(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _runs(mask: NDArray[np.uint8]) -> tuple[_Numbers, _Numbers]:
-    """Where ink begins and ends, counted along the rows, each of them one longer than the mask is wide."""
+    """Where ink begins and ends, counted along the rows; each row is one longer than the mask is wide."""
     line = _in_one_line(mask)
     edges = np.flatnonzero(line[1:] != line[:-1])
     return edges[::2], edges[1::2]
@@ -89,7 +87,7 @@ def _connected(starts: _Numbers, ends: _Numbers, stride: int) -> _Numbers:
     # The runs of the row above that touch: from the first that ends late enough to the last that begins soon enough.
     first = np.searchsorted(ends, starts - stride, "left")
     after = np.searchsorted(starts, ends - stride, "right")
-    # Each run goes on with the first of them; so many hang together before those that meet further down are joined.
+    # Each run joins the first of them; runs that meet only further down are joined after that.
     joined = _followed(np.where(after > first, first, np.arange(starts.size))).tolist()
 
     def top_of(run: int) -> int:
@@ -106,19 +104,19 @@ def _connected(starts: _Numbers, ends: _Numbers, stride: int) -> _Numbers:
 
 
 def _followed(parent: _Numbers) -> _Numbers:
-    """What each number comes to in the end."""
+    """The root of each number."""
     while not np.array_equal(further := parent[parent], parent):
         parent = further
     return parent
 
 
 def without_rules(mask: Image.Image, longest_px: int, *, slack_px: int = 0) -> Image.Image:
-    """The mask without what runs on for longer than a stroke, along both axes.
+    """The mask without runs that are longer than a stroke, along both axes.
 
     Args:
         mask: Of 0 and 255.
         longest_px: A stroke is no longer.
-        slack_px: A rule may climb or jump so far to each side and still be one: it lies askew on the scan.
+        slack_px: How far a rule may climb or jump to each side: on a scan it is askew.
     """
     pixels = np.array(mask)
     for _ in range(2):

@@ -1,11 +1,7 @@
-"""From what a person names (file, folder, glob, fsspec URL) to the files that are taken.
+"""From what a person names (file, folder, glob, fsspec URL) to the files that are read.
 
-What a file is, by its first bytes; and which optional part of the package takes it.
-
-One file to read, and the one place where URIs are made.
-
-Ids, the ledger and the archive all hang on a file's URI, so one file has one URI however it was
-reached.
+Ids, the ledger and the archive all depend on a file's URI, so a file has one URI however it was reached. What a file
+is, its first bytes tell.
 """
 
 from __future__ import annotations
@@ -14,7 +10,6 @@ import contextlib
 import datetime as dt
 import functools
 import glob
-import hashlib
 import importlib.util
 import os
 import re
@@ -25,49 +20,36 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, Final, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages.values import Kind
 
-__all__ = [
-    "FS_ERRORS",
-    "HEAD_BYTES",
-    "TAKEN",
-    "FileSystem",
-    "KnownKind",
-    "Selection",
-    "SourceFile",
-    "extra_hint",
-    "kind_of",
-    "local_file",
-    "local_path",
-    "local_uri",
-    "missing_extra",
-    "natural_key",
-    "remote_file",
-    "remote_uri",
-    "select",
-    "sha256_of",
-    "without_login",
-]
+FileSystem: TypeAlias = Any
+"""An `fsspec.AbstractFileSystem`; fsspec is not needed unless one is given."""
 
-HEAD_BYTES: Final = 1024
-"""As much of a file as `kind_of` looks at."""
+_FS_ERRORS = (OSError, ValueError, RuntimeError, EOFError, NotImplementedError)
+"""What filesystems raise; the remote ones are not strict about OSError."""
+_CHUNK_BYTES = 4 * 1024 * 1024
 
-TAKEN: Final = "PDF, JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, camera RAW, CBZ, EPUB and XPS are."
-"""What is taken, for people."""
 
-_IMAGE_SUFFIXES: Final = frozenset(
+# ── kinds of files ───────────────────────────────────────────────────────────────────────────────
+
+HEAD_BYTES = 1024
+"""How much of a file `kind_of` looks at."""
+TAKEN = "PDF, JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, camera RAW, CBZ, EPUB and XPS are."
+"""The kinds that are taken, for people."""
+
+_IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".j2k", ".jpx"}
 )
-_RAW_SUFFIXES: Final = frozenset(
+_RAW_SUFFIXES = frozenset(
     {
         ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos",
         ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f",
     }
 )  # fmt: skip
-_KINDS_BY_SUFFIX: Final = {
+_KINDS_BY_SUFFIX = {
     ".pdf": "pdf",
     ".epub": "epub",
     ".xps": "xps",
@@ -80,8 +62,8 @@ _KINDS_BY_SUFFIX: Final = {
     **dict.fromkeys(_IMAGE_SUFFIXES, "image"),
     **dict.fromkeys(_RAW_SUFFIXES, "raw"),
 }
-_TIFF_STARTS: Final = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_IMAGE_STARTS: Final = (
+_TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_IMAGE_STARTS = (
     b"\xff\xd8\xff",
     b"\x89PNG\r\n\x1a\n",
     b"GIF87a",
@@ -89,13 +71,13 @@ _IMAGE_STARTS: Final = (
     b"\x00\x00\x00\x0cjP  \r\n\x87\n",
     b"\xff\x4f\xff\x51",
 )
-_RAW_STARTS: Final = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FOVb", b"\x00MRM")
-_HEIC_BRANDS: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
-_AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
-_ANY_HEIF_BRANDS: Final = frozenset({b"mif1", b"msf1"})
-_ZIP: Final = b"PK\x03\x04"
+_RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FOVb", b"\x00MRM")
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_ANY_HEIF_BRANDS = frozenset({b"mif1", b"msf1"})
+_ZIP = b"PK\x03\x04"
 
-_EXTRAS: Final = {"heic": "heic", "avif": "heic", "raw": "raw"}
+_EXTRAS = {"heic": "heic", "avif": "heic", "raw": "raw"}
 
 
 def kind_of(head: bytes, name: str) -> Kind | None:
@@ -148,66 +130,58 @@ def missing_extra(kind: Kind) -> str | None:
     return extra if extra is not None and not _is_there(kind) else None
 
 
+def install_line(kind: Kind) -> str:
+    """The command that installs what opens files of this kind."""
+    return f'pip install "kobold-reader[{_EXTRAS[kind]}]"'
+
+
 def extra_hint(ending: str) -> str | None:
-    """How to have files of a key of `Selection.skipped` taken: the line that installs what is missing."""
+    """The command that installs what is missing to read the files of a key of `Selection.skipped`."""
     _, _, inside = ending.rpartition(" holding ")
-    extra = missing_extra(_KINDS_BY_SUFFIX.get(inside, inside))
-    return f'pip install "kobold-reader[{extra}]"' if extra else None
+    kind = _KINDS_BY_SUFFIX.get(inside, inside)
+    return install_line(kind) if missing_extra(kind) else None
 
 
 @functools.cache
 def _is_there(kind: Kind) -> bool:
     """Whether the library for a kind is installed, without importing it."""
-    if kind == "heic":
-        return importlib.util.find_spec("pillow_heif") is not None
-    if kind == "raw":
-        return importlib.util.find_spec("rawpy") is not None
+    if kind in {"heic", "raw"}:
+        return importlib.util.find_spec("pillow_heif" if kind == "heic" else "rawpy") is not None
     pillow = importlib.util.find_spec("PIL")
     folders = (pillow.submodule_search_locations if pillow else None) or ()
     return any(any(Path(folder).glob("_avif.*")) for folder in folders)  # Pillow 11.3 and later
 
 
-FileSystem: TypeAlias = Any
-"""An `fsspec.AbstractFileSystem`; fsspec is not needed unless one is given."""
-
-_CHUNK_BYTES: Final = 4 * 1024 * 1024
-
-FS_ERRORS: Final = (OSError, ValueError, RuntimeError, EOFError, NotImplementedError)
-"""What filesystems raise; the remote ones are not strict about OSError."""
+# ── one file ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file that is taken.
-
-    Attributes:
-        uri: `file:///…` or `protocol://…`; the same however the file was reached.
-        path: Local path, or the path inside its filesystem.
-        name: File name.
-        folder: Its folder, for people.
-        size_bytes: Size.
-        mtime_ns: Last change; 0 where the filesystem does not say.
-        birth_date: `YYYY-MM-DD`, only from a real time of birth.
-        modified_date: `YYYY-MM-DD`.
-        kind: By the first bytes; by the ending where these tell nothing.
-        named_by_hand: The path itself was named, not found in a folder or by a pattern.
-    """
+    """One file that is taken."""
 
     uri: str
+    """`file:///…` or `protocol://…`; the same however the file was reached."""
     path: str
+    """Local path, or the path inside its filesystem."""
     name: str
     folder: str
+    """Its folder, for people."""
     size_bytes: int
     mtime_ns: int
+    """Last change; 0 where the filesystem does not tell."""
     birth_date: str | None
+    """`YYYY-MM-DD`, only from a real time of birth."""
     modified_date: str | None
+    """`YYYY-MM-DD`."""
     kind: Kind
+    """By the first bytes; by the ending where these do not tell."""
     named_by_hand: bool
+    """The path itself was named, not found in a folder or by a pattern."""
     filesystem: FileSystem | None = field(default=None, repr=False, compare=False)
 
     @contextlib.contextmanager
     def opened_path(self) -> Iterator[str]:
-        """A local path to the file; one elsewhere is copied to a temporary file for that long.
+        """A local path to the file; a remote file is copied to a temporary one meanwhile.
 
         Raises:
             CorruptSourceError: It cannot be copied here.
@@ -218,71 +192,14 @@ class SourceFile:
         handle, name = tempfile.mkstemp(prefix="kobold-reader-", suffix=PurePosixPath(self.name).suffix)
         try:
             try:
-                with (
-                    os.fdopen(handle, "wb") as target,
-                    self.filesystem.open(self.path, "rb") as stream,
-                ):
+                with os.fdopen(handle, "wb") as target, self.filesystem.open(self.path, "rb") as stream:
                     shutil.copyfileobj(stream, target, _CHUNK_BYTES)
-            except FS_ERRORS as error:
+            except _FS_ERRORS as error:
                 raise CorruptSourceError(f"The file cannot be fetched ({error}).", source=self.uri) from error
             yield name
         finally:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
-
-
-def local_file(path: Path, uri: str, state: os.stat_result, *, named: bool) -> SourceFile:
-    """A file of this machine, its kind not told yet."""
-    place = Path(os.path.normpath(path.absolute()))
-    birth = getattr(state, "st_birthtime", None)
-    return SourceFile(
-        uri=uri,
-        path=str(place),
-        name=place.name,
-        folder=str(place.parent),
-        size_bytes=state.st_size,
-        mtime_ns=state.st_mtime_ns,
-        birth_date=day_of(birth) if birth else None,
-        modified_date=day_of(state.st_mtime),
-        kind="",
-        named_by_hand=named,
-    )
-
-
-def remote_file(fs: FileSystem, path: str, uri: str, info: Mapping[str, Any], *, named: bool) -> SourceFile:
-    """A file in another filesystem, its kind not told yet."""
-    pure = PurePosixPath(path)
-    changed = moment_of(info)
-    return SourceFile(
-        uri=uri,
-        path=path,
-        name=pure.name,
-        folder=str(pure.parent),
-        size_bytes=int(info.get("size") or 0),
-        mtime_ns=round(changed * 1_000_000) * 1_000 if changed else 0,
-        birth_date=None,
-        modified_date=day_of(changed) if changed else None,
-        kind="",
-        named_by_hand=named,
-        filesystem=fs,
-    )
-
-
-def sha256_of(source: SourceFile) -> str:
-    """Checksum of the whole file, in lower-case hex.
-
-    Raises:
-        CorruptSourceError: The file cannot be read.
-    """
-    digest = hashlib.sha256()
-    fs = source.filesystem
-    try:
-        with Path(source.path).open("rb") if fs is None else fs.open(source.path, "rb") as stream:
-            while piece := stream.read(_CHUNK_BYTES):
-                digest.update(piece)
-    except FS_ERRORS as error:
-        raise CorruptSourceError(f"The file cannot be read ({error}).", source=source.uri) from error
-    return digest.hexdigest()
 
 
 def local_uri(path: str | Path) -> str:
@@ -306,22 +223,24 @@ def local_path(uri: str) -> str:
     return url2pathname(urlsplit(uri).path)
 
 
-def remote_uri(fs: FileSystem, path: str) -> str:
-    """The URI of a path in another filesystem, without the login that may lie in it."""
-    return without_login(str(fs.unstrip_protocol(path)))
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts IMG_2 before IMG_10, and capitals among small letters."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    folded = tuple((0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in parts)
+    return (*folded, (2, 0, text))
 
 
-def without_login(url: str) -> str:
+def _without_login(url: str) -> str:
     """A URL without user name and password: URIs are shown, stored and sent to models."""
     return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
-def day_of(timestamp: float) -> str:
-    """The day of a moment in seconds since 1970, where this machine stands."""
+def _day_of(timestamp: float) -> str:
+    """The local day of a moment in seconds since 1970."""
     return dt.datetime.fromtimestamp(timestamp, tz=dt.UTC).astimezone().strftime("%Y-%m-%d")
 
 
-def moment_of(info: Mapping[str, Any]) -> float | None:
+def _changed_at(info: Mapping[str, Any]) -> float | None:
     """Seconds since 1970 of the last change: every filesystem has its own name for it."""
     for key in ("mtime", "LastModified", "last_modified", "updated", "modified"):
         value = info.get(key)
@@ -335,32 +254,31 @@ def moment_of(info: Mapping[str, Any]) -> float | None:
     return None
 
 
-_NOT_COUNTED: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
-_CAMERA_JPEGS: Final = (".jpg", ".jpeg", ".heic", ".heif", ".hif")
-_NEEDS_EXTRA: Final = "Files of this kind need an optional part that is not installed."
-
+# ── all files ────────────────────────────────────────────────────────────────────────────────────
 
 KnownKind: TypeAlias = Callable[[SourceFile], Kind | None]
 """Tells the kind of a file from what is known of its URI, size and time of change; None: it must be looked into."""
 
+_NOT_COUNTED = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
+_CAMERA_JPEGS = (".jpg", ".jpeg", ".heic", ".heif", ".hif")
+
 
 @dataclass(frozen=True)
 class Selection:
-    """What was found.
-
-    Attributes:
-        files: In natural order within each path given (IMG_2 before IMG_10), each file once.
-        skipped: Files not taken, by lower-case ending; "" for none. Hidden ones are not counted. A
-            camera's raw file whose JPEG is taken is counted apart (`.cr2 beside its .jpg`), and so
-            is what its ending hides (`.jpg holding heic`); `extra_hint` says what would take it.
-        errors: What could not be looked at, and what was named by hand and is not taken.
-        roots: URIs of the folders given.
-    """
+    """What was found."""
 
     files: tuple[SourceFile, ...]
+    """In natural order within each path given (IMG_2 before IMG_10), each file once."""
     skipped: Mapping[str, int]
+    """Files not taken, by lower-case ending ("" for none); hidden files are not counted.
+
+    A camera's raw file whose JPEG is taken has a key of its own (`.cr2 beside its .jpg`), and so has a file that needs
+    an extra and has another ending (`.jpg holding heic`).
+    """
     errors: tuple[SourceError, ...]
+    """What could not be looked at, and what was named by hand and is not taken."""
     roots: tuple[str, ...]
+    """URIs of the folders given."""
 
 
 def select(
@@ -370,11 +288,11 @@ def select(
     recursive: bool = True,
     known: KnownKind | None = None,
 ) -> Selection:
-    """Find the files to read. None is opened beyond its first kilobyte.
+    """Find the files to read. Of each, no more than the first kilobyte is read.
 
     Args:
         paths: Files, folders, patterns (`scans/**/*.pdf`) or URLs (`s3://bucket/scans`).
-        fs: Filesystem that the paths lie in, instead of the local one.
+        fs: The filesystem of the paths, instead of the local one.
         recursive: Look into folders inside folders.
         known: Tells the kind of a file that was read before and did not change since: it is not opened at all.
     """
@@ -390,24 +308,17 @@ def select(
     )
 
 
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts IMG_2 before IMG_10, and capitals among small letters."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", text)
-    folded = tuple((0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in parts)
-    return (*folded, (2, 0, text))
-
-
 class _Finder:
-    """Collects files; one method a kind of place."""
+    """Collects files, from this machine and from other filesystems."""
 
     def __init__(self, *, recursive: bool, known: KnownKind | None) -> None:
+        self._recursive = recursive
         self._known = known
+        self._seen: set[str] = set()
         self.files: dict[str, SourceFile] = {}
         self.skipped: Counter[str] = Counter()
         self.errors: list[SourceError] = []
         self.roots: list[str] = []
-        self._seen: set[str] = set()
-        self._recursive = recursive
 
     def add(self, path: str | Path, fs: FileSystem | None) -> None:
         text = str(path)
@@ -418,7 +329,7 @@ class _Finder:
         else:
             self._add_local(Path(text).expanduser() if text.startswith("~") else Path(text))
 
-    # ── this machine ──────────────────────────────────────────────────────────────────────────
+    # this machine
 
     def _add_local(self, path: Path) -> None:
         try:
@@ -429,22 +340,21 @@ class _Finder:
             elif path.exists():
                 self._take_local(path, named=True)
             elif path.is_symlink():
-                self._fail(SourceNotFoundError("The link leads nowhere.", source=local_uri(path)))
+                self._fail("The link leads nowhere.", local_uri(path), SourceNotFoundError)
             else:
                 self._add_pattern(path)
         except (OSError, ValueError) as error:
-            self._fail(SourceError(f"The path cannot be looked at ({error}).", source=str(path)))
+            self._fail(f"The path cannot be looked at ({error}).", str(path))
 
     def _add_pattern(self, path: Path) -> None:
-        found: list[str] = []
-        if glob.has_magic(str(path)):
-            found = sorted(glob.iglob(str(path), recursive=True), key=natural_key)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        is_pattern = glob.has_magic(str(path))
+        found = glob.glob(str(path), recursive=True) if is_pattern else []  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not found:
-            hint = "No file matches the pattern." if glob.has_magic(str(path)) else None
-            self._fail(SourceNotFoundError("There is no such file or folder.", source=local_uri(path), hint=hint))
-        for name in found:
+            hint = "No file matches the pattern." if is_pattern else None
+            self._fail("There is no such file or folder.", local_uri(path), SourceNotFoundError, hint)
+        for name in sorted(found, key=natural_key):
             if Path(name).is_dir():
-                if "**" not in path.parts:  # `**` has listed what lies inside
+                if "**" not in path.parts:  # `**` has listed what is inside
                     root = Path(name).resolve()
                     self._walk(root, root)
             elif not _is_hidden(Path(name).name):
@@ -455,22 +365,17 @@ class _Finder:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: natural_key(entry.name))
         except OSError as error:
-            reason = error.strerror or str(error)
-            self._fail(SourceError(f"The folder cannot be read ({reason}).", source=local_uri(folder)))
+            self._fail(f"The folder cannot be read ({error.strerror or error}).", local_uri(folder))
             return
         folders = []
         for entry in entries:
-            if _is_hidden(entry.name):
-                continue
             path = Path(entry.path)
-            if entry.is_symlink() and not _stays_inside(path, root):
+            if _is_hidden(entry.name) or (entry.is_symlink() and not _stays_inside(path, root)):
                 continue
-            if entry.is_dir():
-                # A link to a folder inside the root shows files that are found there anyway.
-                if not entry.is_symlink():
-                    folders.append(path)
-            elif entry.is_file():
+            if entry.is_file():
                 self._take_local(path, named=False)
+            elif entry.is_dir() and not entry.is_symlink():  # what a link shows is found at its own place
+                folders.append(path)
         if self._recursive:
             for path in folders:
                 self._walk(path, root)
@@ -480,28 +385,33 @@ class _Finder:
         if uri in self._seen:
             return
         self._seen.add(uri)
+        place = Path(os.path.normpath(path.absolute()))
         try:
             state = path.stat()
             if not stat.S_ISREG(state.st_mode):
-                raise UnsupportedSourceError("It is neither a file nor a folder.", source=uri)
-            found = local_file(path, uri, state, named=named)
-            kind = self._known(found) if self._known else None
-            if kind is None:
-                with path.open("rb") as stream:
-                    kind = kind_of(stream.read(HEAD_BYTES), path.name)
-        except SourceError as error:
-            self._fail(error)
-            return
+                self._fail("It is neither a file nor a folder.", uri, UnsupportedSourceError)
+                return
+            birth = getattr(state, "st_birthtime", None)
+            found = SourceFile(
+                uri=uri,
+                path=str(place),
+                name=place.name,
+                folder=str(place.parent),
+                size_bytes=state.st_size,
+                mtime_ns=state.st_mtime_ns,
+                birth_date=_day_of(birth) if birth else None,
+                modified_date=_day_of(state.st_mtime),
+                kind="",
+                named_by_hand=named,
+            )
+            self._take(found, lambda: path.open("rb"))
         except OSError as error:
-            reason = error.strerror or str(error)
             if named or kind_of(b"", path.name):
-                self._fail(SourceError(f"The file cannot be read ({reason}).", source=uri))
+                self._fail(f"The file cannot be read ({error.strerror or error}).", uri)
             else:
                 self.skipped[path.suffix.lower()] += 1
-            return
-        self._take(kind, found)
 
-    # ── other filesystems ─────────────────────────────────────────────────────────────────────
+    # other filesystems
 
     def _add_url(self, url: str, protocol: str) -> None:
         if protocol == "file":
@@ -513,20 +423,18 @@ class _Finder:
             fs, path = fsspec.core.url_to_fs(url)
         except ImportError as error:
             # Either fsspec itself, or what it needs for this protocol.
-            self._fail(SourceError(f"{protocol}:// cannot be read: {error}.", source=without_login(url)))
-            return
-        except FS_ERRORS as error:
-            self._fail(SourceError(f"The URL cannot be used ({error}).", source=without_login(url)))
-            return
-        self._add_remote(path, fs)
+            self._fail(f"{protocol}:// cannot be read: {error}.", _without_login(url))
+        except _FS_ERRORS as error:
+            self._fail(f"The URL cannot be used ({error}).", _without_login(url))
+        else:
+            self._add_remote(path, fs)
 
     def _add_remote(self, path: str, fs: FileSystem) -> None:
-        uri = remote_uri(fs, path)
+        uri = _without_login(str(fs.unstrip_protocol(path)))
         try:
             if fs.isdir(path):
                 self.roots.append(uri)
-                depth = None if self._recursive else 1
-                found = fs.find(path, maxdepth=depth, detail=True)
+                found = fs.find(path, maxdepth=None if self._recursive else 1, detail=True)
                 root = str(fs._strip_protocol(path)).rstrip("/")  # noqa: SLF001 - fsspec's own idiom
                 self._take_all(found, fs, root)
             elif fs.exists(path):
@@ -534,9 +442,9 @@ class _Finder:
             elif glob.has_magic(path) and (found := fs.glob(path, detail=True)):
                 self._take_all({k: v for k, v in found.items() if v.get("type") != "directory"}, fs, "")
             else:
-                self._fail(SourceNotFoundError("There is no such file or folder.", source=uri))
-        except FS_ERRORS as error:
-            self._fail(SourceError(f"The path cannot be looked at ({error}).", source=uri))
+                self._fail("There is no such file or folder.", uri, SourceNotFoundError)
+        except _FS_ERRORS as error:
+            self._fail(f"The path cannot be looked at ({error}).", uri)
 
     def _take_all(self, found: Mapping[str, Mapping[str, Any]], fs: FileSystem, root: str) -> None:
         for name in sorted(found, key=natural_key):
@@ -545,47 +453,59 @@ class _Finder:
                 self._take_remote(fs, found[name], named=False)
 
     def _take_remote(self, fs: FileSystem, info: Mapping[str, Any], *, named: bool) -> None:
-        path = str(info["name"])
-        uri = remote_uri(fs, path)
+        path = PurePosixPath(str(info["name"]))
+        uri = _without_login(str(fs.unstrip_protocol(info["name"])))
         if uri in self._seen:
             return
         self._seen.add(uri)
-        found = remote_file(fs, path, uri, info, named=named)
+        changed = _changed_at(info)
+        found = SourceFile(
+            uri=uri,
+            path=str(info["name"]),
+            name=path.name,
+            folder=str(path.parent),
+            size_bytes=int(info.get("size") or 0),
+            mtime_ns=round(changed * 1_000_000) * 1_000 if changed else 0,
+            birth_date=None,
+            modified_date=_day_of(changed) if changed else None,
+            kind="",
+            named_by_hand=named,
+            filesystem=fs,
+        )
         try:
-            kind = self._known(found) if self._known else None
-            if kind is None:
-                with fs.open(path, "rb") as stream:
-                    kind = kind_of(stream.read(HEAD_BYTES), found.name)
-        except FS_ERRORS as error:
-            self._fail(SourceError(f"The file cannot be read ({error}).", source=uri))
-            return
-        self._take(kind, found)
+            self._take(found, lambda: fs.open(found.path, "rb"))
+        except _FS_ERRORS as error:
+            self._fail(f"The file cannot be read ({error}).", uri)
 
-    # ── both ──────────────────────────────────────────────────────────────────────────────────
+    # both
 
-    def _take(self, kind: Kind | None, found: SourceFile) -> None:
+    def _take(self, found: SourceFile, open_it: Callable[[], IO[bytes]]) -> None:
+        kind = self._known(found) if self._known else None
+        if kind is None:
+            with open_it() as stream:
+                kind = kind_of(stream.read(HEAD_BYTES), found.name)
         if kind is not None:
             self.files[found.uri] = replace(found, kind=kind)
         elif found.named_by_hand:
-            self._fail(UnsupportedSourceError("Files of this kind are not taken.", source=found.uri, hint=TAKEN))
+            self._fail("Files of this kind are not taken.", found.uri, UnsupportedSourceError, TAKEN)
         else:
             self.skipped[Path(found.name).suffix.lower()] += 1
 
     def settle(self) -> None:
-        """Let go of what needs an extra that is missing, and of raw files whose JPEG is taken."""
+        """Remove files whose extra is missing, and raw files whose JPEG is taken."""
         for file in list(self.files.values()):
-            extra = missing_extra(file.kind)
             ending = Path(file.name).suffix.lower()
             if file.kind == "raw" and not file.named_by_hand and (twin := self._twin_of(file)):
-                del self.files[file.uri]
                 self.skipped[f"{ending} beside its {twin}"] += 1
-            elif extra is not None:
-                del self.files[file.uri]
-                if file.named_by_hand:
-                    hint = f'Install what opens it: pip install "kobold-reader[{extra}]"'
-                    self._fail(UnsupportedSourceError(_NEEDS_EXTRA, source=file.uri, hint=hint))
-                else:
-                    self.skipped[ending if extra_hint(ending) else f"{ending} holding {file.kind}"] += 1
+            elif not missing_extra(file.kind):
+                continue
+            elif file.named_by_hand:
+                message = "Files of this kind need an optional part that is not installed."
+                hint = f"Install what opens it: {install_line(file.kind)}"
+                self._fail(message, file.uri, UnsupportedSourceError, hint)
+            else:
+                self.skipped[ending if extra_hint(ending) else f"{ending} holding {file.kind}"] += 1
+            del self.files[file.uri]
 
     def _twin_of(self, raw: SourceFile) -> str:
         """The ending of the picture that the camera wrote beside a raw file; "" where none is taken."""
@@ -597,8 +517,8 @@ class _Finder:
                     return ending
         return ""
 
-    def _fail(self, error: SourceError) -> None:
-        self.errors.append(error)
+    def _fail(self, message: str, source: str, kind: type[SourceError] = SourceError, hint: str | None = None) -> None:
+        self.errors.append(kind(message, source=source, hint=hint))
 
 
 def _is_hidden(name: str) -> bool:
@@ -614,5 +534,5 @@ def _stays_inside(link: Path, root: Path) -> bool:
 
 def _is_local(fs: FileSystem) -> bool:
     protocol = getattr(fs, "protocol", "")
-    names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
+    names = (protocol,) if isinstance(protocol, str) else protocol
     return "file" in names or "local" in names

@@ -1,7 +1,7 @@
 """The drawn card that measures what a server can read: an A4 page with words and numbers at falling sizes.
 
-Drawn in the caller's process: nothing foreign is opened, and Pillow is loaded only when a card is drawn. What it says
-is new for every seed, so that no model can know or guess it.
+It is drawn in the caller's process, as no foreign file is opened; Pillow is loaded only then. Every seed gives other
+words, so that no model can know or guess them.
 """
 
 from __future__ import annotations
@@ -9,62 +9,54 @@ from __future__ import annotations
 import io
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from kobold_reader.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
-__all__ = ["CARD_HEIGHT_PX", "CARD_WIDTH_PX", "Card", "CardRow", "draw_card", "draw_probe"]
-
-CARD_WIDTH_PX: Final = 1448
-CARD_HEIGHT_PX: Final = 2048
+CARD_WIDTH_PX = 1448
+CARD_HEIGHT_PX = 2048
 """The most that KoboldCpp can be told to let through (`--visionmaxres`)."""
 
-_A4_HEIGHT_PT: Final = 842.0
-_SIZES_PT: Final = (84, 64, 48, 38, 30, 24, 18, 14, 12, 10, 9, 8, 7, 6, 5, 4)
-_MARGIN_PX: Final = 70
-_INK: Final = 20
-_X_HEIGHT_SHARE: Final = 0.54
+_A4_HEIGHT_PT = 842.0
+_SIZES_PT = (84, 64, 48, 38, 30, 24, 18, 14, 12, 10, 9, 8, 7, 6, 5, 4)
+_MARGIN_PX = 70
+_INK = 20
+_X_HEIGHT_SHARE = 0.54
 """Height of the small letters without ascenders in Pillow's own font, as a share of its size."""
-_MOST_PAIRS: Final = 3
+_MOST_PAIRS = 3
 # Five letters each, any two differ in at least two of them; numbers without 0 and 1, which are letters to many eyes.
-_WORDS: Final = (
+_WORDS = (
     "amber anvil apron badge basin bench birch bread brush cabin camel chalk cider cloud coral crane daisy delta dwarf "
     "eagle elbow fable fever flint frost ghost glove grape hazel honey hotel ivory jewel kayak knife lemon lilac linen "
     "maple medal noble nylon ocean olive otter panel pearl piano quilt radar raven salad shelf spoon storm sugar tiger "
     "tulip uncle wagon whale yacht zebra"
 )
-_DIGITS: Final = "23456789"
+_DIGITS = "23456789"
 
 
 @dataclass(frozen=True, slots=True)
 class CardRow:
-    """One row of the card.
-
-    Attributes:
-        size_pt: Size of its print, the card taken as an A4 page.
-        letter_px: Height of its small letters (x-height) on the card as drawn.
-        texts: Words and numbers in turn; each stands on the card once.
-    """
+    """One row of the card."""
 
     size_pt: int
+    """Size of its print, the card taken as an A4 page."""
     letter_px: float
+    """Height of its small letters (x-height) on the card as drawn."""
     texts: tuple[str, ...]
+    """Words and numbers in turn; each is on the card once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A drawn card, and what is on it.
-
-    Attributes:
-        image: PNG, grey, `CARD_WIDTH_PX` by `CARD_HEIGHT_PX`.
-        rows: From the largest print to the smallest.
-    """
+    """A drawn card, and what is on it."""
 
     image: bytes
+    """PNG, grey, `CARD_WIDTH_PX` by `CARD_HEIGHT_PX`."""
     rows: tuple[CardRow, ...]
+    """From the largest print to the smallest."""
 
 
 def draw_card(seed: int) -> Card:

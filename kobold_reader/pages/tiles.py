@@ -1,8 +1,8 @@
-"""Where a page is cut that is too small to be read whole: along its white gaps, into the fewest tiles.
+"""How a page is cut that is too small to be read whole: along its white gaps, into the fewest tiles.
 
-Every line of writing is taken apart only where it shows no ink, at the widest gap near the cut, so every word stands
-whole in one tile; whatever else of the writing lies in the tile's rectangle is covered with paper. So nothing is read
-twice, and no half of a word is there to be guessed at.
+A line of writing is cut only where it shows no ink, at the widest gap near the cut, so every word is whole in one
+tile. Any other writing in the tile's rectangle is covered with paper. So nothing is read twice, and no half of a word
+is there to be guessed at.
 """
 
 from __future__ import annotations
@@ -11,41 +11,38 @@ import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 from PIL import Image, ImageDraw, ImageFilter, ImageStat
 
+from kobold_reader.pages.images import fit_size
 from kobold_reader.pages.lines import Cell, Row, Writing, find_writing
-from kobold_reader.pages.pixels import fit_size
 from kobold_reader.pages.values import Box, ImageBudget, LinePiece
 
-__all__ = ["MAX_TILES", "Plan", "Tile", "is_worth_a_look", "plan_size", "plan_tiles"]
+MAX_TILES = 40
+"""A page is cut into no more, even if its print remains too small."""
 
-MAX_TILES: Final = 40
-"""A page is cut into no more, even if its print stays too small."""
+_DPI = 150
+_UNKNOWN_SIDE_PX = 1800  # long side where the size of the paper is unknown: A4 at 154 dpi
+_MAX_SIDE_PX = 4000
 
-_DPI: Final = 150
-_UNKNOWN_SIDE_PX: Final = 1800  # long side where the size of the paper is unknown: A4 at 154 dpi
-_MAX_SIDE_PX: Final = 4000
-
-_INCH_LETTER: Final = 0.08
+_INCH_LETTER = 0.08
 """Small letters of 10 pt print, as `Writing.letter_px` measures them, in inches."""
-_AIM: Final = 1.25
-"""Tiles are cut for so much more than the threshold: measured on receipts, recall still rises there (README)."""
-_GAIN: Final = 1.1  # for less more pixels a page is not cut
+_AIM = 1.25
+"""Tiles are this much finer than the threshold: measured on receipts, recall still rises there (README)."""
+_GAIN = 1.1  # a page is not cut to gain less
 
 # In heights of a small letter.
-_ZONE: Final = 10.0  # a long word
-_PAD: Final = 0.8
+_ZONE = 10.0  # a long word
+_PAD = 0.8
 _WIDE_GAP, _SMALLEST_GAP = 1.5, 0.12
-_TIGHT: Final = 0.02  # what it costs to cut between lines that stand close, in tiles
-_FULL: Final = 0.05  # and to fill one tile to the brim rather than two by halves
-_COARSER: Final = 0.85
+_TIGHT = 0.02  # what it costs to cut between lines that are close, in tiles
+_FULL = 0.05  # what it costs to fill one tile completely rather than two by halves
+_COARSER = 0.85
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """A row from one place to another, in px of the plan; what a tile shows of it."""
+    """The part of a row that a tile shows, in px of the plan."""
 
     row: int
     start: int
@@ -54,38 +51,31 @@ class _Segment:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A part of the page.
-
-    Attributes:
-        box: As shares of the page's sides.
-        lines: The writing it shows.
-        cover: Where it is covered with paper (255), at the plan's scale; None: nowhere.
-    """
+    """A part of the page."""
 
     box: Box
     lines: tuple[LinePiece, ...]
+    """The writing it shows."""
     cover: Image.Image | None
+    """Where it is covered with paper (255), at the plan's scale; None: nowhere."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a page is cut.
-
-    Attributes:
-        tiles: In reading order.
-        is_coarse: There would have to be more of them than `MAX_TILES`.
-        picture: The page it was made on.
-        letters: Where that has ink.
-    """
+class TilePlan:
+    """How a page is cut."""
 
     tiles: tuple[Tile, ...]
+    """In reading order."""
     is_coarse: bool
+    """Fine enough tiles would be more than `MAX_TILES`."""
     picture: Image.Image
+    """The page that was planned on."""
     letters: Image.Image
+    """Where that has ink."""
 
     @cached_property
     def _paper(self) -> Image.Image:
-        """The page without what stands on it: what is inked takes the colour around it."""
+        """The page without its ink, which takes the colour around it."""
         blank = self.letters.point([255] + [0] * 255).filter(ImageFilter.MinFilter(5))
         middle = ImageStat.Stat(self.picture, blank).median if blank.getbbox() else ImageStat.Stat(self.picture).median
         paper = Image.new(self.picture.mode, self.picture.size, tuple(round(value) for value in middle))
@@ -93,8 +83,8 @@ class Plan:
             paper = Image.composite(self.picture, paper, blank).filter(ImageFilter.BoxBlur(reach))
         return paper
 
-    def covered(self, image: Image.Image, tile: Tile) -> Image.Image:
-        """A tile's image with paper over what belongs to other tiles."""
+    def covered(self, tile: Tile, image: Image.Image) -> Image.Image:
+        """A tile's image with paper over the writing of other tiles."""
         if tile.cover is None:
             return image
         left, top, right, bottom = tile.box
@@ -113,17 +103,17 @@ def plan_size(width_px: float, height_px: float, inches: tuple[float, float] | N
 
 
 def is_worth_a_look(width_px: float, height_px: float, budget: ImageBudget) -> bool:
-    """Whether a page of that size could be cut at all: where the whole of it is sent, there is nothing to gain."""
+    """Whether a page of that size could be cut at all: where all its pixels are sent, nothing is gained."""
     whole = fit_size(width_px, height_px, budget)
     return budget.min_px_per_inch is not None and max(whole) < round(max(width_px, height_px))
 
 
-def plan_tiles(picture: Image.Image, native_px: tuple[float, float], budget: ImageBudget) -> Plan | None:
+def plan_tiles(picture: Image.Image, native_px: tuple[float, float], budget: ImageBudget) -> TilePlan | None:
     """Plan the tiles of a page; None where it is legible whole, or holds no lettering.
 
     Args:
         picture: The page, upright, of about `plan_size`, grey or RGB.
-        native_px: Its size beyond which no detail is gained.
+        native_px: The size beyond which the page has no more detail.
         budget: How large each image may be, and how fine it should be.
     """
     if budget.min_px_per_inch is None or not is_worth_a_look(*native_px, budget):
@@ -142,15 +132,15 @@ def plan_tiles(picture: Image.Image, native_px: tuple[float, float], budget: Ima
     if scale < _GAIN * whole_scale:
         return None
     tiles = tuple(_tile(writing, part, picture.size) for part in cutter.parts())
-    return Plan(tiles, scale < min(least, wanted), picture, writing.letters)
+    return TilePlan(tiles, scale < min(least, wanted), picture, writing.letters)
 
 
 class _Cutter:
-    """Divides the rows of a page among tiles of a size.
+    """Divides the rows of a page among tiles.
 
     Args:
-        writing: What is to be divided.
-        scale: Image px by px of the plan.
+        writing: Of the page.
+        scale: Px of a tile's image per px of the plan.
         budget: How large an image may be.
     """
 
@@ -212,7 +202,7 @@ class _Cutter:
         return count
 
     def _cost(self, start: int, end: int, box: Cell) -> float | None:
-        """What these rows, all in that box, cost together, in tiles; None where they fit in no tile."""
+        """What it costs, in tiles, to show these rows, all in that box, together; None where they do not fit."""
         width, height = _size(box)
         if end - start > 1 and (height > self._side or self._has_strangers(start, end, box)):
             return None
@@ -222,7 +212,7 @@ class _Cutter:
         return self._columns(width, height) + _TIGHT / (1 + above) + _FULL * min(1.0, height / self._side) ** 2
 
     def _has_strangers(self, start: int, end: int, box: Cell) -> bool:
-        """Whether other rows stand among these: the next column, say."""
+        """Whether other rows are among these, such as those of the next column."""
         if self._rows[start].block == self._rows[end - 1].block:
             return False
         left, top, right, bottom = box
@@ -261,7 +251,7 @@ class _Cutter:
         return [shown for part in parts if (shown := [one for one in part if _cells(self._rows[one.row], one)])]
 
     def _best_zone(self, numbers: Iterable[int], lowest: float, highest: float) -> int:
-        """Where to cut: through the fewest words, else in the middle of what is possible."""
+        """Where to cut: through the fewest words, else in the middle of the possible range."""
         highest = max(lowest, highest)
         steps = max(1, min(24, round((highest - lowest) / self._letter_px)))
         middle = (lowest + highest) / 2
@@ -281,7 +271,7 @@ class _Cutter:
         return min(places, key=badness)
 
     def _gaps_in(self, number: int, zone: int) -> list[tuple[int, int]]:
-        """The white of a row where it may be cut."""
+        """The gaps of a row in which it may be cut."""
         if number not in self._gaps:
             row = self._rows[number]
             beyond = round(2 * self._zone)
@@ -290,7 +280,7 @@ class _Cutter:
         return [(max(a, zone), min(b, end)) for a, b in self._gaps[number] if a < end and b > zone]
 
     def _cut(self, number: int, zone: int) -> tuple[int, int]:
-        """Where a row ends in the left tile and begins in the right one: at its widest gap, else both show all."""
+        """Where a row ends in the left tile and begins in the right one: at its widest gap, else both show the zone."""
         end = round(zone + self._zone)
         middle = (zone + end) / 2
 

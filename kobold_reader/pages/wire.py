@@ -1,8 +1,8 @@
 """How parent and child talk: length-prefixed frames of a JSON header and raw bytes, never pickle.
 
-A frame is the header's length (4 bytes, big endian), the header, then as many raw blocks as its
-key `sizes` names. Values are sent by field, errors by class name: both sides are the same release,
-but a child that lost its mind must not be able to make the parent run anything.
+A frame is the header's length (4 bytes, big endian), the header, then as many raw blocks as its key `sizes` lists.
+Values are sent by field, errors by class name: both sides are the same release, but a child that a file has taken over
+must not be able to make the parent run anything.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Any, BinaryIO
 from kobold_reader import errors
 from kobold_reader.errors import CorruptSourceError, KoboldReaderError
 from kobold_reader.pages.values import Box, FileFacts, LinePiece, PageFacts, PageImages, PageLook, PageView, Posture
-
-__all__ = ["Value", "error_of", "header_of_error", "pack", "read_frame", "unpack", "write_frame"]
 
 Value = FileFacts | PageFacts | PageLook | PageImages
 

@@ -1,10 +1,8 @@
 """The child in which files are opened: `python -m kobold_reader.pages.worker`.
 
-A native crash ends this process and costs one file; rendering holds this process's GIL and nobody
-else's. It answers one request at a time on stdin with one frame on stdout, and ends when stdin
-does, so it cannot outlive its parent for longer than one page.
-
-Open one file, whatever its kind. Runs inside the child.
+A native crash ends this process and costs one file; rendering holds this process's GIL and no other. It answers one
+request at a time on stdin with one frame on stdout, and ends when stdin ends, so it outlives its parent by no more
+than one page.
 """
 
 from __future__ import annotations
@@ -29,31 +27,31 @@ from kobold_reader.errors import (
 from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook
 from kobold_reader.pages.wire import Value, header_of_error, pack, read_frame, write_frame
 
-__all__ = ["OpenFile", "hash_file", "main", "open_file"]
-
 _CHUNK_BYTES = 4 * 1024 * 1024
+_TICK_S = 1.0
+_GRACE_S = 10.0
 
 
-class OpenFile(Protocol):
-    """What every kind of file can do."""
+class PageFile(Protocol):
+    """What every kind of open file can do."""
 
     facts: FileFacts
 
     def page_facts(self, page_number: int) -> PageFacts:
-        """What a page is; PageRenderError where that one page is damaged."""
+        """What a page is; PageRenderError where that page is damaged."""
 
     def page_look(self, page_number: int) -> PageLook:
-        """What a page is a picture of, seen small; nothing where it is no picture or cannot be decoded."""
+        """What a page is a picture of; an empty look where it is no picture or cannot be decoded."""
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What a page looks like, turned as asked or (None) as it seems to need; PageRenderError where damaged."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 def hash_file(path: Path, tick: Callable[[], None] = lambda: None) -> tuple[str, int]:
-    """The file's sha256 and size; `tick` is called between pieces, for a slow disk is no hang.
+    """The file's sha256 and size; `tick` is called between pieces, as a slow disk is no hang.
 
     Raises:
         SourceNotFoundError: No such file.
@@ -80,18 +78,18 @@ def open_file(
     passwords: Sequence[str] = (),
     sha256: str | None = None,
     tick: Callable[[], None] = lambda: None,
-) -> OpenFile:
+) -> PageFile:
     """Open a file.
 
     Args:
         path: Local path.
-        kind: As `sources` found it.
+        kind: `SourceFile.kind`.
         passwords: For kinds that can be locked.
-        sha256: Of the file, where it is known already.
+        sha256: Of the file, where it is known.
         tick: Called now and then while a large file is hashed.
 
     Raises:
-        SourceError: One of its children says why it cannot be opened.
+        SourceError: One of its subclasses says why it cannot be opened.
     """
     if sha256 is None:
         sha256, size = hash_file(path, tick)
@@ -116,35 +114,17 @@ def open_file(
     raise UnsupportedSourceError(f"Files of kind {kind!r} are not taken.")
 
 
-def check_page_number(file: OpenFile, page_number: int) -> None:
-    """Refuse a page that the file does not have.
-
-    Raises:
-        PageRenderError: There is no such page.
-    """
-    if not 1 <= page_number <= file.facts.total_pages:
-        raise PageRenderError(f"There is no such page; the file has {file.facts.total_pages}.")
-
-
-_TICK_S = 1.0
-_GRACE_S = 10.0
-
-
 class Worker:
-    """Answers requests about one open file at a time.
-
-    Args:
-        output: Where frames go.
-    """
+    """Answers requests about one open file at a time, in frames written to `output`."""
 
     def __init__(self, output: BinaryIO) -> None:
         self._output = output
-        self._file: OpenFile | None = None
+        self._file: PageFile | None = None
         self._ticked = 0.0
         self._deadline_s = 0.0
 
     def answer(self, request: dict[str, Any]) -> None:
-        """Do one request, and write its frame, whatever happens."""
+        """Answer one request with a frame, whatever happens."""
         page_number = request.get("page_number")
         self._deadline_s = float(request["timeout_s"]) + _GRACE_S
         self._arm()
@@ -189,14 +169,16 @@ class Worker:
                 return file.page_images(request["page_number"], budget, request["rotate_deg"])
         raise ValueError(f"unknown request {request['do']!r}")
 
-    def _page(self, request: dict[str, Any]) -> OpenFile:
+    def _page(self, request: dict[str, Any]) -> PageFile:
         if self._file is None:
             raise CorruptSourceError("The file is not open.")
-        check_page_number(self._file, request["page_number"])
+        total = self._file.facts.total_pages
+        if not 1 <= request["page_number"] <= total:
+            raise PageRenderError(f"There is no such page; the file has {total}.")
         return self._file
 
     def _tick(self) -> None:
-        """Say that the work goes on."""
+        """Tell the parent that the work goes on."""
         now = time.monotonic()
         if now - self._ticked >= _TICK_S:
             self._ticked = now
@@ -209,23 +191,10 @@ class Worker:
         faulthandler.dump_traceback_later(self._deadline_s, exit=True)
 
     def close(self) -> None:
-        """Let go of the open file."""
+        """Close the open file."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
-
-
-def _frames_only(stdin: BinaryIO) -> tuple[BinaryIO, Callable[[], None]]:
-    """Keep stdout for frames: what anything else prints, in Python or below it, goes to stderr."""
-    output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-
-    def close() -> None:
-        output.close()
-        stdin.close()
-
-    return output, close
 
 
 def _limit_memory(limit_bytes: int) -> None:
@@ -244,14 +213,16 @@ def _limit_memory(limit_bytes: int) -> None:
 def main() -> None:
     """Answer requests until stdin ends."""
     stdin = sys.stdin.buffer
-    output, close = _frames_only(stdin)
-    # Ctrl-C reaches every process of the terminal; when to stop is the parent's decision.
+    # stdout is for frames alone: what anything else prints, in Python or below it, goes to stderr.
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    # Ctrl-C reaches every process of the terminal; the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     # onnxruntime, which PyMuPDF 2 may load, reports home unless told otherwise before its import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    # PyMuPDF 2 imports its layout models (51 MB, most of its start-up time) if they can be
-    # imported, and does without them otherwise. Nothing here uses them.
+    # PyMuPDF 2 imports its layout models (51 MB, most of its start-up time) where it can. Nothing here uses them.
     sys.modules["pymupdf.layout"] = None  # type: ignore[assignment]
     if len(sys.argv) > 1:
         _limit_memory(int(sys.argv[1]))
@@ -259,7 +230,8 @@ def main() -> None:
     while (frame := read_frame(stdin)) is not None:
         worker.answer(frame[0])
     worker.close()
-    close()
+    output.close()
+    stdin.close()
 
 
 if __name__ == "__main__":

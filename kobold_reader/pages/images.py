@@ -1,96 +1,23 @@
-"""Pixels: from a decoded picture to the bytes a server takes, resampled once at most.
-
-Pictures and parts of them, turned: what EXIF and a quarter turn do, and where a part of the page came from.
-"""
+"""Pillow's images: what is refused, and how an image becomes the bytes that a server takes."""
 
 from __future__ import annotations
 
 import io
 import math
 import struct
+import warnings
 import zlib
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import cast
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, UnidentifiedImageError
 
-from kobold_reader.errors import PageRenderError
-from kobold_reader.pages.values import Box, ImageBudget, Mime
-
-__all__ = [
-    "CLOCKWISE",
-    "LIBRARY_ERRORS",
-    "MAX_PIXELS",
-    "UPRIGHT",
-    "check_pixels",
-    "encode",
-    "encode_within",
-    "fit_size",
-    "flatten",
-    "is_plain_jpeg",
-    "is_plain_png",
-    "turned_box",
-    "turned_by",
-    "without_colour",
-]
-
-_TURN: Final = Image.Transpose
-UPRIGHT: Final = {
-    1: (None, 0),
-    2: (_TURN.FLIP_LEFT_RIGHT, 0),
-    3: (_TURN.ROTATE_180, 180),
-    4: (_TURN.FLIP_TOP_BOTTOM, 180),
-    5: (_TURN.TRANSPOSE, 270),
-    6: (_TURN.ROTATE_270, 90),
-    7: (_TURN.TRANSVERSE, 90),
-    8: (_TURN.ROTATE_90, 270),
-}
-"""EXIF orientation → what makes a picture upright, and how far clockwise that turns."""
-CLOCKWISE: Final = {0: None, 90: _TURN.ROTATE_270, 180: _TURN.ROTATE_180, 270: _TURN.ROTATE_90}
-
-_UNDO: Final = {_TURN.ROTATE_90: _TURN.ROTATE_270, _TURN.ROTATE_270: _TURN.ROTATE_90}
-
-
-def turned_by(picture: Image.Image, turn_deg: int) -> Image.Image:
-    """The picture after a clockwise turn."""
-    step = CLOCKWISE[turn_deg]
-    return picture if step is None else picture.transpose(step)
-
-
-def turned_box(box: Box, orientation: int, turn_deg: int) -> Box:
-    """Where a part of the upright page lies in the picture as stored.
-
-    Args:
-        box: A part of the page.
-        orientation: EXIF orientation of the picture.
-        turn_deg: Clockwise turn beyond it that made the page upright.
-    """
-    for step in (CLOCKWISE[turn_deg], UPRIGHT[orientation][0]):
-        if step is not None:
-            box = _moved(box, _UNDO.get(step, step))
-    return box
-
-
-def _moved(box: Box, step: Image.Transpose) -> Box:
-    left, top, right, bottom = box
-    match step:
-        case Image.Transpose.FLIP_LEFT_RIGHT:
-            return 1 - right, top, 1 - left, bottom
-        case Image.Transpose.FLIP_TOP_BOTTOM:
-            return left, 1 - bottom, right, 1 - top
-        case Image.Transpose.ROTATE_180:
-            return 1 - right, 1 - bottom, 1 - left, 1 - top
-        case Image.Transpose.TRANSPOSE:
-            return top, left, bottom, right
-        case Image.Transpose.TRANSVERSE:
-            return 1 - bottom, 1 - right, 1 - top, 1 - left
-        case Image.Transpose.ROTATE_90:
-            return top, 1 - right, bottom, 1 - left
-    return 1 - bottom, left, 1 - top, right
-
+from kobold_reader.errors import PageRenderError, SourceError
+from kobold_reader.pages.values import ImageBudget, Mime
 
 MAX_PIXELS = 300_000_000
-"""No picture larger than this is decoded: 17,000 × 17,000 px, four bytes each."""
+"""No image larger than this is decoded: 17,000 × 17,000 px, four bytes each."""
 
 # Pillow's own check would warn at this size and raise at twice it; `check_pixels` is stricter.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -113,21 +40,42 @@ LIBRARY_ERRORS = (
 )
 """What Pillow and its plugins raise on bad files."""
 
+_CUT_SHORT = ("truncated", "premature", "unexpected end", "eof", "not enough")
 _MIN_QUALITY = 50
-_JPEG_START = b"\xff\xd8"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_DEPTH_AT = 24
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}  # lossless, arithmetic, …
 _FLAT_SHARE = 0.6
 _BANDS, _BAND_PX = 3, 32
 _GREY_TOLERANCE = 2
 
 
+@contextmanager
+def picture_errors(kind: type[SourceError]) -> Iterator[None]:
+    """Turn Pillow's exceptions into this kind of ours."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except SourceError:
+        raise
+    except UnidentifiedImageError as error:
+        raise kind("The bytes are not those of an image.") from error
+    except MemoryError as error:
+        raise PageRenderError("The picture needs more memory than the reader may use.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PageRenderError(f"The picture is too large to decode: {error}") from error
+    except LIBRARY_ERRORS as error:
+        text = str(error)
+        if any(word in text.lower() for word in _CUT_SHORT):
+            raise kind(f"The picture is cut short ({text}).", hint="Copy or scan it again.") from error
+        raise kind(f"The picture cannot be decoded ({text or type(error).__name__}).") from error
+
+
 def check_pixels(width_px: int, height_px: int) -> None:
-    """Refuse what would eat the memory.
+    """Refuse an image that would need too much memory.
 
     Raises:
-        PageRenderError: More than `MAX_PIXELS`, or none at all.
+        PageRenderError: It has more than `MAX_PIXELS`, or none at all.
     """
     if width_px < 1 or height_px < 1:
         raise PageRenderError(f"The picture measures {width_px} × {height_px} px.")
@@ -151,26 +99,29 @@ def fit_size(width_px: float, height_px: float, budget: ImageBudget) -> tuple[in
     return width, height
 
 
+def shrunk(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture at a smaller size, each pixel the mean of those it stands for."""
+    if picture.size == size:
+        return picture
+    return picture.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+
+
 def flatten(picture: Image.Image) -> Image.Image:
     """The picture as 8-bit grey or RGB, transparent parts white."""
     if picture.mode in {"L", "RGB"} and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith("I;16") or picture.mode in {"I", "F"}:
         return _eight_bit(picture)
-    if picture.mode == "1":
-        return picture.convert("L")
-    if picture.has_transparency_data:
+    if picture.has_transparency_data and picture.mode != "1":
         layer = picture.convert("RGBA")
-        paper = Image.new("RGB", layer.size, (255, 255, 255))
+        paper = Image.new("RGB", layer.size, "white")
         paper.paste(layer, mask=layer.getchannel("A"))
         return paper
-    if picture.mode in {"LA", "La"}:
-        return picture.convert("L")
-    return picture.convert("RGB")
+    return picture.convert("L" if picture.mode == "1" else "RGB")
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Deep grey to 8 bits: scaled by the depth in use, for convert() alone would clip to white."""
+    """Deep grey to 8 bits: scaled by the depth in use, as convert() alone would clip to white."""
     deep = picture if picture.mode == "F" else picture.convert("I")
     low, high = cast("tuple[float, float]", deep.getextrema())
     if picture.mode == "F":
@@ -192,6 +143,16 @@ def without_colour(picture: Image.Image) -> Image.Image:
     return green
 
 
+def percentile(grey: Image.Image, share: float) -> int:
+    """The grey level that at least this share of the pixels does not exceed."""
+    left = share * grey.width * grey.height
+    for level, count in enumerate(grey.histogram()):
+        left -= count
+        if left <= 0:
+            return level
+    return 255
+
+
 def encode(picture: Image.Image, quality: int) -> tuple[bytes, Mime]:
     """A grey or RGB picture as JPEG, or as PNG where that is smaller (line art, flat colours)."""
     jpeg = _saved(picture, "JPEG", quality=quality)
@@ -210,7 +171,7 @@ def _saved(picture: Image.Image, kind: str, **options: int) -> bytes:
 
 
 def _may_be_line_art(picture: Image.Image, quality: int) -> bool:
-    """Whether PNG is the smaller for some bands of a picture; for all of it that takes up to 40 times JPEG's time."""
+    """Whether PNG is smaller for some bands of a picture; for all of it that takes up to 40 times JPEG's time."""
     if picture.height < _BANDS * 4 * _BAND_PX:
         return True
     bands = Image.new(picture.mode, (picture.width, _BANDS * _BAND_PX))
@@ -223,11 +184,11 @@ def _may_be_line_art(picture: Image.Image, quality: int) -> bool:
 def encode_within(
     make: Callable[[int, int], Image.Image], size: tuple[int, int], budget: ImageBudget
 ) -> tuple[bytes, Mime, Image.Image]:
-    """Make the picture at this size and encode it; worse, then smaller, until the bytes fit.
+    """Make a picture of this size and encode it; with less quality, then smaller, until the bytes fit.
 
     Args:
-        make: Gives the picture at a width and height; called again for each smaller size, so that
-            every picture is resampled once.
+        make: Gives the picture at a width and height. It is called again for each smaller size, so that every picture
+            is resampled once.
         size: Width and height to begin with.
         budget: Its max_bytes and jpeg_quality.
 
@@ -237,10 +198,7 @@ def encode_within(
     width, height = size
     while True:
         picture = make(width, height)
-        for quality in (
-            budget.jpeg_quality,
-            *range(budget.jpeg_quality - 10, _MIN_QUALITY - 1, -10),
-        ):
+        for quality in (budget.jpeg_quality, *range(budget.jpeg_quality - 10, _MIN_QUALITY - 1, -10)):
             data, mime = encode(picture, quality)
             if len(data) <= budget.max_bytes:
                 return data, mime, picture
@@ -251,7 +209,7 @@ def encode_within(
 
 def is_plain_jpeg(data: bytes, picture: Image.Image) -> bool:
     """Whether these bytes may go to a server as they are: 8-bit grey or RGB, Huffman coded."""
-    if picture.format != "JPEG" or picture.mode not in {"L", "RGB"} or data[:2] != _JPEG_START:
+    if picture.format != "JPEG" or picture.mode not in {"L", "RGB"} or data[:2] != b"\xff\xd8":
         return False
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:  # noqa: PLR2004 - marker byte
@@ -265,11 +223,11 @@ def is_plain_jpeg(data: bytes, picture: Image.Image) -> bool:
 
 
 def is_plain_png(data: bytes, picture: Image.Image) -> bool:
-    """Whether these PNG bytes may go to a server as they are: one opaque frame, 8 bits at most."""
+    """Whether these bytes may go to a server as they are: one opaque frame, 8 bits at most."""
     return (
         picture.format == "PNG"
-        and data[:8] == _PNG_START
-        and data[_PNG_DEPTH_AT] <= 8  # noqa: PLR2004 - bits a sample
+        and data[:8] == b"\x89PNG\r\n\x1a\n"
+        and data[24] <= 8  # noqa: PLR2004 - bits a sample
         and picture.mode in {"1", "L", "P", "RGB"}
         and not picture.has_transparency_data
         and getattr(picture, "n_frames", 1) == 1
