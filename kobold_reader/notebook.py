@@ -1,24 +1,24 @@
 """What was read, to look at in Jupyter: pages beside their text, hits, two texts compared.
 
-Needs nothing of Jupyter: what the functions return shows itself there, and is plain HTML as `str()`.
+Needs nothing of Jupyter: the values that the functions return show themselves there, and `str()` gives their HTML.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from difflib import SequenceMatcher
 from itertools import islice
-from typing import Final
+from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode
+from markupsafe import Markup
 from typing_extensions import override
 
 from kobold_reader.archive import Hit
 from kobold_reader.errors import SourceError
-from kobold_reader.html.text import Mark, escaped, marked_html
-from kobold_reader.html.writer import STATUS_WORDS, page_head, page_said, page_view, picture_html
+from kobold_reader.html.pages import STATUS_WORDS, page_head, page_picture, result_picture, templates
+from kobold_reader.html.text import Mark, marked_html
 from kobold_reader.pages import ImageBudget, PageView, select
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
@@ -26,40 +26,18 @@ from kobold_reader.reading.results import PageResult
 
 __all__ = ["Html", "compare", "show_hits", "show_pages"]
 
-# No colours of our own but the marks': the notebook's theme is light or dark, and its text must stay readable.
-_STYLE: Final = """<style>
-.kobold-reader { overflow-wrap: anywhere; }
-.kobold-reader article {
-  display: flex; flex-wrap: wrap; gap: 1.25em; align-items: flex-start; padding: .8em 0; border-top: 1px solid #8886; }
-.kobold-reader figure { flex: none; margin: 0; }
-.kobold-reader figure p { max-width: 18em; margin: 0; opacity: .75; }
-.kobold-reader img { display: block; max-width: 100%; height: auto; border: 1px solid #8886; }
-.kobold-reader .read { flex: 1 1 22em; min-width: 0; }
-.kobold-reader h4, .kobold-reader .place { margin: 0 0 .5em; font-size: 1em; font-weight: 600; }
-.kobold-reader .status, .kobold-reader .score { font-weight: 400; opacity: .75; }
-.kobold-reader .text { font-family: Georgia, "Noto Serif", serif; line-height: 1.5; white-space: pre-wrap; }
-.kobold-reader .caption .text { font-style: italic; }
-.kobold-reader .said { border-left: 3px solid #8886; padding-left: .7em; }
-.kobold-reader .said.failed, .kobold-reader .said.missing { border-color: #d0453a; }
-.kobold-reader .said.truncated, .kobold-reader .said.looping { border-color: #d08a1e; }
-.kobold-reader mark {
-  padding: 0 .1em; border-radius: 2px; background: #e8b83059; color: inherit; text-decoration: underline dotted; }
-.kobold-reader mark.first { background: #d0453a40; text-decoration: underline solid; }
-.kobold-reader mark.second { background: #2f8f5b47; text-decoration: underline double; }
-</style>"""
-_TOKENS: Final = re.compile(r"\w+|\s+|[^\w\s]")
-_THUMBNAIL_BYTES: Final = 60_000
+_TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 
 class Html:
-    """A piece of HTML that Jupyter shows as what it means.
+    """A piece of HTML that Jupyter shows.
 
     Args:
-        html: Escaped already.
+        content: Escaped already.
     """
 
-    def __init__(self, html: str) -> None:
-        self._html = f'{_STYLE}\n<div class="kobold-reader">\n{html}\n</div>'
+    def __init__(self, content: Markup) -> None:
+        self._html = str(_macros("notebook.html").shown(content))
 
     def _repr_html_(self) -> str:
         return self._html
@@ -73,41 +51,44 @@ class Html:
         return f"<Html, {len(self._html)} characters>"
 
 
+def _macros(template: str) -> Any:
+    return templates().get_template(template).module
+
+
 def show_pages(pages: Iterable[PageResult | BaseNode], *, limit: int = 20, size_px: int = 300) -> Html:
     """Show pages beside their text: their picture, status, confidence, doubtful words, and errors.
 
     Args:
         pages: PageResults or Documents; of a generator no more than needed is taken.
-        limit: Show at most so many.
-        size_px: Longest side of the pictures, which are kept in the notebook: about 15 kB each at 300 px.
+        limit: At most this many are shown.
+        size_px: Longest side of the pictures, which the notebook's file keeps: about 15 kB each at 300 px.
     """
-    budget = ImageBudget(max_side_px=size_px, jpeg_quality=70, max_bytes=max(_THUMBNAIL_BYTES, size_px * size_px))
+    budget = ImageBudget(max_side_px=size_px, jpeg_quality=70, max_bytes=max(60_000, size_px * size_px))
     rest = iter(pages)
-    with _opened() as opened:
-        shown = [_page(page, opened, budget) for page in islice(rest, limit)]
+    with Ledger(None) as ledger, OpenFile(ledger) as opened:
+        shown = [_article(page, opened, budget) for page in islice(rest, limit)]
     if next(rest, None) is not None:
-        shown.append(f"<p>Only the first {limit} are shown; <code>limit=</code> shows more.</p>")
-    return Html("\n".join(shown) or "<p>No pages.</p>")
+        shown.append(_macros("notebook.html").limited(limit))
+    return Html(Markup("\n").join(shown) or Markup("<p>No pages.</p>"))
 
 
 def show_hits(hits: Iterable[Hit]) -> Html:
     """Show what a search found: place, score, and the passage with the query's words marked."""
-    shown = [f'<article><div class="read">{hit._repr_html_()}</div></article>' for hit in hits]
-    return Html("\n".join(shown) or "<p>Nothing was found.</p>")
+    return Html(_macros("notebook.html").hits(list(hits)))
 
 
 def compare(text_a: str, text_b: str, *, names: tuple[str, str] = ("first", "second")) -> Html:
     """Show two readings of one page side by side, with the words in which they differ marked.
 
-    Which of the two is right, only the page tells. Spaces and line ends are not compared.
+    Only the page tells which of the two is right. Spaces and line ends are not compared.
 
     Args:
         text_a: One text.
         text_b: The other.
-        names: What stands above them.
+        names: Headings of the two.
     """
     words_a, words_b = (
-        [found for found in _TOKENS.finditer(text) if not found[0].isspace()] for text in (text_a, text_b)
+        [found for found in _TOKEN.finditer(text) if not found[0].isspace()] for text in (text_a, text_b)
     )
     matcher = SequenceMatcher(None, [word[0] for word in words_a], [word[0] for word in words_b], autojunk=False)
     places = [place for place in matcher.get_opcodes() if place[0] != "equal"]
@@ -118,13 +99,8 @@ def compare(text_a: str, text_b: str, *, names: tuple[str, str] = ("first", "sec
             marks_a.append(Mark(*span_a, "first", _hint(text_b, span_b)))
         if span_b:
             marks_b.append(Mark(*span_b, "second", _hint(text_a, span_a)))
-    count = len(places)
-    said = "Word for word the same." if not count else f"They differ in {count} place{'' if count == 1 else 's'}."
-    columns = "".join(
-        f'<div class="read"><p class="place">{escaped(name)}</p>{marked_html(text, marks)}</div>'
-        for name, text, marks in zip(names, (text_a, text_b), (marks_a, marks_b), strict=True)
-    )
-    return Html(f'<p class="differences">{said}</p><article>{columns}</article>')
+    columns = list(zip(names, (marked_html(text_a, marks_a), marked_html(text_b, marks_b)), strict=True))
+    return Html(_macros("notebook.html").compared(len(places), columns))
 
 
 def _span(words: list[re.Match[str]], first: int, end: int) -> tuple[int, int] | None:
@@ -135,60 +111,41 @@ def _hint(text: str, span: tuple[int, int] | None) -> str:
     return f"the other has: {text[slice(*span)]}" if span else "missing in the other"
 
 
-@contextmanager
-def _opened() -> Iterator[OpenFile]:
-    with Ledger(None) as ledger, OpenFile(ledger) as opened:
-        yield opened
+def _article(page: PageResult | BaseNode, opened: OpenFile, budget: ImageBudget) -> Markup:
+    picture, problem = None, ""
+    try:
+        if isinstance(page, PageResult):
+            name, head, text = page.source.name, page_head(page), _macros("pages.html").texts(page)
+            picture = result_picture(page, opened, budget) if page.page_number else None
+        else:
+            name, head, text = str(page.metadata.get("file_name", "")), _document_head(page), _document_text(page)
+            picture = _document_picture(page, opened, budget) if page.metadata.get("page_number") else None
+    except SourceError as err:
+        problem = err.message
+    article: Markup = _macros("notebook.html").article(name, head, text, picture, problem)
+    return article
 
 
-def _page(page: PageResult | BaseNode, opened: OpenFile, budget: ImageBudget) -> str:
-    if isinstance(page, PageResult):
-        name, head, said = page.source.name, page_head(page), page_said(page)
-        picture = _picture(page, opened, budget, name) if page.page_number else ""
-    else:
-        name, head, said = _of_document(page)
-        picture = _picture(page, opened, budget, name) if page.metadata.get("page_number") else ""
-    place = f'<p class="place">{escaped(name)} · {head}</p>'
-    return f'<article>\n<figure>{picture}</figure>\n<div class="read">{place}\n{said}</div>\n</article>'
-
-
-def _of_document(document: BaseNode) -> tuple[str, str, str]:
-    """Return a Document's name, head and text."""
+def _document_head(document: BaseNode) -> dict[str, Any]:
     metadata = document.metadata
     status = metadata.get("page_status", "ok")
-    head = f"Page {metadata.get('page_label', '?')}"
-    confidence = metadata.get("confidence")
-    words = [STATUS_WORDS.get(status, str(status)) if status != "ok" else f"read by {metadata.get('model', '?')}"]
-    words += [f"confidence {confidence:.2f}"] if isinstance(confidence, float) else []
-    head = f'{escaped(head)} <span class="status">{escaped(", ".join(words))}</span>'
-    error = metadata.get("page_error")
-    if error:
-        return str(metadata.get("file_name", "")), head, f'<p class="said failed">{escaped(str(error))}</p>'
-    return str(metadata.get("file_name", "")), head, marked_html(document.get_content(MetadataMode.NONE), [])
+    facts = [f"read by {metadata.get('model', '?')}" if status == "ok" else STATUS_WORDS.get(status, str(status))]
+    if isinstance(confidence := metadata.get("confidence"), float):
+        facts.append(f"confidence {confidence:.2f}")
+    return {"name": f"Page {metadata.get('page_label', '?')}", "status": status, "facts": facts}
 
 
-def _picture(page: PageResult | BaseNode, opened: OpenFile, budget: ImageBudget, name: str) -> str:
-    try:
-        view = page_view(page, opened, budget) if isinstance(page, PageResult) else _view(page, opened, budget)
-    except SourceError as err:
-        return f"<p>No picture: {escaped(err.message)}</p>"
-    return picture_html(view, name)
+def _document_text(document: BaseNode) -> Markup:
+    if error := document.metadata.get("page_error"):
+        shown: Markup = _macros("notebook.html").error(error)
+        return shown
+    return marked_html(document.get_content(MetadataMode.NONE), [])
 
 
-def _view(document: BaseNode, opened: OpenFile, budget: ImageBudget) -> PageView:
-    """Make the picture of a Document's page, turned as it was read.
-
-    Raises:
-        SourceError: Its file cannot be opened any more.
-    """
+def _document_picture(document: BaseNode, opened: OpenFile, budget: ImageBudget) -> PageView:
     metadata = document.metadata
     selection = select([str(metadata["file_path"])])
     if not selection.files:
         raise next(iter(selection.errors), SourceError("The file is not there any more."))
-    [source], number = selection.files, int(metadata["page_number"])
-    file = opened.facts(source)
-    turn_deg = 0
-    if "model" in metadata:  # its picture was read
-        stored_deg = opened.page_facts(source, file, number).rotation_deg
-        turn_deg = (int(metadata.get("rotation_deg", 0)) - stored_deg) % 360
-    return opened.page_images(source, file, number, budget, turn_deg).views[0]
+    rotation_deg = int(metadata.get("rotation_deg", 0)) if "model" in metadata else None  # else no picture was read
+    return page_picture(opened, selection.files[0], int(metadata["page_number"]), budget, rotation_deg)

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from kobold_reader import KoboldReader
 from kobold_reader.errors import PageRenderError
-from kobold_reader.html import HtmlWriter
+from kobold_reader.html.pages import HtmlWriter
 from kobold_reader.html.text import reading_html
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
@@ -40,7 +40,7 @@ class Seen(HTMLParser):
         self.links: list[str] = []
         self.text = ""
         self.open: list[str] = []
-        self.feed(html)
+        self.feed(str(html))
         self.close()
 
     @override

@@ -23,7 +23,7 @@ from kobold_reader.archive import Archive
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.store import PageRow
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
-from kobold_reader.html.writer import STATUS_WORDS
+from kobold_reader.html.pages import STATUS_WORDS
 from kobold_reader.web import views
 from kobold_reader.web.images import Pictures
 from kobold_reader.web.library import Library, leaf_of

@@ -21,8 +21,8 @@ from kobold_reader.archive import Alike, Archive, Hit
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.search import passage
 from kobold_reader.archive.store import PageRow, Place
+from kobold_reader.html.pages import STATUS_SENTENCES, STATUS_WORDS
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html
-from kobold_reader.html.writer import STATUS_SENTENCES, STATUS_WORDS
 from kobold_reader.reading.results import SHARES, LineBox, Reading, lines_at
 from kobold_reader.reading.tags import keywords_of
 from kobold_reader.web.images import file_place

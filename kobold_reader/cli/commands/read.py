@@ -88,7 +88,7 @@ def _writer(
     if output_format != "html":
         yield lambda result: _write(out, result, reader, output_format)
         return
-    from kobold_reader.html import HtmlWriter
+    from kobold_reader.html.pages import HtmlWriter
     from kobold_reader.reading.open_file import OpenFile
 
     title = ", ".join(PurePath(path).name or path for path in paths)
