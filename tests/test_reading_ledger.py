@@ -18,14 +18,12 @@ from hypothesis import strategies as st
 from kobold_reader.errors import EmptyTranscriptionError, LedgerError
 from kobold_reader.pages import FileFacts, PageFacts, SourceFile
 from kobold_reader.reading.ledger import (
-    PUT_PAGE,
-    PUT_READING,
     KnownPage,
     Ledger,
+    _put_file,
+    _put_page,
+    _put_reading,
     default_ledger_path,
-    file_statements,
-    page_row,
-    reading_row,
 )
 from kobold_reader.reading.results import LineBox, Reading
 
@@ -137,44 +135,6 @@ def test_the_fallback_is_read_and_copied(tmp_path: Path) -> None:
         assert alone.document(FILE.sha256) == FILE
 
 
-def made_before_boxes(path: Path) -> Path:
-    """A ledger as it was before readings knew boxes."""
-    with Ledger(path) as ledger:
-        record(ledger, replace(READING, family="qwen2.5-vl", elapsed_s=4.0))
-    with sqlite3.connect(path) as db:
-        db.execute("ALTER TABLE readings DROP COLUMN boxes")
-        db.execute("PRAGMA user_version=1")
-        db.execute("PRAGMA journal_mode=DELETE")
-    db.close()
-    return path
-
-
-def test_a_ledger_of_before_keeps_its_readings_and_learns_boxes(tmp_path: Path) -> None:
-    path = made_before_boxes(tmp_path / "ledger.sqlite")
-    with Ledger(path) as first, Ledger(path) as second:
-        before = second.reading("c" * 64, "ocr", "koboldcpp", "default")
-        assert before is not None
-        assert (before.text, before.boxes) == (READING.text, ())
-        record(second, content="d")
-        assert first.reading("d" * 64, "ocr", "koboldcpp", "default") == READING
-
-
-def test_a_ledger_of_before_is_read_without_being_changed(tmp_path: Path) -> None:
-    path = made_before_boxes(tmp_path / "ledger.sqlite")
-    bytes_before = path.read_bytes()
-    with Ledger(path, read_only=True) as ledger:
-        before = ledger.reading("c" * 64, "ocr", "koboldcpp", "default")
-        assert before is not None
-        assert (before.text, before.boxes) == (READING.text, ())
-        assert ledger.last_family("koboldcpp") == "qwen2.5-vl"
-        assert ledger.mark() == "1:1"
-        assert ledger.count()["ok"] == 1
-    with Ledger(tmp_path / "own.sqlite", fallback=Ledger(path, read_only=True)) as own:
-        assert own.reading("c" * 64, "ocr", "koboldcpp", "default") == before
-        assert [timing.elapsed_s for timing in own.timings("koboldcpp", {"ocr": "default"}, None)] == [4.0]
-    assert path.read_bytes() == bytes_before
-
-
 def test_copies_of_the_fallback_are_written_together(tmp_path: Path) -> None:
     """One commit, and one wait for the disk, for a thousand rows and not for each."""
     sources = [replace(SOURCE, uri=f"file:///scans/{number}.jpg") for number in range(600)]
@@ -182,10 +142,9 @@ def test_copies_of_the_fallback_are_written_together(tmp_path: Path) -> None:
         for number, source in enumerate(sources):
             file = replace(FILE, sha256=f"{number:064}", total_pages=1)
             page = KnownPage(replace(facts(), content_sha256=f"{number:064}"), is_blank=False)
-            for sql, row in file_statements(source, file):
-                db.execute(sql, row)
-            db.execute(PUT_PAGE, page_row(file.sha256, page))
-            db.execute(PUT_READING, reading_row(page.facts.content_sha256, "default", READING))
+            reading = _put_reading(page.facts.content_sha256, "default", READING)
+            for statement in (*_put_file(source, file), _put_page(file.sha256, page), reading):
+                db.execute(*statement)
     commits: list[str] = []
     with Ledger(tmp_path / "own.sqlite", fallback=Ledger(tmp_path / "default.sqlite", read_only=True)) as own:
         own._db.set_trace_callback(lambda statement: commits.append(statement) if statement == "COMMIT" else None)
@@ -233,13 +192,21 @@ def test_forgetting_keeps_what_another_file_shares() -> None:
         assert ledger.forget([copy.uri]) == 1
 
 
-def test_a_newer_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("found", "said"), [(99, r"newer release.*Update kobold-reader"), (1, r"format 1, which no release.*Move it away")]
+)
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_file_of_another_format_is_refused_with_a_sentence(
+    found: int, said: str, read_only: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "ledger.sqlite"
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
+        db.execute(f"PRAGMA user_version = {found}")
     db.close()
-    with pytest.raises(LedgerError, match=r"newer release.*Update kobold-reader"):
-        Ledger(path)
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=said):
+        Ledger(path, read_only=read_only)
+    assert path.read_bytes() == before, "it was left alone"
 
 
 def record_pages(ledger: Ledger, numbers: Iterable[int]) -> None:

@@ -1,17 +1,12 @@
-"""What has been read, at what cost, by whom: one SQLite file, safe against kill -9 and power loss.
+"""The ledger: what has been read, at what cost, by which model. One SQLite file, safe against kill -9 and power loss.
 
 A reading belongs to a page's *content* (sha256 of its embedded scan or image frame, else of file and page number), so a
 renamed file, a copy, the same scan in two PDFs and a new release of a rendering library cost nothing. It is found again
-under its task, the engine, and a key of the settings that the *user* gave; what the user did not choose makes nothing
-due. Failures are kept for their names' sake only: they are never a hit.
+by task, engine, and `ReadOptions.key`. Failures are kept for `status`; they are never a hit.
 
-What the ledger hands out, and the rows in which it keeps it.
-
-The SQLite file under the ledger: its tables, how it is opened, and what is said when it cannot be used.
-
-`synchronous=FULL` and one transaction a page: a page takes seconds of GPU time, a commit milliseconds. Rows of readings
-and pages are long, so these two tables have rowids: as keys of a B-tree, rows of 2 KB made it four times as deep and
-the file twice as large.
+`synchronous=FULL` and one transaction a page: a page takes seconds of GPU time, a commit milliseconds. The tables
+`readings` and `pages` have rowids because their rows are long: as keys of a B-tree, rows of 2 KB made it four times as
+deep and the file twice as large.
 """
 
 from __future__ import annotations
@@ -33,58 +28,56 @@ from kobold_reader.errors import KoboldReaderError, LedgerError
 from kobold_reader.pages import FileFacts, Kind, PageFacts, SourceFile
 from kobold_reader.reading.results import LineBox, Reading
 
-__all__ = [
-    "FORMAT",
-    "GET_READING",
-    "GET_TIMINGS",
-    "PUT_FAILURE",
-    "PUT_PAGE",
-    "PUT_PAGE_MERGED",
-    "PUT_READING",
-    "Failure",
-    "KnownPage",
-    "Ledger",
-    "LedgerFile",
-    "Statement",
-    "Timing",
-    "default_ledger_path",
-    "failure_rows",
-    "file_statements",
-    "page_row",
-    "reading_row",
-    "to_file_facts",
-    "to_page",
-    "to_reading",
-]
+log = logging.getLogger(__name__)
 
-Statement = tuple[str, tuple[Any, ...]]
-"""SQL with its values."""
+FORMAT: Final = 2
+"""`user_version` of the file; any other is refused."""
+
+_SCHEMA: Final = """
+CREATE TABLE files (
+    uri TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL);
+CREATE INDEX files_by_sha256 ON files (sha256);
+CREATE TABLE documents (
+    sha256 TEXT PRIMARY KEY, total_pages INTEGER NOT NULL, facts TEXT NOT NULL);
+CREATE TABLE pages (
+    sha256 TEXT NOT NULL, page_number INTEGER NOT NULL, content_sha256 TEXT NOT NULL,
+    is_blank INTEGER, text_layer TEXT NOT NULL, facts TEXT NOT NULL,
+    PRIMARY KEY (sha256, page_number));
+CREATE INDEX pages_by_content ON pages (content_sha256);
+CREATE TABLE readings (
+    content_sha256 TEXT NOT NULL, task TEXT NOT NULL, engine TEXT NOT NULL, settings TEXT NOT NULL,
+    status TEXT NOT NULL, text TEXT NOT NULL, model TEXT, family TEXT, prompt TEXT, decoding TEXT NOT NULL,
+    view_sizes TEXT NOT NULL, effective_px INTEGER, server_version TEXT, release TEXT, image_verified INTEGER,
+    confidence REAL, confidence_p5 REAL, doubtful TEXT NOT NULL, rotation_deg INTEGER NOT NULL, attempts INTEGER NOT
+    NULL, prompt_tokens INTEGER, completion_tokens INTEGER, elapsed_s REAL NOT NULL, created_at TEXT NOT NULL,
+    boxes TEXT NOT NULL DEFAULT '[]',
+    PRIMARY KEY (content_sha256, task, engine, settings));
+CREATE TABLE failures (
+    uri TEXT NOT NULL, page_number INTEGER NOT NULL, task TEXT NOT NULL, sha256 TEXT NOT NULL,
+    kind TEXT NOT NULL, message TEXT NOT NULL, created_at TEXT NOT NULL,
+    PRIMARY KEY (uri, page_number, task)) WITHOUT ROWID;
+"""
 
 _JSON_FIELDS: Final = ("decoding", "view_sizes", "doubtful", "boxes")
 _READING_FIELDS: Final = tuple(field.name for field in fields(Reading) if field.name not in {"task", "engine"})
 _READING_COLUMNS: Final = ", ".join(_READING_FIELDS)
-PUT_READING: Final = (
-    f"INSERT OR REPLACE INTO readings (content_sha256, task, engine, settings, {_READING_COLUMNS}, created_at) "  # noqa: S608
-    f"VALUES ({', '.join('?' * (len(_READING_FIELDS) + 5))})"
-)
-GET_READING: Final = (
-    f"SELECT {_READING_COLUMNS} FROM readings "  # noqa: S608
-    "WHERE content_sha256 = ? AND task = ? AND engine = ? AND settings = ?"
-)
-GET_TIMINGS: Final = """
-SELECT content_sha256, model, elapsed_s, json_array_length(view_sizes), prompt_tokens, completion_tokens,
-       length(text) + length(coalesce(prompt, ''))
-FROM readings WHERE engine = ? AND task = ? AND settings = ? AND elapsed_s > 0 AND (? IS NULL OR model = ?)
-ORDER BY created_at DESC LIMIT 300"""
-"""Enough for any mean; a model that was quicker last year does not count for ever."""
-PUT_PAGE: Final = "INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?, ?, ?)"
-PUT_PAGE_MERGED: Final = (
-    "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, page_number) DO UPDATE SET "
-    "content_sha256 = excluded.content_sha256, is_blank = coalesce(excluded.is_blank, is_blank), "
-    "text_layer = excluded.text_layer, facts = excluded.facts"
-)
-"""What is known of blankness stays known."""
-PUT_FAILURE: Final = "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)"
+_TIMINGS: Final = 300
+"""Newest readings taken into account: a model that was quicker last year does not count for ever."""
+
+COPIES_AT_ONCE: Final = 1000
+"""Rows of the fallback copied in one transaction; a kill before that loses nothing, since the fallback has them."""
+_JOURNAL_TRIES: Final = 50
+_JOURNAL_WAIT_S: Final = 0.1
+
+Statement = tuple[str, tuple[Any, ...]]
+"""SQL with its values."""
+
+
+def default_ledger_path() -> Path:
+    """Return where readings are kept unless told otherwise: among user data, since they are worth a night's work."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("kobold-reader", appauthor=False)) / "ledger.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +86,7 @@ class KnownPage:
 
     facts: PageFacts
     is_blank: bool | None
-    """None: not looked at yet."""
+    """None: its image was not looked at yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,122 +110,11 @@ class Timing:
     model: str | None
     elapsed_s: float
     images: int
-    """Sent for this task: one, or as many as the page had tiles."""
+    """Sent for this task: one, or one for each tile."""
     prompt_tokens: int | None
     completion_tokens: int | None
     kept_bytes: int
     """Of its text and prompt."""
-
-
-def file_statements(source: SourceFile, facts: FileFacts) -> list[Statement]:
-    """Return what records that this file has this content; a failure of the file as a whole is forgotten."""
-    return [
-        (
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
-            (source.uri, source.size_bytes, source.mtime_ns, facts.sha256),
-        ),
-        (
-            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?)",
-            (facts.sha256, facts.total_pages, _json(asdict(facts))),
-        ),
-        (
-            "DELETE FROM failures WHERE uri = ? AND (page_number = 0 OR sha256 != ?)",
-            (source.uri, facts.sha256),
-        ),
-    ]
-
-
-def page_row(sha256: str, page: KnownPage) -> tuple[Any, ...]:
-    """Return the row of one page of a file's content, for PUT_PAGE and PUT_PAGE_MERGED."""
-    facts = page.facts
-    return (sha256, facts.page_number, facts.content_sha256, page.is_blank, facts.text_layer, _json(asdict(facts)))
-
-
-def to_page(is_blank: int | None, facts: str) -> KnownPage:
-    """Return the page of a row."""
-    return KnownPage(PageFacts(**json.loads(facts)), None if is_blank is None else bool(is_blank))
-
-
-def failure_rows(
-    source: SourceFile, sha256: str, page_number: int, errors: Mapping[str, KoboldReaderError]
-) -> list[tuple[Any, ...]]:
-    """Return the rows of what failed by task, for PUT_FAILURE."""
-    now = _now()
-    return [
-        (source.uri, page_number, task, sha256, type(error).__name__, str(error), now) for task, error in errors.items()
-    ]
-
-
-def reading_row(content_sha256: str, settings: str, reading: Reading) -> tuple[Any, ...]:
-    """Return the row of one reading of a page's content, for PUT_READING."""
-    values = {name: getattr(reading, name) for name in _READING_FIELDS}
-    values |= {name: _json(values[name]) for name in _JSON_FIELDS}
-    return (content_sha256, reading.task, reading.engine, settings, *values.values(), _now())
-
-
-def to_reading(task: str, engine: str, row: tuple[Any, ...]) -> Reading:
-    """Return the reading of a row of GET_READING."""
-    values = dict(zip(_READING_FIELDS, row, strict=True))
-    values |= {name: json.loads(values[name]) for name in _JSON_FIELDS}
-    values["view_sizes"] = tuple(tuple(size) for size in values["view_sizes"])
-    values["doubtful"] = tuple(values["doubtful"])
-    values["boxes"] = tuple(LineBox(start, end, tuple(corners)) for start, end, corners in values["boxes"])
-    if values["image_verified"] is not None:
-        values["image_verified"] = bool(values["image_verified"])
-    return Reading(task=task, engine=engine, **values)
-
-
-def to_file_facts(facts: str) -> FileFacts:
-    """Return the facts of a file's content as they were kept."""
-    return FileFacts(**json.loads(facts))
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-log = logging.getLogger(__name__)
-
-FORMAT: Final = 2
-"""`user_version` of the file; a newer one is refused, an older one is brought up to date."""
-
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS files (
-    uri TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS files_by_sha256 ON files (sha256);
-CREATE TABLE IF NOT EXISTS documents (
-    sha256 TEXT PRIMARY KEY, total_pages INTEGER NOT NULL, facts TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS pages (
-    sha256 TEXT NOT NULL, page_number INTEGER NOT NULL, content_sha256 TEXT NOT NULL,
-    is_blank INTEGER, text_layer TEXT NOT NULL, facts TEXT NOT NULL,
-    PRIMARY KEY (sha256, page_number));
-CREATE INDEX IF NOT EXISTS pages_by_content ON pages (content_sha256);
-CREATE TABLE IF NOT EXISTS readings (
-    content_sha256 TEXT NOT NULL, task TEXT NOT NULL, engine TEXT NOT NULL, settings TEXT NOT NULL,
-    status TEXT NOT NULL, text TEXT NOT NULL, model TEXT, family TEXT, prompt TEXT, decoding TEXT NOT NULL,
-    view_sizes TEXT NOT NULL, effective_px INTEGER, server_version TEXT, release TEXT, image_verified INTEGER,
-    confidence REAL, confidence_p5 REAL, doubtful TEXT NOT NULL, rotation_deg INTEGER NOT NULL, attempts INTEGER NOT
-    NULL, prompt_tokens INTEGER, completion_tokens INTEGER, elapsed_s REAL NOT NULL, created_at TEXT NOT NULL,
-    boxes TEXT NOT NULL DEFAULT '[]',
-    PRIMARY KEY (content_sha256, task, engine, settings));
-CREATE TABLE IF NOT EXISTS failures (
-    uri TEXT NOT NULL, page_number INTEGER NOT NULL, task TEXT NOT NULL, sha256 TEXT NOT NULL,
-    kind TEXT NOT NULL, message TEXT NOT NULL, created_at TEXT NOT NULL,
-    PRIMARY KEY (uri, page_number, task)) WITHOUT ROWID;
-"""
-
-_CHANGES: Final = {1: "ALTER TABLE readings ADD COLUMN boxes TEXT NOT NULL DEFAULT '[]'"}
-"""By format: what makes it the next one."""
-_AS_IF_CHANGED: Final = "CREATE TEMP VIEW readings AS SELECT rowid, *, '[]' AS boxes FROM main.readings"
-"""A file of format 1 that is only read looks like one of today."""
-
-_JOURNAL_TRIES: Final = 50
-_JOURNAL_WAIT_S: Final = 0.1
-_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class LedgerFile:
@@ -243,7 +125,7 @@ class LedgerFile:
         read_only: Open an existing file and change nothing.
 
     Raises:
-        LedgerError: The folder is read-only, the disk is full, or the file was made by a newer release.
+        LedgerError: The folder is read-only, the disk is full, or the file has another format.
     """
 
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
@@ -255,43 +137,47 @@ class LedgerFile:
 
     def _connect(self) -> sqlite3.Connection:
         if self.path is None:
-            db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+            where, timeout_s = ":memory:", 5.0
         elif self.read_only:
-            db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            where, timeout_s = f"{self.path.absolute().as_uri()}?mode=ro", 5.0
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=30)
+            where, timeout_s = str(self.path), 30.0
+        uri = self.read_only and self.path is not None
+        db = sqlite3.connect(where, uri=uri, check_same_thread=False, isolation_level=None, timeout=timeout_s)
         try:
             found = db.execute("PRAGMA user_version").fetchone()[0]
             if found > FORMAT:
-                msg = f"the ledger {self.path} was made by a newer release of kobold-reader (format {found})."
-                raise LedgerError(msg, hint="Update kobold-reader, or name another file with --ledger.")
-            if not self.read_only:
-                self._use_wal(db)
-                db.execute("PRAGMA synchronous=FULL")
-            if self.read_only and found == 0:
-                # Whoever made it was killed before its tables were there: it knows nothing.
+                raise LedgerError(
+                    f"the ledger {self.path} was made by a newer release of kobold-reader (format {found}).",
+                    hint="Update kobold-reader, or name another file with --ledger.",
+                )
+            if 0 < found < FORMAT:
+                raise LedgerError(
+                    f"the ledger {self.path} has format {found}, which no release of kobold-reader wrote.",
+                    hint="Move it away, or name another file with --ledger; its pages are read again.",
+                )
+            if self.read_only and found == 0:  # the process that made it was killed before its tables were there
                 db.close()
                 db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-            elif self.read_only and found < FORMAT:
-                db.execute(_AS_IF_CHANGED)
-                return db
-            if found < FORMAT:
-                self._bring_up_to_date(db)
+            elif not self.read_only:
+                self._use_wal(db)
+                db.execute("PRAGMA synchronous=FULL")
+            if found == 0:
+                self._make_tables(db)
         except BaseException:
             db.close()
             raise
         return db
 
     @staticmethod
-    def _bring_up_to_date(db: sqlite3.Connection) -> None:
+    def _make_tables(db: sqlite3.Connection) -> None:
         db.execute("BEGIN IMMEDIATE")
-        found = db.execute("PRAGMA user_version").fetchone()[0]  # another process may have come first
-        statements = [_CHANGES[step] for step in range(found, FORMAT)] if found else _SCHEMA.split(";")
-        for statement in statements:
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version={FORMAT}")
+        if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # no other process came first
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version={FORMAT}")
         db.execute("COMMIT")
 
     @staticmethod
@@ -316,13 +202,23 @@ class LedgerFile:
             try:
                 yield
             except (sqlite3.Error, OSError) as err:
-                msg = f"the ledger {self.path or 'in memory'} cannot be used ({doing}): {err}."
                 hint = (
                     "Check that its folder can be written and the disk is not full, or name another file with --ledger."
                 )
-                if getattr(err, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                if getattr(err, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
                     hint = "It is damaged, or no ledger: put back a copy of it, or name another file with --ledger."
-                raise LedgerError(msg, hint=hint) from err
+                raise LedgerError(
+                    f"the ledger {self.path or 'in memory'} cannot be used ({doing}): {err}.", hint=hint
+                ) from err
+
+    def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        with self.guard("read"):
+            return self.db.execute(sql, values).fetchall()
+
+    def row(self, sql: str, *values: object) -> tuple[Any, ...] | None:
+        """Return the first row of a query, or None."""
+        return next(iter(self.rows(sql, *values)), None)
 
     @contextmanager
     def transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
@@ -338,7 +234,7 @@ class LedgerFile:
                 raise
 
     def erase_deleted(self) -> None:
-        """Write the file anew: what was deleted must not stay readable in its free pages or its log."""
+        """Write the file anew, because deleted text stays readable in its free pages and its log."""
         if self.path is None:
             return
         with self.guard("forget"):
@@ -355,17 +251,6 @@ class LedgerFile:
             self.db.close()
 
 
-COPIES_AT_ONCE: Final = 1000
-"""Rows of the fallback copied in one transaction; a kill before that loses nothing, since the fallback has them."""
-
-
-def default_ledger_path() -> Path:
-    """Where readings are kept unless told otherwise: user data, not a cache, since a night's work lies there."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("kobold-reader", appauthor=False)) / "ledger.sqlite"
-
-
 class Ledger:
     """The ledger in one SQLite file; safe to use from several threads, and by several processes at once.
 
@@ -375,7 +260,7 @@ class Ledger:
         read_only: Open an existing file and change nothing.
 
     Raises:
-        LedgerError: The folder is read-only, the disk is full, or the file was made by a newer release.
+        LedgerError: The folder is read-only, the disk is full, or the file has another format.
     """
 
     def __init__(self, path: Path | None, *, fallback: Ledger | None = None, read_only: bool = False) -> None:
@@ -384,19 +269,23 @@ class Ledger:
         self._file = LedgerFile(path, read_only=read_only)
         self._db = self._file.db
         self._copies: list[Statement] = []
+        """Rows of the fallback, written with the next transaction: one of their own each would cost an fsync."""
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        """Hold a write transaction, in which what was found in the fallback is copied first."""
         with self._file.lock:
             with self._file.transaction(doing) as db:
-                for sql, row in self._copies:
-                    db.execute(sql, row)
+                for statement in self._copies:
+                    db.execute(*statement)
                 yield db
             self._copies.clear()
 
+    def _write(self, statements: Iterable[Statement]) -> None:
+        with self._transaction("write") as db:
+            for statement in statements:
+                db.execute(*statement)
+
     def _copy(self, statements: Iterable[Statement]) -> None:
-        """Have rows of the fallback written with the next transaction: one of their own each would cost an fsync."""
         with self._file.lock:
             if not self._file.read_only:
                 self._copies += statements
@@ -429,25 +318,25 @@ class Ledger:
         """Return the remembered sha256 of a file whose size and modification time are unchanged, else None."""
         if not source.mtime_ns:
             return None  # a filesystem that tells no time: only the bytes can say
-        with self._file.guard("read"):
-            row = self._db.execute(
-                "SELECT sha256 FROM files WHERE uri = ? AND size_bytes = ? AND mtime_ns = ?",
-                (source.uri, source.size_bytes, source.mtime_ns),
-            ).fetchone()
+        row = self._file.row(
+            "SELECT sha256 FROM files WHERE uri = ? AND size_bytes = ? AND mtime_ns = ?",
+            source.uri,
+            source.size_bytes,
+            source.mtime_ns,
+        )
         if row:
             return str(row[0])
         found = self._fallback.sha256_of(source) if self._fallback else None
         facts = self._fallback.document(found) if self._fallback and found else None
         if facts:
-            self._copy(file_statements(source, facts))
+            self._copy(_put_file(source, facts))
         return facts.sha256 if facts else None
 
     def document(self, sha256: str) -> FileFacts | None:
         """Return what is known of a file's content."""
-        with self._file.guard("read"):
-            row = self._db.execute("SELECT facts FROM documents WHERE sha256 = ?", (sha256,)).fetchone()
+        row = self._file.row("SELECT facts FROM documents WHERE sha256 = ?", sha256)
         if row:
-            return to_file_facts(row[0])
+            return FileFacts(**json.loads(row[0]))
         return self._fallback.document(sha256) if self._fallback else None
 
     def kind_of(self, source: SourceFile) -> Kind | None:
@@ -458,64 +347,60 @@ class Ledger:
 
     def remember_file(self, source: SourceFile, facts: FileFacts) -> None:
         """Record that this file has this content; a failure of the file as a whole is forgotten."""
-        with self._transaction("write") as db:
-            for sql, row in file_statements(source, facts):
-                db.execute(sql, row)
+        self._write(_put_file(source, facts))
 
     # ── pages ────────────────────────────────────────────────────────────────────────────────────
 
     def pages(self, sha256: str) -> dict[int, KnownPage]:
         """Return the known pages of a file's content by 1-based page number."""
         with self._file.guard("read"):
-            rows = self._db.execute(
-                "SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ?", (sha256,)
-            ).fetchall()
-            document = self._db.execute("SELECT total_pages FROM documents WHERE sha256 = ?", (sha256,)).fetchone()
-        known = {number: to_page(is_blank, facts) for number, is_blank, facts in rows}
+            rows = self._file.rows("SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ?", sha256)
+            document = self._file.row("SELECT total_pages FROM documents WHERE sha256 = ?", sha256)
+        known = {
+            number: KnownPage(PageFacts(**json.loads(facts)), None if is_blank is None else bool(is_blank))
+            for number, is_blank, facts in rows
+        }
         if self._fallback and not (document and len(rows) == document[0]):
             behind = self._fallback.pages(sha256)
-            # Copied with the readings: without its pages `forget` could not tell whose readings these are.
-            self._copy(
-                (PUT_PAGE_MERGED, page_row(sha256, page)) for number, page in behind.items() if number not in known
-            )
+            # Copied with the readings, because `forget` finds readings by their pages.
+            self._copy(_put_page(sha256, page) for number, page in behind.items() if number not in known)
             known = behind | known
         return known
 
     def remember_pages(self, sha256: str, pages: Sequence[KnownPage]) -> None:
         """Record facts of pages, in one transaction; what is known of blankness stays known."""
-        if not pages:
-            return
-        with self._transaction("write") as db:
-            db.executemany(PUT_PAGE_MERGED, [page_row(sha256, page) for page in pages])
+        if pages:
+            self._write(_put_page(sha256, page) for page in pages)
 
     # ── readings ─────────────────────────────────────────────────────────────────────────────────
 
     def reading(self, content_sha256: str, task: str, engine: str, settings: str) -> Reading | None:
         """Return the reading of a page's content, or None where there is none made this way."""
-        with self._file.guard("read"):
-            row = self._db.execute(GET_READING, (content_sha256, task, engine, settings)).fetchone()
+        row = self._file.row(
+            f"SELECT {_READING_COLUMNS} FROM readings "  # noqa: S608  (names of fields)
+            "WHERE content_sha256 = ? AND task = ? AND engine = ? AND settings = ?",
+            content_sha256,
+            task,
+            engine,
+            settings,
+        )
         if row:
-            return to_reading(task, engine, row)
+            return _to_reading(task, engine, row)
         found = self._fallback.reading(content_sha256, task, engine, settings) if self._fallback else None
         if found:
-            self._copy([(PUT_READING, reading_row(content_sha256, settings, found))])
+            self._copy([_put_reading(content_sha256, settings, found)])
         return found
 
     def mark(self) -> str:
-        """Return a text that is another one once a reading was added, replaced or removed, by whomever."""
+        """Return a text that changes whenever any process adds, replaces or removes a reading."""
         self._end_copying()
-        with self._file.guard("read"):
-            newest, count = self._db.execute("SELECT max(rowid), count(*) FROM readings").fetchone()
+        [(newest, count)] = self._file.rows("SELECT max(rowid), count(*) FROM readings")
         return f"{newest or 0}:{count}"
 
     def last_family(self, engine: str) -> str | None:
         """Return the model family of the reading with this engine that was recorded last; None where there is none."""
-        with self._file.guard("read"):
-            row = self._db.execute(
-                # By time it would be a pass over all texts: two seconds for 200,000 readings.
-                "SELECT family FROM readings WHERE engine = ? ORDER BY rowid DESC LIMIT 1",
-                (engine,),
-            ).fetchone()
+        # By time it would be a pass over all texts: two seconds for 200,000 readings.
+        row = self._file.row("SELECT family FROM readings WHERE engine = ? ORDER BY rowid DESC LIMIT 1", engine)
         if row is None and self._fallback:
             return self._fallback.last_family(engine)
         return str(row[0]) if row and row[0] else None
@@ -537,115 +422,100 @@ class Ledger:
             page: Its facts.
             readings: By task.
             settings: By task: the key under which to keep the reading.
-            errors: By task; kept for their names' sake.
+            errors: By task.
         """
         facts = page.facts
-        with self._transaction("write") as db:
-            db.execute(PUT_PAGE, page_row(sha256, page))
-            db.executemany(
-                PUT_READING,
-                [reading_row(facts.content_sha256, settings[task], reading) for task, reading in readings.items()],
-            )
-            db.execute(
-                "DELETE FROM failures WHERE uri = ? AND page_number = ?",
-                (source.uri, facts.page_number),
-            )
-            db.executemany(PUT_FAILURE, failure_rows(source, sha256, facts.page_number, errors))
+        self._write(
+            [
+                _put_page(sha256, page),
+                *(_put_reading(facts.content_sha256, settings[task], reading) for task, reading in readings.items()),
+                _delete_failures(source.uri, facts.page_number),
+                *_put_failures(source, sha256, facts.page_number, errors),
+            ]
+        )
 
     def record_failure(
-        self,
-        source: SourceFile,
-        sha256: str,
-        page_number: int,
-        errors: Mapping[str, KoboldReaderError],
+        self, source: SourceFile, sha256: str, page_number: int, errors: Mapping[str, KoboldReaderError]
     ) -> None:
         """Record that a page, or with page_number 0 a file, could not be read."""
-        with self._transaction("write") as db:
-            db.executemany(PUT_FAILURE, failure_rows(source, sha256, page_number, errors))
+        self._write(_put_failures(source, sha256, page_number, errors))
+
+    def clear_failure(self, uri: str, page_number: int) -> None:
+        """Forget that a page failed: it has since been read, perhaps as a copy in another file."""
+        self._write([_delete_failures(uri, page_number)])
 
     # ── looking back ─────────────────────────────────────────────────────────────────────────────
 
     def uris(self) -> list[str]:
         """Return the URIs of all files that the ledger knows, failed ones too."""
         self._end_copying()
-        with self._file.guard("read"):
-            rows = self._db.execute("SELECT uri FROM files UNION SELECT uri FROM failures").fetchall()
-        return [row[0] for row in rows]
+        return [uri for (uri,) in self._file.rows("SELECT uri FROM files UNION SELECT uri FROM failures")]
 
     def contents_of(self, uri: str) -> set[str]:
         """Return the contents of a file's pages."""
-        with self._file.guard("read"):
-            rows = self._db.execute(
-                "SELECT content_sha256 FROM pages JOIN files USING (sha256) WHERE uri = ?", (uri,)
-            ).fetchall()
-        return {row[0] for row in rows}
+        rows = self._file.rows("SELECT content_sha256 FROM pages JOIN files USING (sha256) WHERE uri = ?", uri)
+        return {content for (content,) in rows}
 
     def knows(self, content_sha256: str) -> bool:
         """Tell whether a page of any known file has this content."""
-        with self._file.guard("read"):
-            row = self._db.execute(
-                "SELECT 1 FROM pages JOIN files USING (sha256) WHERE content_sha256 = ? LIMIT 1", (content_sha256,)
-            ).fetchone()
-        return row is not None
+        sql = "SELECT 1 FROM pages JOIN files USING (sha256) WHERE content_sha256 = ? LIMIT 1"
+        return self._file.row(sql, content_sha256) is not None
 
     def failures(self) -> list[Failure]:
         """Return what failed at the last try, by file and page."""
-        with self._file.guard("read"):
-            rows = self._db.execute(
-                "SELECT uri, page_number, task, kind, message FROM failures ORDER BY uri, page_number, task"
-            ).fetchall()
-        return [Failure(*row) for row in rows]
-
-    def clear_failure(self, uri: str, page_number: int) -> None:
-        """Forget that a page failed: it has since been read, perhaps as a copy in another file."""
-        with self._transaction("write") as db:
-            db.execute("DELETE FROM failures WHERE uri = ? AND page_number = ?", (uri, page_number))
+        sql = "SELECT uri, page_number, task, kind, message FROM failures ORDER BY uri, page_number, task"
+        return [Failure(*row) for row in self._file.rows(sql)]
 
     def count(self) -> dict[str, int]:
         """Count `files`, `pages`, and pages by status (of `ocr`)."""
         self._end_copying()
-        with self._file.guard("read"):
-            one = self._db.execute
-            counts = {
-                "files": one("SELECT count(DISTINCT sha256) FROM files").fetchone()[0],
-                "pages": one("SELECT count(*) FROM pages").fetchone()[0],
-                "text_layer": one("SELECT count(*) FROM pages WHERE text_layer = 'good'").fetchone()[0],
-                "blank": one("SELECT count(*) FROM pages WHERE is_blank = 1").fetchone()[0],
-                "failed": one("SELECT count(*) FROM (SELECT DISTINCT uri, page_number FROM failures)").fetchone()[0],
-            }
-            counts |= dict(one("SELECT status, count(*) FROM readings WHERE task = 'ocr' GROUP BY status").fetchall())
-        return counts
+        counts = {
+            name: self._file.rows(f"SELECT {what}")[0][0]
+            for name, what in (
+                ("files", "count(DISTINCT sha256) FROM files"),
+                ("pages", "count(*) FROM pages"),
+                ("text_layer", "count(*) FROM pages WHERE text_layer = 'good'"),
+                ("blank", "count(*) FROM pages WHERE is_blank = 1"),
+                ("failed", "count(*) FROM (SELECT DISTINCT uri, page_number FROM failures)"),
+            )
+        }
+        return counts | dict(
+            self._file.rows("SELECT status, count(*) FROM readings WHERE task = 'ocr' GROUP BY status")
+        )
 
     def resolutions(self, engine: str) -> list[tuple[int, int, int, float | None, float | None, int]]:
         """Count pages by what they were read with: effective px, page's own px (wide, high), paper's pt, pages.
 
         Of several readings of one page the one with the most px counts.
         """
-        with self._file.guard("read"):
-            return self._db.execute(
-                "SELECT px, json_extract(facts, '$.width_px'), json_extract(facts, '$.height_px'), "
-                "json_extract(facts, '$.width_pt') AS wide, json_extract(facts, '$.height_pt') AS high, count(*) "
-                "FROM pages JOIN (SELECT content_sha256 AS content, max(effective_px) AS px FROM readings "
-                "WHERE engine = ? AND effective_px IS NOT NULL GROUP BY content_sha256) ON content = content_sha256 "
-                "GROUP BY 1, 2, 3, 4, 5",
-                (engine,),
-            ).fetchall()
+        return self._file.rows(
+            "SELECT px, json_extract(facts, '$.width_px'), json_extract(facts, '$.height_px'), "
+            "json_extract(facts, '$.width_pt') AS wide, json_extract(facts, '$.height_pt') AS high, count(*) "
+            "FROM pages JOIN (SELECT content_sha256 AS content, max(effective_px) AS px FROM readings "
+            "WHERE engine = ? AND effective_px IS NOT NULL GROUP BY content_sha256) ON content = content_sha256 "
+            "GROUP BY 1, 2, 3, 4, 5",
+            engine,
+        )
 
     def timings(self, engine: str, settings: Mapping[str, str], model: str | None) -> list[Timing]:
         """Return what readings cost, newest first, all by one model.
 
         Args:
-            engine: Who read.
-            settings: By task: the key of the settings it was asked with.
-            model: Who read; None: the one that read last.
+            engine: Whose readings.
+            settings: By task: the key of the options it was asked with.
+            model: The model that read; None: the one that read last.
         """
         found: dict[tuple[str, str], Timing] = {}
         for task, key in settings.items():
-            with self._file.guard("read"):
-                rows = self._db.execute(GET_TIMINGS, (engine, task, key, model, model)).fetchall()
-            own = [Timing(content, task, *row) for content, *row in rows]
+            rows = self._file.rows(
+                "SELECT content_sha256, task, model, elapsed_s, json_array_length(view_sizes), prompt_tokens, "
+                "completion_tokens, length(text) + length(coalesce(prompt, '')) FROM readings "
+                "WHERE engine = ? AND task = ? AND settings = ? AND elapsed_s > 0 AND (? IS NULL OR model = ?) "
+                "ORDER BY created_at DESC LIMIT ?",
+                *(engine, task, key, model, model, _TIMINGS),
+            )
             behind = self._fallback.timings(engine, {task: key}, model) if self._fallback else []
-            for timing in (*own, *behind):
+            for timing in (*(Timing(*row) for row in rows), *behind):
                 model = model or timing.model
                 if timing.model == model:
                     found.setdefault((timing.content_sha256, task), timing)
@@ -674,3 +544,73 @@ class Ledger:
         if self._db.total_changes > before:
             self._file.erase_deleted()
         return removed
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _put_file(source: SourceFile, facts: FileFacts) -> list[Statement]:
+    return [
+        (
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
+            (source.uri, source.size_bytes, source.mtime_ns, facts.sha256),
+        ),
+        ("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", (facts.sha256, facts.total_pages, _json(asdict(facts)))),
+        ("DELETE FROM failures WHERE uri = ? AND (page_number = 0 OR sha256 != ?)", (source.uri, facts.sha256)),
+    ]
+
+
+def _put_page(sha256: str, page: KnownPage) -> Statement:
+    sql = (
+        "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sha256, page_number) DO UPDATE SET "
+        "content_sha256 = excluded.content_sha256, is_blank = coalesce(excluded.is_blank, is_blank), "
+        "text_layer = excluded.text_layer, facts = excluded.facts"
+    )
+    facts = page.facts
+    row = (sha256, facts.page_number, facts.content_sha256, page.is_blank, facts.text_layer, _json(asdict(facts)))
+    return sql, row
+
+
+def _put_reading(content_sha256: str, settings: str, reading: Reading) -> Statement:
+    values = {name: getattr(reading, name) for name in _READING_FIELDS}
+    values |= {name: _json(values[name]) for name in _JSON_FIELDS}
+    sql = (
+        f"INSERT OR REPLACE INTO readings (content_sha256, task, engine, settings, {_READING_COLUMNS}, created_at) "  # noqa: S608  (names of fields)
+        f"VALUES ({', '.join('?' * (len(values) + 5))})"
+    )
+    return sql, (content_sha256, reading.task, reading.engine, settings, *values.values(), _now())
+
+
+def _to_reading(task: str, engine: str, row: tuple[Any, ...]) -> Reading:
+    values = dict(zip(_READING_FIELDS, row, strict=True))
+    values |= {name: json.loads(values[name]) for name in _JSON_FIELDS}
+    values["view_sizes"] = tuple(tuple(size) for size in values["view_sizes"])
+    values["doubtful"] = tuple(values["doubtful"])
+    values["boxes"] = tuple(LineBox(start, end, tuple(corners)) for start, end, corners in values["boxes"])
+    if values["image_verified"] is not None:
+        values["image_verified"] = bool(values["image_verified"])
+    return Reading(task=task, engine=engine, **values)
+
+
+def _put_failures(
+    source: SourceFile, sha256: str, page_number: int, errors: Mapping[str, KoboldReaderError]
+) -> list[Statement]:
+    return [
+        (
+            "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (source.uri, page_number, task, sha256, type(error).__name__, str(error), _now()),
+        )
+        for task, error in errors.items()
+    ]
+
+
+def _delete_failures(uri: str, page_number: int) -> Statement:
+    return "DELETE FROM failures WHERE uri = ? AND page_number = ?", (uri, page_number)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
