@@ -20,22 +20,10 @@ from kobold_reader.options import TASKS
 from kobold_reader.reading.results import EMPTY_STATUSES, PageResult, Scalar
 from kobold_reader.reading.tags import keywords_of
 
-__all__ = ["LLM_KEYS", "failed_document", "page_id", "page_link", "to_documents", "to_metadata"]
-
 EMBED_KEYS: Final = frozenset({"title"})
 """Metadata that embedders see; a renamed file must not change what is embedded."""
 LLM_KEYS: Final = frozenset(
-    {
-        "file_name",
-        "folder",
-        "page_label",
-        "title",
-        "author",
-        "date_taken",
-        "camera",
-        "keywords",
-        "page_status",
-    }
+    "file_name folder page_label title author date_taken camera keywords page_status".split()  # noqa: SIM905
 )
 """Metadata that LLMs see."""
 
@@ -51,7 +39,7 @@ _FILE_TYPES: Final = {  # every other kind has several, told by the ending
 
 
 def page_id(file_sha256: str, page_number: int) -> str:
-    """Return the id of a page's content: equal for copies of the file, wherever they lie."""
+    """Return the id of a page's content: equal for all copies of the file."""
     return f"{file_sha256[:32]}-{page_number}"
 
 
@@ -84,7 +72,7 @@ def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
     if readings and readings[0].task == "ocr" and readings[0].status not in EMPTY_STATUSES:
         metadata["text_source"] = "text_layer" if readings[0].status == "text_layer" else "ocr"
     if "keywords" not in metadata and "tags" in result.readings:
-        # Keywords that people wrote are theirs alone; the model's are found all the same, in the text.
+        # Keywords that people wrote are not mixed with the model's, which are found in the text.
         metadata["keywords"] = ", ".join(keywords_of(result.readings["tags"].text)) or None
         metadata["keywords_source"] = "model" if metadata["keywords"] else None
     metadata["model"] = next((reading.model for reading in readings if reading.model), None)
@@ -111,27 +99,24 @@ def to_documents(
         mark_failed: Give an empty Document with `page_status="failed"` and `page_error` for a failed page.
         extra_info: The caller's metadata; a key that kobold-reader sets keeps kobold-reader's value.
     """
+    place = result.source.uri, result.page_number
     if result.status == "failed":
-        if not mark_failed:
-            return []
         metadata = {**to_metadata(result), "page_error": str(result.error)}
-        return [_document(result.source.uri, result.page_number, "page", "", metadata, extra_info)]
+        return [_document(*place, "page", "", metadata, extra_info)] if mark_failed else []
     if split:
         texts = {task: result.readings[task].text for task in TASKS if task in result.readings}
     else:
         texts = {"page": result.text}
     documents = [
-        _document(result.source.uri, result.page_number, part, text, to_metadata(result, part), extra_info)
-        for part, text in texts.items()
-        if text
+        _document(*place, part, text, to_metadata(result, part), extra_info) for part, text in texts.items() if text
     ]
     if not documents and include_empty:
-        documents = [_document(result.source.uri, result.page_number, "page", "", to_metadata(result), extra_info)]
+        documents = [_document(*place, "page", "", to_metadata(result), extra_info)]
     return documents
 
 
 def failed_document(error: KoboldReaderError, extra_info: Mapping[str, Any] | None = None) -> Document:
-    """Return the Document that marks what could not even be taken: a path that is not there, a folder not readable."""
+    """Return the Document that marks what could not even be opened: a missing path, a folder that cannot be read."""
     place = error.source or ""
     metadata = {
         "file_name": PurePosixPath(place.replace("\\", "/")).name,
@@ -146,12 +131,7 @@ def failed_document(error: KoboldReaderError, extra_info: Mapping[str, Any] | No
 
 
 def _document(
-    uri: str,
-    page_number: int,
-    part: str,
-    text: str,
-    metadata: Mapping[str, Any],
-    extra_info: Mapping[str, Any] | None,
+    uri: str, page_number: int, part: str, text: str, metadata: Mapping[str, Any], extra_info: Mapping[str, Any] | None
 ) -> Document:
     merged = {**(extra_info or {}), **metadata}
     # By place, not by content: LlamaIndex's docstore then sees a re-scanned file as a changed

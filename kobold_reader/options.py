@@ -152,7 +152,11 @@ class ReadOptions:
     ledger: str | None = _option(
         None, "File where readings are kept; left out: the user's own; none: nowhere.", elsewhere=("cache", "cache_dir")
     )
-    on_error: OnError = _option("raise", "What becomes of failed pages.", elsewhere=("raise_on_error",))
+    on_error: OnError = _option(
+        "raise",
+        "Failed pages: raise an error at the end, skip them with a warning, or mark them in the output.",
+        elsewhere=("raise_on_error",),
+    )
     split: bool = _option(False, "Transcription, caption and tags become Documents of their own.")
     include_empty: bool = _option(False, "Make Documents of blank pages too.")
     show_progress: bool = _option(False, "Show a progress bar on stderr.")

@@ -1,7 +1,7 @@
-"""Before a night's work: what lies there, a few pages timed on this server, and how long the rest will take.
+"""A plan: the pages of some paths by kind, a few of them timed on this server, and how long the rest will take.
 
 The sample pages are read as a run would read them, and their readings are kept: the run finds them done, and the same
-plan asked again asks nothing.
+plan made again asks the server nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import PAGE_KINDS, Forecast, Outlook, PageAhead, PageKind, forecast_by_ledger
 from kobold_reader.reading.transcriber import Transcriber
 
-__all__ = ["DEFAULT_SAMPLE", "Plan", "choose_sample", "make_plan"]
-
 DEFAULT_SAMPLE: Final = 3
 
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be done, and what it will take."""
+    """What is to be done, and how long it will take."""
 
     selection: Selection
     outlook: Outlook
@@ -39,7 +37,7 @@ class Plan:
     sample_pages: int = 0
     """Pages chosen, spread evenly over all that need the engine."""
     statuses: Counter[str] = field(default_factory=Counter)
-    """Of those that were read just now; the others were read before."""
+    """Of the sample pages that were read just now; the others were read before."""
     engine: EngineFacts | None = None
     """None where no server was asked."""
     forecast: Forecast | None = None
@@ -47,11 +45,6 @@ class Plan:
     """Files and pages that cannot be read, and sample pages that failed."""
     server_error: ServerError | None = None
     """Why the sample could not be read."""
-
-    def count(self, result: PageResult) -> None:
-        """Count one page of the sample."""
-        self.statuses[result.status] += 1
-        self.errors += [result.error] if result.error else list(result.errors.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as `plan --json` writes it."""
@@ -92,21 +85,21 @@ def make_plan(
     sample: int = DEFAULT_SAMPLE,
     on_progress: Callable[[str], None] | None = None,
 ) -> Plan:
-    """Look at every page, read a few, and say what the rest will take; never raises for a server that is off.
+    """Look at every page, read a few, and say how long the rest will take; never raises for a server that is off.
 
     Args:
-        reader: What would be read how.
+        reader: How the pages would be read.
         selection: What would be read.
         ledger: Keeps the facts of pages, and the readings of the sample.
-        sample: Pages to be timed; 0: no request is sent, and the forecast is what earlier readings tell.
+        sample: Pages to be timed; 0: no request is sent, and the forecast is made from earlier readings.
         on_progress: Called with a line of text while it goes on.
     """
-    settings = replace(reader.options, sample=None, stop_after_s=None)
+    options = replace(reader.options, sample=None, stop_after_s=None)
     pages: list[PageAhead] = []
 
     def survey() -> Outlook:
         pages.clear()
-        transcriber = Transcriber(reader.make_engine(), ledger, settings, on_progress=on_progress)
+        transcriber = Transcriber(reader.make_engine(), ledger, options, on_progress=on_progress)
         return transcriber.survey(selection.files, on_page=pages.append)
 
     plan = Plan(selection, Outlook(len(selection.files)))
@@ -114,23 +107,23 @@ def make_plan(
         plan.outlook = survey()
         if sample and plan.outlook.due_tasks:
             plan.engine = reader.make_engine().prepare()
-            timed = {
-                (timing.content_sha256, timing.task)
-                for timing in ledger.timings(reader.engine, _keys(settings), plan.engine.model)
-            }
+            keys = {task: options.key(task) for task in options.tasks}
+            timings = ledger.timings(options.engine, keys, plan.engine.model)
+            timed = {(timing.content_sha256, timing.task) for timing in timings}
             chosen = choose_sample(pages, sample, timed)
             plan.sample_pages = len(chosen)
             untimed = [page for page in chosen if {(page.content_sha256, task) for task in page.due_tasks} - timed]
             try:
-                for result in _read(untimed, reader, ledger, settings, on_progress):
-                    plan.count(result)
+                for result in _read(untimed, reader, ledger, options, on_progress):
+                    plan.statuses[result.status] += 1
+                    plan.errors += [result.error] if result.error else list(result.errors.values())
             finally:
                 plan.outlook = survey()
     except ServerError as err:
         plan.server_error = err
     plan.errors += [*selection.errors, *plan.outlook.errors]
     plan.forecast = forecast_by_ledger(
-        plan.outlook, ledger, reader.make_engine(), settings, servers=reader.servers, asks_server=bool(plan.engine)
+        plan.outlook, ledger, reader.make_engine(), options, servers=reader.servers, asks_server=bool(plan.engine)
     )
     return plan
 
@@ -138,8 +131,8 @@ def make_plan(
 def choose_sample(pages: Iterable[PageAhead], sample: int, timed: AbstractSet[tuple[str, str]]) -> list[PageAhead]:
     """Return pages spread evenly over all that need the engine, each content once.
 
-    Those that were read by this model, or found to be blank, are chosen from as well: so a plan asked again chooses
-    the same pages, and finds them read.
+    Pages that were read by this model, or found to be blank, are candidates too, so that a plan made again chooses the
+    same pages and finds them read.
     """
     contents = {content for content, _ in timed}
     needing: dict[str, PageAhead] = {}
@@ -154,7 +147,7 @@ def _read(
     pages: Iterable[PageAhead],
     reader: KoboldReader,
     ledger: Ledger,
-    settings: ReadOptions,
+    options: ReadOptions,
     on_progress: Callable[[str], None] | None,
 ) -> Iterator[PageResult]:
     """Read some pages of some files, as a run would."""
@@ -164,13 +157,9 @@ def _read(
         numbers[page.source.uri].append(page.page_number)
         files[page.source.uri] = page.source
     for uri, source in files.items():
-        only = replace(settings, pages=PageRange(tuple((number, number) for number in numbers[uri])))
+        only = replace(options, pages=PageRange(tuple((number, number) for number in numbers[uri])))
         with closing(Transcriber(reader.make_engine(), ledger, only, on_progress=on_progress).run([source])) as results:
             yield from results
-
-
-def _keys(settings: ReadOptions) -> dict[str, str]:
-    return {task: settings.key(task) for task in settings.tasks}
 
 
 def _by_kind(counts: Mapping[PageKind, int]) -> dict[PageKind, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -12,9 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import MISSING
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from llama_index.core.bridge.pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from llama_index.core.readers.base import BasePydanticReader, BaseReader
 from llama_index.core.schema import BaseComponent, Document
 from typing_extensions import override
@@ -33,8 +39,9 @@ from kobold_reader.options import (
     Redo,
     Rotate,
     TextLayerUse,
+    about,
 )
-from kobold_reader.pages import KnownKind, Selection, SourceFile, select
+from kobold_reader.pages import KnownKind, Selection, select
 from kobold_reader.reading.engine import Engine
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
@@ -44,8 +51,6 @@ from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.stream import DocumentStream
 
-log = logging.getLogger(__name__)
-
 Paths = str | Path | Sequence[str | Path]
 
 
@@ -54,7 +59,7 @@ class PageSkippedWarning(UserWarning):
 
 
 def _option(name: str, **default: Any) -> Any:
-    """Return the field of an option, with its own default unless told otherwise."""
+    """Return the pydantic field of an option, with the option's default unless another one is given."""
     option = OPTIONS[name]
     if not default:
         default = {"default": option.default} if option.default is not MISSING else {"default_factory": dict}
@@ -64,12 +69,6 @@ def _option(name: str, **default: Any) -> Any:
         repr=not option.metadata["is_secret"],
         **default,
     )
-
-
-def _as_list(value: object) -> object:
-    if isinstance(value, str):
-        return [value]
-    return list(value) if isinstance(value, tuple) else value
 
 
 class KoboldReader(BasePydanticReader):
@@ -86,13 +85,11 @@ class KoboldReader(BasePydanticReader):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    api_url: Annotated[
-        str | Sequence[str], BeforeValidator(lambda value: value if isinstance(value, str) else _as_list(value))
-    ] = _option("api_url", default=DEFAULT_URL)
+    api_url: str | Sequence[str] = _option("api_url", default=DEFAULT_URL)
     api_password: str | None = _option("api_password")
     allow_remote: bool = _option("allow_remote")
     engine: EngineName = _option("engine")
-    tasks: Annotated[Sequence[str] | None, BeforeValidator(_as_list)] = _option("tasks")
+    tasks: Sequence[str] | None = _option("tasks")
     pages: str | None = _option("pages", default=None)
     sample: int | None = _option("sample")
     prompts: Mapping[str, str] = _option("prompts")
@@ -100,19 +97,15 @@ class KoboldReader(BasePydanticReader):
     hint: str | None = _option("hint")
     family: str | None = _option("family")
     visionmaxres: int | None = _option("visionmaxres")
-    rotate: Annotated[
-        Rotate, BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdigit() else value)
-    ] = _option("rotate")
+    rotate: Rotate = _option("rotate")
     text_layer: TextLayerUse = _option("text_layer")
     image_kind: ImageKindUse | None = _option("image_kind")
-    pdf_passwords: Annotated[Sequence[str], BeforeValidator(_as_list)] = _option("pdf_passwords", default_factory=list)
+    pdf_passwords: Sequence[str] = _option("pdf_passwords", default_factory=list)
     page_timeout_s: float | None = _option("page_timeout_s")
     outage_patience_s: float = _option("outage_patience_s")
     stop_after_s: float | None = _option("stop_after_s")
     redo: Redo | None = _option("redo")
-    ledger: Annotated[
-        str | Path | None, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)
-    ] = _option("ledger")
+    ledger: str | Path | None = _option("ledger")
     on_error: OnError = _option("on_error")
     split: bool = _option("split")
     include_empty: bool = _option("include_empty")
@@ -140,6 +133,21 @@ class KoboldReader(BasePydanticReader):
                 address_kind(url) != "loopback" for url in self.api_urls
             )
             self._record_form(self.options)
+
+    @field_validator("api_url", "tasks", "pdf_passwords", "rotate", "ledger", mode="before")
+    @classmethod
+    def _as_kept(cls, value: Any, info: ValidationInfo) -> Any:
+        """Accept one task or password alone, tuples, degrees as text, and paths; they are kept as JSON has them."""
+        match info.field_name, value:
+            case (("tasks" | "pdf_passwords"), str()):
+                return [value]
+            case "rotate", str() if value.isdigit():
+                return int(value)
+            case "ledger", Path():
+                return str(value)
+            case _, tuple():
+                return list(value)
+        return value
 
     @classmethod
     def _check_names(cls, arguments: Mapping[str, Any]) -> None:
@@ -286,11 +294,7 @@ class KoboldReader(BasePydanticReader):
         yield from self._documents(file, extra_info, fs, None)
 
     def _documents(
-        self,
-        file: Paths,
-        extra_info: Mapping[str, Any] | None,
-        fs: Any,
-        cancel: threading.Event | None,
+        self, file: Paths, extra_info: Mapping[str, Any] | None, fs: Any, cancel: threading.Event | None
     ) -> Generator[Document, None, None]:
         with self.open_ledger() as ledger:
             selection = take(file, fs, known=ledger.kind_of)
@@ -299,9 +303,9 @@ class KoboldReader(BasePydanticReader):
                 self._warn(error)
                 if self.on_error == "mark":
                     yield failed_document(error, extra_info)
-            # A stream that is left early must end its helper thread before the ledger is closed.
+            # A stream that is left early must end the transcriber's thread before the ledger is closed.
             with closing(self.transcriber(ledger, cancel=cancel).run(selection.files)) as results:
-                for result in self._shown(results, selection.files):
+                for result in self._with_progress(results, len(selection.files)):
                     if result.error:
                         failed.append(result.error)
                         self._warn(result.error)
@@ -319,12 +323,12 @@ class KoboldReader(BasePydanticReader):
         if self.on_error == "skip":
             warnings.warn(f"skipped: {error}", PageSkippedWarning, stacklevel=4)
 
-    def _shown(self, results: Iterator[PageResult], files: Sequence[SourceFile]) -> Iterator[PageResult]:
+    def _with_progress(self, results: Iterator[PageResult], files: int) -> Iterator[PageResult]:
         if not self.show_progress:
             return results
         from tqdm.auto import tqdm
 
-        return iter(tqdm(results, desc=f"{len(files)} files", unit=" pages"))
+        return iter(tqdm(results, desc=f"{files} files", unit=" pages"))
 
     @override
     def load_data(self, file: Paths, extra_info: Mapping[str, Any] | None = None, fs: Any = None) -> list[Document]:
@@ -336,11 +340,7 @@ class KoboldReader(BasePydanticReader):
         return self._load(file, extra_info, fs, None)
 
     def _load(
-        self,
-        file: Paths,
-        extra_info: Mapping[str, Any] | None,
-        fs: Any,
-        cancel: threading.Event | None,
+        self, file: Paths, extra_info: Mapping[str, Any] | None, fs: Any, cancel: threading.Event | None
     ) -> list[Document]:
         documents: list[Document] = []
         try:
@@ -355,8 +355,8 @@ class KoboldReader(BasePydanticReader):
     ) -> list[Document]:
         """Like `load_data`, without blocking the event loop.
 
-        Cancelling the task aborts the running job on the server. SimpleDirectoryReader starts all its files at once:
-        of this reader's calls, no more run at a time than keep its servers busy; the others wait.
+        Cancelling the task aborts the running job on the server. SimpleDirectoryReader starts all its files at once; no
+        more of them are read at a time than keep the servers busy.
         """
         cancel = threading.Event()
         load = functools.partial(self._load, file, extra_info, fs, cancel)
@@ -366,7 +366,7 @@ class KoboldReader(BasePydanticReader):
             cancel.set()
 
     def _loaders(self) -> ThreadPoolExecutor:
-        """Return the threads of `aload_data`: one file is opened while each server has another one's page."""
+        """Return the threads of `aload_data`: one for each server, and one that opens the next file meanwhile."""
         with self._engine_lock:
             if self._threads is None:
                 size = 1 if self.engine == "rapidocr" else len(self.api_urls) + 1
@@ -385,23 +385,28 @@ class KoboldReader(BasePydanticReader):
         """Return a `file_extractor` for SimpleDirectoryReader, by default with `on_error="skip"`.
 
         SimpleDirectoryReader drops a whole file on any exception; with "skip" only the failed pages are missing. A
-        lost server still costs whole files, which it only prints: give it `raise_on_error=True`, then that ends the
-        run.
+        lost server still costs whole files, which it only prints; its `raise_on_error=True` ends the run instead.
 
         Args:
             suffixes: Endings in lower case, with the dot; none: all that are taken.
             changes: Arguments in which the handed-out reader differs from this one.
         """
-        arguments = {name: getattr(self, name) for name in type(self).model_fields if name != "is_remote"}
-        reader = type(self)(**{**arguments, "on_error": "skip", **changes})
-        return dict.fromkeys(suffixes or self.DEFAULT_SUFFIXES, reader)
+        return dict.fromkeys(suffixes or self.DEFAULT_SUFFIXES, self.changed(**{"on_error": "skip", **changes}))
+
+    def changed(self, **arguments: Any) -> Self:
+        """Return a new reader with other values of these arguments."""
+        return type(self)(**{**{name: getattr(self, name) for name in OPTIONS}, **arguments})
+
+
+_ARGUMENTS = "".join(f"        {name}: {about(name)}\n" for name in OPTIONS)
+KoboldReader.__doc__ = f"{KoboldReader.__doc__}\n    Args:\n{_ARGUMENTS}"
 
 
 def take(file: Paths, fs: Any = None, *, known: KnownKind | None = None) -> Selection:
     """Select the files that a path, a pattern or a list of them means; `known` as `select` takes it.
 
     Raises:
-        SourceError: Nothing at all could be taken; the first reason.
+        SourceError: Nothing could be taken at all; this is the first reason.
     """
     paths: Iterable[str | Path] = [file] if isinstance(file, str | Path) or not isinstance(file, Iterable) else file
     selection = select(paths, fs=fs, known=known)

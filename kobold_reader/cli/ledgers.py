@@ -64,11 +64,10 @@ def find_lower_resolution(ledger: Path, urls: Sequence[str]) -> LowerResolution 
         return None
     with Ledger(ledger, read_only=True) as opened:
         rows = opened.resolutions(KoboldEngine.name)
+    budget = ImageBudget(max_side_px=tested.max_side_px, max_pixels=tested.max_pixels)
     lower = []
     for read_px, width_px, height_px, width_pt, height_pt, pages in rows:
-        now_px = would_reach_px(
-            (width_px, height_px), (width_pt, height_pt), tested.max_side_px, tested.max_pixels, ImageBudget().max_dpi
-        )
+        now_px = would_reach_px((width_px, height_px), (width_pt, height_pt), budget)
         if is_clearly_lower(read_px, now_px):
             lower.append((read_px, now_px, pages))
     if not lower:

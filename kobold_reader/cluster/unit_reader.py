@@ -231,10 +231,8 @@ class UnitReader:
 
     def _engine(self, url: str) -> Engine:
         if url not in self._readers:
-            arguments = {name: getattr(self._reader, name) for name in type(self._reader).model_fields}
-            del arguments["is_remote"]
             # Whether an outage is waited for is the foreman's to say: other servers may be left.
-            self._readers[url] = KoboldReader(**{**arguments, "api_url": url, "ledger": "none", "outage_patience_s": 0})
+            self._readers[url] = self._reader.changed(api_url=url, ledger="none", outage_patience_s=0)
         return self._readers[url].make_engine()
 
 

@@ -1,11 +1,8 @@
-"""What is still to be done: pure decisions over facts, readings and the user's options.
+"""Which tasks of a page are due: decided from its facts, the readings kept of it, and the user's options.
 
-A page is due where a task has no reading made with the same engine and the same *user-given* options. What the user
-did not choose (our default wording, our release, the model that happens to be loaded) makes nothing due; `redo` does.
-
-At how many px was a page read, and how many would it be now? Pure; for `--redo low-resolution`.
-
-What there is of one page, and what is still due: the one answer for whoever reads, surveys or plans.
+A task is due where no reading was made with the same engine and the same *user-given* options (`ReadOptions.key`). What
+the user did not choose (our default wording, our release, the model that happens to be loaded) makes nothing due; only
+`redo` does.
 """
 
 from __future__ import annotations
@@ -18,88 +15,83 @@ from typing import Final
 
 from kobold_reader.kobold import FAMILIES
 from kobold_reader.options import ReadOptions, Redo
-from kobold_reader.pages import PageFacts
+from kobold_reader.pages import ImageBudget, PageFacts
 from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.results import DOUBTFUL, Reading
 
-__all__ = [
-    "Lookup",
-    "blank_reading",
-    "is_clearly_lower",
-    "is_outdated",
-    "long_side_px",
-    "look_up",
-    "possible",
-    "tasks_of_page",
-    "to_redo",
-    "would_reach_px",
-]
-
-_CLEARLY: Final = 0.95
-"""Less than 5 % is rounding, or the paper's proportions; it makes no print legible."""
-_PT_PER_INCH: Final = 72.0
-
-
-def long_side_px(width: float, height: float, max_side_px: int, max_pixels: int | None) -> int:
-    """Return the longest side, in px, of a picture of these proportions that is as large as both limits allow.
-
-    >>> long_side_px(210, 297, 1024, None), long_side_px(210, 297, 2048, 2048 * 28 * 28)
-    (1024, 1506)
-    """
-    long_px = float(max_side_px)
-    if max_pixels is not None and width > 0 and height > 0:
-        long_px = min(long_px, math.sqrt(max_pixels * max(width, height) / min(width, height)))
-    return int(long_px)
-
-
-def would_reach_px(
-    size_px: tuple[int, int],
-    size_pt: tuple[float | None, float | None],
-    max_side_px: int,
-    max_pixels: int | None,
-    max_dpi: float,
-) -> int:
-    """Return the longest side, in px, that a whole page would reach the encoder with.
-
-    Args:
-        size_px: Of the embedded scan or photo; zeros for a born-digital page, which has no pixels of its own.
-        size_pt: Of the paper, where known.
-        max_side_px: What the server and the family let through.
-        max_pixels: The same by area.
-        max_dpi: Born-digital pages are rendered at no more.
-    """
-    width_pt, height_pt = size_pt[0] or 0.0, size_pt[1] or 0.0
-    width, height = size_px if all(size_px) else (width_pt, height_pt)
-    reach_px = long_side_px(width, height, max_side_px, max_pixels)
-    if all(size_px):
-        return min(reach_px, max(size_px))
-    if width_pt and height_pt:
-        return min(reach_px, int(max(width_pt, height_pt) / _PT_PER_INCH * max_dpi))
-    return reach_px
-
-
-def is_clearly_lower(effective_px: int | None, now_px: int) -> bool:
-    """Tell whether a page was read with clearly fewer px than it would be now; unknown is not lower."""
-    return effective_px is not None and effective_px < _CLEARLY * now_px
-
-
 CAPTION_COVERAGE: Final = 0.25
 """A page with a good text layer is captioned and tagged only where images cover at least this share of it."""
-_OF_PICTURES: Final = frozenset({"caption", "tags"})
 LOW_CONFIDENCE: Final = 0.8
 """Mean over the page, for engines that tell no more (RapidOCR)."""
 LOW_CONFIDENCE_P5: Final = DOUBTFUL
 """Fifth percentile of the words, where it is known: below it at least one word in twenty is doubtful. The mean over a
 page would hide them: a rival at least as near as can be seen costs its word 0.3 to 0.5, and a page has 300 words."""
+_CLEARLY: Final = 0.95
+"""Less than 5 % is rounding, or the paper's proportions; it makes no print legible."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageTasks:
+    """The tasks asked of a page, by what becomes of them."""
+
+    tasks: tuple[str, ...]
+    readings: dict[str, Reading]
+    """Readings that exist, those that are to be made again too."""
+    due_tasks: tuple[str, ...]
+
+
+def find_due(
+    ledger: Ledger,
+    engine_name: str,
+    options: ReadOptions,
+    known: KnownPage,
+    *,
+    engine: EngineFacts | None = None,
+    made: AbstractSet[tuple[str, str]] = frozenset(),
+    able: frozenset[str] | None = None,
+    last_family: str | None = None,
+) -> PageTasks:
+    """Find what is known of a page, and decide what is due.
+
+    Args:
+        ledger: Asked for the readings.
+        engine_name: Whose readings.
+        options: What the user asks for.
+        known: The page.
+        engine: Needed where `options.redo` asks what the model would do now.
+        made: Content and task of readings made in this run, which `redo` does not ask for again.
+        able: What the engine can do; None: it was not asked yet.
+        last_family: See `possible`.
+    """
+    facts = known.facts
+    tasks = tasks_of_page(facts, options)
+    readings: dict[str, Reading] = {}
+    due_tasks: list[str] = []
+    for task in tasks:
+        if task == "ocr" and has_text_layer(facts, options):
+            readings[task] = Reading(task=task, status="text_layer", text=facts.text.strip(), engine="pdf")
+        elif known.is_blank:
+            readings[task] = blank_reading(task)
+        else:
+            reading = ledger.reading(facts.content_sha256, task, engine_name, options.key(task))
+            if reading:
+                readings[task] = reading
+            redo = None if (facts.content_sha256, task) in made else options.redo
+            if reading is None or to_redo(reading, redo, engine, facts):
+                due_tasks.append(task)
+    if due_tasks and options.are_tasks_default:
+        due_tasks = list(possible(due_tasks, readings, able, last_family))
+        tasks = tuple(task for task in tasks if task in readings or task in due_tasks)
+    return PageTasks(tasks, readings, tuple(due_tasks))
 
 
 def tasks_of_page(facts: PageFacts, options: ReadOptions) -> tuple[str, ...]:
-    """Return the tasks to ask of this page, a good text layer's own answer to `ocr` included."""
-    if options.tasks[0] != "ocr" and "ocr" not in options.tasks:
+    """Return the tasks to ask of this page, `ocr` too where a good text layer answers it."""
+    if "ocr" not in options.tasks or not has_text_layer(facts, options):
         return options.tasks
-    if has_text_layer(facts, options) and (options.text_layer == "only" or facts.image_coverage < CAPTION_COVERAGE):
-        return tuple(task for task in options.tasks if task not in _OF_PICTURES)
+    if options.text_layer == "only" or facts.image_coverage < CAPTION_COVERAGE:
+        return ("ocr",)
     return options.tasks
 
 
@@ -121,7 +113,7 @@ def possible(
     Args:
         due_tasks: Of one page.
         readings: Kept ones of that page.
-        able: What the engine can do; None: nobody has asked it yet.
+        able: What the engine can do; None: it was not asked yet.
         last_family: Of the model that read last; stands for the model of a page whose text layer answers `ocr`.
     """
     can = set(due_tasks) if able is None else set(due_tasks) & able
@@ -132,18 +124,11 @@ def possible(
     return tuple(task for task in due_tasks if task in can)
 
 
-def is_outdated(reading: Reading, engine: EngineFacts) -> bool:
-    """Tell whether another model or another wording would be used today."""
-    wording = (engine.prompts or {}).get(reading.task)
-    asked_otherwise = bool(wording and reading.prompt and wording not in reading.prompt)
-    return reading.model != engine.model or asked_otherwise
-
-
 def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None, facts: PageFacts) -> bool:
     """Tell whether the user asked for this reading to be made again.
 
     Args:
-        reading: What there is.
+        reading: The one that is kept.
         redo: What the user asked for.
         engine: Needed for `outdated` and `low-resolution`.
         facts: Of the page: one that has few pixels of its own is not read again for more.
@@ -160,21 +145,24 @@ def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None, fac
                 return reading.confidence_p5 < LOW_CONFIDENCE_P5
             return reading.confidence is not None and reading.confidence < LOW_CONFIDENCE
         case "outdated":
-            return engine is not None and is_outdated(reading, engine)
+            return engine is not None and _is_outdated(reading, engine)
         case "low-resolution":
-            return engine is not None and is_clearly_lower(reading.effective_px, _now_px(facts, engine))
+            if engine is None:
+                return False
+            now_px = would_reach_px((facts.width_px, facts.height_px), (facts.width_pt, facts.height_pt), engine.budget)
+            return is_clearly_lower(reading.effective_px, now_px)
     raise AssertionError(redo)
 
 
-def _now_px(facts: PageFacts, engine: EngineFacts) -> int:
-    budget = engine.budget
-    return would_reach_px(
-        (facts.width_px, facts.height_px),
-        (facts.width_pt, facts.height_pt),
-        budget.max_side_px,
-        budget.max_pixels,
-        budget.max_dpi,
-    )
+def _is_outdated(reading: Reading, engine: EngineFacts) -> bool:
+    """Tell whether another model or another wording would be used today."""
+    wording = (engine.prompts or {}).get(reading.task)
+    return reading.model != engine.model or bool(wording and reading.prompt and wording not in reading.prompt)
+
+
+def blank_reading(task: str) -> Reading:
+    """Return the reading of a blank page."""
+    return Reading(task=task, status="blank", text="", engine="image")
 
 
 def spread(count: int, sample: int) -> Sequence[int]:
@@ -188,62 +176,37 @@ def spread(count: int, sample: int) -> Sequence[int]:
     return [int((number + 0.5) * count / sample) for number in range(sample)]
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """The tasks asked of a page, by what becomes of them."""
-
-    tasks: tuple[str, ...]
-    readings: dict[str, Reading]
-    """What there is; a reading that is to be made again is here as well."""
-    due_tasks: tuple[str, ...]
+# ── resolution ───────────────────────────────────────────────────────────────────────────────────
 
 
-def look_up(
-    ledger: Ledger,
-    engine_name: str,
-    options: ReadOptions,
-    known: KnownPage,
-    *,
-    engine: EngineFacts | None = None,
-    made: AbstractSet[tuple[str, str]] = frozenset(),
-    able: frozenset[str] | None = None,
-    last_family: str | None = None,
-) -> Lookup:
-    """Find what is known of a page, and decide what is due.
+def long_side_px(width: float, height: float, max_side_px: int, max_pixels: int | None) -> int:
+    """Return the longest side, in px, of a picture of these proportions that is as large as both limits allow.
+
+    >>> long_side_px(210, 297, 1024, None), long_side_px(210, 297, 2048, 2048 * 28 * 28)
+    (1024, 1506)
+    """
+    long_px = float(max_side_px)
+    if max_pixels is not None and width > 0 and height > 0:
+        long_px = min(long_px, math.sqrt(max_pixels * max(width, height) / min(width, height)))
+    return int(long_px)
+
+
+def would_reach_px(size_px: tuple[int, int], size_pt: tuple[float | None, float | None], budget: ImageBudget) -> int:
+    """Return the longest side, in px, that a whole page would reach the encoder with.
 
     Args:
-        ledger: Asked for the readings.
-        engine_name: Whose readings.
-        options: What the user asks for.
-        known: The page.
-        engine: Needed where `options.redo` asks what the model would do now.
-        made: Content and task of readings made in this run, which `redo` does not ask for again.
-        able: What the engine can do, where it was asked.
-        last_family: See `due.possible`.
+        size_px: Of the embedded scan or photo; zeros for a born-digital page, which has no pixels of its own.
+        size_pt: Of the paper, where known.
+        budget: What the server and the family let through.
     """
-    facts = known.facts
-    tasks = tasks_of_page(facts, options)
-    readings: dict[str, Reading] = {}
-    due_tasks: list[str] = []
-    for task in tasks:
-        if task == "ocr" and has_text_layer(facts, options):
-            readings[task] = Reading(task=task, status="text_layer", text=facts.text.strip(), engine="pdf")
-            continue
-        if known.is_blank:
-            readings[task] = blank_reading(task)
-            continue
-        reading = ledger.reading(facts.content_sha256, task, engine_name, options.key(task))
-        if reading:
-            readings[task] = reading
-        redo = None if (facts.content_sha256, task) in made else options.redo
-        if reading is None or to_redo(reading, redo, engine, facts):
-            due_tasks.append(task)
-    if due_tasks and options.are_tasks_default:
-        due_tasks = list(possible(due_tasks, readings, able, last_family))
-        tasks = tuple(task for task in tasks if task in readings or task in due_tasks)
-    return Lookup(tasks, readings, tuple(due_tasks))
+    paper_pt = size_pt[0] or 0.0, size_pt[1] or 0.0
+    width, height = size_px if all(size_px) else paper_pt
+    reach_px = long_side_px(width, height, budget.max_side_px, budget.max_pixels)
+    if all(size_px):
+        return min(reach_px, max(size_px))
+    return min(reach_px, int(max(paper_pt) / 72 * budget.max_dpi)) if all(paper_pt) else reach_px
 
 
-def blank_reading(task: str) -> Reading:
-    """Return the reading of a page that holds nothing."""
-    return Reading(task=task, status="blank", text="", engine="image")
+def is_clearly_lower(effective_px: int | None, now_px: int) -> bool:
+    """Tell whether a page was read with clearly fewer px than it would be now; unknown is not lower."""
+    return effective_px is not None and effective_px < _CLEARLY * now_px

@@ -1,4 +1,4 @@
-"""The protocol that both engines keep: what an engine can do, what it needs, and how it reads a page."""
+"""The protocol of both engines: what an engine can do, and how it reads a page."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from kobold_reader.errors import KoboldReaderError
 from kobold_reader.pages import ImageBudget, PageImages
 from kobold_reader.reading.results import Reading
 
-__all__ = ["Engine", "EngineFacts", "PageJob", "TaskOutcome"]
-
 TaskOutcome = Reading | KoboldReaderError
-"""What became of one task: a reading, or the error that belongs to this page."""
+"""A reading, or the error that concerns this page alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +54,14 @@ class Engine(Protocol):
 
     @property
     def parallel(self) -> int:
-        """How many pages it can read at once; known without asking anybody."""
+        """How many pages it can read at once; known without asking a server."""
         ...
 
     def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:
-        """Make ready and say what it is; cheap after the first time.
+        """Get ready, and return what the engine is; cheap after the first time.
 
         Args:
-            cancel: Set by another thread to stop waiting for a server that is taken.
+            cancel: Set by another thread to stop waiting for a server that is busy.
 
         Raises:
             ServerError: No server can be used; nothing can be read.
@@ -75,8 +73,8 @@ class Engine(Protocol):
         """Read one page: an outcome for every task of the job, never fewer.
 
         Raises:
-            ServerError: The server is lost for all pages, not for this one alone. What had been read of
-                this page is lost with it, so it is due again.
+            ServerError: The server is lost for all pages. What had been read of this page is lost too, so it is due
+                again.
         """
         ...
 

@@ -1,27 +1,37 @@
-"""The one file that is open in the page child, and what the ledger knows of it."""
+"""OpenFile: the one file that is open in the page child, and what the ledger knows of it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Self, TypeVar
+from dataclasses import replace
+from typing import Final, Self, TypeVar
 
 from kobold_reader.errors import CorruptSourceError, PageProcessKilledError, SourceError
-from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PageLook, SourceFile
-from kobold_reader.reading.ledger import Ledger
-
-__all__ = ["OpenFile"]
+from kobold_reader.options import ImageKindUse
+from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, Scalar, SourceFile
+from kobold_reader.reading.ledger import KnownPage, Ledger
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_PICTURE_COVERAGE: Final = 0.5
+# Keys of a page's metadata; those with "_" are not shown.
+_KIND: Final = "image_kind"
+_HASH: Final = "phash"
+_GIVEN: Final = "_image_kind_given"
+"""What a person said."""
+_LOOKED: Final = "_looked"
+"""Remembered also where nothing was found."""
+
 
 class OpenFile:
     """Opens files in the page child as late as possible: a file whose pages are all known is never touched.
 
-    Not thread-safe: it belongs to the thread that prepares pages.
+    Not thread-safe: it belongs to the thread that prepares pages. All methods about a page take the file's facts, and
+    raise CorruptSourceError if the file was changed since they were read.
 
     Args:
         ledger: Remembers which file has which content.
@@ -47,77 +57,90 @@ class OpenFile:
         return known or self._open(source)
 
     def page_facts(self, source: SourceFile, file: FileFacts, page_number: int) -> PageFacts:
-        """Look at one page (1-based) of a file that is still what `file` says.
+        """Return the facts of one page (1-based).
 
         Raises:
             SourceError: The page or the file cannot be read.
         """
-        self._ensure(source, file)
-        return self._ask(source, page_number, lambda: self._child.page_facts(page_number))
-
-    def page_look(self, source: SourceFile, file: FileFacts, page_number: int) -> PageLook:
-        """Look at the picture that one page (1-based) is, of a file that is still what `file` says.
-
-        Raises:
-            SourceError: The file cannot be read, or the page makes whoever looks at it crash.
-        """
-        self._ensure(source, file)
-        return self._ask(source, page_number, lambda: self._child.page_look(page_number))
+        return self._ask(source, file, page_number, lambda: self._child.page_facts(page_number))
 
     def page_images(
         self, source: SourceFile, file: FileFacts, page_number: int, budget: ImageBudget, rotate_deg: int | None
     ) -> PageImages:
-        """Make the images of one page (1-based) of a file that is still what `file` says.
-
-        Turned clockwise by `rotate_deg`, or where that is None as its picture asks for.
+        """Make the images of one page (1-based), turned clockwise by `rotate_deg`; None: as its picture asks for.
 
         Raises:
             SourceError: The page or the file cannot be read.
         """
-        self._ensure(source, file)
         return self._ask(
-            source, page_number, lambda: self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
+            source, file, page_number, lambda: self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
         )
 
-    def _ask(self, source: SourceFile, page_number: int, request: Callable[[], T]) -> T:
-        """Ask the child about a page, once more where the child was killed from outside: the page is not to blame."""
-        try:
-            try:
-                return request()
-            except PageProcessKilledError as err:
-                log.warning("%s page %d: %s Once more.", source.path, page_number, err)
-                return request()
-        except SourceError as err:
-            raise err.at(source.path, page_number) from err.__cause__
+    def with_image_kind(
+        self, source: SourceFile, file: FileFacts, known: KnownPage, given: ImageKindUse | None
+    ) -> KnownPage:
+        """Return a page with what its picture is (photo or scan); the very same page where nothing new is known of it.
 
-    def _ensure(self, source: SourceFile, file: FileFacts) -> None:
+        The file is opened only where this page was not looked at before. The kind changes nothing of how a page is
+        read, so it makes nothing due. A page that cannot be looked at is left as it is: reading it will say why.
+
+        Args:
+            source: The page's file.
+            file: Its facts.
+            known: The page.
+            given: What the user says that pictures are; it holds for later runs until the user says otherwise, or auto.
+        """
+        facts = known.facts
+        is_picture = facts.width_px > 0 and facts.text_layer != "good" and facts.image_coverage >= _PICTURE_COVERAGE
+        if not is_picture:
+            return known
+        metadata = dict(facts.metadata)
+        if _LOOKED not in metadata:
+            number = facts.page_number
+            try:
+                look = self._ask(source, file, number, lambda: self._child.page_look(number))
+            except SourceError as err:
+                log.debug("%s page %d: not looked at (%s)", source.path, number, err)
+            else:
+                found = {_KIND: look.kind, _HASH: look.phash, _LOOKED: True}
+                metadata |= {key: value for key, value in found.items() if value is not None}
+        if given == "auto":
+            metadata.pop(_GIVEN, None)
+        elif given is not None:
+            metadata[_GIVEN] = given
+        return known if metadata == facts.metadata else replace(known, facts=replace(facts, metadata=metadata))
+
+    def _ask(self, source: SourceFile, file: FileFacts, page_number: int, request: Callable[[], T]) -> T:
         if self._now != (source.uri, file.sha256):
             self._open(source, expected_sha256=file.sha256)
+        try:
+            return _twice(request, f"{source.path} page {page_number}")
+        except SourceError as err:
+            raise err.at(source.path, page_number) from err.__cause__
 
     def _open(self, source: SourceFile, expected_sha256: str | None = None) -> FileFacts:
         self._let_go()
         try:
             path = self._holding.enter_context(source.opened_path())
-            facts = self._ask_open(path, source)
+            facts = _twice(
+                lambda: self._child.open(path, source=source.path, kind=source.kind, passwords=self._passwords),
+                source.path,
+            )
         except SourceError as err:
             self._let_go()
             raise err.at(source.path) from err.__cause__
         if expected_sha256 not in {None, facts.sha256}:
-            # Its pages must not be recorded as those of the content that lay here before.
+            # Its pages must not be recorded as those of the content that the file had before.
             self._let_go()
-            msg = "The file was changed since this run began."
-            raise CorruptSourceError(msg, source=source.path, hint="The next run reads it as it is now.")
+            raise CorruptSourceError(
+                "The file was changed since this run began.",
+                source=source.path,
+                hint="The next run reads it as it is now.",
+            )
         self._now = (source.uri, facts.sha256)
         self._ledger.remember_file(source, facts)
         log.info("%s: %d pages", source.path, facts.total_pages)
         return facts
-
-    def _ask_open(self, path: str, source: SourceFile) -> FileFacts:
-        try:
-            return self._child.open(path, source=source.path, kind=source.kind, passwords=self._passwords)
-        except PageProcessKilledError as err:
-            log.warning("%s: %s Once more.", source.path, err)
-            return self._child.open(path, source=source.path, kind=source.kind, passwords=self._passwords)
 
     def _let_go(self) -> None:
         self._now = None
@@ -133,3 +156,23 @@ class OpenFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _twice(request: Callable[[], T], place: str) -> T:
+    """Ask the child once more if it was killed from outside: the page is not to blame."""
+    try:
+        return request()
+    except PageProcessKilledError as err:
+        log.warning("%s: %s Once more.", place, err)
+        return request()
+
+
+def public_metadata(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return a page's metadata as it is shown: the picture's kind as a person gave it, and `phash` of photos only."""
+    kind = metadata.get(_GIVEN, metadata.get(_KIND))
+    shown = {key: value for key, value in metadata.items() if not key.startswith("_")}
+    if kind is not None:
+        shown[_KIND] = kind
+    if kind != "photo":
+        shown.pop(_HASH, None)  # all pages of writing look alike
+    return shown

@@ -1,11 +1,6 @@
-"""The values that reading makes: a Reading per task, a PageResult per page.
+"""What reading gives: a Reading for each task, a PageResult for each page.
 
-Status says whether a page *was read*, never whether it was read *right*.
-
-Where on the page the lines of a reading stand: offsets in its text beside corners in its picture.
-
-Only an engine that finds lines before it reads them knows. A line here is what it read in one go: on a page of columns
-or a table there are several side by side.
+A status says whether a page *was read*, never whether it was read *right*.
 """
 
 from __future__ import annotations
@@ -13,35 +8,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.pages import SourceFile
 
-__all__ = [
-    "DOUBTFUL",
-    "EMPTY_STATUSES",
-    "SHARES",
-    "STATUSES",
-    "Corners",
-    "LineBox",
-    "PageResult",
-    "Reading",
-    "Scalar",
-    "Status",
-    "joined",
-    "lines_at",
-]
+Scalar = str | int | float | bool
+
+Status = Literal["ok", "text_layer", "blank", "no_text", "truncated", "looping", "failed"]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+EMPTY_STATUSES: Final[frozenset[Status]] = frozenset({"blank", "no_text"})
+"""The two statuses of pages without text."""
+DOUBTFUL: Final = 0.7
+"""Words less sure than this are listed in a reading, with their rivals."""
+_HEADINGS: Final = {"caption": "Image description", "tags": "Tags"}
 
 SHARES: Final = 10_000
-"""A picture's width, and its height, in units of corners: they hold at every size it is shown in."""
+"""A picture's width, and its height, in units of corners, so that corners hold at every size it is shown in."""
 
 Corners = tuple[int, ...]
 """x and y of four corners, clockwise from where the line begins: a line on a skewed page is no upright rectangle."""
 
 
 class LineBox(NamedTuple):
-    """A line's place in the text and on the upright page; a tuple, so that it is kept as a plain JSON array."""
+    """A line's place in the text and on the upright page.
+
+    A line is what an engine read in one go: in columns or a table there are several side by side. It is a tuple, so
+    that JSON writes it as an array.
+    """
 
     start: int
     end: int
@@ -49,7 +43,7 @@ class LineBox(NamedTuple):
 
 
 def joined(lines: Iterable[Iterable[tuple[str, Corners]]]) -> tuple[str, tuple[LineBox, ...]]:
-    r"""Return the text that pieces of lines make, and where each stands in it; pieces without text count for nothing.
+    r"""Return the text that pieces of lines make, and the place of each in it; pieces without text are left out.
 
     >>> joined([[("Mooring", ()), ("12.50", ())], [("Total", ())]])[0]
     'Mooring 12.50\nTotal'
@@ -69,35 +63,13 @@ def joined(lines: Iterable[Iterable[tuple[str, Corners]]]) -> tuple[str, tuple[L
 
 
 def lines_at(boxes: Sequence[LineBox], start: int, end: int) -> list[int]:
-    """Return the numbers of the lines that hold any of these characters; what stands between lines is in none."""
+    """Return the numbers of the lines that hold any of these characters; characters between lines are in none."""
     return [number for number, box in enumerate(boxes) if box.start < end and box.end > start]
-
-
-Scalar = str | int | float | bool
-
-Status = Literal["ok", "text_layer", "blank", "no_text", "truncated", "looping", "failed"]
-STATUSES: Final[tuple[Status, ...]] = (
-    "ok",
-    "text_layer",
-    "blank",
-    "no_text",
-    "truncated",
-    "looping",
-    "failed",
-)
-EMPTY_STATUSES: Final[frozenset[Status]] = frozenset({"blank", "no_text"})
-"""The two statuses that honestly go with no text."""
-DOUBTFUL: Final = 0.7
-"""Words less sure than this are listed in a reading, with their rivals."""
-_HEADINGS: Final = {"caption": "Image description", "tags": "Tags"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one task gave for one page, and how it was made.
-
-    A reading with a status outside `blank`, `no_text` has non-empty text.
-    """
+    """What one task gave for one page, and how it was made; its text is empty only for `blank` and `no_text`."""
 
     task: str
     status: Status
@@ -126,7 +98,7 @@ class Reading:
     doubtful: tuple[Mapping[str, Scalar], ...] = ()
     """Doubtful words: `start`, `end` in the text, and `rival`."""
     boxes: tuple[LineBox, ...] = ()
-    """Where lines of the text stand on the page, turned by `rotation_deg`; empty where the engine does not know."""
+    """Places of the text's lines on the page turned by `rotation_deg`; empty where the engine does not know them."""
     rotation_deg: int = 0
     attempts: int = 1
     prompt_tokens: int | None = None
@@ -139,8 +111,7 @@ class PageResult:
     """One page after reading: exactly one of non-empty text, an error, or a status in {blank, no_text}.
 
     A photo without lettering may have the text of its caption; its status, that of the first task, is `no_text` then.
-
-    `page_number` is 1-based; 0 stands for the file as a whole (it could not be opened: `error` says why).
+    `page_number` is 1-based; 0 is the file as a whole, which could not be opened.
     """
 
     source: SourceFile
@@ -153,13 +124,13 @@ class PageResult:
     readings: Mapping[str, Reading]
     """By task; a task that failed is absent."""
     errors: Mapping[str, KoboldReaderError]
-    """By task; beside a reading, that making it again failed."""
+    """By task; where the task has a reading too, making it again failed."""
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     """Of the file and the page: title, author, camera, dates …"""
     content_sha256: str = ""
-    """Of what the page shows, to which readings belong; "" where it could not be looked at."""
+    """Of what the page shows: the readings belong to it. Empty where the page could not be looked at."""
     is_kept: bool = False
-    """True where every reading was there before this run."""
+    """Every reading was made before this run."""
 
     @property
     def status(self) -> Status:
@@ -174,14 +145,14 @@ class PageResult:
 
     @property
     def failed_tasks(self) -> tuple[str, ...]:
-        """Tasks that have no reading on a page that was read all the same."""
+        """Tasks without a reading on a page whose first task was read."""
         return () if self.status == "failed" else tuple(task for task in self.errors if task not in self.readings)
 
     @property
     def text(self) -> str:
         """Transcription, then caption and tags under headings; "" for a failed or empty page.
 
-        Caption or tags that were asked alone stand without a heading.
+        Caption or tags that were asked alone have no heading.
         """
         if self.status == "failed":
             return ""

@@ -1,200 +1,42 @@
-"""What lies ahead: every page by what will become of it, before the first one is read.
+"""The survey before a run: what will become of every page, and how long the pages to be read will take.
 
 Looking at the pages of a file takes milliseconds each (4 ms a scan, 20 ms a full page of text), and what is seen is
-kept in the ledger, where the run finds it: nothing is looked at twice.
+kept in the ledger, where the run finds it: no page is looked at twice.
 
-How long it will take: what earlier readings by the same model took, for as many as are to be made.
-
-The whole takes the mean times the number of pages: the median would leave out the slow pages that make a night long.
-The range is Student's, for eight times in ten; task by task added up, as a page that is long to read is long to
-describe. Images are prepared while the server answers, so they cost no time of their own. Pages that turn out to be
-blank cost none either, so the forecast is rather too long.
-
-Which pages are photos, and what they look like: found once for each page, kept with its facts in the ledger.
-
-What is found changes nothing of how a page is read, so it makes nothing due. It is told with the page, as `image_kind`
-and, of photos, `phash`. What a person says of a page stands for all later runs, until another word or `auto` is said.
+The forecast is made from what earlier readings by the same model took: the mean times the number of pages, because the
+median would leave out the slow pages that make a night long. The range is Student's, for eight times in ten; the tasks'
+ranges are added up, because a page that is long to read is long to describe. Images are prepared while the server
+answers, so they cost no time of their own. Pages that turn out to be blank cost none either, so the forecast is rather
+too long.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import sqrt
 from statistics import fmean, stdev
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from kobold_reader.errors import KoboldReaderError, ServerError, SourceError
-from kobold_reader.options import ImageKindUse, ReadOptions
-from kobold_reader.pages import FileFacts, PageFacts, Scalar, SourceFile
-from kobold_reader.reading.due import has_text_layer, look_up
+from kobold_reader.options import ReadOptions
+from kobold_reader.pages import FileFacts, SourceFile
+from kobold_reader.reading.due import PageTasks, find_due, has_text_layer
 from kobold_reader.reading.engine import Engine, EngineFacts
 from kobold_reader.reading.ledger import KnownPage, Ledger, Timing
 from kobold_reader.reading.open_file import OpenFile
 
-__all__ = [
-    "PAGE_KINDS",
-    "Forecast",
-    "Outlook",
-    "PageAhead",
-    "PageKind",
-    "forecast",
-    "forecast_by_ledger",
-    "looked_at",
-    "pages_ahead",
-    "told",
-]
-
-_STUDENT: Final = (3.08, 1.89, 1.64, 1.53, 1.48, 1.44, 1.41, 1.40, 1.38)
-"""90 % quantile of Student's t for 1, 2, 3 … degrees of freedom."""
-_NORMAL: Final = 1.3
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What is to be expected, and from how many pages that is known."""
-
-    seconds: float
-    low_s: float
-    high_s: float
-    """Eight times in ten it lies between these; from one page nothing is known of that, and they are equal."""
-    timed_pages: int
-    requests: int
-    tokens: int | None
-    """In and out; None where the server does not count."""
-    kept_bytes: int
-    model: str | None
-    images_a_page: float
-    """For `ocr`: more than 1 where pages are cut into tiles."""
-
-    def pages_in(self, seconds: float, pages: int) -> int:
-        """Return how many of so many pages are done in a given time."""
-        return min(pages, int(pages * seconds / self.seconds)) if self.seconds else pages
-
-
-def forecast(due_tasks: Mapping[str, int], timings: Sequence[Timing], *, servers: int = 1) -> Forecast | None:
-    """Say how long so many tasks will take; None where one of them was never timed.
-
-    Args:
-        due_tasks: How often each task is to be asked.
-        timings: Of readings by the same model.
-        servers: So many work at once.
-    """
-    totals = [0.0, 0.0, 0.0]
-    requests = tokens = kept_bytes = 0.0
-    is_counted = True
-    images_a_page = 1.0
-    for task, count in due_tasks.items():
-        own = [timing for timing in timings if timing.task == task]
-        if not own:
-            return None
-        for position, seconds in enumerate(_mean_and_range([timing.elapsed_s for timing in own])):
-            totals[position] += count * seconds / max(1, servers)
-        images = fmean(timing.images for timing in own)
-        images_a_page = images if task == "ocr" else images_a_page
-        requests += count * images
-        kept_bytes += count * fmean(timing.kept_bytes for timing in own)
-        counted = [
-            timing.prompt_tokens + timing.completion_tokens
-            for timing in own
-            if timing.prompt_tokens is not None and timing.completion_tokens is not None
-        ]
-        is_counted &= bool(counted)
-        tokens += count * fmean(counted) if counted else 0
-    return Forecast(
-        seconds=totals[0],
-        low_s=totals[1],
-        high_s=totals[2],
-        timed_pages=len({timing.content_sha256 for timing in timings if timing.task in due_tasks}),
-        requests=round(requests),
-        tokens=round(tokens) if is_counted else None,
-        kept_bytes=round(kept_bytes),
-        model=timings[0].model if timings else None,
-        images_a_page=images_a_page,
-    )
-
-
-def _mean_and_range(seconds: Sequence[float]) -> tuple[float, float, float]:
-    mean = fmean(seconds)
-    if len(seconds) == 1:
-        return mean, mean, mean
-    freedom = len(seconds) - 1
-    student = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else _NORMAL
-    reach = student * stdev(seconds) / sqrt(len(seconds))
-    # The mean of all is hardly below the quickest page seen.
-    return mean, max(min(seconds), mean - reach), mean + reach
-
-
-log = logging.getLogger(__name__)
-
-_KIND: Final = "image_kind"
-_HASH: Final = "phash"
-_GIVEN: Final = "_image_kind_given"
-"""What a person said."""
-_LOOKED: Final = "_looked"
-"""That nothing was found is remembered, too."""
-_PICTURE_COVERAGE: Final = 0.5
-
-
-def looked_at(
-    known: KnownPage, opened: OpenFile, source: SourceFile, file: FileFacts, given: ImageKindUse | None
-) -> KnownPage:
-    """Return a page with what its picture is; the very same page where nothing new is known of it.
-
-    Opens the file where nobody has looked at this page yet. A page that nobody can look at is left as it is: when it is
-    to be read, it says itself why that fails.
-
-    Args:
-        known: The page.
-        opened: Opens its file.
-        source: Its file.
-        file: What is known of the file.
-        given: What the user says that pictures are.
-    """
-    facts = known.facts
-    if not _is_picture(facts):
-        return known
-    metadata = dict(facts.metadata)
-    if _LOOKED not in metadata:
-        try:
-            look = opened.page_look(source, file, facts.page_number)
-        except SourceError as err:
-            log.debug("%s page %d: not looked at (%s)", source.path, facts.page_number, err)
-        else:
-            found = {_KIND: look.kind, _HASH: look.phash, _LOOKED: True}
-            metadata |= {key: value for key, value in found.items() if value is not None}
-    if given == "auto":
-        metadata.pop(_GIVEN, None)
-    elif given is not None:
-        metadata[_GIVEN] = given
-    return known if metadata == facts.metadata else replace(known, facts=replace(facts, metadata=metadata))
-
-
-def _is_picture(facts: PageFacts) -> bool:
-    """Whether the page is one picture as a whole, and not a text with a figure."""
-    return facts.width_px > 0 and facts.text_layer != "good" and facts.image_coverage >= _PICTURE_COVERAGE
-
-
-def told(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return a page's metadata as others see it: what a person said of it in place of what was found."""
-    kind = metadata.get(_GIVEN, metadata.get(_KIND))
-    shown = {key: value for key, value in metadata.items() if not key.startswith("_")}
-    if kind is not None:
-        shown[_KIND] = kind
-    if kind != "photo":
-        shown.pop(_HASH, None)  # all pages of writing look alike
-    return shown
-
-
 PageKind = Literal["read", "text_layer", "blank", "to_read", "copy", "failed"]
-PAGE_KINDS: Final[tuple[PageKind, ...]] = ("read", "text_layer", "blank", "to_read", "copy", "failed")
+PAGE_KINDS: Final[tuple[PageKind, ...]] = get_args(PageKind)
 
 _ENOUGH_PAGES: Final = 3
 _KEEP_PAGES: Final = 100
-"""So many pages are looked at before what was seen is written down: a killed survey costs a second."""
+"""Pages looked at before what was seen is written down: a killed survey costs a second."""
+_STUDENT: Final = (3.08, 1.89, 1.64, 1.53, 1.48, 1.44, 1.41, 1.40, 1.38)
+"""90 % quantile of Student's t for 1, 2, 3 … degrees of freedom."""
+_NORMAL: Final = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +117,7 @@ def pages_ahead(
     files: Sequence[SourceFile],
     opened: OpenFile,
     ledger: Ledger,
-    settings: ReadOptions,
+    options: ReadOptions,
     *,
     engine_name: str,
     numbers: Callable[[SourceFile, FileFacts], Iterable[int]],
@@ -289,15 +131,32 @@ def pages_ahead(
         files: Those that the ledger does not know are opened.
         opened: Opens them.
         ledger: What is known, and where what is seen now is kept.
-        settings: What the user asks for.
+        options: What the user asks for.
         engine_name: Whose readings count.
         numbers: Which pages of a file are meant.
-        engine: Needed where `settings.redo` asks what the model would do now.
+        engine: Needed where `options.redo` asks what the model would do now.
         looks: Look at pages that are not known; False: take them for pages to be read.
         on_progress: Called with a line of text now and then.
     """
     made: set[tuple[str, str]] = set()
-    last_family = ledger.last_family(engine_name) if settings.are_tasks_default else None
+    last_family = ledger.last_family(engine_name) if options.are_tasks_default else None
+
+    def ahead(source: SourceFile, known: KnownPage) -> PageAhead:
+        facts = known.facts
+        found = find_due(ledger, engine_name, options, known, engine=engine, last_family=last_family)
+        wanted = [(facts.content_sha256, task) for task in found.due_tasks]
+        due_tasks = tuple(task for content, task in wanted if (content, task) not in made)
+        made.update(wanted)
+        kind = _kind_ahead(known, found, due_tasks, options)
+        return PageAhead(
+            source,
+            facts.page_number,
+            kind,
+            due_tasks if kind == "to_read" else (),
+            facts.content_sha256,
+            has_poor_text=facts.text_layer == "poor",
+        )
+
     for source in files:
         try:
             file = opened.facts(source)
@@ -308,68 +167,126 @@ def pages_ahead(
         seen: list[KnownPage] = []
         try:
             for number in numbers(source, file):
-                page = known.pop(number, None)
-                if page is None and not looks:
-                    yield PageAhead(source, number, "to_read", settings.tasks)
+                if number in known:
+                    yield ahead(source, known.pop(number))
                     continue
-                if page is None:
-                    try:
-                        page = KnownPage(opened.page_facts(source, file, number), None)
-                    except SourceError as err:
-                        yield PageAhead(source, number, "failed", error=err)
-                        continue
-                    seen.append(page)
-                    if len(seen) % _KEEP_PAGES == 1 and on_progress:
-                        on_progress(f"looking at {source.name} page {number} of {file.total_pages}")
-                    if len(seen) >= _KEEP_PAGES:
-                        ledger.remember_pages(file.sha256, seen)
-                        seen.clear()
-                yield _page_ahead(source, page, ledger, settings, engine_name, engine, made, last_family)
+                if not looks:
+                    yield PageAhead(source, number, "to_read", options.tasks)
+                    continue
+                try:
+                    page = KnownPage(opened.page_facts(source, file, number), None)
+                except SourceError as err:
+                    yield PageAhead(source, number, "failed", error=err)
+                    continue
+                seen.append(page)
+                if len(seen) % _KEEP_PAGES == 1 and on_progress:
+                    on_progress(f"looking at {source.name} page {number} of {file.total_pages}")
+                if len(seen) >= _KEEP_PAGES:
+                    ledger.remember_pages(file.sha256, seen)
+                    seen.clear()
+                yield ahead(source, page)
         finally:
             ledger.remember_pages(file.sha256, seen)
 
 
-def _page_ahead(
-    source: SourceFile,
-    known: KnownPage,
-    ledger: Ledger,
-    settings: ReadOptions,
-    engine_name: str,
-    engine: EngineFacts | None,
-    made: set[tuple[str, str]],
-    last_family: str | None,
-) -> PageAhead:
-    facts = known.facts
-    found = look_up(ledger, engine_name, settings, known, engine=engine, last_family=last_family)
-    wanted = [(facts.content_sha256, task) for task in found.due_tasks]
-    due_tasks = tuple(task for content, task in wanted if (content, task) not in made)
-    made.update(wanted)
-    kind: PageKind
-    if due_tasks and settings.text_layer == "only":
-        kind, due_tasks = "failed", ()  # it has no text, and nobody may be asked
-    elif due_tasks:
-        kind = "to_read"
-    elif found.due_tasks:
-        kind = "copy"
-    elif known.is_blank:
-        kind = "blank"
-    else:
-        kind = "text_layer" if has_text_layer(facts, settings) and found.tasks[0] == "ocr" else "read"
-    return PageAhead(
-        source, facts.page_number, kind, due_tasks, facts.content_sha256, has_poor_text=facts.text_layer == "poor"
+def _kind_ahead(known: KnownPage, found: PageTasks, due_tasks: Sequence[str], options: ReadOptions) -> PageKind:
+    if due_tasks:
+        return "failed" if options.text_layer == "only" else "to_read"  # it has no text, and no engine may be asked
+    if found.due_tasks:
+        return "copy"
+    if known.is_blank:
+        return "blank"
+    return "text_layer" if found.tasks[0] == "ocr" and has_text_layer(known.facts, options) else "read"
+
+
+# ── how long ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """How long the pages ahead will take, and from how many pages that is known."""
+
+    seconds: float
+    low_s: float
+    high_s: float
+    """Eight times in ten the time is between these; both are equal where only one page was timed."""
+    timed_pages: int
+    requests: int
+    tokens: int | None
+    """In and out; None where the server does not count."""
+    kept_bytes: int
+    model: str | None
+    images_a_page: float
+    """For `ocr`: more than 1 where pages are cut into tiles."""
+
+    def pages_in(self, seconds: float, pages: int) -> int:
+        """Return how many of these pages are done in a given time."""
+        return min(pages, int(pages * seconds / self.seconds)) if self.seconds else pages
+
+
+def forecast(due_tasks: Mapping[str, int], timings: Sequence[Timing], *, servers: int = 1) -> Forecast | None:
+    """Return how long these tasks will take; None where one of them was never timed.
+
+    Args:
+        due_tasks: How often each task is to be asked.
+        timings: Of readings by the same model.
+        servers: How many work at once.
+    """
+    totals = [0.0, 0.0, 0.0]
+    requests = tokens = kept_bytes = 0.0
+    is_counted = True
+    images_a_page = 1.0
+    for task, count in due_tasks.items():
+        own = [timing for timing in timings if timing.task == task]
+        if not own:
+            return None
+        for position, seconds in enumerate(_mean_and_range([timing.elapsed_s for timing in own])):
+            totals[position] += count * seconds / max(1, servers)
+        images = fmean(timing.images for timing in own)
+        images_a_page = images if task == "ocr" else images_a_page
+        requests += count * images
+        kept_bytes += count * fmean(timing.kept_bytes for timing in own)
+        counted = [
+            timing.prompt_tokens + timing.completion_tokens
+            for timing in own
+            if timing.prompt_tokens is not None and timing.completion_tokens is not None
+        ]
+        is_counted &= bool(counted)
+        tokens += count * fmean(counted or [0])
+    return Forecast(
+        seconds=totals[0],
+        low_s=totals[1],
+        high_s=totals[2],
+        timed_pages=len({timing.content_sha256 for timing in timings if timing.task in due_tasks}),
+        requests=round(requests),
+        tokens=round(tokens) if is_counted else None,
+        kept_bytes=round(kept_bytes),
+        model=timings[0].model if timings else None,
+        images_a_page=images_a_page,
     )
+
+
+def _mean_and_range(seconds: Sequence[float]) -> tuple[float, float, float]:
+    mean = fmean(seconds)
+    if len(seconds) == 1:
+        return mean, mean, mean
+    freedom = len(seconds) - 1
+    student = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else _NORMAL
+    reach = student * stdev(seconds) / sqrt(len(seconds))
+    # The mean of all is hardly below the quickest page seen.
+    return mean, max(min(seconds), mean - reach), mean + reach
 
 
 def forecast_by_ledger(
     outlook: Outlook,
     ledger: Ledger,
     engine: Engine,
-    settings: ReadOptions,
+    options: ReadOptions,
     *,
     servers: int = 1,
     asks_server: bool = True,
 ) -> Forecast | None:
-    """Say how long the pages ahead will take, by the ledger's own readings; None: nothing is known of that.
+    """Return how long the pages ahead will take, by the ledger's own readings; None if nothing is known of that.
 
     Readings of these very pages tell more than those of others, so they alone count where there are enough of them.
 
@@ -377,17 +294,17 @@ def forecast_by_ledger(
         outlook: What lies ahead.
         ledger: What was read before.
         engine: Whose readings count.
-        settings: Only readings made with the same ones count.
-        servers: So many work at once.
+        options: Only readings made with the same ones count.
+        servers: How many work at once.
         asks_server: Find out which model is loaded; False, or where no server answers: the one that read last.
     """
     if not outlook.due_tasks:
         return None
     model = None
     if asks_server:
-        with suppress(ServerError):  # the run will say so, to whom it concerns
+        with suppress(ServerError):  # the run will report it
             model = engine.prepare().model
-    timings = ledger.timings(engine.name, {task: settings.key(task) for task in outlook.due_tasks}, model)
+    timings = ledger.timings(engine.name, {task: options.key(task) for task in outlook.due_tasks}, model)
     own = forecast(
         outlook.due_tasks, [timing for timing in timings if timing.content_sha256 in outlook.contents], servers=servers
     )

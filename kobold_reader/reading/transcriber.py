@@ -46,13 +46,13 @@ from kobold_reader.kobold import CancelledError
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, PageImages, SourceFile
 from kobold_reader.reading import due
-from kobold_reader.reading.due import blank_reading, look_up
+from kobold_reader.reading.due import blank_reading, find_due
 from kobold_reader.reading.engine import Engine, EngineFacts, PageJob
 from kobold_reader.reading.ledger import KnownPage, Ledger
-from kobold_reader.reading.open_file import OpenFile
+from kobold_reader.reading.open_file import OpenFile, public_metadata
 from kobold_reader.reading.pipeline import Ahead, InOrder
 from kobold_reader.reading.results import PageResult, Reading
-from kobold_reader.reading.survey import Outlook, PageAhead, looked_at, pages_ahead, told
+from kobold_reader.reading.survey import Outlook, PageAhead, pages_ahead
 from kobold_reader.reading.upright import upright_images
 
 __all__ = ["BREAKER_FAILURES", "Breaker", "Claims", "PageStep", "Transcriber"]
@@ -404,7 +404,7 @@ class Transcriber:
                         known[number] = KnownPage(opened.page_facts(source, file, number), None)
                         seen.append(known[number])
                     before = known.pop(number)
-                    page = looked_at(before, opened, source, file, self._settings.image_kind)
+                    page = opened.with_image_kind(source, file, before, self._settings.image_kind)
                     if page is not before:
                         seen.append(page)
                     yield self._step(opened, source, file, page)
@@ -456,7 +456,7 @@ class Transcriber:
         return opened.page_images(page.source, page.file, number, budget, self._settings.rotate_deg)
 
     def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage, engine: EngineFacts | None) -> PageStep:
-        found = look_up(
+        found = find_due(
             self._ledger,
             self._engine.name,
             self._settings,
@@ -562,7 +562,7 @@ class Transcriber:
             readings={task: page.readings[task] for task in page.tasks if task in page.readings},
             # A task that failed when made again keeps the reading it had; that it failed is said all the same.
             errors=dict(errors),
-            metadata={**page.file.metadata, **told(facts.metadata)},
+            metadata={**page.file.metadata, **public_metadata(facts.metadata)},
             content_sha256=facts.content_sha256,
             is_kept=is_kept,
         )

@@ -21,7 +21,6 @@ from kobold_reader import KoboldReader, Reading
 from kobold_reader.reader import take
 from kobold_reader.reading.ledger import KnownPage
 from kobold_reader.reading.open_file import OpenFile
-from kobold_reader.reading.survey import looked_at
 from tests.benchmarks.report import show, timed, verdict
 from tests.benchmarks.scans import make_pdfs, specks
 from tests.benchmarks.soak import MODEL
@@ -77,7 +76,7 @@ def fill(folder: Path) -> None:
             file = opened.facts(source)
             for number in range(1, file.total_pages + 1):
                 known = KnownPage(opened.page_facts(source, file, number), is_blank=False)
-                known = looked_at(known, opened, source, file, settings.image_kind)
+                known = opened.with_image_kind(source, file, known, settings.image_kind)
                 ledger.record(source, file.sha256, known, readings, keys, {})
 
 
