@@ -1,14 +1,14 @@
-"""GGUF files on a disk: language models, projectors, embedding models, told by their headers.
+"""GGUF files on a disk: language models, projectors and embedding models, told by their headers.
 
-The header of a GGUF file: its keys and the shapes of its tensors, and nothing of what the tensors hold.
-
-The file is read front to back with plain reads, and closed. The reader of the gguf package makes a numpy view of every
-token (18 s and 545 MB for a vocabulary of 152,000 where this takes half a second), keeps the file mapped, and
-follows the counts of a broken header without end. What is taken from that package is its table of tensor types.
+A header holds keys with values, and the names and shapes of the tensors; what the tensors hold is not read. The file is
+read front to back with plain reads, and closed. The reader of the gguf package makes a numpy view of every token (18 s
+and 545 MB for a vocabulary of 152,000 where this takes half a second), keeps the file mapped, and follows the counts of
+a broken header without end. Only its table of tensor types is used here.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -16,7 +16,7 @@ import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO
 
 from kobold_reader.errors import (
     CorruptSourceError,
@@ -27,170 +27,153 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold.models.projectors import audio_kinds, image_tokens_known, width_of
 
-__all__ = [
-    "EmbeddingModel",
-    "GgufFile",
-    "GgufModel",
-    "GgufProjector",
-    "Header",
-    "Survey",
-    "Value",
-    "read_gguf",
-    "read_header",
-    "survey",
-]
+__all__ = ["EmbeddingModel", "GgufFile", "GgufModel", "GgufProjector", "Header", "Survey", "read_gguf", "survey"]
 
 Value = str | int | float | bool
 
-_MAGIC: Final = b"GGUF"
-_VERSIONS: Final = (2, 3)
-_STRING: Final = 8
-_ARRAY: Final = 9
-_SCALARS: Final[Mapping[int, struct.Struct]] = {
+# ── headers ───────────────────────────────────────────────────────────────────────────────────────
+
+VERSIONS = (2, 3)
+STRING, ARRAY = 8, 9
+SCALARS: Mapping[int, struct.Struct] = {
     kind: struct.Struct(f"<{code}")
     for kind, code in zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True)
 }
-_U32: Final = struct.Struct("<I")
-_U64: Final = struct.Struct("<Q")
+U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 # Real files stay far below: 60 keys, 2,000 tensors, 800,000 strings (tokens and merges), templates of 20 kB.
-_MAX_KEYS: Final = 10_000
-_MAX_TENSORS: Final = 200_000
-_MAX_STRINGS: Final = 4_000_000
-_MAX_TEXT_BYTES: Final = 1_000_000
-_MAX_NAME_BYTES: Final = 65_535
-_MAX_KEPT_BYTES: Final = 32_000_000
-_MAX_DIMENSIONS: Final = 4
-_TOKENS: Final = "tokenizer.ggml.tokens"
+MAX_KEYS = 10_000
+MAX_TENSORS = 200_000
+MAX_STRINGS = 4_000_000
+MAX_TEXT_BYTES = 1_000_000
+MAX_NAME_BYTES = 65_535
+MAX_KEPT_BYTES = 32_000_000
+MAX_DIMENSIONS = 4
+TOKENS = "tokenizer.ggml.tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a GGUF file says.
-
-    Attributes:
-        fields: Keys with one value.
-        lengths: Keys with a list of values: how many.
-        tensors: Names and shapes, in GGUF's order: the first number is the length of a row.
-        tokens: Those of the wanted tokens that the vocabulary holds.
-        size_bytes: Of the whole file.
-    """
+    """What the header of a GGUF file says."""
 
     fields: Mapping[str, Value]
+    """Keys with one value."""
     lengths: Mapping[str, int]
+    """Keys with a list of values: how many."""
     tensors: Mapping[str, tuple[int, ...]]
+    """Names and shapes, in GGUF's order: the first number is the length of a row."""
     tokens: frozenset[str]
+    """Those of the wanted tokens that the vocabulary holds."""
     size_bytes: int
+    """Of the whole file."""
 
     def text(self, key: str) -> str:
-        """The text under a key; "" where there is none."""
+        """Return the text under a key; "" where there is none."""
         value = self.fields.get(key)
         return value if isinstance(value, str) else ""
 
     def number(self, key: str) -> int | None:
-        """The whole number under a key."""
+        """Return the whole number under a key."""
         value = self.fields.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def is_set(self, key: str) -> bool:
-        """Whether a key says yes."""
+        """Tell whether the value under a key is true."""
         return self.fields.get(key) is True
 
 
 def read_header(path: Path, wanted_tokens: Collection[str] = ()) -> Header:
-    """Read the header of one GGUF file; the file is closed afterwards, and of its tensors not a byte was read.
+    """Read the header of one GGUF file; the file is closed afterwards.
 
     Raises:
         SourceError: It cannot be read, is no GGUF, is of a kind that KoboldCpp does not load, is cut short, or its
             header makes no sense.
         MissingExtraError: The gguf package is not installed.
     """
-    sizes = _tensor_sizes()
+    try:
+        from gguf.constants import GGML_QUANT_SIZES
+    except ImportError as err:
+        raise MissingExtraError("gguf", "Looking into GGUF files") from err
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise UnsupportedSourceError("is no file.", source=str(path))
         with path.open("rb", buffering=1 << 18) as stream:
-            return _Walk(stream, status.st_size, sizes, frozenset(token.encode() for token in wanted_tokens)).header()
+            wanted = frozenset(token.encode() for token in wanted_tokens)
+            return _HeaderReader(stream, status.st_size, GGML_QUANT_SIZES, wanted).read()
     except OSError as err:
-        raise SourceError(f"cannot be read ({err.strerror or err}).", source=str(path)) from err
+        raise _unreadable(path, err) from err
     except SourceError as err:
         raise err.at(str(path)) from None
 
 
-def _tensor_sizes() -> Mapping[int, tuple[int, int]]:
-    """Values in a block and bytes of a block, by type."""
-    try:
-        from gguf.constants import GGML_QUANT_SIZES
-    except ImportError as err:
-        raise MissingExtraError("gguf", "Looking into GGUF files") from err
-    return {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
+def _unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(f"cannot be read ({error.strerror or error}).", source=str(path))
 
 
 @dataclass(slots=True)
-class _Walk:
-    """One way through a header, which believes no count before the file could hold that many."""
+class _HeaderReader:
+    """Reads one header, and believes no count before the file could hold that many."""
 
     stream: BinaryIO
     size: int
-    sizes: Mapping[int, tuple[int, int]]
+    tensor_types: Mapping[int, tuple[int, int]]
+    """Values in a block and bytes of a block, by type."""
     wanted: frozenset[bytes]
     fields: dict[str, Value] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     found: set[bytes] = field(default_factory=set)
-    strings_left: int = _MAX_STRINGS
-    kept_bytes_left: int = _MAX_KEPT_BYTES
+    strings_left: int = MAX_STRINGS
+    kept_bytes_left: int = MAX_KEPT_BYTES
 
-    def header(self) -> Header:
-        tensor_count, key_count = self._start()
+    def read(self) -> Header:
+        if self.size == 0:
+            raise CorruptSourceError("is empty.")
+        if self.stream.read(4) != b"GGUF":
+            raise UnsupportedSourceError("is no GGUF file.")
+        version = self._number(U32)
+        if version and not version & 0xFFFF:
+            raise UnsupportedSourceError("is a GGUF file for big-endian machines, which KoboldCpp does not load.")
+        if version not in VERSIONS:
+            what = "too old" if version < VERSIONS[0] else "newer than what is known here"
+            raise UnsupportedSourceError(f"is a GGUF file of version {version}, {what}.")
+        tensor_count, key_count = self._number(U64), self._number(U64)
+        if key_count > MAX_KEYS or tensor_count > MAX_TENSORS:
+            raise _damaged(f"it claims {key_count} keys and {tensor_count} tensors")
         for _ in range(key_count):
-            self._key()
-        tensors, data_bytes = self._tensors(tensor_count)
-        self._expect_data(data_bytes)
+            self._read_key()
+        tensors = self._read_tensors(tensor_count)
         tokens = frozenset(token.decode() for token in self.found)
         return Header(self.fields, self.lengths, tensors, tokens, self.size)
 
-    def _start(self) -> tuple[int, int]:
-        if self.size == 0:
-            raise CorruptSourceError("is empty.")
-        if self.stream.read(4) != _MAGIC:
-            raise UnsupportedSourceError("is no GGUF file.")
-        version = self._u32()
-        if version and not version & 0xFFFF:
-            raise UnsupportedSourceError("is a GGUF file for big-endian machines, which KoboldCpp does not load.")
-        if version not in _VERSIONS:
-            what = "too old" if version < _VERSIONS[0] else "newer than what is known here"
-            raise UnsupportedSourceError(f"is a GGUF file of version {version}, {what}.")
-        tensor_count, key_count = self._u64(), self._u64()
-        if key_count > _MAX_KEYS or tensor_count > _MAX_TENSORS:
-            raise _damaged(f"it claims {key_count} keys and {tensor_count} tensors")
-        return tensor_count, key_count
-
-    def _key(self) -> None:
-        name = self._name()
-        kind = self._u32()
-        if kind == _STRING:
-            self.fields[name] = self._text(_MAX_TEXT_BYTES)
-        elif kind == _ARRAY:
-            self._array(name)
+    def _read_key(self) -> None:
+        name = self._text(MAX_NAME_BYTES)
+        kind = self._number(U32)
+        if kind == STRING:
+            self.fields[name] = self._text(MAX_TEXT_BYTES)
+        elif kind == ARRAY:
+            self._read_array(name)
         else:
-            self.fields[name] = self._scalar(kind)
+            self.fields[name] = self._number(_layout(kind))
 
-    def _array(self, name: str) -> None:
-        kind, count = self._u32(), self._u64()
+    def _read_array(self, name: str) -> None:
+        kind, count = self._number(U32), self._number(U64)
         self.lengths[name] = count
-        if kind != _STRING:
-            self._skip(count * self._layout(kind).size)
+        if kind != STRING:
+            skipped = count * _layout(kind).size
+            if skipped > self.size - self.stream.tell():
+                raise _short()
+            self.stream.seek(skipped, 1)
             return
         self.strings_left -= count
         if self.strings_left < 0:
             raise _damaged(f"{name!r} claims {count} texts")
-        wanted = self.wanted if name == _TOKENS else frozenset()
-        read, length_of = self.stream.read, _U64.unpack
+        wanted = self.wanted if name == TOKENS else frozenset()
+        read, length_of = self.stream.read, U64.unpack
         for _ in range(count):  # a vocabulary has 300,000 of these: no calls of our own in here
             head = read(8)
             length = length_of(head)[0] if len(head) == 8 else 0  # noqa: PLR2004
-            if length > _MAX_TEXT_BYTES:
+            if length > MAX_TEXT_BYTES:
                 raise _damaged(f"a text claims {length:,} bytes")
             text = read(length)
             if len(head) + len(text) < 8 + length:
@@ -198,64 +181,39 @@ class _Walk:
             if text in wanted:
                 self.found.add(text)
 
-    def _tensors(self, count: int) -> tuple[dict[str, tuple[int, ...]], int]:
+    def _read_tensors(self, count: int) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
         data_bytes = 0
         for _ in range(count):
-            name = self._name()
-            dimensions = self._u32()
-            if dimensions > _MAX_DIMENSIONS:
+            name = self._text(MAX_NAME_BYTES)
+            dimensions = self._number(U32)
+            if dimensions > MAX_DIMENSIONS:
                 raise _damaged(f"the tensor {name!r} claims {dimensions} dimensions")
-            shapes[name] = tuple(self._u64() for _ in range(dimensions))
-            kind, offset = self._u32(), self._u64()
-            values = 1
-            for length in shapes[name]:
-                values *= length
+            shapes[name] = tuple(self._number(U64) for _ in range(dimensions))
+            kind, offset = self._number(U32), self._number(U64)
             # A type newer than the package is passed over: its size is not known.
-            block, block_bytes = self.sizes.get(kind, (1, 0))
-            data_bytes = max(data_bytes, offset + values // block * block_bytes)
-        return shapes, data_bytes
-
-    def _expect_data(self, data_bytes: int) -> None:
-        if not data_bytes:
-            return
-        alignment = self.fields.get("general.alignment", 32)
-        if isinstance(alignment, bool) or not isinstance(alignment, int) or alignment < 1:
-            raise _damaged(f"its alignment is {alignment!r}")
-        needed = -(-self.stream.tell() // alignment) * alignment + data_bytes
-        if needed > self.size:
-            raise CorruptSourceError(
-                f"is cut short: {self.size:,} of {needed:,} bytes are there.", hint="Fetch it again."
-            )
-
-    def _name(self) -> str:
-        return self._text(_MAX_NAME_BYTES)
+            block, block_bytes = self.tensor_types.get(kind, (1, 0))
+            data_bytes = max(data_bytes, offset + math.prod(shapes[name]) // block * block_bytes)
+        if data_bytes:
+            alignment = self.fields.get("general.alignment", 32)
+            if isinstance(alignment, bool) or not isinstance(alignment, int) or alignment < 1:
+                raise _damaged(f"its alignment is {alignment!r}")
+            needed = -(-self.stream.tell() // alignment) * alignment + data_bytes
+            if needed > self.size:
+                raise CorruptSourceError(
+                    f"is cut short: {self.size:,} of {needed:,} bytes are there.", hint="Fetch it again."
+                )
+        return shapes
 
     def _text(self, limit: int) -> str:
-        length = self._u64()
+        length = self._number(U64)
         self.kept_bytes_left -= length
         if length > limit or self.kept_bytes_left < 0:
             raise _damaged(f"a text claims {length:,} bytes")
         return self._take(length).decode("utf-8", "replace")
 
-    def _scalar(self, kind: int) -> Value:
-        layout = self._layout(kind)
-        value: Value = layout.unpack(self._take(layout.size))[0]
-        return value
-
-    def _layout(self, kind: int) -> struct.Struct:
-        layout = _SCALARS.get(kind)
-        if layout is None:  # also lists of lists, which GGUF allows and nobody writes
-            raise _damaged(f"a value is of type {kind}")
-        return layout
-
-    def _u32(self) -> int:
-        value: int = _U32.unpack(self._take(4))[0]
-        return value
-
-    def _u64(self) -> int:
-        value: int = _U64.unpack(self._take(8))[0]
-        return value
+    def _number(self, layout: struct.Struct) -> Any:
+        return layout.unpack(self._take(layout.size))[0]
 
     def _take(self, count: int) -> bytes:
         found = self.stream.read(count)
@@ -263,10 +221,11 @@ class _Walk:
             raise _short()
         return found
 
-    def _skip(self, count: int) -> None:
-        if count > self.size - self.stream.tell():
-            raise _short()
-        self.stream.seek(count, 1)
+
+def _layout(kind: int) -> struct.Struct:
+    if kind not in SCALARS:  # also lists of lists, which GGUF allows and no program writes
+        raise _damaged(f"a value is of type {kind}")
+    return SCALARS[kind]
 
 
 def _damaged(what: str) -> CorruptSourceError:
@@ -277,38 +236,33 @@ def _short() -> CorruptSourceError:
     return CorruptSourceError("is cut short, or its header is damaged.", hint="Fetch it again.")
 
 
-_EMBEDDING_ARCHITECTURES: Final = frozenset(
+# ── what a file is ────────────────────────────────────────────────────────────────────────────────
+
+EMBEDDING_ARCHITECTURES = frozenset(
     {
         *("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"),
         *("eurobert", "gemma-embedding", "llama-embed", "t5encoder"),
     }
 )
-_RANK_POOLING: Final = 4
-_SHOWN_PARTS: Final = 5
-_PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+RANK_POOLING = 4
 
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """What all kinds of files have; by itself: a file that is none of the kinds below.
-
-    Attributes:
-        path: Of a split model, its first part: the one that KoboldCpp is given.
-        architecture: `general.architecture`.
-        name: `general.name`.
-        basename: `general.basename`.
-        size_label: `general.size_label`, like `7B`.
-        size_bytes: All parts together.
-        parts: Of how many files it consists.
-    """
+    """What all kinds of files have; by itself: a file that is none of the kinds below."""
 
     path: Path
+    """Of a split model, its first part: the one that KoboldCpp is given."""
     architecture: str
+    """`general.architecture`; the next three are `general.*` too."""
     name: str
     basename: str
     size_label: str
+    """Like `7B`."""
     size_bytes: int
+    """All parts together."""
     parts: int
+    """Number of files it consists of."""
 
     @property
     def stem(self) -> str:
@@ -318,46 +272,38 @@ class GgufFile:
 
 @dataclass(frozen=True, slots=True)
 class GgufModel(GgufFile):
-    """A language model.
-
-    Attributes:
-        input_width: What a projector must deliver: its embedding length, once more for each deepstack layer.
-        context_tokens: What it was trained for.
-        chat_template: "" where the file has none.
-        image_tokens: Those of the tokens that projectors are put between which its vocabulary holds.
-        has_vocabulary: Whether the file lists its tokens at all.
-    """
+    """A language model."""
 
     input_width: int
+    """What a projector must deliver: the embedding length, once more for each deepstack layer."""
     context_tokens: int | None
+    """What it was trained for."""
     chat_template: str
+    """"" where the file has none."""
     image_tokens: frozenset[str]
+    """Those tokens of its vocabulary that some server puts around an image."""
     has_vocabulary: bool
+    """Whether the file lists its tokens at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class GgufProjector(GgufFile):
-    """A projector (mmproj).
-
-    Attributes:
-        kind: Its type; "" for one that only hears.
-        width: How wide the language model's input must be; None where the tensors do not tell.
-        image_size_px: As the file says; what really reaches the encoder is up to the kind.
-        patch_px: Side of a patch.
-        has_tiles: Whether large images are cut (LLaVA 1.6).
-        audio_kind: Its type for sound; "" where it is deaf.
-        minicpmv_version: Which MiniCPM-V it is for.
-        file_type: `general.file_type`.
-    """
+    """A projector (mmproj)."""
 
     kind: str
+    """Its type; "" for one that only hears."""
     width: int | None
+    """How wide the language model's input must be; None where the tensors do not tell."""
     image_size_px: int | None
+    """As the file says; what really reaches the encoder depends on the kind."""
     patch_px: int | None
     has_tiles: bool
+    """Whether large images are cut (LLaVA 1.6)."""
     audio_kind: str
+    """Its type for sound; "" where it is deaf."""
     minicpmv_version: int | None
     file_type: int | None
+    """`general.file_type`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,19 +314,94 @@ class EmbeddingModel(GgufFile):
     context_tokens: int | None
 
 
+def read_gguf(path: Path, parts: int = 1) -> GgufFile:
+    """Tell what one GGUF file is, by its header.
+
+    Args:
+        path: The file; of a split model, its first part.
+        parts: Number of files that it consists of.
+
+    Raises:
+        SourceError: It cannot be read, is no GGUF, or is damaged; or it is a part without the others.
+        MissingExtraError: The gguf package is not installed.
+    """
+    header = read_header(path, image_tokens_known())
+    architecture = header.text("general.architecture")
+    of = header.number("split.count") or 1
+    if of > 1 and of != parts:
+        raise CorruptSourceError(
+            f"is one part of {of}, but its name does not say so.",
+            source=str(path),
+            hint=f"KoboldCpp finds the others by names like NAME-00001-of-{of:05d}.gguf.",
+        )
+    if not architecture:
+        raise UnsupportedSourceError("does not say what model it is (no general.architecture).", source=str(path))
+    common: dict[str, Any] = {
+        "path": path,
+        "architecture": architecture,
+        **{key: header.text(f"general.{key}") for key in ("name", "basename", "size_label")},
+        "size_bytes": header.size_bytes,
+        "parts": parts,
+    }
+    width = header.number(f"{architecture}.embedding_length")
+    context_tokens = header.number(f"{architecture}.context_length")
+    pooling = header.number(f"{architecture}.pooling_type") or 0
+    kind = header.text("general.type") or "model"
+    if architecture == "clip":
+        return _projector(common, header)
+    if kind not in {"model", "mmproj"} or not header.tensors or pooling == RANK_POOLING:
+        return GgufFile(**common)
+    if architecture in EMBEDDING_ARCHITECTURES or pooling:
+        return EmbeddingModel(**common, dimensions=width, context_tokens=context_tokens)
+    if width is None:  # image and speech models have no such key
+        return GgufFile(**common)
+    return GgufModel(
+        **common,
+        input_width=width * (1 + (header.number(f"{architecture}.n_deepstack_layers") or 0)),
+        context_tokens=context_tokens,
+        chat_template=header.text("tokenizer.chat_template"),
+        image_tokens=header.tokens,
+        has_vocabulary=TOKENS in header.lengths,
+    )
+
+
+def _projector(common: Mapping[str, Any], header: Header) -> GgufProjector:
+    named = header.text("clip.projector_type")
+    audio_kind = named if named in audio_kinds() else header.text("clip.audio.projector_type")
+    kind = "" if named in audio_kinds() else named or header.text("clip.vision.projector_type")
+    if not kind and not audio_kind:
+        kind = "mlp"
+    if kind == "qwen2vl_merger" and header.is_set("clip.use_glu_mlp") and header.is_set("clip.use_rms_norm"):
+        kind = "qwen2.5vl_merger"  # written before it had a name of its own
+    return GgufProjector(
+        **common,
+        kind=kind,
+        width=width_of(kind, header.tensors),
+        image_size_px=header.number("clip.vision.image_size"),
+        patch_px=header.number("clip.vision.patch_size"),
+        has_tiles="clip.vision.image_grid_pinpoints" in header.lengths,
+        audio_kind=audio_kind,
+        minicpmv_version=header.number("clip.minicpmv_version"),
+        file_type=header.number("general.file_type"),
+    )
+
+
+# ── files in folders ──────────────────────────────────────────────────────────────────────────────
+
+PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+SHOWN_PARTS = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found.
-
-    Attributes:
-        files: Each file or split set that could be told, in the order of their paths.
-        errors: One for each file that could not, and each PATH without any.
-        empty: The PATHs, as given, from which nothing could be taken.
-    """
+    """The GGUF files that were found."""
 
     files: Sequence[GgufFile]
+    """Each file or split set that could be told, in the order of their paths."""
     errors: Sequence[SourceError]
+    """One for each file that could not, and each PATH without any."""
     empty: Sequence[Path]
+    """The PATHs, as given, from which nothing could be taken."""
 
 
 def survey(paths: Iterable[Path]) -> Survey:
@@ -396,26 +417,17 @@ def survey(paths: Iterable[Path]) -> Survey:
         taken = 0
         found, unreadable = _files_of(path)
         errors.update({str(error.source): error for error in unreadable})
-        for one in _split_sets(found):
-            first = str(one.path)
-            if first not in files and first not in errors:
+        for first, parts, missing in _split_sets(found):
+            name = str(first)
+            if name not in files and name not in errors:
                 try:
-                    files[first] = _read_set(one)
+                    files[name] = _read_set(first, parts, missing)
                 except SourceError as err:
-                    errors[first] = err
-            taken += first in files
+                    errors[name] = err
+            taken += name in files
         if not taken:
             empty.append(path)
     return Survey([files[name] for name in sorted(files)], [errors[name] for name in sorted(errors)], empty)
-
-
-@dataclass(frozen=True, slots=True)
-class _Set:
-    """A file, or the files named as parts of one."""
-
-    path: Path
-    parts: Sequence[Path]
-    missing: Sequence[int] = ()
 
 
 def _files_of(path: Path) -> tuple[Sequence[Path], Sequence[SourceError]]:
@@ -436,10 +448,6 @@ def _files_of(path: Path) -> tuple[Sequence[Path], Sequence[SourceError]]:
     return [absolute], []
 
 
-def _unreadable(path: Path, error: OSError) -> SourceError:
-    return SourceError(f"cannot be read ({error.strerror or error}).", source=str(path))
-
-
 def _walk(folder: Path, errors: list[SourceError]) -> Iterator[Path]:
     def note(error: OSError) -> None:
         errors.append(_unreadable(Path(error.filename or folder), error))
@@ -454,118 +462,35 @@ def _walk(folder: Path, errors: list[SourceError]) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if name.lower().endswith(".gguf"))
 
 
-def _split_sets(paths: Iterable[Path]) -> Iterator[_Set]:
+def _split_sets(paths: Iterable[Path]) -> Iterator[tuple[Path, Sequence[Path], Sequence[int]]]:
+    """For each file, or files named as parts of one: the first part, all parts, and the numbers of missing ones."""
     done = set()
     for path in paths:
-        part = _PART.fullmatch(path.name)
+        part = PART.fullmatch(path.name)
         if part is None:
-            yield _Set(path, [path])
+            yield path, [path], []
             continue
         key = (path.parent, part["stem"], part["count"])
         if key in done:
             continue
         done.add(key)
-        there = _parts_of(path.parent, part["stem"], part["count"])
+        names = (PART.fullmatch(name) for name in os.listdir(path.parent))  # noqa: PTH208  (names only)
+        there = {
+            int(found["number"]): path.parent / found.string
+            for found in names
+            if found and (found["stem"], found["count"]) == (part["stem"], part["count"])
+        }
         missing = sorted(set(range(1, int(part["count"]) + 1)) - set(there))
-        yield _Set(there.get(1, path), [there[number] for number in sorted(there)], missing)
+        yield there.get(1, path), [there[number] for number in sorted(there)], missing
 
 
-def _parts_of(folder: Path, stem: str, count: str) -> dict[int, Path]:
-    """The parts that are there, by number."""
-    names = (_PART.fullmatch(name) for name in os.listdir(folder))  # noqa: PTH208  (names only)
-    return {
-        int(found["number"]): folder / found.string
-        for found in names
-        if found and (found["stem"], found["count"]) == (stem, count)
-    }
-
-
-def _read_set(one: _Set) -> GgufFile:
-    if one.missing:
-        named = ", ".join(str(number) for number in one.missing[:_SHOWN_PARTS])
-        more = f" and {len(one.missing) - _SHOWN_PARTS} more" if len(one.missing) > _SHOWN_PARTS else ""
-        total = len(one.parts) + len(one.missing)
-        text = (
-            f"part {named}{more} of {total} is missing."
-            if len(one.missing) == 1
-            else (f"parts {named}{more} of {total} are missing.")
-        )
-        raise CorruptSourceError(text, source=str(one.path), hint="Put all parts into one folder.")
-    first = read_gguf(one.parts[0], parts=len(one.parts))
-    rest = [read_header(path) for path in one.parts[1:]]  # none of them may be cut short
-    return replace(first, size_bytes=first.size_bytes + sum(header.size_bytes for header in rest))
-
-
-def read_gguf(path: Path, parts: int = 1) -> GgufFile:
-    """Tell what one GGUF file is, by its header.
-
-    Args:
-        path: The file; of a split model, its first part.
-        parts: Of how many files it consists.
-
-    Raises:
-        SourceError: It cannot be read, is no GGUF, or is damaged; or it is a part without the others.
-        MissingExtraError: The gguf package is not installed.
-    """
-    header = read_header(path, image_tokens_known())
-    architecture = header.text("general.architecture")
-    of = header.number("split.count") or 1
-    if of > 1 and of != parts:
-        raise CorruptSourceError(
-            f"is one part of {of}, but its name does not say so.",
-            source=str(path),
-            hint=f"KoboldCpp finds the others by names like NAME-00001-of-{of:05d}.gguf.",
-        )
-    if not architecture:
-        raise UnsupportedSourceError("does not say what model it is (no general.architecture).", source=str(path))
-    common = (
-        path,
-        architecture,
-        header.text("general.name"),
-        header.text("general.basename"),
-        header.text("general.size_label"),
-        header.size_bytes,
-        parts,
-    )
-    width = header.number(f"{architecture}.embedding_length")
-    pooling = header.number(f"{architecture}.pooling_type") or 0
-    kind = header.text("general.type") or "model"
-    if architecture == "clip":
-        return _projector(common, header)
-    if kind not in {"model", "mmproj"} or not header.tensors or pooling == _RANK_POOLING:
-        return GgufFile(*common)
-    if architecture in _EMBEDDING_ARCHITECTURES or pooling:
-        return EmbeddingModel(*common, width, header.number(f"{architecture}.context_length"))
-    if width is None:  # image and speech models have no such key
-        return GgufFile(*common)
-    return GgufModel(
-        *common,
-        input_width=width * (1 + (header.number(f"{architecture}.n_deepstack_layers") or 0)),
-        context_tokens=header.number(f"{architecture}.context_length"),
-        chat_template=header.text("tokenizer.chat_template"),
-        image_tokens=header.tokens,
-        has_vocabulary="tokenizer.ggml.tokens" in header.lengths,
-    )
-
-
-def _projector(common: tuple[Path, str, str, str, str, int, int], header: Header) -> GgufProjector:
-    named = header.text("clip.projector_type")
-    kind = named or header.text("clip.vision.projector_type")
-    audio_kind = named if named in audio_kinds() else header.text("clip.audio.projector_type")
-    if named in audio_kinds() or (audio_kind and not kind):
-        kind = ""
-    elif not kind:
-        kind = "mlp"
-    if kind == "qwen2vl_merger" and header.is_set("clip.use_glu_mlp") and header.is_set("clip.use_rms_norm"):
-        kind = "qwen2.5vl_merger"  # written before it had a name of its own
-    return GgufProjector(
-        *common,
-        kind=kind,
-        width=width_of(kind, header.tensors),
-        image_size_px=header.number("clip.vision.image_size"),
-        patch_px=header.number("clip.vision.patch_size"),
-        has_tiles="clip.vision.image_grid_pinpoints" in header.lengths,
-        audio_kind=audio_kind,
-        minicpmv_version=header.number("clip.minicpmv_version"),
-        file_type=header.number("general.file_type"),
-    )
+def _read_set(first: Path, parts: Sequence[Path], missing: Sequence[int]) -> GgufFile:
+    if missing:
+        named = ", ".join(str(number) for number in missing[:SHOWN_PARTS])
+        more = f" and {len(missing) - SHOWN_PARTS} more" if len(missing) > SHOWN_PARTS else ""
+        of = f"{named}{more} of {len(parts) + len(missing)}"
+        text = f"part {of} is missing." if len(missing) == 1 else f"parts {of} are missing."
+        raise CorruptSourceError(text, source=str(first), hint="Put all parts into one folder.")
+    file = read_gguf(parts[0], parts=len(parts))
+    rest = [read_header(path) for path in parts[1:]]  # none of them may be cut short
+    return replace(file, size_bytes=file.size_bytes + sum(header.size_bytes for header in rest))
