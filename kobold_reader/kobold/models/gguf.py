@@ -94,13 +94,14 @@ def read_header(path: Path, wanted_tokens: Collection[str] = ()) -> Header:
         from gguf.constants import GGML_QUANT_SIZES
     except ImportError as err:
         raise MissingExtraError("gguf", "Looking into GGUF files") from err
+    tensor_types = {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise UnsupportedSourceError("is no file.", source=str(path))
         with path.open("rb", buffering=1 << 18) as stream:
             wanted = frozenset(token.encode() for token in wanted_tokens)
-            return _HeaderReader(stream, status.st_size, GGML_QUANT_SIZES, wanted).read()
+            return _HeaderReader(stream, status.st_size, tensor_types, wanted).read()
     except OSError as err:
         raise _unreadable(path, err) from err
     except SourceError as err:
