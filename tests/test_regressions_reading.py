@@ -17,7 +17,7 @@ from kobold_reader import KoboldReader
 from kobold_reader.errors import PageRenderError
 from kobold_reader.options import Redo
 from kobold_reader.pages import select
-from kobold_reader.reading.ledger import Ledger, LedgerFile, default_ledger_path
+from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from tests.conftest import SAMPLES
 from tests.kobold_simulator import KoboldSimulator
 
@@ -233,7 +233,7 @@ def test_a_fallback_ledger_without_tables_knows_nothing(tmp_path: Path) -> None:
 def test_opening_a_ledger_waits_for_a_process_that_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two first runs at once: one died with "database is locked" (SQLite does not wait for a change of journal)."""
     Ledger(tmp_path / "ledger.sqlite").close()
-    real, failures = LedgerFile._use_wal, [1]
+    real, failures = Ledger._use_wal, [1]
 
     class Busy:
         def __init__(self, db: sqlite3.Connection) -> None:
@@ -247,7 +247,7 @@ def test_opening_a_ledger_waits_for_a_process_that_makes_it(tmp_path: Path, monk
                 raise busy
             return self._db.execute(statement)
 
-    monkeypatch.setattr(LedgerFile, "_use_wal", staticmethod(lambda db: real(Busy(db))))  # type: ignore[arg-type]
+    monkeypatch.setattr(Ledger, "_use_wal", staticmethod(lambda db: real(Busy(db))))  # type: ignore[arg-type]
     monkeypatch.setattr("kobold_reader.reading.ledger.time.sleep", lambda _: None)
     Ledger(tmp_path / "ledger.sqlite").close()
     assert failures == []

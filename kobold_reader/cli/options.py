@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from kobold_reader.cli.output import show_log
-from kobold_reader.options import DEFAULT_URL, EngineName, ImageKindUse, OnError, Redo, TextLayerUse, about
+from kobold_reader.options import DEFAULT_URL, OPTIONS, EngineName, ImageKindUse, OnError, Redo, TextLayerUse, about
 
 if TYPE_CHECKING:
     from kobold_reader.reader import KoboldReader
@@ -119,26 +119,17 @@ class ReadingOptions(ServerOptions):
         return changes | ({"api_url": urls} if (urls := self.given_urls()) else {})
 
     def _arguments(self) -> dict[str, Any]:
-        return {
-            "engine": self.engine,
+        """Return the arguments of KoboldReader, less where the server is."""
+        alike = {field.name: getattr(self, field.name) for field in fields(ReadingOptions) if field.name in OPTIONS}
+        del alike["api_url"], alike["api_password"]
+        return alike | {
             "tasks": _list_of(self.tasks) or None,
-            "pages": self.pages,
             "sample": self.sample or None,
-            "hint": self.hint,
             "prompts": self._prompts(),
-            "family": self.family,
-            "visionmaxres": self.visionmaxres,
-            "rotate": self.rotate,
-            "text_layer": self.text_layer,
-            "image_kind": self.image_kind,
             "pdf_passwords": self.pdf_password or [],
             "page_timeout_s": self.page_timeout,
             "outage_patience_s": _seconds(self.wait_for_server, "--wait-for-server"),
             "stop_after_s": _seconds(self.stop_after, "--stop-after"),
-            "ledger": self.ledger,
-            "redo": self.redo,
-            "on_error": self.on_error,
-            "allow_remote": self.allow_remote,
         }
 
     def _prompts(self) -> dict[str, str]:

@@ -66,6 +66,7 @@ _TIMINGS: Final = 300
 
 COPIES_AT_ONCE: Final = 1000
 """Rows of the fallback copied in one transaction; a kill before that loses nothing, since the fallback has them."""
+_TIMEOUT_S: Final = 30
 _JOURNAL_TRIES: Final = 50
 _JOURNAL_WAIT_S: Final = 0.1
 
@@ -117,35 +118,39 @@ class Timing:
     """Of its text and prompt."""
 
 
-class LedgerFile:
-    """One open SQLite file; safe to use from several threads, and by several processes at once.
+class Ledger:
+    """The ledger in one SQLite file; safe to use from several threads, and by several processes at once.
 
     Args:
-        path: Made with its folder if missing (mode 0600); None: in memory, for this run only.
+        path: The file, made with its folder if missing (mode 0600); None keeps everything in memory for this run only.
+        fallback: Another ledger that is read where this one knows nothing; what is found there is copied.
         read_only: Open an existing file and change nothing.
 
     Raises:
-        LedgerError: The folder is read-only, the disk is full, or the file has another format.
+        LedgerError: The folder is read-only, the disk is full, or the file has another format. All methods raise it.
     """
 
-    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path | None, *, fallback: Ledger | None = None, read_only: bool = False) -> None:
         self.path = path
-        self.read_only = read_only
-        self.lock = threading.RLock()
-        with self.guard("open"):
-            self.db = self._connect()
+        self._fallback = fallback
+        self._is_read_only = read_only and path is not None
+        self._lock = threading.RLock()
+        self._copies: list[Statement] = []
+        """Rows of the fallback, written with the next transaction: one of their own each would cost an fsync."""
+        with self._guard("open"):
+            self._db = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        if self.path is None:
-            where, timeout_s = ":memory:", 5.0
-        elif self.read_only:
-            where, timeout_s = f"{self.path.absolute().as_uri()}?mode=ro", 5.0
-        else:
+        where = ":memory:"
+        if self.path is not None and self._is_read_only:
+            where = f"{self.path.absolute().as_uri()}?mode=ro"
+        elif self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            where, timeout_s = str(self.path), 30.0
-        uri = self.read_only and self.path is not None
-        db = sqlite3.connect(where, uri=uri, check_same_thread=False, isolation_level=None, timeout=timeout_s)
+            where = str(self.path)
+        db = sqlite3.connect(
+            where, uri=self._is_read_only, check_same_thread=False, isolation_level=None, timeout=_TIMEOUT_S
+        )
         try:
             found = db.execute("PRAGMA user_version").fetchone()[0]
             if found > FORMAT:
@@ -158,10 +163,10 @@ class LedgerFile:
                     f"the ledger {self.path} has format {found}, which no release of kobold-reader wrote.",
                     hint="Move it away, or name another file with --ledger; its pages are read again.",
                 )
-            if self.read_only and found == 0:  # the process that made it was killed before its tables were there
+            if self._is_read_only and found == 0:  # the process that made it was killed before its tables were there
                 db.close()
                 db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-            elif not self.read_only:
+            elif not self._is_read_only:
                 self._use_wal(db)
                 db.execute("PRAGMA synchronous=FULL")
             if found == 0:
@@ -185,7 +190,7 @@ class LedgerFile:
         """Choose the journal; SQLite does not wait for another process that is choosing it at the same time."""
         for _ in range(_JOURNAL_TRIES):
             try:
-                # WAL is refused on some file systems and answers with the mode it kept.
+                # WAL is refused on some file systems, which answer with the mode they kept.
                 if db.execute("PRAGMA journal_mode=WAL").fetchone()[0] not in {"wal", "memory"}:
                     db.execute("PRAGMA journal_mode=DELETE")
                 return
@@ -196,9 +201,9 @@ class LedgerFile:
         db.execute("PRAGMA journal_mode=WAL")
 
     @contextmanager
-    def guard(self, doing: str) -> Iterator[None]:
+    def _guard(self, doing: str) -> Iterator[None]:
         """Hold the lock, and turn SQLite's errors into sentences."""
-        with self.lock:
+        with self._lock:
             try:
                 yield
             except (sqlite3.Error, OSError) as err:
@@ -211,73 +216,27 @@ class LedgerFile:
                     f"the ledger {self.path or 'in memory'} cannot be used ({doing}): {err}.", hint=hint
                 ) from err
 
-    def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Return all rows of a query."""
-        with self.guard("read"):
-            return self.db.execute(sql, values).fetchall()
+    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._guard("read"):
+            return self._db.execute(sql, values).fetchall()
 
-    def row(self, sql: str, *values: object) -> tuple[Any, ...] | None:
-        """Return the first row of a query, or None."""
-        return next(iter(self.rows(sql, *values)), None)
-
-    @contextmanager
-    def transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        """Hold a write transaction: committed at the end, rolled back on any exception."""
-        with self.guard(doing):
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.db
-                self.db.execute("COMMIT")
-            except BaseException:
-                if self.db.in_transaction:  # a full disk has ended it already
-                    self.db.execute("ROLLBACK")
-                raise
-
-    def erase_deleted(self) -> None:
-        """Write the file anew, because deleted text stays readable in its free pages and its log."""
-        if self.path is None:
-            return
-        with self.guard("forget"):
-            self.db.execute("VACUUM")
-            is_busy, *_ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if is_busy:
-            log.warning(
-                "another process is using %s: what was forgotten leaves its bytes when that one ends", self.path
-            )
-
-    def close(self) -> None:
-        """Close the file."""
-        with self.lock:
-            self.db.close()
-
-
-class Ledger:
-    """The ledger in one SQLite file; safe to use from several threads, and by several processes at once.
-
-    Args:
-        path: The file, made with its folder if missing (mode 0600); None keeps everything in memory for this run only.
-        fallback: Another ledger that is read where this one knows nothing; what is found there is copied.
-        read_only: Open an existing file and change nothing.
-
-    Raises:
-        LedgerError: The folder is read-only, the disk is full, or the file has another format.
-    """
-
-    def __init__(self, path: Path | None, *, fallback: Ledger | None = None, read_only: bool = False) -> None:
-        self.path = path
-        self._fallback = fallback
-        self._file = LedgerFile(path, read_only=read_only)
-        self._db = self._file.db
-        self._copies: list[Statement] = []
-        """Rows of the fallback, written with the next transaction: one of their own each would cost an fsync."""
+    def _row(self, sql: str, *values: object) -> tuple[Any, ...] | None:
+        return next(iter(self._rows(sql, *values)), None)
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with self._file.lock:
-            with self._file.transaction(doing) as db:
+        """Hold a write transaction: committed at the end, rolled back on any exception."""
+        with self._guard(doing):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
                 for statement in self._copies:
-                    db.execute(*statement)
-                yield db
+                    self._db.execute(*statement)
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
+                raise
             self._copies.clear()
 
     def _write(self, statements: Iterable[Statement]) -> None:
@@ -286,8 +245,8 @@ class Ledger:
                 db.execute(*statement)
 
     def _copy(self, statements: Iterable[Statement]) -> None:
-        with self._file.lock:
-            if not self._file.read_only:
+        with self._lock:
+            if not self._is_read_only:
                 self._copies += statements
             if len(self._copies) >= COPIES_AT_ONCE:
                 self._end_copying()
@@ -302,7 +261,8 @@ class Ledger:
         try:
             self._end_copying()
         finally:
-            self._file.close()
+            with self._lock:
+                self._db.close()
             if self._fallback:
                 self._fallback.close()
 
@@ -318,7 +278,7 @@ class Ledger:
         """Return the remembered sha256 of a file whose size and modification time are unchanged, else None."""
         if not source.mtime_ns:
             return None  # a filesystem that tells no time: only the bytes can say
-        row = self._file.row(
+        row = self._row(
             "SELECT sha256 FROM files WHERE uri = ? AND size_bytes = ? AND mtime_ns = ?",
             source.uri,
             source.size_bytes,
@@ -334,7 +294,7 @@ class Ledger:
 
     def document(self, sha256: str) -> FileFacts | None:
         """Return what is known of a file's content."""
-        row = self._file.row("SELECT facts FROM documents WHERE sha256 = ?", sha256)
+        row = self._row("SELECT facts FROM documents WHERE sha256 = ?", sha256)
         if row:
             return FileFacts(**json.loads(row[0]))
         return self._fallback.document(sha256) if self._fallback else None
@@ -353,9 +313,9 @@ class Ledger:
 
     def pages(self, sha256: str) -> dict[int, KnownPage]:
         """Return the known pages of a file's content by 1-based page number."""
-        with self._file.guard("read"):
-            rows = self._file.rows("SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ?", sha256)
-            document = self._file.row("SELECT total_pages FROM documents WHERE sha256 = ?", sha256)
+        with self._guard("read"):
+            rows = self._rows("SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ?", sha256)
+            document = self._row("SELECT total_pages FROM documents WHERE sha256 = ?", sha256)
         known = {
             number: KnownPage(PageFacts(**json.loads(facts)), None if is_blank is None else bool(is_blank))
             for number, is_blank, facts in rows
@@ -376,7 +336,7 @@ class Ledger:
 
     def reading(self, content_sha256: str, task: str, engine: str, settings: str) -> Reading | None:
         """Return the reading of a page's content, or None where there is none made this way."""
-        row = self._file.row(
+        row = self._row(
             f"SELECT {_READING_COLUMNS} FROM readings "  # noqa: S608  (names of fields)
             "WHERE content_sha256 = ? AND task = ? AND engine = ? AND settings = ?",
             content_sha256,
@@ -394,13 +354,13 @@ class Ledger:
     def mark(self) -> str:
         """Return a text that changes whenever any process adds, replaces or removes a reading."""
         self._end_copying()
-        [(newest, count)] = self._file.rows("SELECT max(rowid), count(*) FROM readings")
+        [(newest, count)] = self._rows("SELECT max(rowid), count(*) FROM readings")
         return f"{newest or 0}:{count}"
 
     def last_family(self, engine: str) -> str | None:
         """Return the model family of the reading with this engine that was recorded last; None where there is none."""
         # By time it would be a pass over all texts: two seconds for 200,000 readings.
-        row = self._file.row("SELECT family FROM readings WHERE engine = ? ORDER BY rowid DESC LIMIT 1", engine)
+        row = self._row("SELECT family FROM readings WHERE engine = ? ORDER BY rowid DESC LIMIT 1", engine)
         if row is None and self._fallback:
             return self._fallback.last_family(engine)
         return str(row[0]) if row and row[0] else None
@@ -449,38 +409,35 @@ class Ledger:
     def uris(self) -> list[str]:
         """Return the URIs of all files that the ledger knows, failed ones too."""
         self._end_copying()
-        return [uri for (uri,) in self._file.rows("SELECT uri FROM files UNION SELECT uri FROM failures")]
+        return [uri for (uri,) in self._rows("SELECT uri FROM files UNION SELECT uri FROM failures")]
 
     def contents_of(self, uri: str) -> set[str]:
         """Return the contents of a file's pages."""
-        rows = self._file.rows("SELECT content_sha256 FROM pages JOIN files USING (sha256) WHERE uri = ?", uri)
+        rows = self._rows("SELECT content_sha256 FROM pages JOIN files USING (sha256) WHERE uri = ?", uri)
         return {content for (content,) in rows}
 
     def knows(self, content_sha256: str) -> bool:
         """Tell whether a page of any known file has this content."""
         sql = "SELECT 1 FROM pages JOIN files USING (sha256) WHERE content_sha256 = ? LIMIT 1"
-        return self._file.row(sql, content_sha256) is not None
+        return self._row(sql, content_sha256) is not None
 
     def failures(self) -> list[Failure]:
         """Return what failed at the last try, by file and page."""
         sql = "SELECT uri, page_number, task, kind, message FROM failures ORDER BY uri, page_number, task"
-        return [Failure(*row) for row in self._file.rows(sql)]
+        return [Failure(*row) for row in self._rows(sql)]
 
     def count(self) -> dict[str, int]:
         """Count `files`, `pages`, and pages by status (of `ocr`)."""
         self._end_copying()
-        counts = {
-            name: self._file.rows(f"SELECT {what}")[0][0]
-            for name, what in (
-                ("files", "count(DISTINCT sha256) FROM files"),
-                ("pages", "count(*) FROM pages"),
-                ("text_layer", "count(*) FROM pages WHERE text_layer = 'good'"),
-                ("blank", "count(*) FROM pages WHERE is_blank = 1"),
-                ("failed", "count(*) FROM (SELECT DISTINCT uri, page_number FROM failures)"),
+        return dict(
+            self._rows(
+                "SELECT 'files', count(DISTINCT sha256) FROM files "
+                "UNION ALL SELECT 'pages', count(*) FROM pages "
+                "UNION ALL SELECT 'text_layer', count(*) FROM pages WHERE text_layer = 'good' "
+                "UNION ALL SELECT 'blank', count(*) FROM pages WHERE is_blank = 1 "
+                "UNION ALL SELECT 'failed', count(*) FROM (SELECT DISTINCT uri, page_number FROM failures) "
+                "UNION ALL SELECT status, count(*) FROM readings WHERE task = 'ocr' GROUP BY status"
             )
-        }
-        return counts | dict(
-            self._file.rows("SELECT status, count(*) FROM readings WHERE task = 'ocr' GROUP BY status")
         )
 
     def resolutions(self, engine: str) -> list[tuple[int, int, int, float | None, float | None, int]]:
@@ -488,7 +445,7 @@ class Ledger:
 
         Of several readings of one page the one with the most px counts.
         """
-        return self._file.rows(
+        return self._rows(
             "SELECT px, json_extract(facts, '$.width_px'), json_extract(facts, '$.height_px'), "
             "json_extract(facts, '$.width_pt') AS wide, json_extract(facts, '$.height_pt') AS high, count(*) "
             "FROM pages JOIN (SELECT content_sha256 AS content, max(effective_px) AS px FROM readings "
@@ -507,7 +464,7 @@ class Ledger:
         """
         found: dict[tuple[str, str], Timing] = {}
         for task, key in settings.items():
-            rows = self._file.rows(
+            rows = self._rows(
                 "SELECT content_sha256, task, model, elapsed_s, json_array_length(view_sizes), prompt_tokens, "
                 "completion_tokens, length(text) + length(coalesce(prompt, '')) FROM readings "
                 "WHERE engine = ? AND task = ? AND settings = ? AND elapsed_s > 0 AND (? IS NULL OR model = ?) "
@@ -523,7 +480,7 @@ class Ledger:
 
     def forget(self, uris: Iterable[str]) -> int:
         """Remove these files and the readings that no other known file shares; returns how many readings went."""
-        with self._file.guard("forget"):
+        with self._guard("forget"):
             # A kill before the file is written anew leaves zeros where the text was.
             self._db.execute("PRAGMA secure_delete=ON")
         with self._transaction("forget") as db:
@@ -541,9 +498,19 @@ class Ledger:
                 for content in contents:
                     if not db.execute("SELECT 1 FROM pages WHERE content_sha256 = ?", content).fetchone():
                         removed += db.execute("DELETE FROM readings WHERE content_sha256 = ?", content).rowcount
-        if self._db.total_changes > before:
-            self._file.erase_deleted()
+        if self._db.total_changes > before and self.path is not None:
+            self._erase_deleted()
         return removed
+
+    def _erase_deleted(self) -> None:
+        """Write the file anew, because deleted text stays readable in its free pages and its log."""
+        with self._guard("forget"):
+            self._db.execute("VACUUM")
+            is_busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            log.warning(
+                "another process is using %s: what was forgotten leaves its bytes when that one ends", self.path
+            )
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
