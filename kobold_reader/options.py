@@ -109,7 +109,7 @@ class ReadOptions:
     )
     allow_remote: bool = _option(False, "Send pages to a public address over plain http.")
     engine: EngineName = _option("koboldcpp", "rapidocr reads printed text without a server.")
-    tasks: tuple[str, ...] = _option(
+    tasks: tuple[str, ...] = _option(  # None becomes the default in `__post_init__`
         None, "ocr, caption, tags; left out: ocr and caption, as far as the model can.", elsewhere=("task",)
     )
     pages: PageRange = _option(PageRange(), "Pages of each file, like 1-3,7; left out: all.")
@@ -148,7 +148,7 @@ class ReadOptions:
     )
     outage_patience_s: float = _option(0.0, "If no server works any more: wait so long for one to come back.")
     stop_after_s: float | None = _option(None, "Ask for no more pages after this time.")
-    redo: Redo | None = _option(None, "Make kept readings again.")
+    redo: Redo | None = _option(None, "Make these kept readings again.")
     ledger: str | None = _option(
         None, "File where readings are kept; left out: the user's own; none: nowhere.", elsewhere=("cache", "cache_dir")
     )
@@ -162,7 +162,7 @@ class ReadOptions:
     show_progress: bool = _option(False, "Show a progress bar on stderr.")
 
     are_tasks_default: bool = False
-    """No tasks were given: those that the model cannot do are left out; given ones would be refused."""
+    """Tasks that the model cannot do are left out; where tasks were given, they are refused instead."""
 
     def __post_init__(self) -> None:
         if self.tasks is None:

@@ -596,6 +596,9 @@ def test_the_arguments_are_the_options_each_documented() -> None:
     assert all(given[name].description == about(name) for name in OPTIONS)
     assert KoboldReader().options == ReadOptions()
     assert set(OPTIONS) <= set(inspect.signature(KoboldReader).parameters)
+    for where in (KoboldReader.__doc__, (ROOT / "docs" / "python.md").read_text(encoding="utf-8")):
+        assert where is not None
+        assert [name for name in OPTIONS if about(name) not in where] == []
 
 
 CALLS = """

@@ -93,7 +93,7 @@ class ReadingOptions(ServerOptions):
     ] = None
     wait_for_server: Annotated[str, typer.Option(metavar="TIME", help=about("outage_patience_s"))] = "10m"
     stop_after: Annotated[
-        str | None, typer.Option(metavar="TIME", help=f"{about('stop_after_s')} Like 7h, 90m or 300s.")
+        str | None, typer.Option(metavar="TIME", help=f"{about('stop_after_s')} For example 7h, 90m or 300s.")
     ] = None
     ledger: Annotated[str | None, typer.Option(metavar="FILE|none", envvar=LEDGER_VARIABLE, help=about("ledger"))] = (
         None
