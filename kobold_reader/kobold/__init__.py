@@ -1,11 +1,11 @@
-"""Everything that knows KoboldCpp's HTTP; the only place that imports requests.
+"""Everything that knows KoboldCpp: its HTTP interface, its settings, the models that it runs.
 
-`client` speaks with one server once, `pool` chooses servers and tries again, `families` and
-`prompts` know what a model wants to be told.
+`client` makes one request to one server, `pool` chooses servers and tries again, `families` and `prompts` know what a
+model wants to be asked, `models` tells which GGUF files go together.
 """
 
 from kobold_reader.kobold.addresses import AddressKind, address_kind, check_way, normalize_url
-from kobold_reader.kobold.answers import SETTINGS, ServerSetting, classify_error, parse_generate, spoken, without_begun
+from kobold_reader.kobold.answers import classify_error, parse_generate
 from kobold_reader.kobold.client import CancelledError, KoboldClient
 from kobold_reader.kobold.families import (
     FAMILIES,
@@ -20,6 +20,8 @@ from kobold_reader.kobold.families import (
 )
 from kobold_reader.kobold.pool import Lease, RetryPolicy, ServerHealth, ServerPool
 from kobold_reader.kobold.prompts import render_prompt
+from kobold_reader.kobold.settings import SETTINGS, ServerSetting
+from kobold_reader.kobold.thinking import spoken, without_begun
 from kobold_reader.kobold.values import Completion, Ending, ExpandedPrompt, GenerateRequest, ServerInfo
 
 __all__ = [

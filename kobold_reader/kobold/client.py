@@ -26,8 +26,9 @@ from kobold_reader.errors import (
     ServerTimeoutError,
 )
 from kobold_reader.kobold.addresses import normalize_url
-from kobold_reader.kobold.answers import SETTINGS, no_vision_error, parse_generate
+from kobold_reader.kobold.answers import no_vision_error, parse_generate
 from kobold_reader.kobold.server_info import ask_info, ask_model, count_tokens, natural_number
+from kobold_reader.kobold.settings import SETTINGS
 from kobold_reader.kobold.transport import QUICK_READ_S, HttpAnswer, Job, Transport, was_reached
 from kobold_reader.kobold.values import Completion, ExpandedPrompt, GenerateRequest, ServerInfo
 
