@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageStat
 
-from kobold_reader.pages.images import percentile
+from kobold_reader.pages.images import darkest_channel, percentile, size_at
 from kobold_reader.pages.shapes import Shape, find_shapes
 
 _WHITE = 254
@@ -68,10 +68,8 @@ class Ink:
 
 def analysis_size(width_px: float, height_px: float, inches: tuple[float, float] | None) -> tuple[int, int]:
     """The size at which to judge a picture: 100 dpi, or the size it has if that is less."""
-    side = max(width_px, height_px)
     wanted = min(max(inches) * _DPI, _MAX_SIDE_PX) if inches else _UNKNOWN_SIDE_PX
-    scale = min(1.0, wanted / side)
-    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+    return size_at(wanted, width_px, height_px)
 
 
 def glance_size(judged: tuple[int, int]) -> tuple[int, int]:
@@ -123,15 +121,11 @@ def find_ink(picture: Image.Image) -> Ink:
 def _contrast(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
     """How far each pixel is from the paper around it, and the paper itself (small, grey).
 
-    Colour writing is darkest in one channel, light writing on dark lighter in grey: both count.
+    Writing in colour is darkest in one channel, light writing on dark lighter in grey: both count.
     """
-    planes = [picture.convert("L")]
-    if picture.mode == "RGB":
-        red, green, blue = picture.split()
-        planes.append(ImageChops.darker(ImageChops.darker(red, green), blue))
-    contrast: Image.Image | None = None
-    papers = []
-    for plane in planes:
+    grey = picture.convert("L")
+    contrasts, papers = [], []
+    for plane in (grey, darkest_channel(picture)) if picture.mode == "RGB" else (grey,):
         small = plane.reduce(8) if min(plane.size) >= 64 else plane  # noqa: PLR2004 - 8 cells
         paper = _paper(small)
         papers.append(paper)
@@ -139,10 +133,8 @@ def _contrast(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
         cells = 8 if small is not plane else 1
         box = (0.0, 0.0, plane.width / cells, plane.height / cells)
         smooth = paper.resize(plane.size, Image.Resampling.BILINEAR, box=box)
-        difference = ImageChops.difference(plane, smooth)
-        contrast = difference if contrast is None else ImageChops.lighter(contrast, difference)
-    assert contrast is not None  # noqa: S101 - the grey plane is always there
-    return contrast, papers[0]
+        contrasts.append(ImageChops.difference(plane, smooth))
+    return ImageChops.lighter(contrasts[0], contrasts[-1]), papers[0]
 
 
 def _paper(small: Image.Image) -> Image.Image:
@@ -224,8 +216,13 @@ def _is_flat(paper: Image.Image, picture: Image.Image) -> bool:
 
 def _components(mask: Image.Image) -> tuple[int, bool]:
     """Pixels of all connected shapes that are ink, and whether there is any."""
-    shapes = _shapes(mask)
-    if shapes is None:
+    # Gaps of two pixels are closed first: thin writing breaks at this resolution, and a broken letter must not pass for
+    # dust. Areas count the pixels of the mask itself.
+    joined = mask
+    for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        joined = ImageChops.lighter(joined, ImageChops.offset(joined, *shift))
+    shapes = find_shapes(joined, mask)
+    if shapes is None:  # too many to be dust
         return mask.histogram()[255], True
     found = [shape for shape in shapes if _is_ink(shape, *mask.size)]
     small = [shape for shape in found if _is_small(shape)]
@@ -235,18 +232,6 @@ def _components(mask: Image.Image) -> tuple[int, bool]:
         # small shape is a page number.
         found = [shape for shape in found if not _is_small(shape)]
     return sum(shape.area for shape in found), bool(found)
-
-
-def _shapes(mask: Image.Image) -> list[Shape] | None:
-    """The connected shapes of a mask; None where there are too many to be dust.
-
-    Gaps of two pixels are closed first: thin writing breaks at this resolution, and a broken letter must not pass for
-    dust. Areas count the pixels of the mask itself.
-    """
-    joined = mask
-    for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        joined = ImageChops.lighter(joined, ImageChops.offset(joined, *shift))
-    return find_shapes(joined, mask)
 
 
 def _is_small(shape: Shape) -> bool:

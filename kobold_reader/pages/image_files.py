@@ -167,11 +167,8 @@ class PictureFile:
 
     def page_look(self, page_number: int) -> PageLook:
         """What the page is a picture of."""
-        try:
-            with self._frame(page_number) as picture:
-                return look_at(picture, self._exif_of(picture))
-        except SourceError:
-            return PageLook()
+        with self._frame(page_number) as picture:
+            return look_at(picture, self._exif_of(picture))
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What the page looks like."""
@@ -342,10 +339,7 @@ class ComicFile:
 
     def page_look(self, page_number: int) -> PageLook:
         """What the page is a picture of."""
-        try:
-            return self._page(page_number).page_look(1)
-        except SourceError:
-            return PageLook()
+        return self._page(page_number).page_look(1)
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What the page looks like."""

@@ -99,8 +99,14 @@ def fit_size(width_px: float, height_px: float, budget: ImageBudget) -> tuple[in
     return width, height
 
 
+def size_at(long_side_px: float, width_px: float, height_px: float) -> tuple[int, int]:
+    """The size of these proportions with this long side, never larger than given."""
+    scale = min(1.0, long_side_px / max(width_px, height_px))
+    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+
 def shrunk(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The picture at a smaller size, each pixel the mean of those it stands for."""
+    """The picture at a smaller size, each pixel the mean of those it replaces."""
     if picture.size == size:
         return picture
     return picture.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
@@ -130,6 +136,14 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     top = next((bits for bits in (8, 10, 12, 14, 16) if high < 1 << bits), 32)
     scale = 255 / ((1 << top) - 1)
     return deep.point(lambda value: value * scale + 0).convert("L")
+
+
+def darkest_channel(picture: Image.Image) -> Image.Image:
+    """The darkest channel of an RGB picture, in which writing in colour is darkest; a grey picture itself."""
+    if picture.mode != "RGB":
+        return picture
+    red, green, blue = picture.split()
+    return ImageChops.darker(ImageChops.darker(red, green), blue)
 
 
 def without_colour(picture: Image.Image) -> Image.Image:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from kobold_reader.pages.images import percentile
+from kobold_reader.pages.images import darkest_channel, percentile
 from kobold_reader.pages.orientation import runs_across
 from kobold_reader.pages.reading_order import find_gutter
 from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
@@ -83,26 +84,16 @@ class Row:
 
     def gaps(self, letters: Image.Image, start: int, end: int) -> list[tuple[int, int]]:
         """Where the row shows no ink between two places: start and end of each gap."""
-        inked = bytearray(max(0, end - start))
+        inked = np.zeros(max(0, end - start), np.bool_)
         for cell in self.cells:
             left, top, right, _ = self.whole(cell)
             left, right = max(left, start), min(right, end)
-            if left >= right:
-                continue
-            # The middle of the line: tails and risers of the neighbouring lines close no gap.
-            columns = letters.crop((left, (top + cell[1]) // 2, right, cell[3])).reduce(
-                (1, max(1, cell[3] - (top + cell[1]) // 2))
-            )
-            for x, level in enumerate(columns.crop((0, 0, right - left, 1)).tobytes()):
-                inked[left - start + x] |= level > 0
-        gaps, since = [], None
-        for x, ink in enumerate([*inked, 1]):
-            if not ink and since is None:
-                since = x
-            elif ink and since is not None:
-                gaps.append((start + since, start + x))
-                since = None
-        return gaps
+            if left < right:
+                # The middle of the line: tails and risers of the neighbouring lines close no gap.
+                middle = letters.crop((left, (top + cell[1]) // 2, right, cell[3]))
+                inked[left - start : right - start] |= np.asarray(middle).any(axis=0)
+        edges = np.flatnonzero(np.diff(inked, prepend=True, append=True)) + start
+        return [(int(one), int(other)) for one, other in edges.reshape(-1, 2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +139,7 @@ def find_writing(picture: Image.Image) -> Writing | None:
 
 def _strokes(picture: Image.Image) -> Image.Image:
     """A mask of what is darker than its surroundings, also on shaded paper, in colour, and of pale print."""
-    grey = picture
-    if picture.mode == "RGB":
-        red, green, blue = picture.split()
-        grey = ImageChops.darker(ImageChops.darker(red, green), blue)
+    grey = darkest_channel(picture)
     darkness = ImageChops.subtract(grey.filter(ImageFilter.BoxBlur(_WINDOW_PX)), grey)
     least = min(max(_LEAST_CONTRAST, _NOISE_FACTOR * percentile(darkness, 0.7)), _MOST_CONTRAST)
     return darkness.point([0] * least + [255] * (256 - least))
@@ -260,7 +248,7 @@ def _letters_of(letters: Image.Image) -> list[Shape]:
 
 
 def _quantile(values: Sequence[tuple[float, float]], share: float) -> float:
-    """The value below which this share of the weights lies; of pairs of value and weight."""
+    """The value below which this share of the weights is; of pairs of value and weight."""
     left = share * sum(weight for _, weight in values)
     for value, weight in sorted(values):
         left -= weight

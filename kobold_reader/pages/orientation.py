@@ -13,7 +13,7 @@ sideways is turned, but never turns an upright page on its head: that takes read
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from kobold_reader.pages.values import Box, Posture
 
 _Axis = Literal["across", "down"]
 _Numbers = NDArray[np.signedinteger[Any]]
+_Pixels = tuple[int, int, int, int]
 _Step = Image.Transpose
 
 UPRIGHT = {
@@ -45,8 +46,8 @@ _UNDO = {_Step.ROTATE_90: _Step.ROTATE_270, _Step.ROTATE_270: _Step.ROTATE_90}
 _RULE_PX = 48  # at about 100 dpi: rules, bars and dark areas of photos are longer, strokes of letters shorter
 _LETTER_PX = 5
 _MIN_SHAPES = 12
-_SAMPLE = 700  # so many shapes are asked for their neighbours
-_AT_ONCE = 128  # so many at a time: a dense page has some thousands of shapes to choose from
+_SAMPLE = 700  # so many letters are asked for their neighbours
+_AT_ONCE = 128  # so many at a time: a dense page has some thousands to choose from
 _NEAR = 2.0  # letters: no neighbour is further away
 _BESIDE = 1.5
 _WORD = 2.0
@@ -120,11 +121,12 @@ class Orientation:
 
 @dataclass(slots=True)
 class _Votes:
-    """Neighbours along each axis, and on which side those neighbours are level."""
-
     across: int = 0
+    """Letters whose nearest neighbour is beside them."""
     down: int = 0
+    """Letters whose nearest neighbour is above or below."""
     bottoms: int = 0
+    """Neighbours across that are level at their bottoms and not at their tops; and so on."""
     tops: int = 0
     rights: int = 0
     lefts: int = 0
@@ -163,14 +165,19 @@ def _is_clear(votes: int, against: int) -> bool:
     return votes - against >= _CLEAR_SIGMAS * math.sqrt(votes + against)
 
 
-def _posture(lines: Iterable[Shape], turns: tuple[int, int], size: tuple[int, int]) -> Posture | None:
+def _posture(lines: Iterable[_Pixels], turns: tuple[int, int], size: tuple[int, int]) -> Posture | None:
     width, height = size
     boxes = []
-    for line in lines:
-        pad = max(1.0, _LINE_PAD * min(line.width, line.height))
-        left, top = max(0.0, line.left - pad), max(0.0, line.top - pad)
-        right, bottom = min(width, line.right + pad), min(height, line.bottom + pad)
-        boxes.append((left / width, top / height, right / width, bottom / height))
+    for left, top, right, bottom in lines:
+        pad = max(1.0, _LINE_PAD * min(right - left, bottom - top))
+        boxes.append(
+            (
+                max(0.0, left - pad) / width,
+                max(0.0, top - pad) / height,
+                min(width, right + pad) / width,
+                min(height, bottom + pad) / height,
+            )
+        )
     return Posture(turns=turns, lines=tuple(boxes)) if boxes else None
 
 
@@ -178,15 +185,14 @@ class _Letters:
     """The shapes that may be letters, all of about the page's letter size.
 
     Args:
-        shapes: One for each letter.
-        boxes: Left, top, right and bottom of each shape.
+        boxes: Left, top, right and bottom of each.
         size: The page's letter size, px.
     """
 
-    def __init__(self, shapes: list[Shape], boxes: _Numbers, size: int) -> None:
-        self._shapes = shapes
-        self._size = size
+    def __init__(self, boxes: _Numbers, size: int) -> None:
+        self._boxes = boxes
         self._left, self._top, self._right, self._bottom = boxes.T
+        self._size = size
 
     @classmethod
     def of(cls, shapes: list[Shape]) -> _Letters | None:
@@ -202,32 +208,34 @@ class _Letters:
         size = int(sizes[sizes.size // 2])
         is_letter = (longest >= max(3.0, _SMALL * size)) & (longest <= _LONG * size)
         is_letter &= sides.min(axis=1) <= _THICK * size
-        found = np.flatnonzero(is_letter)
-        if found.size < _MIN_SHAPES:
-            return None
-        return cls([shapes[index] for index in found.tolist()], boxes[found], size)
+        return cls(boxes[is_letter], size) if np.count_nonzero(is_letter) >= _MIN_SHAPES else None
 
     def votes(self) -> _Votes:
-        """Look for the nearest neighbours of a sample of the shapes."""
+        """Look for the nearest neighbours of a sample of the letters."""
         votes = _Votes()
-        asked = np.arange(0, len(self._shapes), len(self._shapes) // _SAMPLE + 1)
+        asked = np.arange(0, len(self._boxes), len(self._boxes) // _SAMPLE + 1)
         width, height = (self._right - self._left)[asked], (self._bottom - self._top)[asked]
         # Letters that touch: a word is nearer to the lines above and below than to the next word.
         is_word = (np.maximum(width, height) >= _WORD * self._size) & (
             (width >= _WORD * height) | (height >= _WORD * width)
         )
-        votes.across += int(np.count_nonzero(is_word & (width > height)))
-        votes.down += int(np.count_nonzero(is_word & (height > width)))
-        pairs: set[tuple[int, int, bool]] = set()
+        votes.across = int(np.count_nonzero(is_word & (width > height)))
+        votes.down = int(np.count_nonzero(is_word & (height > width)))
+        beside, below = [], []
         for few in np.array_split(asked[~is_word], len(asked) // _AT_ONCE + 1):
-            if few.size:
-                pairs.update(self._count_nearest(few, votes))
-        for index, other, is_across in pairs:
-            self._compare(self._shapes[index], self._shapes[other], votes, is_across=is_across)
+            one, other, apart, is_across = self._nearest(few)
+            votes.across += int(np.count_nonzero(is_across))
+            votes.down += int(np.count_nonzero(~is_across))
+            pairs = np.stack((np.minimum(one, other), np.maximum(one, other)))
+            is_near = apart <= _BESIDE * self._size
+            beside.append(pairs[:, is_near & is_across])
+            below.append(pairs[:, is_near & ~is_across])
+        votes.bottoms, votes.tops = self._level(np.concatenate(beside, axis=1), self._top, self._bottom)
+        votes.rights, votes.lefts = self._level(np.concatenate(below, axis=1), self._left, self._right)
         return votes
 
-    def _count_nearest(self, few: _Numbers, votes: _Votes) -> Iterator[tuple[int, int, bool]]:
-        """Count on which side some shapes have their nearest neighbours; return the pairs that are near."""
+    def _nearest(self, few: _Numbers) -> tuple[_Numbers, _Numbers, _Numbers, NDArray[np.bool_]]:
+        """The nearest neighbours of some letters: both indices, their distance, and whether it is beside the letter."""
         reach = round(_NEAR * self._size)
         widest = int((self._right - self._left).max())
         asked, other = _between(self._left, self._left[few] - reach - widest, self._right[few] + reach)
@@ -240,49 +248,46 @@ class _Letters:
         asked, other, apart, is_across = asked[is_near], other[is_near], apart[is_near], across[is_near] > 0
         order = np.lexsort((other, apart, asked))
         nearest = order[np.diff(asked[order], prepend=-1) > 0]
-        votes.across += int(np.count_nonzero(is_across[nearest]))
-        votes.down += int(np.count_nonzero(~is_across[nearest]))
-        nearest = nearest[apart[nearest] <= _BESIDE * self._size]
-        first, second = np.minimum(asked, other)[nearest], np.maximum(asked, other)[nearest]
-        return zip(first.tolist(), second.tolist(), is_across[nearest].tolist(), strict=True)
+        return asked[nearest], other[nearest], apart[nearest], is_across[nearest]
 
-    def _compare(self, one: Shape, other: Shape, votes: _Votes, *, is_across: bool) -> None:
-        """Count a pair that is level on one side and not on the other."""
-        if is_across:
-            longest = max(one.height, other.height)
-            first, last = abs(one.top - other.top), abs(one.bottom - other.bottom)
-        else:
-            longest = max(one.width, other.width)
-            first, last = abs(one.left - other.left), abs(one.right - other.right)
-        if longest > _THICK * self._size:
-            return
-        level, apart = max(1.0, 0.1 * longest), max(2.1, 0.2 * longest)
-        is_last = last <= level and first >= apart
-        is_first = first <= level and last >= apart
-        if is_across:
-            votes.bottoms += is_last
-            votes.tops += is_first
-        else:
-            votes.rights += is_last
-            votes.lefts += is_first
+    def _level(self, pairs: _Numbers, start: _Numbers, end: _Numbers) -> tuple[int, int]:
+        """How many pairs are level at their ends and not at their starts, and the other way round."""
+        one, other = np.unique(pairs, axis=1)
+        longest = np.maximum(end[one] - start[one], end[other] - start[other])
+        at_start, at_end = np.abs(start[one] - start[other]), np.abs(end[one] - end[other])
+        level, apart = np.maximum(1.0, 0.1 * longest), np.maximum(2.1, 0.2 * longest)
+        is_letter = longest <= _THICK * self._size
+        ends = is_letter & (at_end <= level) & (at_start >= apart)
+        starts = is_letter & (at_start <= level) & (at_end >= apart)
+        return int(np.count_nonzero(ends)), int(np.count_nonzero(starts))
 
-    def lines(self, axis: _Axis) -> list[Shape]:
+    def lines(self, axis: _Axis) -> list[_Pixels]:
         """Some pieces of lines along this axis, those with the most letters."""
-        found: list[tuple[int, Shape]] = []
+        found: list[tuple[int, _Pixels]] = []
         used: set[int] = set()
         following = self._following(axis)
-        for start in range(0, len(self._shapes), len(self._shapes) // _LINE_STARTS + 1):
+        boxes: list[_Pixels] = [tuple(box) for box in self._boxes.tolist()]
+        for start in range(0, len(boxes), len(boxes) // _LINE_STARTS + 1):
             if start in used:
                 continue
-            line, letters = self._line_from(start, following, used)
-            length, thickness = (line.width, line.height) if axis == "across" else (line.height, line.width)
+            left, top, right, bottom = boxes[start]
+            letters, index = 0, start
+            while index >= 0:
+                left, top = min(left, boxes[index][0]), min(top, boxes[index][1])
+                right, bottom = max(right, boxes[index][2]), max(bottom, boxes[index][3])
+                letters += 1
+                used.add(index)
+                if max(right - left, bottom - top) >= _LINE_ASPECT[1] * self._size:
+                    break
+                index = next((other for other in following.get(index, ()) if other not in used), -1)
+            length, thickness = (right - left, bottom - top) if axis == "across" else (bottom - top, right - left)
             if letters >= _LINE_LETTERS and length >= _LINE_ASPECT[0] * thickness:
-                found.append((letters, line))
+                found.append((letters, (left, top, right, bottom)))
         found.sort(key=lambda one: -one[0])
         return [line for _, line in found[:_LINES]]
 
     def _following(self, axis: _Axis) -> dict[int, list[int]]:
-        """For each shape the shapes that may continue its line, the nearest first."""
+        """For each letter those that may continue its line, the nearest first."""
         start, end, above, below = self._left, self._right, self._top, self._bottom
         if axis == "down":
             start, end, above, below = above, below, start, end
@@ -294,24 +299,6 @@ class _Letters:
         for index, next_one in zip(one[order].tolist(), other[order].tolist(), strict=True):
             following.setdefault(index, []).append(next_one)
         return following
-
-    def _line_from(self, start: int, following: dict[int, list[int]], used: set[int]) -> tuple[Shape, int]:
-        """The box of a line that starts at this letter, and how many letters it holds."""
-        first = self._shapes[start]
-        line = Shape(first.left, first.top, first.right, first.bottom, first.area)
-        letters, index = 0, start
-        while True:
-            letters += 1
-            used.add(index)
-            if max(line.width, line.height) >= _LINE_ASPECT[1] * self._size:
-                break
-            index = next((other for other in following.get(index, ()) if other not in used), -1)
-            if index < 0:
-                break
-            added = self._shapes[index]
-            line.left, line.right = min(line.left, added.left), max(line.right, added.right)
-            line.top, line.bottom = min(line.top, added.top), max(line.bottom, added.bottom)
-        return line, letters
 
 
 def _between(places: _Numbers, lowest: _Numbers, highest: _Numbers) -> tuple[_Numbers, _Numbers]:

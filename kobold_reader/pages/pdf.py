@@ -186,12 +186,9 @@ class PdfFile:
 
     def page_look(self, page_number: int) -> PageLook:
         """What the page is a picture of, where the whole page is one."""
-        try:
-            layout = self._layout_of(page_number)
-            if layout.scan is not None and layout.scan.is_jpeg:
-                return look_at_jpeg(layout.scan.data())
-        except SourceError:
-            return PageLook()
+        layout = self._layout_of(page_number)
+        if layout.scan is not None and layout.scan.is_jpeg:
+            return look_at_jpeg(layout.scan.data())
         # Images that are stored without loss, in strips or in layers come from scanners and copiers.
         return PageLook("scan") if self._kind == "pdf" and layout.is_scan_like else PageLook()
 

@@ -24,12 +24,13 @@ import operator
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageMath, ImageStat
+import numpy as np
+from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageStat
 
 from kobold_reader.errors import PageRenderError, SourceError
-from kobold_reader.pages.images import check_pixels, flatten, picture_errors
+from kobold_reader.pages.images import check_pixels, flatten, picture_errors, shrunk, size_at
 from kobold_reader.pages.metadata import clean_text, exif_of, is_photo, orientation_of
 from kobold_reader.pages.orientation import upright
 from kobold_reader.pages.values import PageLook
@@ -67,20 +68,18 @@ def _product(values: Iterable[float], cosines: Iterable[float]) -> float:
     return float(sum(map(operator.mul, values, cosines)))
 
 
-ImageKind = Literal["photo", "scan"]
-
-THUMBNAIL_PX = 256
+_THUMBNAIL_PX = 256
 """Longest side at which a picture is judged: lines of writing still show, noise does not."""
 _SMALLEST_PX = 64
 _NEAR = 16
 _SHEET = 0.58
 _SCANNED_SHEET = 0.45
 _LIT_SHEET = 0.5
-"""Lower, for a desk shows around a page that was photographed; photos have up to 0.41 there, written on or not."""
+"""Lower, as a desk shows around a page that was photographed; photos have up to 0.41, written on or not."""
 _STROKE = 40
 """Grey levels between a stroke and what is beside it."""
 _WRITTEN = 0.025
-"""Share of pixels in dark strokes that stand on the sheet: a letter has 0.06, a title page 0.02."""
+"""Share of pixels in dark strokes on the sheet: a letter has 0.06, a title page 0.02."""
 _PALE = 110
 _COLOURED = 60
 """Levels between two channels; yellowed paper has 30."""
@@ -93,36 +92,26 @@ _SCANNER_DPI = frozenset({150, 200, 240, 400, 600, 1200, 2400})
 _SCANNER = re.compile(r"scan|twain|naps2|paperport|\bfax|copier|workcentre|imagerunner", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Making:
-    """What the metadata of a picture tells of how it was made."""
-
-    is_camera: bool = False
-    is_scanner: bool = False
+_Device: TypeAlias = Literal["camera", "scanner"] | None
 
 
-def making_of(exif: Image.Exif, dpi: object = None) -> Making:
-    """Return what EXIF and the resolution tell.
-
-    Args:
-        exif: Of the picture.
-        dpi: Pillow's `info["dpi"]`.
-    """
+def device_of(exif: Image.Exif, dpi: object = None) -> _Device:
+    """What took a picture, by its EXIF and by Pillow's `info["dpi"]`; None where they do not tell."""
     if is_photo(exif):
-        return Making(is_camera=True)
+        return "camera"
     base = ExifTags.Base
     named = " ".join(clean_text(exif.get(tag)) for tag in (base.Software, base.Make, base.Model))
     first = dpi[0] if isinstance(dpi, tuple) and dpi else None
     is_set = isinstance(first, int | float) and first == first and round(min(first, 1e6)) in _SCANNER_DPI  # noqa: PLR0124
-    return Making(is_scanner=bool(_SCANNER.search(named)) or is_set)
+    return "scanner" if _SCANNER.search(named) or is_set else None
 
 
-def photo_or_scan(thumbnail: Image.Image, making: Making) -> ImageKind | None:
+def photo_or_scan(thumbnail: Image.Image, device: _Device) -> Literal["photo", "scan"] | None:
     """Return what a picture is; None for an icon, which is neither.
 
     Args:
-        thumbnail: Grey or RGB, its longest side `THUMBNAIL_PX` or less.
-        making: From the picture's metadata.
+        thumbnail: Grey or RGB, its longest side 256 px or less.
+        device: As `device_of` tells.
     """
     if max(thumbnail.size) < _SMALLEST_PX:
         return None
@@ -130,11 +119,11 @@ def photo_or_scan(thumbnail: Image.Image, making: Making) -> ImageKind | None:
     lit = _sheet(thumbnail, _evenly_lit(grey))
     if lit.is_pale and not lit.is_coloured and lit.written >= _WRITTEN and lit.share >= _LIT_SHEET:
         return "scan"
-    if making.is_camera:
+    if device == "camera":
         return "photo"
     plain = _sheet(thumbnail, grey)
     is_paper = plain.is_pale and (not plain.is_coloured or plain.written >= _WRITTEN)
-    is_sheet = plain.share >= (_SCANNED_SHEET if making.is_scanner else _SHEET)
+    is_sheet = plain.share >= (_SCANNED_SHEET if device == "scanner" else _SHEET)
     return "scan" if (is_paper and is_sheet) or _drawn(grey) >= _DRAWN else "photo"
 
 
@@ -185,14 +174,8 @@ def _evenly_lit(grey: Image.Image) -> Image.Image:
     light = grey.resize(cells, Image.Resampling.BOX).filter(ImageFilter.MedianFilter(3))
     light = light.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.GaussianBlur(3))
     light = light.resize(grey.size, Image.Resampling.BILINEAR)
-    lit: Image.Image = ImageMath.lambda_eval(
-        lambda names: names["convert"](
-            names["min"](names["grey"] * _LIGHTEST / names["max"](names["light"], 40), 255), "L"
-        ),
-        grey=grey,
-        light=light,
-    )
-    return lit
+    levels = np.asarray(grey, np.int32) * _LIGHTEST // np.maximum(np.asarray(light, np.int32), 40)
+    return Image.fromarray(np.minimum(levels, 255).astype(np.uint8))
 
 
 def _drawn(grey: Image.Image) -> float:
@@ -209,15 +192,13 @@ def look_at(picture: Image.Image, exif: Image.Exif) -> PageLook:
     """
     check_pixels(*picture.size)
     is_bilevel = picture.mode == "1"
-    making = making_of(exif, picture.info.get("dpi"))
+    device = device_of(exif, picture.info.get("dpi"))
     if picture.format == "JPEG":
-        picture.draft(picture.mode, (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
+        picture.draft(picture.mode, (2 * _THUMBNAIL_PX, 2 * _THUMBNAIL_PX))
     flat = flatten(picture)
-    scale = min(1.0, THUMBNAIL_PX / max(flat.size))
-    size = (max(1, round(flat.width * scale)), max(1, round(flat.height * scale)))
-    small = flat.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    small = shrunk(flat, size_at(_THUMBNAIL_PX, *flat.size))
     phash = perceptual_hash(upright(small, orientation_of(exif)))
-    return PageLook("scan" if is_bilevel else photo_or_scan(small, making), phash)
+    return PageLook("scan" if is_bilevel else photo_or_scan(small, device), phash)
 
 
 def look_at_jpeg(data: bytes) -> PageLook:

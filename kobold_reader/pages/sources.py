@@ -40,41 +40,25 @@ HEAD_BYTES = 1024
 TAKEN = "PDF, JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, camera RAW, CBZ, EPUB and XPS are."
 """The kinds that are taken, for people."""
 
-_IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".jp2", ".j2k", ".jpx"}
-)
-_RAW_SUFFIXES = frozenset(
-    {
-        ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos",
-        ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f",
-    }
-)  # fmt: skip
-_KINDS_BY_SUFFIX = {
-    ".pdf": "pdf",
-    ".epub": "epub",
-    ".xps": "xps",
-    ".oxps": "xps",
-    ".cbz": "cbz",
-    ".heic": "heic",
-    ".heif": "heic",
-    ".hif": "heic",
-    ".avif": "avif",
-    **dict.fromkeys(_IMAGE_SUFFIXES, "image"),
-    **dict.fromkeys(_RAW_SUFFIXES, "raw"),
+_ENDINGS = {
+    "pdf": ".pdf",
+    "epub": ".epub",
+    "xps": ".xps .oxps",
+    "cbz": ".cbz",
+    "heic": ".heic .heif .hif",
+    "avif": ".avif",
+    "image": ".jpg .jpeg .jpe .jfif .png .tif .tiff .webp .bmp .gif .jp2 .j2k .jpx",
+    "raw": ".3fr .arw .cr2 .cr3 .dcr .dng .erf .iiq .kdc .mef .mos"
+    " .nef .nrw .orf .pef .raf .raw .rw2 .sr2 .srf .srw .x3f",
 }
+_KINDS_BY_ENDING = {ending: kind for kind, endings in _ENDINGS.items() for ending in endings.split()}
 _TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _IMAGE_STARTS = (
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    b"\x00\x00\x00\x0cjP  \r\n\x87\n",
-    b"\xff\x4f\xff\x51",
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"),
+    *(b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),  # JPEG 2000: in boxes, and bare
 )
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FOVb", b"\x00MRM")
-_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
-_AVIF_BRANDS = frozenset({b"avif", b"avis"})
-_ANY_HEIF_BRANDS = frozenset({b"mif1", b"msf1"})
+_HEIC_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs".split())
 _ZIP = b"PK\x03\x04"
 
 _EXTRAS = {"heic": "heic", "avif": "heic", "raw": "raw"}
@@ -82,7 +66,7 @@ _EXTRAS = {"heic": "heic", "avif": "heic", "raw": "raw"}
 
 def kind_of(head: bytes, name: str) -> Kind | None:
     """What a file is by its first bytes; by its ending where they tell nothing; None: not taken."""
-    by_suffix = _KINDS_BY_SUFFIX.get(PurePath(name).suffix.lower())
+    by_ending = _KINDS_BY_ENDING.get(PurePath(name).suffix.lower())
     # The PDF standard allows a kilobyte of anything before the header.
     if b"%PDF-" in head and not head.startswith(_ZIP):
         return "pdf"
@@ -90,7 +74,7 @@ def kind_of(head: bytes, name: str) -> Kind | None:
         return "raw"
     if head.startswith(_TIFF_STARTS):
         # Many a camera's raw file is a TIFF, in which Pillow would find only the thumbnail.
-        return "raw" if by_suffix == "raw" else "image"
+        return "raw" if by_ending == "raw" else "image"
     if head.startswith(_IMAGE_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return "image"
     if head[:2] == b"BM" and head[6:10] == bytes(4):
@@ -98,8 +82,12 @@ def kind_of(head: bytes, name: str) -> Kind | None:
     if head[4:8] == b"ftyp":
         return _kind_of_boxes(head)
     if head.startswith(_ZIP):
-        return _kind_of_zip(head, by_suffix)
-    return by_suffix
+        # An EPUB names itself in its first entry; no other ZIP does.
+        if b"mimetypeapplication/epub+zip" in head:
+            return "epub"
+        if b"FixedDocSeq.fdseq" in head or b"FixedDocumentSequence.fdseq" in head:
+            return "xps"
+    return by_ending
 
 
 def _kind_of_boxes(head: bytes) -> Kind | None:
@@ -110,18 +98,9 @@ def _kind_of_boxes(head: bytes) -> Kind | None:
         return "raw"
     if brands & _HEIC_BRANDS:
         return "heic"
-    if brands & _AVIF_BRANDS:
+    if brands & {b"avif", b"avis"}:
         return "avif"
-    return "heic" if brands & _ANY_HEIF_BRANDS else None
-
-
-def _kind_of_zip(head: bytes, by_suffix: Kind | None) -> Kind | None:
-    # An EPUB names itself in its first entry; nothing else that is a ZIP does.
-    if b"mimetypeapplication/epub+zip" in head:
-        return "epub"
-    if b"FixedDocSeq.fdseq" in head or b"FixedDocumentSequence.fdseq" in head:
-        return "xps"
-    return by_suffix
+    return "heic" if brands & {b"mif1", b"msf1"} else None
 
 
 def missing_extra(kind: Kind) -> str | None:
@@ -138,7 +117,7 @@ def install_line(kind: Kind) -> str:
 def extra_hint(ending: str) -> str | None:
     """The command that installs what is missing to read the files of a key of `Selection.skipped`."""
     _, _, inside = ending.rpartition(" holding ")
-    kind = _KINDS_BY_SUFFIX.get(inside, inside)
+    kind = _KINDS_BY_ENDING.get(inside, inside)
     return install_line(kind) if missing_extra(kind) else None
 
 

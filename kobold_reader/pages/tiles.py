@@ -14,7 +14,7 @@ from functools import cached_property
 
 from PIL import Image, ImageDraw, ImageFilter, ImageStat
 
-from kobold_reader.pages.images import fit_size
+from kobold_reader.pages.images import fit_size, size_at
 from kobold_reader.pages.lines import Cell, Row, Writing, find_writing
 from kobold_reader.pages.values import Box, ImageBudget, LinePiece
 
@@ -98,8 +98,7 @@ class TilePlan:
 def plan_size(width_px: float, height_px: float, inches: tuple[float, float] | None) -> tuple[int, int]:
     """The size at which to plan: 150 dpi, or the size it has if that is less."""
     wanted = min(max(inches) * _DPI, _MAX_SIDE_PX) if inches else _UNKNOWN_SIDE_PX
-    scale = min(1.0, wanted / max(width_px, height_px))
-    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+    return size_at(wanted, width_px, height_px)
 
 
 def is_worth_a_look(width_px: float, height_px: float, budget: ImageBudget) -> bool:

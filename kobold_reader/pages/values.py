@@ -82,8 +82,6 @@ class ImageBudget:
     """Width times height, where the encoder counts that."""
     max_bytes: int = 12_000_000
     """Encoded."""
-    multiple_px: int = 1
-    """The encoder's patch size; a hint only, sides need not be multiples."""
     jpeg_quality: int = 90
     """To begin with; lowered only to keep max_bytes."""
     max_dpi: float = 300.0

@@ -76,15 +76,14 @@ def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
         case "PageLook":
             return PageLook(**fields)
         case "PageImages":
+            shown = zip([*fields["views"], *fields["tiles"]], blobs, strict=True)
+            images = [_view(view, image) for view, image in shown]
             count = len(fields["views"])
-            shown = [*fields["views"], *fields["tiles"]]
-            images = [_view(view, blob) for view, blob in zip(shown, blobs, strict=True)]
-            views, tiles = tuple(images[:count]), tuple(images[count:])
-            posture = fields["posture"]
-            if posture is not None:
-                lines = tuple(_box(line) for line in posture["lines"])
-                posture = Posture(turns=(posture["turns"][0], posture["turns"][1]), lines=lines)
-            return PageImages(**{**fields, "views": views, "tiles": tiles, "posture": posture})
+            fields |= {"views": tuple(images[:count]), "tiles": tuple(images[count:])}
+            if fields["posture"]:
+                first, second = fields["posture"]["turns"]
+                fields["posture"] = Posture((first, second), tuple(map(_box, fields["posture"]["lines"])))
+            return PageImages(**fields)
     raise ValueError(f"unknown value {header['value']!r}")
 
 
@@ -111,13 +110,7 @@ def header_of_error(error: KoboldReaderError) -> dict[str, Any]:
 
 def error_of(header: dict[str, Any]) -> KoboldReaderError:
     """The error that `header_of_error` was given."""
-    kind = getattr(errors, str(header["error"]), CorruptSourceError)
+    kind = getattr(errors, str(header["error"]), None)
     if not (isinstance(kind, type) and issubclass(kind, errors.SourceError)):
         kind = CorruptSourceError
-    error: KoboldReaderError = kind(
-        header["message"],
-        source=header["source"],
-        page_number=header["page_number"],
-        hint=header["hint"],
-    )
-    return error
+    return kind(header["message"], source=header["source"], page_number=header["page_number"], hint=header["hint"])

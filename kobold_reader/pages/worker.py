@@ -21,6 +21,7 @@ from kobold_reader.errors import (
     CorruptSourceError,
     KoboldReaderError,
     PageRenderError,
+    SourceError,
     SourceNotFoundError,
     UnsupportedSourceError,
 )
@@ -41,7 +42,7 @@ class PageFile(Protocol):
         """What a page is; PageRenderError where that page is damaged."""
 
     def page_look(self, page_number: int) -> PageLook:
-        """What a page is a picture of; an empty look where it is no picture or cannot be decoded."""
+        """What a page is a picture of; any SourceError where it cannot be decoded."""
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """What a page looks like, turned as asked or (None) as it seems to need; PageRenderError where damaged."""
@@ -162,11 +163,14 @@ class Worker:
             case "page_facts":
                 return self._page(request).page_facts(request["page_number"])
             case "page_look":
-                return self._page(request).page_look(request["page_number"])
+                file = self._page(request)
+                try:
+                    return file.page_look(request["page_number"])
+                except SourceError:
+                    return PageLook()  # it is no picture, or cannot be decoded
             case "page_images":
                 budget = ImageBudget(**request["budget"])
-                file = self._page(request)
-                return file.page_images(request["page_number"], budget, request["rotate_deg"])
+                return self._page(request).page_images(request["page_number"], budget, request["rotate_deg"])
         raise ValueError(f"unknown request {request['do']!r}")
 
     def _page(self, request: dict[str, Any]) -> PageFile:
