@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kobold_reader.archive import query as query_module
 from kobold_reader.archive import words
+from kobold_reader.archive.matching import passage
 from kobold_reader.archive.query import Kind, fold, fold_with_offsets, parse_query
 from kobold_reader.archive.ranking import rank
-from kobold_reader.archive.search import passage
 
 PAGES = {
     "sale": "Jonas Lindqvist sells the brown mare\nBella for 240 crowns, 12.03.1954.",
@@ -74,7 +77,7 @@ def test_a_misread_name_is_found_both_ways(db: sqlite3.Connection) -> None:
 
 def test_a_word_on_the_page_is_worth_more_than_one_in_its_name(db: sqlite3.Connection) -> None:
     words.put(db, "named", text="nothing of note", names="brooch")
-    hits = words.search_words(db, parse_query("brooch"), 5)
+    hits = words.look_up(db, parse_query("brooch"), 5).words
     assert [page_id for page_id, _ in hits] == ["museum", "named"]
     assert found(db, "brooch")[:2] == ["museum", "named"]
 
@@ -82,10 +85,10 @@ def test_a_word_on_the_page_is_worth_more_than_one_in_its_name(db: sqlite3.Conne
 def test_only_the_pages_asked_for(db: sqlite3.Connection) -> None:
     query = parse_query("Lindqvist 東京")
     words.put(db, "misread", text=PAGES["misread"], names="", number=99)
-    for search in (words.search_words, words.search_trigrams):
-        assert {page for page, _ in search(db, query, 9, {99})} <= {"misread"}
-    lookup = words.look_up(db, query, 9, only={99})
-    assert set(lookup.evidence) == {"misread"}
+    hits = words.look_up(db, query, 9, only={99})
+    for pages in (hits.words, hits.trigrams):
+        assert {page for page, _ in pages} <= {"misread"}
+    assert set(hits.evidence) == {"misread"}
     assert words.look_up(db, query, 9, only=set()).evidence == {}
 
 
@@ -203,6 +206,25 @@ def test_terms(text: str, terms: list[tuple[str, Kind]]) -> None:
 )
 def test_questions(text: str, *, is_question: bool) -> None:
     assert parse_query(text).is_question is is_question
+
+
+def test_the_tables_of_notations_and_stopwords_are_sound() -> None:
+    folder = Path(query_module.__file__).parent
+    notations = tomllib.loads((folder / "notations.toml").read_text(encoding="utf-8"))
+    assert notations.keys() == {"date", "amount"}
+    months, fillers, separators = (notations["date"][key] for key in ("months", "fillers", "separators"))
+    assert len(months) == 12
+    names = [name for of_month in months for name in of_month]
+    assert len(names) == len(set(names)), "each name means one month"
+    for word in (*names, *fillers, *separators):
+        assert word == fold(word)
+        assert word.isalpha(), "a pattern is made of it"
+    assert notations["amount"].keys() == {"thousands", "decimals"}
+    stopwords = tomllib.loads((folder / "stopwords.toml").read_text(encoding="utf-8"))
+    assert stopwords.keys() == {"stop", "question"}
+    assert stopwords["stop"].keys() == stopwords["question"].keys(), "the same languages"
+    for words_of_language in (*stopwords["stop"].values(), *stopwords["question"].values()):
+        assert all(parse_query(word).terms for word in words_of_language.split())
 
 
 CROWD = "the market and the street, a paper ersatz universal sand anthem intern terse old"

@@ -116,11 +116,11 @@ def measure(
 def _ways(archive: Archive, catalog: Catalog) -> dict[str, Callable[[str], list[str]]]:
     def by_words(query: str) -> list[str]:
         with catalog.reading() as db:
-            return [page for page, _ in words.search_words(db, parse_query(query), DEEP)]
+            return [page for page, _ in words.look_up(db, parse_query(query), DEEP).words]
 
     def by_trigrams(query: str) -> list[str]:
         with catalog.reading() as db:
-            return [page for page, _ in words.search_trigrams(db, parse_query(query), DEEP)]
+            return [page for page, _ in words.look_up(db, parse_query(query), DEEP).trigrams]
 
     return {
         "dense": lambda query: [hit.page_id for hit in archive.search(query, limit=DEEP, mode="dense")],
