@@ -1,12 +1,10 @@
-"""Every error a user can meet, grouped by what can be done about it.
+"""All errors that a user can meet, grouped by what can be done about them.
 
-A message says what happened, to which page of which file, why as far as known, and what to do next. Foreign
-exceptions (requests, PyMuPDF, SQLite, Chroma) never cross the border of the room that knows the library: they are
-raised as one of these, `from` the original. Truncated and looping pages are no errors here; they keep their text and a
-status.
+A message says what happened, to which page of which file, why as far as known, and what to do next. Exceptions of other
+libraries (requests, PyMuPDF, SQLite, Chroma) never leave the package that uses the library: they are raised as one of
+these, `from` the original. Truncated and looping pages are no errors; they keep their text and get a status.
 
-An error crosses a process border (the page child, worker processes), so all fields are plain values and
-`KoboldReaderError.__reduce__` rebuilds it from its message and fields.
+Errors cross process borders (the page child, Ray actors), so all fields are plain values.
 """
 
 from __future__ import annotations
@@ -16,47 +14,15 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
-__all__ = [
-    "AuthenticationError",
-    "BadRequestError",
-    "ConfigError",
-    "ContextTooSmallError",
-    "CorruptSourceError",
-    "EmptyTranscriptionError",
-    "EncryptedSourceError",
-    "ImageNotSeenError",
-    "KoboldReaderError",
-    "LedgerError",
-    "MissingExtraError",
-    "NoServerAvailableError",
-    "NoVisionModelError",
-    "PageProcessKilledError",
-    "PageRenderError",
-    "PagesFailedError",
-    "ResponseFormatError",
-    "ServerBusyError",
-    "ServerChangedError",
-    "ServerConnectionError",
-    "ServerError",
-    "ServerHungError",
-    "ServerStatusError",
-    "ServerTimeoutError",
-    "SourceError",
-    "SourceNotFoundError",
-    "StoreError",
-    "TranscriptionError",
-    "UnsupportedSourceError",
-]
-
 
 class KoboldReaderError(Exception):
     """Base of all errors of this package.
 
     Args:
-        message: What happened and to what, one or two sentences.
-        source: URI or path of the file concerned.
+        message: What happened, and to what.
+        source: URI or path of the file.
         page_number: 1-based page of that file.
-        server: URL of the server concerned, without credentials.
+        server: URL of the server, without credentials.
         hint: What to do next.
     """
 
@@ -93,7 +59,7 @@ class KoboldReaderError(Exception):
         return (_rebuild, (type(self), self.message, fields))
 
     def at(self, source: str | None, page_number: int | None = None) -> KoboldReaderError:
-        """Name the file and page, where they are not named yet; returns itself."""
+        """Fill in the file and page if they are missing; return the error itself."""
         self.source = self.source or source
         self.page_number = self.page_number if self.page_number is not None else page_number
         return self
@@ -111,7 +77,7 @@ class ConfigError(KoboldReaderError, ValueError):
 
 
 class MissingExtraError(KoboldReaderError, ImportError):
-    """An optional part of the package is not installed; the hint is the line that installs it."""
+    """An optional part of the package is not installed; the hint has the command that installs it."""
 
     def __init__(self, extra: str, needed_for: str, *, hint: str | None = None) -> None:
         super().__init__(
@@ -141,7 +107,7 @@ class SourceNotFoundError(SourceError):
 
 
 class UnsupportedSourceError(SourceError):
-    """The file is of a kind that is not taken."""
+    """The file is of a kind that is not supported."""
 
 
 class EncryptedSourceError(SourceError):
@@ -184,7 +150,7 @@ class ServerHungError(ServerConnectionError):
 
 
 class ServerChangedError(ServerConnectionError):
-    """The server was started anew, as something else than what the page was begun with."""
+    """The server was restarted, with another model or other settings than the page was begun with."""
 
 
 class ServerStatusError(ServerError):
@@ -193,8 +159,8 @@ class ServerStatusError(ServerError):
     Args:
         message: What happened.
         status: HTTP status.
-        detail_type: `detail.type` of the body, as KoboldCpp sends it.
-        detail_msg: `detail.msg` of the body.
+        detail_type: `detail.type` of the answer.
+        detail_msg: `detail.msg` of the answer.
         server: URL of the server.
         hint: What to do next.
     """
@@ -216,7 +182,7 @@ class ServerStatusError(ServerError):
 
 
 class ServerBusyError(ServerStatusError):
-    """503: the queue is full, or requests come too fast; `retry_after_s` where the server said it."""
+    """503: the queue is full, or requests come too fast; `retry_after_s` if the server told it."""
 
     retryable = True
     retry_after_s: float | None = None
@@ -231,7 +197,7 @@ class NoVisionModelError(ServerError):
 
 
 class BadRequestError(ServerStatusError):
-    """The server refused the request for good (bad JSON, larger than it takes)."""
+    """The server will never accept the request (bad JSON, too large)."""
 
 
 class ResponseFormatError(ServerError):
@@ -258,15 +224,15 @@ class ClusterError(ServerError):
     """The Ray cluster cannot be joined, or was lost; what was read is kept."""
 
 
-# ── the server answered, but the answer is no reading ────────────────────────────────────────────
+# ── answers that are no reading ────────────────────────────────────────────
 
 
 class TranscriptionError(KoboldReaderError):
-    """The model answered, and the answer cannot be taken for the page."""
+    """The model answered, but the answer is no reading of the page."""
 
 
 class EmptyTranscriptionError(TranscriptionError):
-    """An inked page came back without text."""
+    """The model gave no text for a page that has ink."""
 
     retryable = True
 

@@ -4,9 +4,11 @@
 model wants to be asked, `models` tells which GGUF files go together.
 """
 
+from concurrent.futures import CancelledError
+
 from kobold_reader.kobold.addresses import AddressKind, address_kind, check_way, normalize_url
 from kobold_reader.kobold.answers import classify_error, parse_generate
-from kobold_reader.kobold.client import CancelledError, KoboldClient
+from kobold_reader.kobold.client import KoboldClient
 from kobold_reader.kobold.families import (
     FAMILIES,
     RECOMMENDED,

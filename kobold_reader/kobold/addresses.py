@@ -1,39 +1,34 @@
-"""What may be called the address of a server, and where it leads.
-
-Pure text work; no name is resolved and nothing is sent.
-"""
+"""Addresses of servers: what may be one, and where it leads. Pure text; no name is resolved and nothing is sent."""
 
 from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import socket
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from kobold_reader.errors import ConfigError
 
-__all__ = ["AddressKind", "address_kind", "check_way", "normalize_url", "server_key"]
-
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 AddressKind = Literal["loopback", "private", "public"]
 
-_EXAMPLE: Final = "Write it like http://127.0.0.1:5001 ."
-_API_TAILS: Final = ("/api/extra", "/api/v1", "/v1", "/api")
-_PRIVATE_SUFFIXES: Final = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
+EXAMPLE = "Write it like http://127.0.0.1:5001 ."
+PRIVATE_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
 
 
 def normalize_url(url: str) -> str:
-    """Bring what a user typed into the form in which every message and lock names the server.
+    """Bring an address as a user typed it into the form in which every message and lock names the server.
 
-    A missing scheme becomes `http`; `/`, `/api`, `/v1` and `/api/v1` at the end are cut off; other
-    path prefixes stay (KoboldCpp matches paths by their end, so a reverse proxy may add one).
+    A missing scheme becomes `http`; `/`, `/api`, `/v1`, `/api/v1` and `/api/extra` at the end are cut off; other path
+    prefixes stay (KoboldCpp matches paths by their end, so a reverse proxy may add one).
 
     Raises:
-        ConfigError: No host, another scheme than http(s), a bad port, or a user name, password,
-            query or fragment in it. The message never repeats the part that may be secret.
+        ConfigError: No host, another scheme than http(s), a bad port, or a user name, password, query or fragment in
+            it. The message never repeats the part that may be secret.
 
     >>> normalize_url("localhost:5001/api/v1/")
     'http://localhost:5001'
@@ -46,37 +41,30 @@ def normalize_url(url: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError as err:
         # Without `from`: the text of the original repeats the address, and with it a password.
-        raise ConfigError(f"The server address is no URL. {_EXAMPLE}") from err.__cause__
+        raise ConfigError(f"The server address is no URL. {EXAMPLE}") from err.__cause__
     if "@" in parts.netloc:
         raise ConfigError(
             "The server address holds a user name or password, which would show up in every log.",
             hint="Give the address without it, and the password by itself (api_password).",
         )
     if parts.query or parts.fragment:
-        raise ConfigError(f"The server address has a query or fragment (? or #). {_EXAMPLE}")
+        raise ConfigError(f"The server address has a query or fragment (? or #). {EXAMPLE}")
     if parts.scheme not in ("http", "https"):
-        raise ConfigError(f"The server address begins with {parts.scheme}://. {_EXAMPLE}")
+        raise ConfigError(f"The server address begins with {parts.scheme}://. {EXAMPLE}")
     if not host or any(char.isspace() for char in parts.netloc + parts.path):
-        raise ConfigError(f"The server address names no host. {_EXAMPLE}")
+        raise ConfigError(f"The server address names no host. {EXAMPLE}")
     shown_host = f"[{host}]" if ":" in host else host
     shown_port = "" if port is None else f":{port}"
-    return f"{parts.scheme}://{shown_host}{shown_port}{_without_api(parts.path)}"
-
-
-def _without_api(path: str) -> str:
-    path = path.rstrip("/")
-    for tail in _API_TAILS:
-        if path.endswith(tail):
-            return path[: -len(tail)].rstrip("/")
-    return path
+    path = re.sub(r"(/api/extra|/api/v1|/v1|/api)$", "", parts.path.rstrip("/")).rstrip("/")
+    return f"{parts.scheme}://{shown_host}{shown_port}{path}"
 
 
 def address_kind(url: str) -> AddressKind:
-    """Where pages sent to this address go: this machine, the local network, or beyond.
+    """Tell where pages sent to this address go: this machine, the local network, or beyond.
 
-    Names are judged by their form alone: `localhost`, dotless names and the suffixes of home
-    networks are near, everything else counts as public, also if it would resolve to a near address.
-    Addresses shared by carriers (100.64.0.0/10) count as public.
+    Names are judged by their form alone: `localhost`, dotless names and the suffixes of home networks are near.
+    Everything else counts as public, even if it would resolve to a near address; so do addresses shared by carriers
+    (100.64.0.0/10).
     """
     host = (urlsplit(normalize_url(url)).hostname or "").rstrip(".")
     address = _ip(host)
@@ -86,11 +74,11 @@ def address_kind(url: str) -> AddressKind:
         return "private" if address.is_private or address.is_link_local else "public"
     if host == "localhost" or host.endswith(".localhost"):
         return "loopback"
-    return "private" if "." not in host or host.endswith(_PRIVATE_SUFFIXES) else "public"
+    return "private" if "." not in host or host.endswith(PRIVATE_SUFFIXES) else "public"
 
 
 def check_way(urls: Iterable[str], *, allow_remote: bool) -> None:
-    """Look at the way that pages would take to these servers; a public one is announced.
+    """Check the way that pages would take to these servers; a warning in the log announces a public one.
 
     Raises:
         ConfigError: A public address over plain http without `allow_remote`.
@@ -99,9 +87,11 @@ def check_way(urls: Iterable[str], *, allow_remote: bool) -> None:
         if address_kind(url) != "public":
             continue
         if not url.startswith("https:") and not allow_remote:
-            msg = f"{url} is a public address, and plain http lets anybody on the way read the pages."
-            raise ConfigError(msg, hint="Use https, or allow it with allow_remote=True (--allow-remote).")
-        _log.warning("the pages are sent to %s, which is neither this machine nor in a private network", url)
+            raise ConfigError(
+                f"{url} is a public address, and plain http lets anybody on the way read the pages.",
+                hint="Use https, or allow it with allow_remote=True (--allow-remote).",
+            )
+        log.warning("the pages are sent to %s, which is neither this machine nor in a private network", url)
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -119,7 +109,7 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def server_key(url: str) -> str:
-    """The same text for every spelling of one server; names its lock.
+    """Return the same text for every spelling of one server; it names its lock.
 
     All loopback names are one server per port: `localhost` is not leased beside `127.0.0.1`.
     """

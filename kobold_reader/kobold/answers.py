@@ -24,8 +24,6 @@ from kobold_reader.errors import (
 from kobold_reader.kobold.settings import SETTINGS
 from kobold_reader.kobold.values import Completion, Ending, GenerateRequest
 
-__all__ = ["classify_error", "excerpt", "no_vision_error", "parse_generate", "parse_json"]
-
 EXCERPT_BYTES = 500
 LONGEST_TOKEN_CHARS = 256
 """Runs of blanks or dashes are single tokens in many vocabularies, the longest about 128 long."""

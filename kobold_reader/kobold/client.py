@@ -32,8 +32,6 @@ from kobold_reader.kobold.settings import SETTINGS
 from kobold_reader.kobold.transport import QUICK_READ_S, HttpAnswer, Job, Transport, was_reached
 from kobold_reader.kobold.values import Completion, ExpandedPrompt, GenerateRequest, ServerInfo
 
-__all__ = ["CancelledError", "KoboldClient", "Silence", "silence_limit_s"]
-
 log = logging.getLogger(__name__)
 
 QUEUE_READ_S = 2 * 60 * 60.0

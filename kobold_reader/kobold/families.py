@@ -17,21 +17,6 @@ from kobold_reader.errors import ConfigError
 from kobold_reader.kobold.tables import LazyTable, read_toml
 from kobold_reader.kobold.values import ServerInfo, version_tuple
 
-__all__ = [
-    "CHAT_TEMPLATES",
-    "FAMILIES",
-    "RECOMMENDED",
-    "ChatTemplate",
-    "Decoding",
-    "Family",
-    "ImageRule",
-    "Recommendation",
-    "choose_family",
-    "family_of",
-    "image_tokens",
-    "template_in",
-]
-
 log = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"

@@ -43,8 +43,6 @@ from kobold_reader.kobold.answers import no_vision_error
 from kobold_reader.kobold.client import KoboldClient
 from kobold_reader.kobold.values import Completion, GenerateRequest, ServerInfo
 
-__all__ = ["Lease", "RetryPolicy", "ServerHealth", "ServerPool", "Turn"]
-
 log = logging.getLogger(__name__)
 
 TURN_POLL_S = 0.1

@@ -13,8 +13,6 @@ from kobold_reader.kobold.client import KoboldClient
 from kobold_reader.kobold.families import Family, template_in
 from kobold_reader.kobold.values import ExpandedPrompt, ServerInfo
 
-__all__ = ["render_prompt"]
-
 log = logging.getLogger(__name__)
 
 ALPACA = "### Instruction:"

@@ -8,8 +8,6 @@ from kobold_reader.errors import ResponseFormatError, ServerError, ServerStatusE
 from kobold_reader.kobold.transport import HttpAnswer, Transport
 from kobold_reader.kobold.values import ServerInfo, version_tuple
 
-__all__ = ["ask_info", "ask_model", "count_tokens", "natural_number"]
-
 OLDEST_VERSION = "1.76"
 """Older ones lack too much of what is needed (projectors, aborting one job) or answer otherwise."""
 OK, NOT_FOUND = 200, 404

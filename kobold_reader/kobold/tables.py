@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-__all__ = ["LazyTable", "read_toml"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

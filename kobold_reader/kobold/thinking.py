@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["spoken", "without_begun"]
-
 BLOCKS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),

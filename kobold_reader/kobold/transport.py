@@ -33,8 +33,6 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold.answers import excerpt, parse_json
 
-__all__ = ["QUICK_READ_S", "READ_S", "HttpAnswer", "Job", "Transport", "was_reached"]
-
 log = logging.getLogger(__name__)
 
 READ_S = 30.0

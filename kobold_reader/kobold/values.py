@@ -16,8 +16,6 @@ from typing import Any, Literal
 
 from kobold_reader.errors import ConfigError
 
-__all__ = ["Completion", "Ending", "ExpandedPrompt", "GenerateRequest", "ServerInfo"]
-
 Ending = Literal["eos", "stop_sequence", "length", "aborted"]
 
 MAX_IMAGES = 4

@@ -27,8 +27,6 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold.models.projectors import audio_kinds, image_tokens_known, width_of
 
-__all__ = ["EmbeddingModel", "GgufFile", "GgufModel", "GgufProjector", "Header", "Survey", "read_gguf", "survey"]
-
 Value = str | int | float | bool
 
 # ── headers ───────────────────────────────────────────────────────────────────────────────────────

@@ -9,28 +9,20 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from kobold_reader.errors import ConfigError
 from kobold_reader.kobold.models.pairing import Pair
 from kobold_reader.kobold.models.projectors import KINDS, ProjectorKind
 
-__all__ = ["LINE_VERSION", "arguments", "command", "quoted", "settings", "write_kcpps"]
-
-CONTEXT_TOKENS: Final = 16_384
-VISIONMAXRES_PX: Final = 2048
-LINE_VERSION: Final = "1.112"
+CONTEXT_TOKENS = 16_384
+VISIONMAXRES_PX = 2048
+LINE_VERSION = "1.112"
 """First KoboldCpp that knows all these arguments."""
-
-_SPELLED: Final = {"model_param": "model"}
-"""What an argument is called in a configuration, and on the command line."""
-
-_PLAIN: Final = ProjectorKind("", ())
 
 
 def settings(pair: Pair) -> dict[str, str | int | bool]:
-    """KoboldCpp's arguments for reading pages with a pair, by the names its configurations use."""
-    kind = KINDS.get(pair.projector.kind, _PLAIN)
+    """Return KoboldCpp's arguments for reading pages with a pair, by the names that its configurations use."""
+    kind = KINDS.get(pair.projector.kind, ProjectorKind(""))
     chosen: dict[str, str | int | bool] = {
         "model_param": str(pair.model.path),
         "mmproj": str(pair.projector.path),
@@ -44,33 +36,33 @@ def settings(pair: Pair) -> dict[str, str | int | bool]:
 
 
 def arguments(chosen: Mapping[str, str | int | bool]) -> list[str]:
-    """The command line of KoboldCpp's arguments."""
+    """Return the command line with KoboldCpp's arguments."""
     line = ["koboldcpp"]
     for name, value in chosen.items():
-        line.append(f"--{_SPELLED.get(name, name)}")
+        line.append("--model" if name == "model_param" else f"--{name}")
         if value is not True:
             line.append(str(value))
     return line
 
 
 def quoted(line: Sequence[str], *, is_windows: bool = sys.platform == "win32") -> str:
-    """A command line to be pasted into this system's shell."""
+    """Return a command line to be pasted into this system's shell."""
     return subprocess.list2cmdline(line) if is_windows else shlex.join(line)
 
 
 def command(pair: Pair) -> str:
-    """The line that starts KoboldCpp with a pair."""
+    """Return the line that starts KoboldCpp with a pair."""
     return quoted(arguments(settings(pair)))
 
 
 def write_kcpps(path: Path, chosen: Mapping[str, str | int | bool]) -> None:
-    """Write a KoboldCpp configuration: whole, or not at all, and never over a file that is there.
+    """Write a KoboldCpp configuration: whole, or not at all, and never over an existing file.
 
     Raises:
-        ConfigError: The file is there, or cannot be written.
+        ConfigError: The file exists, or cannot be written.
     """
     if path.exists() or path.is_symlink():
-        raise ConfigError(f"{path} is there already, and is not overwritten.", hint="Name another file, or remove it.")
+        raise ConfigError(f"{path} exists already, and is not overwritten.", hint="Name another file, or remove it.")
     part = path.with_name(f"{path.name}.part")
     try:
         part.write_text(json.dumps(chosen, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n")

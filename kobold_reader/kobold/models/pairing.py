@@ -17,20 +17,6 @@ from kobold_reader.kobold.models.projectors import KINDS, architectures_that_see
 from kobold_reader.kobold.tables import read_toml
 from kobold_reader.kobold.values import version_tuple
 
-__all__ = [
-    "Pair",
-    "TemplateAdvice",
-    "Verdict",
-    "better_name",
-    "guess_template",
-    "is_made_to_see",
-    "judge",
-    "min_version",
-    "pair_up",
-    "wants",
-    "what_it_sees",
-]
-
 Verdict = Literal["fits", "doubtful", "does not load"]
 
 MINICPMV_ARCHITECTURES: Mapping[int | None, frozenset[str]] = {

@@ -10,8 +10,6 @@ from typing import Any
 
 from kobold_reader.kobold.tables import LazyTable, read_toml
 
-__all__ = ["KINDS", "ProjectorKind", "architectures_that_see", "audio_kinds", "image_tokens_known", "width_of"]
-
 DEEPSTACK = re.compile(r"v\.deepstack\.(\d+)\.")
 
 

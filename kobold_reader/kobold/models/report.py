@@ -21,8 +21,6 @@ from kobold_reader.kobold.models.pairing import (
     what_it_sees,
 )
 
-__all__ = ["ModelReport"]
-
 SHOWN_NAMES = 6
 
 
