@@ -22,7 +22,6 @@ from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import PAGE_KINDS, Forecast, Outlook, PageAhead, PageKind, forecast_by_ledger
-from kobold_reader.reading.transcriber import Transcriber
 
 DEFAULT_SAMPLE: Final = 3
 
@@ -99,7 +98,7 @@ def make_plan(
 
     def survey() -> Outlook:
         pages.clear()
-        transcriber = Transcriber(reader.make_engine(), ledger, options, on_progress=on_progress)
+        transcriber = reader.transcriber(ledger, options=options, on_progress=on_progress)
         return transcriber.survey(selection.files, on_page=pages.append)
 
     plan = Plan(selection, Outlook(len(selection.files)))
@@ -158,7 +157,7 @@ def _read(
         files[page.source.uri] = page.source
     for uri, source in files.items():
         only = replace(options, pages=PageRange(tuple((number, number) for number in numbers[uri])))
-        with closing(Transcriber(reader.make_engine(), ledger, only, on_progress=on_progress).run([source])) as results:
+        with closing(reader.transcriber(ledger, options=only, on_progress=on_progress).run([source])) as results:
             yield from results
 
 

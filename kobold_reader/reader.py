@@ -45,6 +45,7 @@ from kobold_reader.pages import KnownKind, Selection, select
 from kobold_reader.reading.engine import Engine
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from kobold_reader.reading.page_reader import LocalPageReader
 from kobold_reader.reading.rapidocr import RapidOcrEngine
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import PageResult
@@ -254,9 +255,13 @@ class KoboldReader(BasePydanticReader):
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
-    def transcriber(self, ledger: Ledger, **more: Any) -> Transcriber:
-        """Return a transcriber with this reader's engine and options; `more` as `Transcriber` takes them."""
-        return Transcriber(self.make_engine(), ledger, self.options, **more)
+    def transcriber(self, ledger: Ledger, *, options: ReadOptions | None = None, **more: Any) -> Transcriber:
+        """Return a transcriber with this reader's engine, and its options unless others are given.
+
+        `more` is what `Transcriber` takes besides.
+        """
+        options = options or self.options
+        return Transcriber(LocalPageReader(self.make_engine(), options.rotate_deg), ledger, options, **more)
 
     def read_pages(self, file: Paths, *, fs: Any = None, cancel: threading.Event | None = None) -> Iterator[PageResult]:
         """Yield a PageResult for every page, failed ones too, in page order.

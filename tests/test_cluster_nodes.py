@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes, all on this machine: where the readers run, and what a lost node costs."""
+"""A Ray cluster of several nodes, all on this machine: where the actors run, and what a lost node costs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from kobold_reader.cluster.driver import ClusterTranscriber
-from kobold_reader.cluster.unit_reader import ReadPage
-from kobold_reader.reading.results import PageResult
+from kobold_reader.pages import SourceFile
+from kobold_reader.reading.ledger import KnownPage, Ledger
 from tests.test_cluster import MakeSimulator, make_simulator
 from tests.test_reading_several import numbers, reader, scans
 
@@ -45,31 +44,31 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             cluster.shutdown()
 
 
-def count_readers(node: Any) -> int:
-    """How many readers run on a node, whose processes are its raylet's children."""
+def count_actors(node: Any) -> int:
+    """How many actors run on a node, whose processes are its raylet's children."""
     import psutil
 
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    return sum("MapWorker" in " ".join(process.cmdline()) for process in raylet.children(recursive=True))
+    return sum("NodeReader" in " ".join(process.cmdline()) for process in raylet.children(recursive=True))
 
 
 def test_a_node_that_is_lost_costs_no_page(
     nodes: Any, make_simulator: MakeSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = make_simulator(service_s=0.5), make_simulator(service_s=0.5)
-    came: list[int] = []
+    recorded: list[int] = []
     seen: list[int] = []
-    plain = ClusterTranscriber._came
+    record = Ledger.record
 
-    def watched(self: ClusterTranscriber, page: Any, read: ReadPage) -> PageResult:
-        came.append(read.position)
-        if len(came) == 4:
+    def watched(self: Ledger, source: SourceFile, sha256: str, known: KnownPage, *rest: Any) -> None:
+        record(self, source, sha256, known, *rest)
+        recorded.append(known.facts.page_number)
+        if len(recorded) == 4:
             (other,) = nodes.worker_nodes
-            seen.extend(count_readers(node) for node in (nodes.head_node, other))
+            seen.extend(count_actors(node) for node in (nodes.head_node, other))
             nodes.remove_node(other, allow_graceful=False)
-        return plain(self, page, read)
 
-    monkeypatch.setattr(ClusterTranscriber, "_came", watched)
+    monkeypatch.setattr(Ledger, "record", watched)
     own = reader(one, two, ledger=str(tmp_path / "ledger.sqlite"))
     book = scans(tmp_path, 24)
     with own.open_ledger() as ledger:
@@ -77,7 +76,7 @@ def test_a_node_that_is_lost_costs_no_page(
         from kobold_reader.pages import select
 
         results = list(transcriber(own, ledger, address=nodes.address).run(select([book]).files))
-    assert seen == [1, 1], "a reader on each node"
+    assert seen == [1, 1], "an actor on each node"
     assert numbers(results) == list(range(1, 25))
-    assert sorted(came) == list(range(24)), "each page came home once"
+    assert sorted(recorded) == list(range(1, 25)), "each page was recorded once"
     assert one.count() + two.count() <= 24 + 1, "only the page in hand was asked again"

@@ -44,6 +44,7 @@ from kobold_reader.pages import select
 from kobold_reader.reading.attempts import RETRY_TEMPERATURES
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.page_reader import LocalPageReader
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Transcriber
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, RecordedRequest, ScriptBrain
@@ -126,7 +127,8 @@ class Run:
         engine = KoboldEngine(pool, page_timeout_s=page_timeout_s)
         try:
             with Ledger(folder / "ledger.sqlite") as ledger:
-                for result in Transcriber(engine, ledger, ReadOptions(tasks=("ocr",))).run(select(files).files):
+                pages = LocalPageReader(engine, None)
+                for result in Transcriber(pages, ledger, ReadOptions(tasks=("ocr",))).run(select(files).files):
                     self.results.append(result)
                     if on_result:
                         on_result(result)

@@ -1,15 +1,13 @@
-"""Reading past one machine: files are opened and pages prepared on the nodes of a Ray cluster.
+"""Reading past one machine: pages are prepared on the nodes of a Ray cluster, by an actor for each server.
 
-    driver: what is missing?  →  units of pages  →  Ray Data: an actor for each server  →  driver: ledger, page order
-
-Only the driver writes the ledger, as every page comes in; what the actors know is lost with them and missed by nobody.
-Importing this is cheap: Ray is imported when it is needed.
+The driver decides what is due, gives out one page at a time, and alone writes the ledger: what an actor knows is lost
+with it and not missed. Importing this is cheap; Ray is imported when the first page is due.
 """
 
 from __future__ import annotations
 
 from kobold_reader.cluster.dataset import read_pages
-from kobold_reader.cluster.driver import ClusterTranscriber, transcriber
-from kobold_reader.cluster.session import connect, session
+from kobold_reader.cluster.joining import LOCAL, connect, session
+from kobold_reader.cluster.page_reader import transcriber
 
-__all__ = ["ClusterTranscriber", "connect", "read_pages", "session", "transcriber"]
+__all__ = ["LOCAL", "connect", "read_pages", "session", "transcriber"]

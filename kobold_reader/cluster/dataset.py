@@ -1,26 +1,25 @@
-"""read_pages: files in, a Ray dataset of page rows out.
-
-A PageResult as one flat row: for Parquet, pandas, and whoever knows nothing of this package.
-"""
+"""read_pages: files in, a Ray dataset out, with a flat row for each page that any program can use."""
 
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any
 
-from kobold_reader.cluster.driver import transcriber
-from kobold_reader.cluster.session import LOCAL, connect
+from kobold_reader.cluster.joining import LOCAL, connect
+from kobold_reader.cluster.page_reader import transcriber, with_changes
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.reader import KoboldReader, Paths, take
 from kobold_reader.reading.results import PageResult
 
-__all__ = ["COLUMNS", "error_row", "page_row", "read_pages", "schema"]
+__all__ = ["COLUMNS", "error_row", "page_row", "read_pages"]
 
+BLOCK_ROWS = 256
 COLUMNS: dict[str, str] = {
     "uri": "string",
     "file_name": "string",
@@ -47,15 +46,8 @@ COLUMNS: dict[str, str] = {
 """Name and Arrow type of each column; a page without a value holds null. `metadata` and `readings` are JSON."""
 
 
-def schema() -> Any:
-    """Return the Arrow schema: said once, or a column that is null throughout would have no type."""
-    import pyarrow as pa
-
-    return pa.schema([pa.field(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
-
-
 def page_row(result: PageResult) -> dict[str, Any]:
-    """Return a page as a row: its text, each task's own, how sure the model was, and how it was read."""
+    """Return a page as a row."""
     readings = result.readings
     first = readings.get(result.tasks[0])
     error = result.error or next(iter(result.errors.values()), None)
@@ -83,17 +75,24 @@ def page_row(result: PageResult) -> dict[str, Any]:
 
 
 def error_row(error: KoboldReaderError) -> dict[str, Any]:
-    """Return the row of what could not be looked at: page 0 of it."""
-    filled = {"uri": str(error.source), "page_number": 0, "page_status": "failed", "text": "", "is_kept": False}
-    said = {"page_error": str(error), "error_kind": type(error).__name__, "metadata": "{}", "readings": "{}"}
-    return {**dict.fromkeys(COLUMNS), "total_pages": 0, **filled, **said}
+    """Return the row of a file or folder that could not be looked at."""
+    return {
+        **dict.fromkeys(COLUMNS),
+        "uri": str(error.source),
+        "page_number": 0,
+        "total_pages": 0,
+        "page_status": "failed",
+        "text": "",
+        "page_error": str(error),
+        "error_kind": type(error).__name__,
+        "is_kept": False,
+        "metadata": "{}",
+        "readings": "{}",
+    }
 
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=dict)
-
-
-BLOCK_ROWS: Final = 256
 
 
 def read_pages(
@@ -109,8 +108,8 @@ def read_pages(
 
     Reads before it returns, because only this process writes the ledger: every page is recorded as it comes in, and a
     call that was killed goes on from there. Each page, failed ones too, is one row with the columns of
-    `kobold_reader.cluster.dataset.COLUMNS`; what could not be looked at at all is a row with page number 0. They lie in
-    the cluster, which stays joined: `.write_parquet(…)`, `.to_pandas()`.
+    `kobold_reader.cluster.dataset.COLUMNS`; a file that could not be looked at is a row with page number 0. The rows
+    are kept in the cluster, which stays joined: `.write_parquet(…)`, `.to_pandas()`.
 
     Args:
         paths: A file, a folder, a pattern, or a list of them; every node has to see local ones under the same path.
@@ -125,25 +124,23 @@ def read_pages(
         ServerError: No server can be used, or the cluster cannot; what was read before is kept in the ledger.
         MissingExtraError: Ray is not installed.
     """
-    ray = connect(address)
+    connect(address)
     import pyarrow as pa
+    import ray.data
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it reports every step on the console
+    # Named, or a column of nulls would have no type.
+    schema = pa.schema([pa.field(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
     selection = take(paths, fs)
     urls = [servers] if isinstance(servers, str) else list(servers)
-    with _with_servers(reader, urls) as own, own.open_ledger() as ledger:
-        run = transcriber(own, ledger, address=address, cancel=cancel).run(selection.files)
-        with closing(run):
-            rows = chain(map(error_row, selection.errors), map(page_row, run))
-            blocks = [ray.put(pa.Table.from_pylist(some, schema=schema())) for some in _batches(rows)] or [
-                ray.put(schema().empty_table())
-            ]
-    return ray.data.from_arrow_refs(blocks)
-
-
-def _with_servers(reader: KoboldReader | None, urls: list[str]) -> KoboldReader:
-    given = reader or KoboldReader()
-    arguments = {name: getattr(given, name) for name in type(given).model_fields if name != "is_remote"}
-    return KoboldReader(**{**arguments, "api_url": urls})
+    with (
+        with_changes(reader or KoboldReader(), api_url=urls) as own,
+        own.open_ledger() as ledger,
+        closing(transcriber(own, ledger, address=address, cancel=cancel).run(selection.files)) as run,
+    ):
+        rows = chain(map(error_row, selection.errors), map(page_row, run))
+        blocks = [ray.put(pa.Table.from_pylist(some, schema=schema)) for some in _batches(rows)]
+    return ray.data.from_arrow_refs(blocks or [ray.put(schema.empty_table())])
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

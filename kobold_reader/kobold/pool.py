@@ -459,7 +459,7 @@ class ServerPool:
                     continue
                 left_s = 0.0 if exclude else self.policy.outage_patience_s - (self._clock() - started_s)
                 if left_s <= 0 or not any(server.health.may_return for server in self._servers):
-                    raise _none_left(failed)
+                    raise none_left(failed)
                 if not has_warned:
                     has_warned = True
                     why = " ".join(map(str, failed.values()))
@@ -593,7 +593,8 @@ class ServerPool:
             raise CancelledError
 
 
-def _none_left(failed: Mapping[str, KoboldReaderError]) -> ServerError:
+def none_left(failed: Mapping[str, KoboldReaderError]) -> ServerError:
+    """Return the error for the case that no server can be used, from the last error of each by URL."""
     errors = list(failed.values())
     if errors and all(isinstance(error, NoVisionModelError) for error in errors):
         return NoVisionModelError(errors[0].message, server=errors[0].server, hint=errors[0].hint)

@@ -1,92 +1,89 @@
-"""Work on several items at once, and hand the results out in the order of the items.
-
-Workers pull, so a fast one does more. How far they run ahead depends on who waits: while the caller waits for a slow
-item, the others go on, up to `many` results (texts, which are small); while the caller is busy or has stopped asking,
-only a `few` items are worked on beyond what it has seen.
-
-Run an iterator in a thread of its own, a bounded number of items ahead of the one who consumes it.
-"""
+"""Work ahead of the caller in bounded memory: `Ahead` with one thread, `InOrder` with several."""
 
 from __future__ import annotations
 
 import atexit
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 __all__ = ["Ahead", "InOrder"]
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-_LOOK_S: Final = 0.1
-"""How often a full or empty queue is tried again: bounds how long closing can take, besides the item being made."""
+_LOOK_S = 0.1
+"""Windows sees Ctrl-C only between two waits, so the caller waits no longer than this at a time."""
 
 
 class Ahead(Generic[Item]):
-    """Iterate over it once; close it (`contextlib.closing`) in any case.
+    """Runs an iterator in a thread of its own, a bounded number of items ahead of the caller.
 
-    An exception of the iterator is raised where it is consumed, after the items before it.
+    Iterate over it once; close it (`contextlib.closing`) in any case. An exception of the iterator is raised after the
+    items before it.
 
     Args:
         items: Runs in the thread, and is closed there.
-        size: At most so many items wait.
+        size: At most this many items wait.
         on_close: Called by `close` before it waits for the thread, to end what the iterator is busy with.
     """
 
     def __init__(
-        self,
-        items: Generator[Item, None, None],
-        size: int,
-        *,
-        on_close: Callable[[], None] | None = None,
+        self, items: Generator[Item, None, None], size: int, *, on_close: Callable[[], None] | None = None
     ) -> None:
         self._items = items
+        self._size = size
         self._on_close = on_close
-        self._queue: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(size)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._fill, name="kobold-reader-ahead", daemon=True)
+        self._changed = threading.Condition()
+        self._waiting: deque[Item] = deque()
+        self._error: BaseException | None = None
+        self._is_stopped = False
+        self._is_over = False
+        self._thread = threading.Thread(target=self._run, name="kobold-reader-ahead", daemon=True)
         self._thread.start()
 
-    def _fill(self) -> None:
-        last: BaseException | None = None
+    def _run(self) -> None:
         try:
             with closing(self._items):
                 for item in self._items:
-                    if not self._put((item,)):
-                        return
+                    with self._changed:
+                        self._waiting.append(item)
+                        del item  # images are large
+                        self._changed.notify_all()
+                        self._changed.wait_for(lambda: self._is_stopped or len(self._waiting) < self._size)
+                        if self._is_stopped:
+                            return
         except BaseException as err:  # noqa: BLE001  (handed over, and raised where the items are consumed)
-            last = err
-        self._put(last)
-
-    def _put(self, item: tuple[Item] | BaseException | None) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=_LOOK_S)
-            except queue.Full:
-                continue
-            return True
-        return False
+            self._error = err
+        finally:
+            with self._changed:
+                self._is_over = True
+                self._changed.notify_all()
 
     def __iter__(self) -> Iterator[Item]:
-        while not self._stop.is_set():
-            try:
-                item = self._queue.get(timeout=_LOOK_S)
-            except queue.Empty:
-                continue
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item[0]
+        while True:
+            with self._changed:
+                while not (self._waiting or self._is_over or self._is_stopped):
+                    self._changed.wait(_LOOK_S)
+                if self._is_stopped:
+                    return
+                if not self._waiting:
+                    if self._error is not None:
+                        raise self._error
+                    return
+                item = self._waiting.popleft()
+                self._changed.notify_all()
+            yield item
+            del item
 
     def stop(self) -> None:
         """Make no more items and hand none out, also where another thread waits for one."""
-        self._stop.set()
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         """End the thread and wait for it."""
@@ -96,14 +93,9 @@ class Ahead(Generic[Item]):
         self._thread.join()
 
 
-Result = TypeVar("Result")
-
-"""Windows sees Ctrl-C only between two waits."""
-
-
 @dataclass(slots=True)
 class _Slot(Generic[Result]):
-    """The place of one item's result; it keeps no item, whose images are large."""
+    """The place of one item's result. It keeps no item: their images are large."""
 
     is_work: bool
     is_done: bool = False
@@ -111,16 +103,21 @@ class _Slot(Generic[Result]):
 
 
 class InOrder(Generic[Item, Result]):
-    """Iterate over it once; close it (`contextlib.closing`) in any case.
+    """Works on several items at once, and hands the results out in the order of the items.
 
-    An exception of a worker ends them all: it is raised after the results before it that were finished.
+    Workers pull, so a fast one does more. How far they run ahead depends on the caller: while it waits for a slow item,
+    the others go on, up to `many` results; while it is busy or has stopped asking, only a `few` items are begun beyond
+    what it has taken.
+
+    Iterate over it once; close it (`contextlib.closing`) in any case. An exception of a worker ends them all: it is
+    raised after the results before it that were finished.
 
     Args:
         items: Pulled by one worker at a time, one by one.
         work: Makes the result of an item; called by several threads.
         workers: How many threads work.
-        few: So many items may be worked on or waiting beyond what the caller has taken, while it does not wait.
-        many: So many results may wait while the caller waits for one before them.
+        few: How many items may be worked on or waiting beyond what the caller has taken, while it does not wait.
+        many: How many results may wait while the caller waits for one before them.
         key: Items of one key are worked on one after another, never at once; None: the item needs no work to speak of
             and counts for nothing.
         goes_on: Asked before each pull; False ends the pulling, and what was begun is finished.
@@ -149,13 +146,14 @@ class InOrder(Generic[Item, Result]):
         self._pulling = threading.Lock()
         """Held from one pull to the place of its result, so that places come in the order of the items."""
         self._changed = threading.Condition()
+        """Of everything below."""
         self._slots: deque[_Slot[Result]] = deque()
         self._ahead = 0
         """Slots of work that the caller has not taken."""
         self._busy: dict[Hashable, deque[tuple[_Slot[Result], Item]]] = {}
         """By key of what is being worked on: the items of the same key that wait for it."""
-        self._parked = 0
         self._is_wanted = False
+        """The caller waits for a result."""
         self._is_ended = False
         self._error: BaseException | None = None
         self._live = workers
@@ -188,20 +186,20 @@ class InOrder(Generic[Item, Result]):
                 self._changed.notify_all()
 
     def _pull(self) -> tuple[_Slot[Result], Item] | None:
-        """Take the next item that is to be worked on now, or None at the end."""
+        """Take the next item that this thread is to work on; None at the end."""
         with self._pulling:
             while True:
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_ended or self._has_room())
-                    if self._is_ended or not self._goes_on():
-                        self._is_ended = True
+                    self._is_ended = self._is_ended or not self._goes_on()
+                    if self._is_ended:
                         return None
-                pulled = list(islice(self._items, 1))
-                if not pulled:
+                try:
+                    item = next(self._items)
+                except StopIteration:
                     with self._changed:
                         self._is_ended = True
                     return None
-                item = pulled.pop()
                 key = self._key(item)
                 slot: _Slot[Result] = _Slot(is_work=key is not None)
                 with self._changed:
@@ -211,34 +209,36 @@ class InOrder(Generic[Item, Result]):
                     self._done(slot, item, self._work(item))
                 elif self._takes(slot, item, key):
                     return slot, item
+                del item
 
     def _has_room(self) -> bool:
         return len(self._slots) < self._many and (self._is_wanted or self._ahead < self._few)
 
     def _takes(self, slot: _Slot[Result], item: Item, key: Hashable) -> bool:
-        """Tell whether this thread is to work on the item; if not, who works on its key does so afterwards."""
+        """Tell whether this thread is to work on the item; if not, the worker that has its key does so afterwards."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_ended or key not in self._busy or self._parked < self._few)
+            self._changed.wait_for(lambda: self._is_ended or key not in self._busy or self._parked() < self._few)
             if key in self._busy:
                 self._busy[key].append((slot, item))
-                self._parked += 1
                 return False
             self._busy[key] = deque()
             return True
+
+    def _parked(self) -> int:
+        return sum(map(len, self._busy.values()))
 
     def _done(self, slot: _Slot[Result], item: Item, result: Result) -> tuple[_Slot[Result], Item] | None:
         """Put the result in its place; return an item of the same key that waited."""
         with self._changed:
             slot.result, slot.is_done = result, True
-            key = self._key(item)
-            waiting = self._busy.get(key) if key is not None else None
-            more = waiting.popleft() if waiting else None
-            if more is not None:
-                self._parked -= 1
-            elif key is not None:
-                del self._busy[key]
             self._changed.notify_all()
-            return more
+            key = self._key(item)
+            if key is None:
+                return None
+            if self._busy[key]:
+                return self._busy[key].popleft()
+            del self._busy[key]
+            return None
 
     # ── the caller ───────────────────────────────────────────────────────────────────────────────
 

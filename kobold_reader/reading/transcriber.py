@@ -1,19 +1,12 @@
 """THE STORY: every page of every file becomes a PageResult, in page order, in bounded memory.
 
-    file → facts → due? → images → engine → ledger → result
+    file → facts → what is due? → images → claim → page reader → ledger → result
 
-One thread looks at files and prepares the next pages' images, so a server finds its next page ready when it has
-answered. With one server the thread that iterates asks it, and nothing is asked before the caller wants the next
-result. With several, a thread for each pulls pages from there once iteration has begun (`inorder` says how far ahead),
-and results still come in page order. Every page of every file yields exactly one result under its own number; a file
-that cannot be opened yields one with number 0.
-
-When to stop asking: the servers, not the pages, are at fault.
-
-Which pages are being asked for just now, so that two processes with one ledger do not ask for the same.
-
-The page's content claims one of a few lock files beside the ledger; who finds it taken waits, and finds the other's
-reading when it looks again. The locks are the operating system's: a killed process frees them.
+One thread looks at the files and prepares the images of the next pages, so a server finds its next page ready when it
+has answered. With one server, the thread that iterates asks it, and nothing is asked before the caller wants the next
+result. With several, a thread for each takes the next page as soon as iteration has begun (`InOrder` says how far they
+run ahead), and results still come in page order. Every page of every file yields exactly one result under its own
+number; a file that cannot be opened yields one with number 0.
 """
 
 from __future__ import annotations
@@ -21,14 +14,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import Final
-
-from filelock import FileLock, Timeout
 
 from kobold_reader.errors import (
     BadRequestError,
@@ -44,176 +33,37 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold import CancelledError
 from kobold_reader.options import ReadOptions
-from kobold_reader.pages import FileFacts, PageImages, SourceFile
+from kobold_reader.pages import FileFacts, SourceFile
 from kobold_reader.reading import due
-from kobold_reader.reading.due import blank_reading, find_due
-from kobold_reader.reading.engine import Engine, EngineFacts, PageJob
+from kobold_reader.reading.claims import Claims
+from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.open_file import OpenFile, public_metadata
+from kobold_reader.reading.page_reader import DuePage, PageReader
 from kobold_reader.reading.pipeline import Ahead, InOrder
 from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.survey import Outlook, PageAhead, pages_ahead
-from kobold_reader.reading.upright import upright_images
 
-__all__ = ["BREAKER_FAILURES", "Breaker", "Claims", "PageStep", "Transcriber"]
-
-BREAKER_FAILURES: Final = 3
-"""So many pages in a row failing for the server's sake mean that the server, not the pages, is at fault."""
-
-
-class Breaker:
-    """Opens when three pages in a row failed for the server's sake: in a row as they end, whichever server had them.
-
-    Pages that cannot be read never open it. Safe to use from several threads.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._in_a_row = 0
-        self._errors: tuple[KoboldReaderError, ...] = ()
-
-    def note(self, result: PageResult, asked: Sequence[str]) -> None:
-        """Count what became of a page of which these tasks were asked."""
-        with self._lock:
-            if self._is_open():
-                return
-            self._in_a_row = self._in_a_row + 1 if _is_server_failure(result, asked) else 0
-            self._errors = tuple(result.errors.values())
-
-    def _is_open(self) -> bool:
-        return self._in_a_row >= BREAKER_FAILURES
-
-    @property
-    def error(self) -> NoServerAvailableError | None:
-        """What ends the run, once it is open."""
-        with self._lock:
-            if not self._is_open():
-                return None
-            errors = {error.server or "server": error for error in self._errors}
-            msg = f"{BREAKER_FAILURES} pages in a row failed for the server's sake; the last: {self._errors[0]}"
-            return NoServerAvailableError(msg, errors=errors, hint="The next run reads what is missing.")
-
-
-def _is_server_failure(result: PageResult, asked: Sequence[str]) -> bool:
-    """Tell whether nothing that was asked of a page came back, and the server is to blame.
-
-    A server that drops every image is no better than one that is gone. A page over its time or too large for the server
-    is the page's own matter, or three of them would starve all pages behind them.
-    """
-    own = (ServerTimeoutError, ContextTooSmallError, BadRequestError)
-    return set(asked) <= set(result.errors) and all(
-        isinstance(error, ServerError | ImageNotSeenError) and not isinstance(error, own)
-        for error in result.errors.values()
-    )
-
+__all__ = ["Breaker", "Transcriber"]
 
 log = logging.getLogger(__name__)
 
-_FILES: Final = 64
-"""Not one a page: they stay where they are. That two pages share one makes a process wait at most for that page."""
-_LOOK_S: Final = 0.1
-
-
-class Claims:
-    """Claims of this process among those of others; safe to use from several threads.
-
-    Args:
-        folder: Where the lock files lie, made with the first claim; None: nobody else has this ledger.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._held: dict[int, tuple[FileLock, int]] = {}
-        """By number of the file: how many pages this process asks for under it."""
-
-    @contextmanager
-    def hold(self, content_sha256: str, cancel: threading.Event | None = None) -> Iterator[None]:
-        """Hold a page until it is read and recorded; waits while another process does.
-
-        What is known of the page should be looked up under the claim. Threads of this process do not wait for one
-        another: they are given different pages.
-
-        Raises:
-            CancelledError: `cancel` was set while waiting.
-        """
-        with self.hold_all([content_sha256], cancel):
-            yield
-
-    @contextmanager
-    def hold_all(self, contents_sha256: Iterable[str], cancel: threading.Event | None = None) -> Iterator[None]:
-        """Hold many pages together, as `hold` does one; who holds a page must not ask for more.
-
-        Raises:
-            CancelledError: `cancel` was set while waiting.
-        """
-        waiter = cancel or threading.Event()
-        with ExitStack() as held:
-            # Always in this order: two processes that want the same never wait for each other.
-            for number in sorted({int(content[:8], 16) % _FILES for content in contents_sha256}):
-                while not self._try(number):
-                    if waiter.wait(_LOOK_S):
-                        raise CancelledError
-                held.callback(self._give_back, number)
-            yield
-
-    def _try(self, number: int) -> bool:
-        if self._folder is None:
-            return True
-        with self._lock:
-            if number in self._held:
-                lock, pages = self._held[number]
-            else:
-                lock, pages = FileLock(self._folder / f"{number:02}.lock", thread_local=False), 0
-                try:
-                    self._folder.mkdir(parents=True, exist_ok=True)
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    return False
-                except (OSError, NotImplementedError) as err:
-                    # A file system without locks: at worst a page is asked twice, which loses nothing.
-                    log.debug("%s: %s; pages are not claimed", self._folder, err)
-            self._held[number] = lock, pages + 1
-            return True
-
-    def _give_back(self, number: int) -> None:
-        with self._lock:
-            if number in self._held:
-                lock, pages = self._held.pop(number)
-                if pages > 1:
-                    self._held[number] = lock, pages - 1
-                else:
-                    lock.release(force=True)
-
-
 AHEAD_PAGES = 1
-"""So many pages wait with their images ready, and one more for each server."""
+"""Pages that wait with their images ready, besides one for each page that is being read."""
 FEW_PAGES = 2
-"""A server: pages asked beyond what the caller has taken, while it is busy with something else."""
+"""For each page that is read at once: pages begun beyond what the caller has taken, while the caller is busy."""
 MANY_PAGES = 64
-"""A server: results that wait while the caller waits for a slow page before them."""
-
-
-@dataclass(slots=True)
-class PageStep:
-    """One page on its way: what is asked, what there is, what is due."""
-
-    source: SourceFile
-    file: FileFacts
-    known: KnownPage
-    tasks: tuple[str, ...]
-    readings: dict[str, Reading]
-    due_tasks: tuple[str, ...] = ()
-    images: PageImages | None = None
+"""The same, while the caller waits for a slow page before them."""
+BREAKER_FAILURES = 3
 
 
 class Transcriber:
-    """Reads files page by page, keeping every reading in the ledger. Runs once.
+    """Reads files page by page, keeping every reading in the ledger. Use each one for one run.
 
     Args:
-        engine: Asked only when something is due.
+        pages: Makes images and has them read; asked only when something is due.
         ledger: What was read before; each page is recorded before its result is handed out.
-        settings: What the user asks for.
+        options: What the user asks for.
         on_progress: Called with a text like `letter.pdf page 3: ocr, 512 characters` while a page is being read, by one
             thread at a time.
         cancel: Set by any thread to stop: the running job is aborted on the server. Set at the end of the run, too.
@@ -222,25 +72,26 @@ class Transcriber:
 
     def __init__(
         self,
-        engine: Engine,
+        pages: PageReader,
         ledger: Ledger,
-        settings: ReadOptions,
+        options: ReadOptions,
         *,
         on_progress: Callable[[str], None] | None = None,
         cancel: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine = engine
+        self._pages = pages
         self._ledger = ledger
-        self._settings = settings
+        self._options = options
         self._on_progress = on_progress
         self._telling = threading.Lock()
         self._cancel = cancel or threading.Event()
         self._clock = clock
         self._chosen: frozenset[tuple[str, int]] | None = None
+        """URI and number of the pages in the sample; None: every page."""
         self._failed_before: set[tuple[str, int]] = set()
         self._able: frozenset[str] | None = None
-        """What the engine can do, once it was asked."""
+        """The tasks that the engine can do; None: it was not asked yet."""
         self._made: set[tuple[str, str]] = set()
         """Content and task of every reading made in this run: `redo` does not ask for them again."""
         self._breaker = Breaker()
@@ -268,13 +119,13 @@ class Transcriber:
         """
         self._choose_sample(files)
         outlook = Outlook(len(files))
-        with OpenFile(self._ledger, self._settings.pdf_passwords) as opened:
+        with OpenFile(self._ledger, self._options.pdf_passwords) as opened:
             for page in pages_ahead(
                 files,
                 opened,
                 self._ledger,
-                self._settings,
-                engine_name=self._engine.name,
+                self._options,
+                engine_name=self._pages.name,
                 numbers=self._numbers,
                 engine=self._engine_now(),
                 looks=looks,
@@ -286,23 +137,19 @@ class Transcriber:
         return outlook
 
     def _choose_sample(self, files: Sequence[SourceFile]) -> None:
-        if self._settings.sample is None:
+        if self._options.sample is None:
             return
-        everything: list[tuple[str, int]] = []
-        with OpenFile(self._ledger, self._settings.pdf_passwords) as opened:
+        every: list[tuple[str, int]] = []
+        with OpenFile(self._ledger, self._options.pdf_passwords) as opened:
             for source in files:
-                try:
+                with suppress(SourceError):  # the run reports it
                     total = opened.facts(source).total_pages
-                except SourceError:
-                    continue
-                everything += [(source.uri, number) for number in range(1, total + 1) if number in self._settings.pages]
-        self._chosen = frozenset(
-            everything[position] for position in due.spread(len(everything), self._settings.sample)
-        )
+                    every += [(source.uri, number) for number in range(1, total + 1) if number in self._options.pages]
+        self._chosen = frozenset(every[position] for position in due.spread(len(every), self._options.sample))
 
     def _numbers(self, source: SourceFile, file: FileFacts) -> Iterator[int]:
         for number in range(1, file.total_pages + 1):
-            if number in self._settings.pages and (self._chosen is None or (source.uri, number) in self._chosen):
+            if number in self._options.pages and (self._chosen is None or (source.uri, number) in self._chosen):
                 yield number
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────────
@@ -316,52 +163,46 @@ class Transcriber:
         Raises:
             ServerError: No server can go on. All results yielded before are kept; the next run goes on from here.
         """
-        self._begin(files)
-        size = AHEAD_PAGES + self._engine.parallel
+        self._choose_sample(files)
+        self._failed_before = {(failure.uri, failure.page_number) for failure in self._ledger.failures()}
+        self._started_s = self._clock()
+        waiting = AHEAD_PAGES + self._pages.parallel
         with (
             suppress(CancelledError),
-            closing(Ahead(self._steps(files), size, on_close=self._cancel.set)) as steps,
+            closing(Ahead(self._steps(files), waiting, on_close=self._cancel.set)) as steps,
         ):
-            if self._engine.parallel == 1:
-                yield from self._one_by_one(steps)
-            else:
-                with closing(self._at_once(steps)) as results:
-                    yield from results
+            yield from self._one_by_one(steps) if self._pages.parallel == 1 else self._at_once(steps)
             if error := self._breaker.error:
                 raise error
 
-    def _begin(self, files: Sequence[SourceFile]) -> None:
-        self._choose_sample(files)
-        self._failed_before = {(failure.uri, failure.page_number) for failure in self._ledger.failures()}
-        self._made.clear()
-        self._breaker = Breaker()
-        self._started_s = self._clock()
-
-    def _one_by_one(self, steps: Ahead[PageResult | PageStep]) -> Iterator[PageResult]:
+    def _one_by_one(self, steps: Ahead[PageResult | DuePage]) -> Iterator[PageResult]:
         for step in steps:
             if not self._goes_on():
                 return
             yield self._result_of(step)
 
-    def _at_once(self, steps: Ahead[PageResult | PageStep]) -> InOrder[PageResult | PageStep, PageResult]:
+    def _at_once(self, steps: Ahead[PageResult | DuePage]) -> Iterator[PageResult]:
         def stop() -> None:
             self._cancel.set()
             steps.stop()
 
-        servers = self._engine.parallel
-        return InOrder(
-            iter(steps),
-            self._result_of,
-            workers=servers,
-            few=FEW_PAGES * servers,
-            many=MANY_PAGES * servers,
-            # The same scan twice is not asked twice: the second finds the reading of the first.
-            key=lambda step: None if isinstance(step, PageResult) else step.known.facts.content_sha256,
-            goes_on=self._goes_on,
-            on_close=stop,
-        )
+        parallel = self._pages.parallel
+        with closing(
+            InOrder(
+                iter(steps),
+                self._result_of,
+                workers=parallel,
+                few=FEW_PAGES * parallel,
+                many=MANY_PAGES * parallel,
+                # The same scan twice is not asked twice: the second finds the reading of the first.
+                key=lambda step: None if isinstance(step, PageResult) else step.known.facts.content_sha256,
+                goes_on=self._goes_on,
+                on_close=stop,
+            )
+        ) as results:
+            yield from results
 
-    def _result_of(self, step: PageResult | PageStep) -> PageResult:
+    def _result_of(self, step: PageResult | DuePage) -> PageResult:
         if isinstance(step, PageResult):
             return step
         result = self._read(step)
@@ -372,15 +213,17 @@ class Transcriber:
         return not (self._cancel.is_set() or self._is_time_up() or self._breaker.error)
 
     def _is_time_up(self) -> bool:
-        limit_s = self._settings.stop_after_s
+        limit_s = self._options.stop_after_s
         if limit_s is None or self._clock() - self._started_s < limit_s:
             return False
         log.warning("stopped after %.0f s as asked; the next run goes on from here", limit_s)
         return True
 
-    def _steps(self, files: Sequence[SourceFile]) -> Generator[PageResult | PageStep, None, None]:
-        """Everything up to the engine, in the helper thread: finished results, and pages whose images are ready."""
-        with OpenFile(self._ledger, self._settings.pdf_passwords) as opened:
+    # ── what is due, and its images: in the helper thread ────────────────────────────────────────
+
+    def _steps(self, files: Sequence[SourceFile]) -> Generator[PageResult | DuePage, None, None]:
+        """Yield results that need no engine, and pages that are ready to be read."""
+        with OpenFile(self._ledger, self._options.pdf_passwords) as opened:
             for source in files:
                 try:
                     file = opened.facts(source)
@@ -394,7 +237,7 @@ class Transcriber:
 
     def _file_steps(
         self, opened: OpenFile, source: SourceFile, file: FileFacts
-    ) -> Generator[PageResult | PageStep, None, None]:
+    ) -> Generator[PageResult | DuePage, None, None]:
         known = self._ledger.pages(file.sha256)
         seen: list[KnownPage] = []
         try:
@@ -404,7 +247,7 @@ class Transcriber:
                         known[number] = KnownPage(opened.page_facts(source, file, number), None)
                         seen.append(known[number])
                     before = known.pop(number)
-                    page = opened.with_image_kind(source, file, before, self._settings.image_kind)
+                    page = opened.with_image_kind(source, file, before, self._options.image_kind)
                     if page is not before:
                         seen.append(page)
                     yield self._step(opened, source, file, page)
@@ -415,103 +258,82 @@ class Transcriber:
         finally:
             self._ledger.remember_pages(file.sha256, seen)
 
-    def _step(self, opened: OpenFile, source: SourceFile, file: FileFacts, known: KnownPage) -> PageResult | PageStep:
-        """Decide what is due for a page, and make its images if anything is.
+    def _step(self, opened: OpenFile, source: SourceFile, file: FileFacts, known: KnownPage) -> PageResult | DuePage:
+        """Decide what is due for a page, and have its images made if anything is.
 
         Raises:
             SourceError: The page cannot be turned into an image, and nothing else answers for it.
         """
-        page = self._look_up(source, file, known, self._engine_now())
-        if page.due_tasks and self._settings.are_tasks_default and self._settings.text_layer != "only":
-            self._ready()  # only the model knows which of them it can do
-            page = self._look_up(source, file, known, self._engine_now())
+        page = self._look_up(source, file, known)
+        only_text_layers = self._options.text_layer == "only"
+        if page.due_tasks and not only_text_layers:
+            self._check_tasks()
+            page = self._look_up(source, file, known)  # only the model knows which tasks it can do
         if not page.due_tasks:
             return self._result(page, {}, is_kept=True)
-        number = known.facts.page_number
         try:
-            page.images = self._images(opened, page)
+            if only_text_layers:
+                raise UnsupportedSourceError(
+                    "The page has no text layer, and only text layers were asked for.",
+                    hint="--text-layer auto reads its image.",
+                )
+            page.images = self._pages.images(opened, page, self._cancel)
         except SourceError as err:
             if page.tasks[0] not in page.readings:
                 raise
             # What is known of the page stays known; only what was to be asked of its image failed.
-            errors = dict.fromkeys(page.due_tasks, err.at(source.path, number))
+            errors = dict.fromkeys(page.due_tasks, err.at(source.path, known.facts.page_number))
             self._ledger.record(source, file.sha256, known, {}, {}, errors)
             return self._result(page, errors, is_kept=True)
-        page.known = KnownPage(known.facts, page.images.is_blank)
-        if page.images.is_blank:
-            blanks = {task: blank_reading(task) for task in page.due_tasks}
-            page.readings |= blanks
-            self._ledger.record(source, file.sha256, page.known, {}, {}, {})
-            return self._result(page, {})
+        if page.images and page.images.is_blank:
+            return self._blank(page)
         return page
 
-    def _images(self, opened: OpenFile, page: PageStep) -> PageImages:
-        if self._settings.text_layer == "only":
-            msg = "the page has no text layer, and only text layers were asked for."
-            raise UnsupportedSourceError(msg, hint="--text-layer auto reads its image.")
-        budget = self._ready().budget
-        number = page.known.facts.page_number
-        if self._settings.rotate_deg is None:
-            return upright_images(opened, page.source, page.file, page.known.facts, budget)
-        return opened.page_images(page.source, page.file, number, budget, self._settings.rotate_deg)
-
-    def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage, engine: EngineFacts | None) -> PageStep:
-        found = find_due(
+    def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage) -> DuePage:
+        found = due.find_due(
             self._ledger,
-            self._engine.name,
-            self._settings,
+            self._pages.name,
+            self._options,
             known,
-            engine=engine,
+            engine=self._engine_now(),
             made=self._made,
             able=self._able,
             last_family=self._last_family,
         )
-        return PageStep(source, file, known, found.tasks, found.readings, found.due_tasks)
+        return DuePage(source, file, known, found.tasks, found.readings, found.due_tasks)
 
     def _engine_now(self) -> EngineFacts | None:
         """Return what the engine is, where the user asks for what it would do otherwise today."""
-        return self._engine.prepare(self._cancel) if self._settings.redo in {"outdated", "low-resolution"} else None
+        return self._pages.prepare(self._cancel) if self._options.redo in {"outdated", "low-resolution"} else None
 
     @cached_property
     def _last_family(self) -> str | None:
-        return self._ledger.last_family(self._engine.name) if self._settings.are_tasks_default else None
+        return self._ledger.last_family(self._pages.name) if self._options.are_tasks_default else None
 
-    def _ready(self) -> EngineFacts:
-        facts = self._engine.prepare(self._cancel)
+    def _check_tasks(self) -> None:
+        facts = self._pages.prepare(self._cancel)
         self._able = facts.tasks
-        for task in self._settings.tasks:
-            if task not in facts.tasks and not self._settings.are_tasks_default:
-                who = f"{facts.name} with {facts.model}" if facts.model else facts.name
-                msg = f"{who} cannot do the task {task!r}; it can do {', '.join(sorted(facts.tasks))}."
-                raise ConfigError(msg, hint="Leave it out of --tasks, or load a model that can.")
-        return facts
+        for task in self._options.tasks:
+            if task not in facts.tasks and not self._options.are_tasks_default:
+                engine = f"{facts.name} with {facts.model}" if facts.model else facts.name
+                raise ConfigError(
+                    f"{engine} cannot do the task {task!r}; it can do {', '.join(sorted(facts.tasks))}.",
+                    hint="Leave it out of --tasks, or load a model that can.",
+                )
 
-    def _read(self, page: PageStep) -> PageResult:
-        """Ask the engine for what is due on one page, and record it, while no other process does."""
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def _read(self, page: DuePage) -> PageResult:
+        """Have read what is due on one page, and record it, while no other process does."""
         with self._claims.hold(page.known.facts.content_sha256, self._cancel):
             # The same scan may have been read a moment ago as another page, or by another process.
-            page = replace(self._look_up(page.source, page.file, page.known, self._engine_now()), images=page.images)
-            return self._asked(page) if page.due_tasks else self._result(page, {})
+            page = replace(self._look_up(page.source, page.file, page.known), images=page.images)
+            return self._ask(page) if page.due_tasks else self._result(page, {})
 
-    def _asked(self, page: PageStep) -> PageResult:
-        assert page.images is not None  # noqa: S101  (a page without images never gets here)
+    def _ask(self, page: DuePage) -> PageResult:
         number = page.known.facts.page_number
         started_s = self._clock()
-        job = PageJob(
-            source=page.source.path,
-            page_number=number,
-            tasks=page.due_tasks,
-            images=page.images,
-            on_progress=self._progress(page),
-            cancel=self._cancel,
-        )
-        outcomes = self._engine.read(job)
-        readings = {task: outcome for task, outcome in outcomes.items() if isinstance(outcome, Reading)}
-        errors = {
-            task: outcome.at(page.source.path, number)
-            for task, outcome in outcomes.items()
-            if isinstance(outcome, KoboldReaderError)
-        }
+        outcomes = self._pages.read(page, self._progress(page), self._cancel)
         log.debug(
             "%s page %d: %s in %.1f s",
             page.source.path,
@@ -519,22 +341,25 @@ class Transcriber:
             ", ".join(page.due_tasks),
             self._clock() - started_s,
         )
-        return self._record(page, readings, errors)
-
-    def _record(
-        self, page: PageStep, readings: Mapping[str, Reading], errors: Mapping[str, KoboldReaderError]
-    ) -> PageResult:
-        """Record what became of one page, and return its result."""
-        keys = {task: self._settings.key(task) for task in readings}
+        readings = {task: outcome for task, outcome in outcomes.items() if isinstance(outcome, Reading)}
+        if any(reading.status == "blank" for reading in readings.values()):
+            return self._blank(page)
+        errors = {
+            task: outcome.at(page.source.path, number)
+            for task, outcome in outcomes.items()
+            if isinstance(outcome, KoboldReaderError)
+        }
+        page.known = KnownPage(page.known.facts, is_blank=False if readings else page.known.is_blank)
+        keys = {task: self._options.key(task) for task in readings}
         self._ledger.record(page.source, page.file.sha256, page.known, readings, keys, errors)
         self._made |= {(page.known.facts.content_sha256, task) for task in readings}
         for task, error in errors.items():
             if task in page.readings:
-                log.warning("%s The reading there was is kept.", error)
+                log.warning("%s The earlier reading is kept.", error)
         page.readings |= readings
         return self._result(page, errors)
 
-    def _progress(self, page: PageStep) -> Callable[[str, int], None] | None:
+    def _progress(self, page: DuePage) -> Callable[[str, int], None] | None:
         on_progress = self._on_progress
         if on_progress is None:
             return None
@@ -548,7 +373,14 @@ class Transcriber:
 
     # ── results ──────────────────────────────────────────────────────────────────────────────────
 
-    def _result(self, page: PageStep, errors: Mapping[str, KoboldReaderError], *, is_kept: bool = False) -> PageResult:
+    def _blank(self, page: DuePage) -> PageResult:
+        """Record that a page is blank, which is a fact of the page and no reading, and return its result."""
+        page.known = KnownPage(page.known.facts, is_blank=True)
+        page.readings |= {task: due.blank_reading(task) for task in page.due_tasks}
+        self._ledger.record(page.source, page.file.sha256, page.known, {}, {}, {})
+        return self._result(page, {})
+
+    def _result(self, page: DuePage, errors: Mapping[str, KoboldReaderError], *, is_kept: bool = False) -> PageResult:
         facts = page.known.facts
         if not errors and (page.source.uri, facts.page_number) in self._failed_before:
             self._ledger.clear_failure(page.source.uri, facts.page_number)
@@ -560,7 +392,7 @@ class Transcriber:
             file_sha256=page.file.sha256,
             tasks=page.tasks,
             readings={task: page.readings[task] for task in page.tasks if task in page.readings},
-            # A task that failed when made again keeps the reading it had; that it failed is said all the same.
+            # A task that failed when made again keeps the reading it had, beside the error.
             errors=dict(errors),
             metadata={**page.file.metadata, **public_metadata(facts.metadata)},
             content_sha256=facts.content_sha256,
@@ -574,8 +406,46 @@ class Transcriber:
             page_label=str(page_number) if page_number else "",
             total_pages=file.total_pages if file else 0,
             file_sha256=file.sha256 if file else "",
-            tasks=self._settings.tasks,
+            tasks=self._options.tasks,
             readings={},
-            errors=dict.fromkeys(self._settings.tasks, error),
+            errors=dict.fromkeys(self._options.tasks, error),
             metadata=file.metadata if file else {},
         )
+
+
+class Breaker:
+    """Ends a run when three pages in a row, as they end, failed because of a server and not of the pages.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_a_row = 0
+        self.error: NoServerAvailableError | None = None
+        """What ends the run; None: it goes on."""
+
+    def note(self, result: PageResult, asked: Sequence[str]) -> None:
+        """Count the result of a page of which these tasks were asked."""
+        with self._lock:
+            self._in_a_row = self._in_a_row + 1 if _is_server_failure(result, asked) else 0
+            if self._in_a_row == BREAKER_FAILURES and self.error is None:
+                last = list(result.errors.values())
+                self.error = NoServerAvailableError(
+                    f"{BREAKER_FAILURES} pages in a row failed because of the server; the last: {last[0]}",
+                    errors={error.server or "server": error for error in last},
+                    hint="The next run reads what is missing.",
+                )
+
+
+def _is_server_failure(result: PageResult, asked: Sequence[str]) -> bool:
+    """Tell whether no task of a page was answered, and the server is to blame.
+
+    A server that drops every image is no better than one that is gone. A page over its time limit or too large for the
+    server is to blame itself, or three of them would end the run before all pages behind them.
+    """
+    of_page = (ServerTimeoutError, ContextTooSmallError, BadRequestError)
+    return set(asked) <= set(result.errors) and all(
+        isinstance(error, ServerError | ImageNotSeenError) and not isinstance(error, of_page)
+        for error in result.errors.values()
+    )
