@@ -37,7 +37,7 @@ def no_line_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Tests of turning (test_pages_orientation) and whatever runs in a process of its own have the real one.
     """
-    monkeypatch.setattr(upright, "_loaded", [None])
+    monkeypatch.setattr(upright, "line_reader", lambda: None)
 
 
 @pytest.fixture(scope="session")

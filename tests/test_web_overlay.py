@@ -116,7 +116,7 @@ def read(picture: bytes, view_box: tuple[int, int], points: str) -> str:
     box = (min(xs) * scale[0], min(ys) * scale[1], max(xs) * scale[0], max(ys) * scale[1])
     written = io.BytesIO()
     image.crop(box).convert("RGB").save(written, "PNG")
-    reader = upright._load()
+    reader = upright.load_line_reader()
     assert reader is not None
     view = PageView(written.getvalue(), "image/png", round(box[2] - box[0]), round(box[3] - box[1]), None, 0)
     return reader(view, (0.0, 0.0, 1.0, 1.0), 0)[0]
