@@ -12,12 +12,10 @@ from itertools import chain, islice
 from typing import Any
 
 from kobold_reader.cluster.joining import LOCAL, connect
-from kobold_reader.cluster.page_reader import transcriber, with_changes
+from kobold_reader.cluster.page_reader import transcriber
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.reader import KoboldReader, Paths, take
 from kobold_reader.reading.results import PageResult
-
-__all__ = ["COLUMNS", "error_row", "page_row", "read_pages"]
 
 BLOCK_ROWS = 256
 COLUMNS: dict[str, str] = {
@@ -134,7 +132,7 @@ def read_pages(
     selection = take(paths, fs)
     urls = [servers] if isinstance(servers, str) else list(servers)
     with (
-        with_changes(reader or KoboldReader(), api_url=urls) as own,
+        (reader or KoboldReader()).changed(api_url=urls) as own,
         own.open_ledger() as ledger,
         closing(transcriber(own, ledger, address=address, cancel=cancel).run(selection.files)) as run,
     ):

@@ -15,8 +15,6 @@ from typing import Any
 
 from kobold_reader.errors import ClusterError, MissingExtraError
 
-__all__ = ["LOCAL", "check_installed", "connect", "session"]
-
 LOCAL = "local"
 """The address of a cluster that is started on this machine for this process."""
 _LOOK_S = 1.0

@@ -28,7 +28,6 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold import CancelledError, RetryPolicy, ServerHealth, check_way
 from kobold_reader.kobold.pool import none_left
-from kobold_reader.options import OPTIONS
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.due import blank_reading
 from kobold_reader.reading.engine import EngineFacts, TaskOutcome
@@ -37,8 +36,6 @@ from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.page_reader import DuePage, LocalPageReader
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.transcriber import Transcriber
-
-__all__ = ["ClusterPageReader", "LostActorError", "NodeReader", "RayActors", "transcriber", "with_changes"]
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +69,6 @@ def transcriber(reader: KoboldReader, ledger: Ledger, *, address: str = LOCAL, *
     return Transcriber(ClusterPageReader(reader, address), ledger, reader.options, **more)
 
 
-def with_changes(reader: KoboldReader, **changes: Any) -> KoboldReader:
-    """Return a new reader that differs from another one in these arguments."""
-    return KoboldReader(**{**{name: getattr(reader, name) for name in OPTIONS}, **changes})
-
-
 # ── on a node ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -93,7 +85,7 @@ class NodeReader:
 
     def __init__(self, reader: KoboldReader, url: str) -> None:
         # Whether an outage is waited for is decided by the driver: there may be other servers.
-        self._reader = with_changes(reader, api_url=url, ledger="none", outage_patience_s=0)
+        self._reader = reader.changed(api_url=url, ledger="none", outage_patience_s=0)
         options = self._reader.options
         self._pages = LocalPageReader(self._reader.make_engine(), options.rotate_deg)
         self._opened = OpenFile(Ledger(None), options.pdf_passwords)

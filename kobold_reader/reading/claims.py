@@ -16,8 +16,6 @@ from filelock import FileLock, Timeout
 
 from kobold_reader.kobold import CancelledError
 
-__all__ = ["Claims"]
-
 log = logging.getLogger(__name__)
 
 _FILES = 64

@@ -17,8 +17,6 @@ from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.upright import upright_images
 
-__all__ = ["DuePage", "LocalPageReader", "PageReader"]
-
 
 @dataclass(slots=True)
 class DuePage:

@@ -10,8 +10,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["Ahead", "InOrder"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -44,8 +44,6 @@ from kobold_reader.reading.pipeline import Ahead, InOrder
 from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.survey import Outlook, PageAhead, pages_ahead
 
-__all__ = ["Breaker", "Transcriber"]
-
 log = logging.getLogger(__name__)
 
 AHEAD_PAGES = 1

@@ -19,8 +19,6 @@ from typing import Any
 from kobold_reader.pages import Box, FileFacts, ImageBudget, PageFacts, PageImages, PageView, Posture, SourceFile
 from kobold_reader.reading.open_file import OpenFile
 
-__all__ = ["LineReader", "line_reader", "load_line_reader", "turn_by_reading", "upright_images"]
-
 log = logging.getLogger(__name__)
 
 LineReader = Callable[[PageView, Box, int], tuple[str, float]]
