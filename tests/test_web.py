@@ -562,6 +562,24 @@ def test_a_port_that_is_taken_is_said_in_a_sentence() -> None:
         WebServer(port=first.port)
 
 
+def test_a_view_counts_the_failed_pages_without_loading_them(archive: Archive, site: Site) -> None:
+    many = [row(number, status="failed", error="Nothing came back.", sha256="ef" * 32) for number in range(1, 301)]
+    put(archive, *many)
+    archive._catalog.put_place(Place("file:///broken.pdf", "", {"file_name": "broken.pdf"}, error="It is broken."))
+    site.client.get("/")  # makes the overview of this generation
+    asked: list[str] = []
+    archive._catalog.db.set_trace_callback(asked.append)
+    assert '<span class="count">302</span>' in site.client.get("/photos").text
+    archive._catalog.db.set_trace_callback(None)
+    counts = [query for query in asked if "error IS NOT NULL" in query]
+    assert [query.partition(" FROM ")[0] for query in counts] == ["SELECT count(*)", "SELECT count(*)"]
+    plans = [archive._catalog.db.execute(f"EXPLAIN QUERY PLAN {query}").fetchone()[3] for query in counts]
+    assert ["pages_failed" in plans[0], "places_failed" in plans[1]] == [True, True], "an index alone tells"
+    assert not [query for query in asked if "FROM places" in query and "WHERE" not in query], (
+        "not every place is decoded"
+    )
+
+
 # ── pictures and reading again: files are opened ──────────────────────────────────────────────────
 
 
@@ -610,7 +628,7 @@ def test_pictures_are_small_or_large_and_kept(
 
 @pytest.mark.slow
 def test_the_pictures_kept_are_bounded_and_upright(simulator: KoboldSimulator, scans: Path, archive: Archive) -> None:
-    from kobold_reader.web.images import Pictures
+    from kobold_reader.web.pictures import Pictures
 
     archive.sync(scans, reader=reader_of(simulator, rotate=90))
     pages = [one for one in archive.pages() if one.metadata["file_name"] == "letter.pdf"]
@@ -620,13 +638,13 @@ def test_the_pictures_kept_are_bounded_and_upright(simulator: KoboldSimulator, s
         assert pictures.picture(pages[0], "small") is first
         for page in pages:
             pictures.picture(page, "small")
-        assert pictures._held_bytes == sum(len(one.data) for one in pictures._cache.values()) <= 40_000
+        assert pictures._held_bytes == sum(len(one.image) for one in pictures._cache.values()) <= 40_000
         assert pictures.picture(pages[0], "small") is not first, "it was dropped for the others"
         import io
 
         from PIL import Image
 
-        with Image.open(io.BytesIO(first.data)) as image:
+        with Image.open(io.BytesIO(first.image)) as image:
             assert image.width > image.height, "as it was read: on its side"
     finally:
         pictures.close()

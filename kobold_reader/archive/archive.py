@@ -706,6 +706,10 @@ class Archive(WritingArchive, CorrectedArchive, SearchedArchive):
         """Return the pages that failed at the last try, those that keep an earlier reading too."""
         return self._catalog.failed()
 
+    def count_failed(self) -> int:
+        """Count the pages and the files that failed at the last try; cheap in any archive."""
+        return self._catalog.count_failed()
+
     def places(self) -> list[Place]:
         """Return all files where they lie, those that are missing or cannot be opened too."""
         return list(self._catalog.places().values())

@@ -156,6 +156,8 @@ CREATE TABLE IF NOT EXISTS pages (
 CREATE INDEX IF NOT EXISTS pages_by_content ON pages (content_sha256);
 CREATE INDEX IF NOT EXISTS pages_by_sha256 ON pages (sha256, page_number);
 CREATE INDEX IF NOT EXISTS pages_to_finish ON pages (page_id) WHERE indexed_as IS NULL;
+CREATE INDEX IF NOT EXISTS pages_failed ON pages (uri, page_number) WHERE error IS NOT NULL;
+CREATE INDEX IF NOT EXISTS places_failed ON places (uri) WHERE error IS NOT NULL;
 """
 
 
@@ -465,6 +467,15 @@ class PageTable(CatalogFile):
         """Count all pages."""
         with self._guard("read"):
             return int(self.db.execute("SELECT count(*) FROM pages").fetchone()[0])
+
+    def count_failed(self) -> int:
+        """Count the pages and the files that failed at the last try, without loading any."""
+        with self._guard("read"):
+            counts = [
+                self.db.execute(f"SELECT count(*) FROM {table} WHERE error IS NOT NULL").fetchone()[0]  # noqa: S608
+                for table in ("pages", "places")
+            ]
+        return sum(counts)
 
     def count_by_status(self) -> dict[str, int]:
         """Count pages by status."""

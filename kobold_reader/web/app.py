@@ -1,4 +1,4 @@
-"""The pages of the local search page, and the few things that can be changed there."""
+"""The search page: its addresses, what each shows, and the few things that can be changed there."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any
 from urllib.parse import parse_qs
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
+from markupsafe import escape
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -23,23 +24,21 @@ from kobold_reader.archive import Archive
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.store import PageRow
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
-from kobold_reader.html.pages import STATUS_WORDS
+from kobold_reader.html.pages import templates
 from kobold_reader.web import views
-from kobold_reader.web.images import Pictures
 from kobold_reader.web.library import Library, leaf_of
-from kobold_reader.web.reread import ReadAgain
+from kobold_reader.web.pictures import Pictures
+from kobold_reader.web.reread import Rereader
 from kobold_reader.web.security import Access, Guard
-
-__all__ = ["make_app"]
 
 log = logging.getLogger(__name__)
 
-HITS: Final = 20
-MOST_HITS: Final = 200
-BROWSED: Final = 60
-PHOTOS: Final = 240
-BODY_BYTES: Final = 4_000_000
-_STATIC: Final = {
+HITS = 20
+MOST_HITS = 200
+BROWSED = 60
+PHOTOS = 240
+BODY_BYTES = 4_000_000
+_STATIC = {
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
@@ -54,18 +53,17 @@ def make_app(
     api_password: str | None = None,
     pdf_passwords: Sequence[str] = (),
 ) -> tuple[Starlette, Callable[[], None]]:
-    """Return the application over an open archive, and what closes it.
+    """Return the application, and the function that ends what it has started.
 
     Args:
-        archive: What is searched; stays open.
-        access: Who may.
-        changes: KoboldReader arguments in which reading again differs from the run that read a page before.
-        api_password: Of the server that reads again.
+        archive: An open archive; the caller closes it.
+        access: Who may see and change it.
+        changes: KoboldReader arguments for reading pages again that differ from the run that read them before.
+        api_password: Of the server that reads them.
         pdf_passwords: Tried on encrypted files.
     """
     pictures = Pictures(pdf_passwords)
-    secrets = {"api_password": api_password, "pdf_passwords": list(pdf_passwords)}
-    again = ReadAgain(archive, changes or {}, secrets)
+    again = Rereader(archive, changes or {}, {"api_password": api_password, "pdf_passwords": list(pdf_passwords)})
     pages = _Pages(archive, access, pictures, again)
     app = Starlette(
         routes=pages.routes(),
@@ -82,70 +80,64 @@ def make_app(
 
 
 class _Pages:
-    """Answers requests; one method a view."""
+    """Answers requests; one method an address."""
 
-    def __init__(self, archive: Archive, access: Access, pictures: Pictures, again: ReadAgain) -> None:
+    def __init__(self, archive: Archive, access: Access, pictures: Pictures, again: Rereader) -> None:
         self._archive = archive
         self._access = access
         self._pictures = pictures
         self._again = again
         self._library = Library(archive)
-        self._turn = asyncio.Lock()
-        self._everywhere = {"archive_name": archive.folder.absolute().name, "change_token": access.change_token}
+        self._picture_lock = asyncio.Lock()
 
     def routes(self) -> list[Route]:
-        """Return every address there is."""
-        one = "/page/{page_id:str}"
+        """Return all addresses."""
+        page = "/page/{page_id:str}"
         return [
             Route("/", self.search),
             Route("/photos", self.photos),
             Route("/alike/{page_id:str}", self.alike),
             Route("/failed", self.failed),
             Route("/about", self.about),
-            Route(one, self.page),
+            Route(page, self.page),
             Route("/image/{page_id:str}/{size:str}", self.image),
             Route("/again", self.again),
             Route("/static/{name:str}", self.static),
-            Route(f"{one}/text", self.correct, methods=["POST"]),
-            Route(f"{one}/as-read", self.uncorrect, methods=["POST"]),
-            Route(f"{one}/again", self.read_page_again, methods=["POST"]),
-            Route("/file/{key:str}/again", self.read_file_again, methods=["POST"]),
+            Route(f"{page}/text", self.correct, methods=["POST"]),
+            Route(f"{page}/as-read", self.uncorrect, methods=["POST"]),
+            Route(f"{page}/again", self.reread_page, methods=["POST"]),
+            Route("/file/{key:str}/again", self.reread_file, methods=["POST"]),
         ]
 
     def _show(self, template: str, status: int = 200, **shown: Any) -> Response:
-        shown = {"query": "", "filters": views.Filters(), "view": "", **shown}
-        failed = sum(1 for _ in self._archive.failed_pages()) + sum(1 for one in self._archive.places() if one.error)
-        return HTMLResponse(self._rendered(template, failed_count=failed, **shown), status)
-
-    def _rendered(self, template: str, **shown: Any) -> str:
-        return _templates().get_template(template).render(**self._everywhere, **shown)
+        values: dict[str, Any] = {
+            "query": "",
+            "filters": views.Filters(),
+            "view": "",
+            "archive_name": self._archive.folder.absolute().name,
+            "change_token": self._access.change_token,
+            **shown,
+        }
+        if "failed_count" not in values:
+            values["failed_count"] = self._archive.count_failed()
+        return HTMLResponse(_templates().get_template(template).render(values), status)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 
     def search(self, request: Request) -> Response:
-        """Hits for a query; without one, what there is."""
+        """Hits for a query; without one, all files or the pages that pass the filters."""
         query = request.query_params.get("q", "").strip()
         filters = views.Filters.of(request.query_params)
         overview = self._library.overview()
-        shown: dict[str, Any] = {
-            "view": "search",
-            "query": query,
-            "filters": filters,
-            "choices": overview.choices,
-            "pages": len(overview.leaves),
-            "hits": [],
-            "leaves": [],
-            "more": "",
-            "problem": "",
-            "notices": [],
-        }
+        notices: list[str] = []
+        shown: dict[str, Any] = {"hits": [], "leaves": [], "more": "", "problem": ""}
         try:
             asked = filters.asked()
             filter_ = parse_filter(**asked)
             if query:
                 limit = min(MOST_HITS, _number(request, "n", HITS))
-                hits = self._archive.search(query, limit=limit, on_notice=shown["notices"].append, **asked)
-                shown["hits"] = views.found(hits, self._library, query, filters)
+                hits = self._archive.search(query, limit=limit, on_notice=notices.append, **asked)
+                shown["hits"] = views.shown_hits(hits, self._library, query, filters)
                 if len(hits) == limit < MOST_HITS:
                     shown["more"] = filters.address(q=query, n=min(MOST_HITS, limit + HITS))
             else:
@@ -156,39 +148,56 @@ class _Pages:
                     shown["more"] = filters.address(n=limit + BROWSED)
         except ConfigError as err:
             shown["problem"] = str(err)
-        return self._show("search.html", **shown, is_narrowed=filters != views.Filters())
+        return self._show(
+            "search.html",
+            view="search",
+            query=query,
+            filters=filters,
+            is_narrowed=filters != views.Filters(),
+            choices=overview.choices,
+            pages=len(overview.leaves),
+            notices=notices,
+            **shown,
+        )
 
     def page(self, request: Request) -> Response:
         """One page, large, beside its text."""
         page = self._page(request)
-        query = request.query_params.get("q", "").strip()
-        filters = views.Filters.of(request.query_params)
         before, after = self._library.overview().beside(page.page_id)
-        here = filters.address(f"/page/{page.page_id}", q=query)
-        return self._show(
-            "page.html",
-            view="page",
-            query=query,
-            filters=filters,
-            shown=views.page_view(
-                page, self._library.readings([page])[page.page_id], query, request.query_params.get("at", "")
-            ),
+        return self._show_page(
+            page,
+            request.query_params,
             before=before,
             after=after,
             others=len(self._archive.alike(page.page_id)),
-            here=here,
-            edit=filters.address(f"/page/{page.page_id}", q=query, edit=1),
             is_editing=request.query_params.get("edit") == "1",
-            is_saved=request.query_params.get("saved") == "1",
             text=page.parts.get("ocr", ""),
-            problem="",
         )
+
+    def _show_page(
+        self, page: PageRow, query: Mapping[str, str], *, text: str, problem: str = "", **more: Any
+    ) -> Response:
+        asked, filters = query.get("q", "").strip(), views.Filters.of(query)
+        readings = {} if problem else self._library.readings([page])[page.page_id]
+        values = {
+            "before": None,
+            "after": None,
+            "others": 0,
+            "here": filters.address(f"/page/{page.page_id}", q=asked),
+            "edit": filters.address(f"/page/{page.page_id}", q=asked, edit=1),
+            "is_saved": query.get("saved") == "1",
+            "problem": problem,
+            "text": escape(text),  # Markup: what is edited keeps its control characters
+            "shown": views.page_sheet(page, readings, asked, query.get("at", "")),
+            **more,
+        }
+        return self._show("page.html", 409 if problem else 200, view="page", query=asked, filters=filters, **values)
 
     def photos(self, request: Request) -> Response:
         """All photos, by year; those that look alike as one."""
         overview = self._library.overview()
         limit = _number(request, "n", PHOTOS)
-        years, is_cut = views.wall(overview, self._archive, limit)
+        years, is_cut = views.photo_wall(overview, self._archive, limit)
         return self._show(
             "photos.html",
             view="photos",
@@ -200,14 +209,18 @@ class _Pages:
     def alike(self, request: Request) -> Response:
         """A page and all that show the same."""
         page = self._page(request)
-        leaf, path = leaf_of(page), str(page.metadata.get("file_path", ""))
-        shown = views.members(leaf, path, self._archive.alike(page.page_id))
-        return self._show("alike.html", view="photos" if leaf.is_photo else "", leaf=leaf, members=shown)
+        leaf, alike = leaf_of(page), self._archive.alike(page.page_id)
+        path = str(page.metadata.get("file_path", ""))
+        return self._show("alike.html", view="photos" if leaf.is_photo else "", leaf=leaf, path=path, alike=alike)
 
     def failed(self, request: Request) -> Response:  # noqa: ARG002
         """What could not be read, and why."""
-        shown = views.failed(self._archive.failed_pages(), self._archive.places())
-        return self._show("failed.html", view="failed", failed=shown, again=self._again.now)
+        pages = self._archive.failed_pages()
+        places = [place for place in self._archive.places() if place.error]
+        count = len(pages) + len(places)
+        return self._show(
+            "failed.html", view="failed", failed_count=count, pages=pages, places=places, again=self._again.now
+        )
 
     def about(self, request: Request) -> Response:  # noqa: ARG002
         """What the archive holds."""
@@ -220,28 +233,28 @@ class _Pages:
         )
 
     async def image(self, request: Request) -> Response:
-        """A page's picture; what cannot be shown is said in a sentence."""
+        """A page's picture, or a sentence that says why there is none."""
         size = request.path_params["size"]
         if size not in {"small", "large"}:
             raise HTTPException(404)
         page = await run_in_threadpool(self._page, request)
-        async with self._turn:  # the page child makes one picture at a time
+        async with self._picture_lock:  # the page child makes one picture at a time
             if await request.is_disconnected():
-                return Response(status_code=204)  # whoever asked has gone on to another view
+                return Response(status_code=204)  # the browser has left for another view
             try:
                 picture = await run_in_threadpool(self._pictures.picture, page, size)
             except SourceError as err:
                 sentence = f"{err.message} {err.hint or ''}".strip()
                 return PlainTextResponse(sentence, 404 if isinstance(err, SourceNotFoundError) else 409)
-        return Response(picture.data, media_type=picture.mime)
+        return Response(picture.image, media_type=picture.mime)
 
     def again(self, request: Request) -> Response:  # noqa: ARG002
-        """What became of the page that is being read again."""
+        """What becomes of the page that is being read again."""
         now = self._again.now
         return JSONResponse({"running": bool(now and now.is_running), "sentence": now.sentence if now else ""})
 
     def static(self, request: Request) -> Response:
-        """One of our own files, by name."""
+        """One of our own files."""
         name = request.path_params["name"]
         if name not in _STATIC:
             raise HTTPException(404)
@@ -260,39 +273,20 @@ class _Pages:
         """Save a corrected text."""
         form = await self._form(request)
         page = await run_in_threadpool(self._page, request)
-        here = views.Filters.of(form).address(f"/page/{page.page_id}", q=form.get("q", ""), saved=1)
         text = form.get("text", "").replace("\r\n", "\n")
-        problem = ""
-        if form.get("version") != page.version:
-            problem = "The text was changed since you began; copy yours from here, then open the page anew."
-        else:
+        if form.get("version") == page.version:
             try:
                 await run_in_threadpool(self._archive.correct, page.page_id, text)
             except KoboldReaderError as err:
                 problem = str(err)
-        if not problem:
-            return RedirectResponse(here, 303)
-        return await run_in_threadpool(self._not_saved, page, form, text, problem)
-
-    def _not_saved(self, page: PageRow, form: Mapping[str, str], text: str, problem: str) -> Response:
-        """Return the form as it was sent: nothing that was typed is lost."""
-        filters, query = views.Filters.of(form), form.get("q", "")
-        return self._show(
-            "page.html",
-            409,
-            view="page",
-            query=query,
-            filters=filters,
-            shown=views.page_view(page, {}, query, ""),
-            before=None,
-            after=None,
-            others=0,
-            here=filters.address(f"/page/{page.page_id}", q=query),
-            edit="",
-            is_editing=True,
-            is_saved=False,
-            text=text,
-            problem=problem,
+            else:
+                filters = views.Filters.of(form)
+                return RedirectResponse(filters.address(f"/page/{page.page_id}", q=form.get("q", ""), saved=1), 303)
+        else:
+            problem = "The text was changed since you began; copy yours from here, then open the page anew."
+        # The form as it was sent: nothing that was typed is lost.
+        return await run_in_threadpool(
+            self._show_page, page, form, text=text, problem=problem, edit="", is_editing=True
         )
 
     async def uncorrect(self, request: Request) -> Response:
@@ -302,7 +296,7 @@ class _Pages:
         await run_in_threadpool(self._archive.uncorrect, page.page_id)
         return RedirectResponse(f"/page/{page.page_id}", 303)
 
-    async def read_page_again(self, request: Request) -> Response:
+    async def reread_page(self, request: Request) -> Response:
         """Begin to read a page again."""
         await self._form(request)
         page = await run_in_threadpool(self._page, request)
@@ -310,7 +304,7 @@ class _Pages:
         await run_in_threadpool(self._again.start, page.uri, page.page_number, name)
         return RedirectResponse("/failed", 303)
 
-    async def read_file_again(self, request: Request) -> Response:
+    async def reread_file(self, request: Request) -> Response:
         """Begin to read a file that could not be opened."""
         await self._form(request)
         places = await run_in_threadpool(self._archive.places)
@@ -324,7 +318,7 @@ class _Pages:
         """Return what one of our own forms sent.
 
         Raises:
-            HTTPException: It is too large, or was not one of ours.
+            HTTPException: It is too large, or does not come from one of our forms.
         """
         body = b""
         async for piece in request.stream():
@@ -337,35 +331,34 @@ class _Pages:
             raise HTTPException(403, "This change was not asked for by one of our own pages. Open the page anew.")
         return form
 
-    # ── what went wrong ──────────────────────────────────────────────────────────────────────────
+    # ── errors ───────────────────────────────────────────────────────────────────────────────────
 
     def error(self, request: Request, error: Exception) -> Response:  # noqa: ARG002
         """A sentence in place of the page."""
+        status = 500
         if isinstance(error, HTTPException):
-            sentence = error.detail if error.status_code != 404 or " " in error.detail else ""  # noqa: PLR2004
-            return self._sorry(error.status_code, sentence or "There is no such page.")
-        if isinstance(error, KoboldReaderError):
-            return self._sorry(409 if isinstance(error, ConfigError) else 500, str(error))
-        log.error("internal error in the search page", exc_info=error)
-        return self._sorry(500, "Internal error: please report it, with what was said in the terminal.")
-
-    def _sorry(self, status: int, sentence: str) -> Response:
-        shown = {"query": "", "filters": views.Filters(), "view": "", "failed_count": 0}
-        return HTMLResponse(self._rendered("message.html", sentence=sentence, **shown), status)
+            status = error.status_code
+            sentence = "There is no such page." if error.detail == "Not Found" else error.detail
+        elif isinstance(error, KoboldReaderError):
+            status, sentence = 409 if isinstance(error, ConfigError) else 500, str(error)
+        else:
+            log.error("internal error in the search page", exc_info=error)
+            sentence = "Internal error: please report it, with what was said in the terminal."
+        # The archive may be what failed: nothing is asked of it.
+        return self._show("message.html", status, sentence=sentence, failed_count=0)
 
 
 @functools.cache
 def _templates() -> Environment:
-    templates = Environment(
-        loader=PackageLoader("kobold_reader.web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.globals |= {"status_words": STATUS_WORDS, "kind_word": views.kind_word}
-    templates.globals |= {"alike_address": views.alike_address, "said_alike": views.said_alike}
-    return templates
+    environment = templates("kobold_reader.web")
+    environment.filters |= {
+        "file_folder": views.file_folder,
+        "file_key": views.file_key,
+        "file_kind": views.file_kind,
+        "file_size": views.file_size,
+        "why_failed": views.why_failed,
+    }
+    return environment
 
 
 def _number(request: Request, name: str, default: int) -> int:

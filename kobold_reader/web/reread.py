@@ -1,40 +1,38 @@
-"""Failed pages read again from the browser: one at a time, in a thread of its own, as they were read before."""
+"""Reading pages again from the browser: one at a time, in a thread, with the settings they were read with."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from kobold_reader.archive import Archive
 from kobold_reader.errors import ConfigError, KoboldReaderError
+from kobold_reader.pages import local_path
 from kobold_reader.reader import KoboldReader
-from kobold_reader.web.images import file_place
 
-__all__ = ["Again", "ReadAgain"]
-
-_STOP_S: Final = 15.0
+_STOP_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
-    """What became of the page that was read again last."""
+class RereadStatus:
+    """The page that is being read again, or was last."""
 
     name: str
     """File and page."""
     is_running: bool
     sentence: str
-    """What is being done, what came out, or why nothing did."""
+    """What is being done, the outcome, or why it failed."""
     has_failed: bool = False
 
 
-class ReadAgain:
+class Rereader:
     """Reads pages again.
 
     Args:
-        archive: Theirs.
-        changes: KoboldReader arguments in which this differs from the run that read them before.
+        archive: Holds the pages.
+        changes: KoboldReader arguments that differ from the run that read a page before.
         secrets: Arguments that an archive does not remember: passwords.
     """
 
@@ -44,35 +42,33 @@ class ReadAgain:
         self._secrets = dict(secrets)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._cancel = threading.Event()
-        """Set by the run itself at its end, too."""
+        self._cancel = threading.Event()  # a run sets it at its end, too
         self._is_closing = False
-        self._now: Again | None = None
-
-    @property
-    def now(self) -> Again | None:
-        """The page being read, else the last one; None: there was none."""
-        return self._now
+        self.now: RereadStatus | None = None
+        """None until the first page is read again."""
 
     def start(self, uri: str, page_number: int, name: str) -> None:
         """Begin to read a page (1-based; 0: all pages of a file that could not be opened).
 
         Raises:
-            ConfigError: One is being read, or the archive does not know how this one was read.
+            ConfigError: Another page is being read, or the archive does not know how this one was read.
         """
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
-                msg = "Another page is being read again."
-                raise ConfigError(msg, hint="One at a time: wait until it is done.")
+                hint = "One at a time: wait until it is done."
+                raise ConfigError("Another page is being read again.", hint=hint)
             settings = self._archive.settings_of(uri)
             if not settings:
-                msg = f"The archive does not know how {name} was read."
-                raise ConfigError(msg, hint="`kobold-reader index PATH --archive DIR` reads it again.")
-            once = {"pages": str(page_number) if page_number else None, "sample": None, "on_error": "skip"}
-            # Somebody sits before the screen: an error now is better than ten minutes of waiting for a server.
-            once["outage_patience_s"] = 0.0  # type: ignore[assignment]
+                hint = "`kobold-reader index PATH --archive DIR` reads it again."
+                raise ConfigError(f"The archive does not know how {name} was read.", hint=hint)
+            once = {
+                "pages": str(page_number) if page_number else None,
+                "sample": None,
+                "on_error": "skip",
+                "outage_patience_s": 0.0,  # the user is waiting: an error now, not after ten minutes
+            }
             reader = KoboldReader.from_dict({**settings, **self._changes, **once, **self._secrets})
-            self._now = Again(name, is_running=True, sentence="waiting for the server")
+            self.now = RereadStatus(name, is_running=True, sentence="waiting for the server")
             self._cancel = threading.Event()
             self._thread = threading.Thread(target=self._read, args=(uri, reader), name="read-again", daemon=True)
             self._thread.start()
@@ -81,7 +77,7 @@ class ReadAgain:
         try:
             with reader:
                 report = self._archive.sync(
-                    file_place(uri), reader=reader, remember=False, cancel=self._cancel, on_progress=self._tell
+                    local_path(uri), reader=reader, remember=False, cancel=self._cancel, on_progress=self._set_sentence
                 )
         except KoboldReaderError as err:
             self._end(str(err), has_failed=True)
@@ -96,13 +92,13 @@ class ReadAgain:
             else:
                 self._end("It was read, and can be found.")
 
-    def _tell(self, text: str) -> None:
-        if self._now:
-            self._now = replace(self._now, sentence=text)
+    def _set_sentence(self, text: str) -> None:
+        if self.now:
+            self.now = replace(self.now, sentence=text)
 
     def _end(self, sentence: str, *, has_failed: bool = False) -> None:
-        if self._now:
-            self._now = replace(self._now, is_running=False, sentence=sentence, has_failed=has_failed)
+        if self.now:
+            self.now = replace(self.now, is_running=False, sentence=sentence, has_failed=has_failed)
 
     def join(self, timeout_s: float | None = None) -> None:
         """Wait until nothing is being read."""

@@ -1,8 +1,8 @@
 """Who may see the archive through the browser, and who may change it.
 
-Any web page that is open in the same browser can send requests to this machine, and a name can be made to point here
-(DNS rebinding); so every request must be meant for this very host, come from our own pages, and know the secret that
-was printed with the address. What pages hold is shown under a policy that lets nothing run or load but our own files.
+Any web page that is open in the same browser can send requests to this machine, and a foreign name can be made to
+resolve to it (DNS rebinding). So every request must name this very host, come from our own pages, and know the secret
+that was printed with the address. A content security policy lets pages load and run nothing but our own files.
 """
 
 from __future__ import annotations
@@ -16,94 +16,90 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from http.cookies import CookieError, SimpleCookie
-from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Access", "Guard"]
-
-POLICY: Final = (
+POLICY = (
     "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-HEADERS: Final = {
+HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Not `no-referrer`: with it a browser sends our own forms with `Origin: null`.
+    # With `no-referrer` a browser would send our own forms with `Origin: null`.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Nothing of the archive stays in the browser's cache on disk.
+    # Keeps the archive out of the browser's cache on disk.
     "Cache-Control": "no-store",
 }
-STATIC: Final = "/static/"
-_OWN: Final = ("same-origin", "none")
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
-_SAFE: Final = ("GET", "HEAD")
+_OWN_SITE = ("same-origin", "none")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_READING = ("GET", "HEAD")
 
 
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(name)
     except ValueError:
         return None
 
 
+def _same(given: str | None, expected: str) -> bool:
+    return hmac.compare_digest((given or "").encode(), expected.encode())
+
+
 @dataclass(frozen=True)
 class Access:
-    """The secret of one run, and the names under which it may be reached.
-
-    Attributes:
-        host: What the server listens on.
-        port: Cookies are shared by all ports of a host, so it is part of the cookie's name.
-        token: The secret in the printed address.
-    """
+    """The secret of one run, and the names under which it may be reached."""
 
     host: str = "127.0.0.1"
+    """What the server listens on."""
     port: int = 0
+    """Part of the cookie's name, since all ports of a host share their cookies."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    """The secret in the printed address."""
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        address = _address(self.host)
+        address = _ip_address(self.host)
         return address.is_loopback if address else self.host.lower() in _LOOPBACK
 
     def url(self, name: str) -> str:
         """Return the address to open, by one of this machine's names."""
-        shown = f"[{name}]" if ":" in name else name
-        return f"http://{shown}:{self.port}/?token={self.token}"
+        return f"http://{f'[{name}]' if ':' in name else name}:{self.port}/?token={self.token}"
 
     @property
     def cookie(self) -> str:
-        """Name of the cookie that a browser gets for the token."""
+        """Name of the cookie that a browser gets in exchange for the token."""
         return f"kobold-reader-{self.port}"
 
     @property
     def session(self) -> str:
-        """The cookie's value."""
+        """Value of the cookie."""
         return self._derived("session")
 
     @property
     def change_token(self) -> str:
-        """What every form that changes something carries: another site can send a form, but cannot read this."""
+        """What every form that changes something carries: another site could send the form, but not read this."""
         return self._derived("change")
 
     def _derived(self, purpose: str) -> str:
         return hmac.new(self.token.encode(), purpose.encode(), hashlib.sha256).hexdigest()
 
     def knows(self, name: str) -> bool:
-        """Tell whether a request with this host name can be meant for us: no foreign name is made to point here."""
+        """Tell whether a request to this host name can be meant for us, and is no foreign name that resolves here."""
         if name in {*_LOOPBACK, self.host.lower()}:
             return True
         if self.is_loopback:
             return False
         own = socket.gethostname().lower()
-        return name in {own, f"{own}.local"} or _address(name) is not None
+        return name in {own, f"{own}.local"} or _ip_address(name) is not None
 
     def is_token(self, given: str | None) -> bool:
         """Tell whether this is the token of the printed address."""
@@ -114,17 +110,8 @@ class Access:
         return _same(given, self.change_token)
 
 
-def _same(given: str | None, expected: str) -> bool:
-    return hmac.compare_digest((given or "").encode(), expected.encode())
-
-
 class Guard:
-    """Lets through what `Access` allows, and puts our headers on every answer.
-
-    Args:
-        app: What is guarded.
-        access: Of this run.
-    """
+    """Middleware: answers requests that `Access` does not allow, and adds our headers to every answer."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -136,46 +123,45 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
-        async def guarded_send(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value
+                MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        await (self._answer(scope) or self._app)(scope, receive, guarded_send)
+        await (self._answer(scope) or self._app)(scope, receive, send_with_headers)
 
     def _answer(self, scope: Scope) -> Response | None:
-        """Return the answer that goes in place of the page: a refusal, or the way in; None: the page itself."""
+        """Return a refusal, or the redirect that sets the cookie; None where the request may pass."""
         headers, path = Headers(scope=scope), scope["path"]
+        is_reading = scope["method"] in _READING
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if not self._access.knows(_host_name(headers)):
             return _refusal(421, "This address is not one of this server’s own.")
-        if scope["method"] not in _SAFE and not _is_own_origin(headers):
+        if not is_reading and not _is_own_origin(headers):
             return _refusal(403, "This change was asked for by another web page.")
-        token = next((value for name, value in query if name == "token"), None)
-        if scope["method"] in _SAFE and token is not None and self._access.is_token(token):
-            return self._way_in(headers, path, query)
-        if headers.get("sec-fetch-site", "none") not in _OWN:
+        if is_reading and self._access.is_token(next((value for name, value in query if name == "token"), None)):
+            return self._let_in(headers, path, query)
+        if headers.get("sec-fetch-site", "none") not in _OWN_SITE:
             return _refusal(403, "This was asked for by another web page.")
-        if scope["method"] in _SAFE and path.startswith(STATIC):
+        if is_reading and path.startswith("/static/"):
             return None
         if not _same(_cookie(headers, self._access.cookie), self._access.session):
             return _refusal(403, "Open the address that <code>kobold-reader web</code> printed: it carries the key.")
         return None
 
-    def _way_in(self, headers: Headers, path: str, query: Iterable[tuple[str, str]]) -> Response | None:
+    def _let_in(self, headers: Headers, path: str, query: Iterable[tuple[str, str]]) -> Response:
         """Give the browser its cookie, and send it on to the address without the token."""
         site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode", "navigate")
-        if site not in _OWN and mode != "navigate":
+        if site not in _OWN_SITE and mode != "navigate":
             return _refusal(403, "This was asked for by another web page.")
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         target = "/" + path.lstrip("/") + (f"?{rest}" if rest else "")
         response: Response
-        if site in _OWN:
+        if site in _OWN_SITE:
             response = RedirectResponse(target, 303)
         else:
-            # From a terminal inside a web page: only a page of our own can send it on as one of our own.
+            # The link was opened from another site, such as a terminal in a web page. A redirect would still count as
+            # that site's request; a page of ours that sends the browser on does not.
             onward = f'<meta http-equiv="refresh" content="0;url={escape(target)}">'
             response = HTMLResponse(f"<!DOCTYPE html>{onward}<title>kobold-reader</title>")
         response.set_cookie(self._access.cookie, self._access.session, path="/", httponly=True, samesite="strict")
@@ -190,10 +176,10 @@ def _host_name(headers: Headers) -> str:
 
 
 def _is_own_origin(headers: Headers) -> bool:
-    """Tell whether a change comes from our own page; a program that is no browser names no origin."""
-    origin = headers.get("origin")
+    """Tell whether a change comes from our own page; a program that is no browser sends no origin."""
     if headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return False
+    origin = headers.get("origin")
     if origin is None:
         return True
     try:
@@ -209,8 +195,7 @@ def _cookie(headers: Headers, name: str) -> str | None:
         cookies.load(headers.get("cookie", ""))
     except CookieError:
         return None
-    found = cookies.get(name)
-    return found.value if found else None
+    return cookies[name].value if name in cookies else None
 
 
 def _refusal(status: int, sentence: str) -> Response:
