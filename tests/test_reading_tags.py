@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kobold_reader.reading.tags import GRAMMAR, MOST_KEYWORDS, Tags, keywords_of, parse
@@ -111,6 +111,7 @@ def test_the_text_is_read_back() -> None:
 
 
 @given(listed=st.lists(st.text(max_size=30)), description=st.text(max_size=60))
+@example(listed=["[#0"], description="")
 def test_whatever_is_named_comes_back_clean(listed: list[str], description: str) -> None:
     found = parse(answer(listed, description))
     if found is None:

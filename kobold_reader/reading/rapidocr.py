@@ -1,7 +1,7 @@
-"""RapidOcrEngine: printed text on the CPU, no server needed.
+"""RapidOcrEngine: reads printed text on the CPU, without a server.
 
-What it cannot do: handwriting, captions, Markdown structure. It finds printed lines, and says so when there are none
-(`no_text`). Its models come with the rapidocr package; nothing is downloaded.
+It cannot read handwriting, write captions, or keep Markdown structure. It finds printed lines; a page without any has
+`no_text`. Its models come with the rapidocr package; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any
 
 from kobold_reader.errors import MissingExtraError, TranscriptionError
 from kobold_reader.pages import Box, ImageBudget, PageView, reading_order
@@ -20,10 +20,8 @@ from kobold_reader.reading.engine import EngineFacts, PageJob, TaskOutcome
 from kobold_reader.reading.results import SHARES, Corners, Reading, joined
 from kobold_reader.release import RELEASE
 
-__all__ = ["RapidOcrEngine"]
-
-MAX_SIDE_PX: Final = 2000
-"""RapidOCR shrinks anything larger to this by itself; so pages are resampled once, by us."""
+MAX_SIDE_PX = 2000
+"""RapidOCR itself shrinks anything larger to this; sent at this size, pages are resampled only once."""
 
 
 class RapidOcrEngine:
@@ -45,10 +43,16 @@ class RapidOcrEngine:
         """
         with self._lock:
             if self._facts is None:
-                self._ocr, model = _load()
+                # onnxruntime writes telemetry files at import unless this is set before (its Privacy.md).
+                os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+                try:
+                    from rapidocr import RapidOCR
+                except ImportError as err:
+                    raise MissingExtraError("rapidocr", "The engine RapidOCR") from err
+                self._ocr = RapidOCR(params={"Global.log_level": "error"})
                 self._facts = EngineFacts(
                     name=self.name,
-                    model=model,
+                    model=f"rapidocr-{version('rapidocr')}",
                     family=None,
                     tasks=frozenset({"ocr"}),
                     budget=ImageBudget(max_side_px=MAX_SIDE_PX),
@@ -64,21 +68,25 @@ class RapidOcrEngine:
             if task != "ocr":
                 outcomes[task] = TranscriptionError(f"RapidOCR reads printed text only; it cannot do {task!r}.")
                 continue
-            outcomes[task] = self._read_text(job, facts)
+            outcomes[task] = outcome = self._read_text(job, facts)
             if job.on_progress:
-                outcome = outcomes[task]
                 job.on_progress(task, len(outcome.text) if isinstance(outcome, Reading) else 0)
         return outcomes
 
     def _read_text(self, job: PageJob, facts: EngineFacts) -> TaskOutcome:
         started_s = time.monotonic()
+        views = job.images.views
+        lines: list[list[tuple[str, Corners]]] = []
+        scores: list[tuple[float, int]] = []
         try:
-            found = [self._lines(view) for view in job.images.views]
+            for view in views:
+                lines_of_view, scores_of_view = self._lines(view)
+                lines += lines_of_view
+                scores += scores_of_view
         except Exception as err:  # noqa: BLE001  (OpenCV and onnxruntime raise what they like; it is this page's error)
             return TranscriptionError(f"RapidOCR failed on this page: {type(err).__name__}: {err}")
-        text, boxes = joined(line for lines, _ in found for line in lines)
-        weights = [weight for _, weights in found for weight in weights]
-        letters = sum(weight for _, weight in weights)
+        text, boxes = joined(lines)
+        letters = sum(length for _, length in scores)
         return Reading(
             task="ocr",
             status="ok" if text else "no_text",
@@ -86,11 +94,11 @@ class RapidOcrEngine:
             engine=self.name,
             model=facts.model,
             release=facts.release,
-            view_sizes=tuple((view.width_px, view.height_px) for view in job.images.views),
-            effective_px=max(max(view.width_px, view.height_px) for view in job.images.views),
+            view_sizes=tuple((view.width_px, view.height_px) for view in views),
+            effective_px=max(max(view.width_px, view.height_px) for view in views),
             boxes=boxes,
-            rotation_deg=job.images.views[0].rotation_deg,
-            confidence=round(sum(score * weight for score, weight in weights) / letters, 4) if letters else None,
+            rotation_deg=views[0].rotation_deg,
+            confidence=round(sum(score * length for score, length in scores) / letters, 4) if letters else None,
             elapsed_s=time.monotonic() - started_s,
         )
 
@@ -104,14 +112,13 @@ class RapidOcrEngine:
             (float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys)))
             for xs, ys in ((box[:, 0], box[:, 1]) for box in found.boxes)
         ]
-        pieces = [
-            (tidy(str(text)), _corners(corners, view)) for text, corners in zip(found.txts, found.boxes, strict=True)
-        ]
+        texts = [str(text) for text in found.txts]
+        pieces = [(tidy(text), _corners(corners, view)) for text, corners in zip(texts, found.boxes, strict=True)]
         lines = [[pieces[index] for index in line] for line in reading_order(boxes, view.width_px)]
-        return lines, [(float(score), len(str(text))) for score, text in zip(found.scores, found.txts, strict=True)]
+        return lines, [(float(score), len(text)) for score, text in zip(found.scores, texts, strict=True)]
 
     def close(self) -> None:
-        """Give the models' memory back."""
+        """Free the memory of the models."""
         with self._lock:
             self._ocr = None
             self._facts = None
@@ -124,13 +131,3 @@ def _corners(points: Iterable[tuple[float, float]], view: PageView) -> Corners:
     for x, y in points:
         shares += [left + float(x) / view.width_px * (right - left), top + float(y) / view.height_px * (bottom - top)]
     return tuple(round(min(1.0, max(0.0, share)) * SHARES) for share in shares)
-
-
-def _load() -> tuple[Any, str]:
-    # onnxruntime writes telemetry files at import unless this is set before (its Privacy.md).
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        from rapidocr import RapidOCR
-    except ImportError as err:
-        raise MissingExtraError("rapidocr", "The engine RapidOCR") from err
-    return RapidOCR(params={"Global.log_level": "error"}), f"rapidocr-{version('rapidocr')}"

@@ -1,4 +1,4 @@
-"""A page read into a record: JSON of the user's schema, demanded by a grammar and checked when it is there."""
+"""Records: a page is read as JSON of the user's schema, asked for with a grammar and checked."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any
 
 from kobold_reader.errors import ConfigError, MissingExtraError
 
-__all__ = ["RecordForm"]
-
 
 class RecordForm:
-    """What an answer must look like.
+    """The form that an answer must have.
 
-    KoboldCpp makes a grammar of the schema (since 1.89), but leaves one that it cannot use aside without a word, and an
-    answer may be cut off: so every answer is checked.
+    KoboldCpp makes a grammar of the schema (since 1.89), but silently ignores one that it cannot use, and an answer may
+    be cut off, so every answer is checked.
 
     Args:
         schema: JSON Schema of an object, as `model_json_schema()` of a pydantic model gives it.
@@ -35,26 +33,25 @@ class RecordForm:
         try:
             Draft202012Validator.check_schema(schema)
         except SchemaError as err:
-            msg = f"json_schema is no JSON Schema: {err.message:.200}."
-            raise ConfigError(msg) from err
+            raise ConfigError(f"json_schema is no JSON Schema: {err.message:.200}.") from err
         if schema.get("type") != "object":
-            msg = 'json_schema must be that of an object ("type": "object"): a record has named fields.'
-            raise ConfigError(msg)
+            raise ConfigError('json_schema must be that of an object ("type": "object"): a record has named fields.')
         outside = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
         if outside is not None:
-            msg = f"json_schema refers to {outside!r}, and nothing is fetched from elsewhere: put it under $defs."
-            raise ConfigError(msg)
+            raise ConfigError(
+                f"json_schema refers to {outside!r}, and nothing is fetched from elsewhere: put it under $defs."
+            )
         self.grammar = json.dumps(schema, ensure_ascii=False)
         """For `GenerateRequest.grammar`."""
         self._validator = Draft202012Validator(schema, registry=Registry())
 
     def fault(self, text: str) -> str | None:
-        """Return why an answer is no such record; None: it is one."""
+        """Return why an answer is no such record; None if it is one."""
         try:
             record = json.loads(text)
         except ValueError as err:
             return f"it is no JSON ({err})"
-        error = next(iter(sorted(self._validator.iter_errors(record), key=lambda one: one.json_path)), None)
+        error = min(self._validator.iter_errors(record), key=lambda one: one.json_path, default=None)
         return None if error is None else f"{error.json_path}: {error.message:.200}"
 
 

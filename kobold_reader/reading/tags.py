@@ -1,7 +1,7 @@
 """The task `tags`: one sentence and a handful of keywords, as people would have written them.
 
-Asked for as JSON, under a grammar. The server ignores one that it does not understand without a word, so every answer
-is checked here, and read leniently: without a grammar models answer with lists.
+The model is asked for JSON, under a grammar. The server silently ignores a grammar that it does not understand, and
+then models answer with lists, so answers are read leniently and checked.
 """
 
 from __future__ import annotations
@@ -11,44 +11,42 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from kobold_reader.reading.cleaning import clean, is_refusal
 
-__all__ = ["FORMAT", "GRAMMAR", "MIN_LENGTH_TOKENS", "Tags", "keywords_of", "parse"]
-
-FORMAT: Final = (
+FORMAT = (
     "Describe it in one sentence too. Answer in JSON only: "
     '{"description": "one sentence", "keywords": ["first", "second", "third"]}'
 )
-"""Added to the instruction, the user's own too."""
-MIN_LENGTH_TOKENS: Final = 256
-"""A sentence and 15 keywords, in scripts that take a token for each character too."""
-GRAMMAR: Final = r"""root ::= "{" ws "\"description\":" ws string "," ws "\"keywords\":" ws list ws "}"
+"""Added to every instruction, also to the user's own."""
+MIN_LENGTH_TOKENS = 256
+"""Enough for a sentence and 15 keywords, also in scripts that take a token for each character."""
+GRAMMAR = r"""root ::= "{" ws "\"description\":" ws string "," ws "\"keywords\":" ws list ws "}"
 list ::= "[" ws string ("," ws string){0,14} ws "]"
 string ::= "\"" char+ "\""
 char ::= [^"\\\x00-\x1F] | "\\" (["\\/bfnrt] | "u" hex hex hex hex)
 hex ::= [0-9a-fA-F]
 ws ::= " "?
 """
-"""GBNF, which every version takes; JSON schemas only from 1.89 on."""
+"""In GBNF, which every version takes; JSON schemas only work from 1.89 on."""
 
-MOST_KEYWORDS: Final = 15
-LONGEST_KEYWORD: Final = 40
-LONGEST_LIST: Final = 300
-"""Characters, as for keywords out of files: splitters count metadata against the size of a chunk."""
-MOST_WORDS: Final = 5
-"""More is a sentence."""
+MOST_KEYWORDS = 15
+LONGEST_KEYWORD = 40
+LONGEST_LIST = 300
+"""Characters in all, as for keywords of files: splitters count metadata against the size of a chunk."""
+MOST_WORDS = 5
+"""More words are a sentence."""
 
-_HEADING: Final = "Keywords: "
-_DESCRIPTION_KEYS: Final = ("description", "caption", "summary")
-_KEYWORD_KEYS: Final = ("keywords", "tags", "keyword")
-_SEPARATORS: Final = re.compile(r"[,;\n|、，；]")
-_NUMBERING: Final = re.compile(r"\s*(?:[-*•#–]+|\(?\d{1,2}[.)](?!\d))\s*")
-_QUOTES: Final = " \t\"'`“”„«»‘’*_[]{}<>.:;,、。"
-_LABELLED: Final = re.compile(r"[*_#\s]*(?:description|caption)[*_]*\s*:[*_]*\s*(.+)", re.IGNORECASE)
-_LIST_LABEL: Final = re.compile(r"[*_#\s]*(?:key ?words?|tags?)[*_]*\s*[:：][*_]*", re.IGNORECASE)
-_ECHO: Final = re.compile(
+_HEADING = "Keywords: "
+_DESCRIPTION_KEYS = ("description", "caption", "summary")
+_KEYWORD_KEYS = ("keywords", "tags", "keyword")
+_SEPARATORS = re.compile(r"[,;\n|、，；]")
+_NUMBERING = re.compile(r"^\s*(?:[-*•#–]+|\(?\d{1,2}[.)](?!\d))\s*")
+_QUOTES = " \t\"'`“”„«»‘’*_[]{}<>.:;,、。"
+_LABELLED = re.compile(r"[*_#\s]*(?:description|caption)[*_]*\s*:[*_]*\s*(.+)", re.IGNORECASE)
+_LIST_LABEL = re.compile(r"[*_#\s]*(?:key ?words?|tags?)[*_]*\s*[:：][*_]*", re.IGNORECASE)
+_ECHO = re.compile(
     r"(?:\d+(?: to |-|–)\d+ )?(?:key ?words?|tags?)(?: for this (?:image|page))?|(?:this )?image|picture|description"
     r"|one sentence|first|second|third|most important first|(?:one or )?two words|only what can be seen|json|string"
     r"|none|n/?a|null|unknown|etc|and so on",
@@ -65,7 +63,7 @@ class Tags:
 
     @property
     def text(self) -> str:
-        """As it is kept and shown; `keywords_of` reads it back."""
+        """As it is stored and shown; `keywords_of` reads the keywords back."""
         return "\n\n".join(filter(None, (self.description, _HEADING + ", ".join(self.keywords))))
 
 
@@ -80,9 +78,9 @@ def keywords_of(text: str) -> tuple[str, ...]:
 
 
 def parse(answer: str, instruction: str = "") -> Tags | None:
-    """Read description and keywords out of an answer, or None where it holds no keyword.
+    """Read description and keywords from an answer; None if it contains no keyword.
 
-    JSON is read also where it was cut: what was whole by then counts.
+    Of JSON that was cut off, everything that is complete is read.
 
     >>> parse('{"description": "A letter.", "keywords": ["Letter", "letters", "1954", "la')
     Tags(description='A letter.', keywords=('letter', '1954'))
@@ -92,11 +90,11 @@ def parse(answer: str, instruction: str = "") -> Tags | None:
         return None
     found = _json_object(text)
     if found is not None:
-        description, listed = _of_json(found)
+        description, listed = _from_json(found)
     elif text[0] in "{[":
         return None  # JSON that was cut before it held anything
     else:
-        description, listed = _of_lines(text)
+        description, listed = _from_lines(text)
     description = " ".join(unicodedata.normalize("NFC", description).split())
     keywords = _normalized(listed, description)
     return Tags(description, keywords) if keywords else None
@@ -107,7 +105,7 @@ def _json_object(text: str) -> Mapping[str, Any] | None:
     if start < 0:
         return None
     decoder = json.JSONDecoder(strict=False)
-    for candidate in (text[start:], *_repaired(text[start:])):
+    for candidate in (text[start:], *_closed(text[start:])):
         try:
             found, _ = decoder.raw_decode(candidate)
         except (ValueError, RecursionError):
@@ -116,8 +114,8 @@ def _json_object(text: str) -> Mapping[str, Any] | None:
     return None
 
 
-def _repaired(text: str) -> Iterable[str]:
-    """A cut object, closed behind its last whole string, or its last comma."""
+def _closed(text: str) -> Iterable[str]:
+    """Close a cut object behind one of its last whole strings or commas."""
     for mark in ('"', ","):
         whole = text.rstrip()
         for _ in range(3):
@@ -130,7 +128,7 @@ def _repaired(text: str) -> Iterable[str]:
             whole = whole[:end]
 
 
-def _of_json(found: Mapping[str, Any]) -> tuple[str, list[str]]:
+def _from_json(found: Mapping[str, Any]) -> tuple[str, list[str]]:
     by_name = {str(key).strip().casefold(): value for key, value in found.items()}
     description = next((by_name[key] for key in _DESCRIPTION_KEYS if isinstance(by_name.get(key), str)), "")
     listed: Any = next((by_name[key] for key in _KEYWORD_KEYS if by_name.get(key)), [])
@@ -139,8 +137,8 @@ def _of_json(found: Mapping[str, Any]) -> tuple[str, list[str]]:
     return description, [one for one in listed if isinstance(one, str)] if isinstance(listed, list) else []
 
 
-def _of_lines(text: str) -> tuple[str, list[str]]:
-    """A list behind a label, or one alone; a sentence before it describes."""
+def _from_lines(text: str) -> tuple[str, list[str]]:
+    """Read a list behind a label, with a description before it, or a list alone."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     labels = [number for number, line in enumerate(lines) if _LIST_LABEL.match(line)]
     if labels:
@@ -153,12 +151,12 @@ def _of_lines(text: str) -> tuple[str, list[str]]:
 
 
 def _normalized(listed: Iterable[str], description: str) -> tuple[str, ...]:
-    """Each once, in the order of importance, without numbers, quotes, and words of the instruction."""
+    """Each keyword once, in the order of importance, without numbers, quotes, and words of the instruction."""
     kept: list[str] = []
     for part in (part for one in listed for part in _SEPARATORS.split(one)):
-        word = " ".join(unicodedata.normalize("NFC", part).split())
-        word = _NUMBERING.sub("", word, count=1) if _NUMBERING.match(word) else word
-        word = word.strip(_QUOTES)
+        word, rest = "", " ".join(unicodedata.normalize("NFC", part).split())
+        while rest != word:  # numbers may be in quotes, and quotes behind numbers
+            word, rest = rest, _NUMBERING.sub("", rest).strip(_QUOTES)
         too_long = len(word) > LONGEST_KEYWORD or len(word.split()) > MOST_WORDS
         if any(map(str.isalnum, word)) and not too_long and not _ECHO.fullmatch(word):
             kept.append(word)
@@ -172,9 +170,10 @@ def _normalized(listed: Iterable[str], description: str) -> tuple[str, ...]:
 
 
 def _forms(word: str) -> set[str]:
-    """The word, and what it may be the plural or singular of; they are merged only where both are named."""
+    """The word, its possible plurals, and what it may be the plural of."""
     forms = {word, word + "s", word + "es"}
-    forms |= {word.removesuffix("s"), word.removesuffix("es")} if len(word) > 3 else set()  # noqa: PLR2004
+    if len(word) > 3:  # noqa: PLR2004
+        forms |= {word.removesuffix("s"), word.removesuffix("es")}
     if word.endswith("ies"):
         forms.add(word.removesuffix("ies") + "y")
     if word.endswith("y"):
@@ -183,16 +182,16 @@ def _forms(word: str) -> set[str]:
 
 
 def _cased(words: list[str], description: str) -> list[str]:
-    """Capitals that mean something stay: where some words have them and others not, or the description has them too.
+    """Lower the capitals of a list that capitalises every word; there only names keep theirs.
 
-    A list in which every word is capitalised is written as a title; there only names keep their capitals.
+    A word is a name if it has capitals inside, or a capital within a sentence of the description.
     """
     starts = [word[0] for word in words if word[0].lower() != word[0].upper()]
     if not starts or not all(map(str.isupper, starts)):
         return words
-    return [word if _is_name(word, description) else word.lower() for word in words]
 
+    def is_name(word: str) -> bool:
+        has_inner = any(map(str.isupper, word[1:])) and " " not in word
+        return has_inner or re.search(rf"(?<=[\w,;:] ){re.escape(word)}(?!\w)", description) is not None
 
-def _is_name(word: str, description: str) -> bool:
-    inside = any(map(str.isupper, word[1:])) and " " not in word
-    return inside or re.search(rf"(?<=[\w,;:] ){re.escape(word)}(?!\w)", description) is not None
+    return [word if is_name(word) else word.lower() for word in words]
