@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -42,36 +41,32 @@ from kobold_reader.kobold import (
     spoken,
     without_begun,
 )
-from kobold_reader.stream import pushed
-
-__all__ = ["KoboldLLM"]
+from kobold_reader.stream import pushed, stepped
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-MIN_ANSWER_TOKENS: Final = 64
-"""A prompt that leaves less room than this gets no answer worth having."""
-CONTEXT_SHARE: Final = 0.75
+MIN_ANSWER_TOKENS = 64
+"""A prompt that leaves less room than this is refused."""
+CONTEXT_SHARE = 0.75
 """KoboldCpp cuts `max_length` to 80 % of its context without a word, so we stay below it."""
-ANSWER_SHARE: Final = 0.25
-"""Of a small context, so much is kept free for the answer."""
-STREAM_LOOK_S: Final = 0.2
-"""Between two looks at an answer being written."""
-SAY_WAIT_S: Final = 2.0
+ANSWER_SHARE = 0.25
+"""This much of a small context is kept free for the answer."""
+STREAM_POLL_S = 0.2
+"""Between two looks at an answer that is being written."""
+WAIT_LOGGED_AFTER_S = 2.0
 
 
 class KoboldLLM(CustomLLM):
     """Answers with the model loaded in KoboldCpp, under the template that the server knows for it.
 
-    It borrows the same lease as reading, so a question never throws a page's image out of the server's cache; one that
-    has to wait for it says so in the log. A conversation is given to the model as one instruction, its turns under one
-    another, which every template can take. Thoughts are no part of an answer. Can be pickled; `to_dict` leaves the
-    password out.
+    It takes the same lease as reading, so a question never throws a page's image out of the server's cache; a wait for
+    the lease is logged. A conversation is given to the model as one instruction, with its turns one below the other,
+    which every template can take. Thoughts are no part of an answer. Can be pickled; `to_dict` leaves the password out.
 
-    Streams show the answer while it is written. A stream that is left early, and Ctrl-C, abort the job on the server.
-    What is shown is looked up beside the job (KoboldCpp's own streams may end without saying so), and the last piece
-    comes with the answer itself.
+    Streams show the answer while it is written, by polling (KoboldCpp's own streams may end without saying so); the
+    last piece comes with the answer itself. Leaving a stream early, and Ctrl-C, abort the job on the server.
     """
 
     api_url: str | list[str] = Field(
@@ -84,7 +79,6 @@ class KoboldLLM(CustomLLM):
     family: str | None = Field(default=None, description="Model family; left out: chosen by the model's name.")
     allow_remote: bool = Field(default=False, description="Send pages to a public address over plain http.")
 
-    _clients: dict[str, KoboldClient] = PrivateAttr(default_factory=dict)
     _pool: ServerPool | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
 
@@ -118,28 +112,29 @@ class KoboldLLM(CustomLLM):
             if self._pool is None:
                 urls = [self.api_url] if isinstance(self.api_url, str) else self.api_url
                 check_way(urls, allow_remote=self.allow_remote)
-                self._pool = ServerPool(urls, password=self.api_password, make_client=self._client)
+                self._pool = ServerPool(
+                    urls,
+                    password=self.api_password,
+                    make_client=lambda url: KoboldClient(
+                        url, password=self.api_password, poll_interval_s=STREAM_POLL_S
+                    ),
+                )
             return self._pool
-
-    def _client(self, url: str) -> KoboldClient:
-        client = KoboldClient(url, password=self.api_password, poll_interval_s=STREAM_LOOK_S)
-        self._clients[client.url] = client
-        return client
 
     # ── what fits ────────────────────────────────────────────────────────────────────────────────
 
     def _look(self, call: Callable[[KoboldClient], T]) -> T:
-        """Ask what no turn is needed for of the first server that answers; it does so while it reads a page, too."""
-        *others, last = self._servers().urls
-        for url in others:
+        """Ask the first server that answers, without a lease; it answers this while it reads a page."""
+        *others, last = self._servers().clients
+        for client in others:
             try:
-                return call(self._clients[url])
+                return call(client)
             except ServerError as err:
-                log.debug("%s cannot say: %s", url, err)
-        return call(self._clients[last])
+                log.debug("%s cannot say: %s", client.url, err)
+        return call(last)
 
     def server(self) -> tuple[ServerInfo, Family]:
-        """Return what the server says of itself, and the family of its model; waits for no turn.
+        """Return what the server says of itself, and the family of its model; does not wait for a lease.
 
         Raises:
             ServerError: No server answers.
@@ -148,7 +143,7 @@ class KoboldLLM(CustomLLM):
         return info, choose_family(info, self.family)
 
     def count_tokens(self, prompt: str) -> int:
-        """Return how many tokens an instruction becomes, the model's template included; waits for no turn.
+        """Return how many tokens an instruction becomes, the model's template included; does not wait for a lease.
 
         Raises:
             ServerError: No server answers.
@@ -161,7 +156,7 @@ class KoboldLLM(CustomLLM):
         return self._look(count)
 
     def room_tokens(self) -> int:
-        """Return how many tokens an instruction may have, so that an answer has room behind it.
+        """Return how many tokens an instruction may have, so that an answer has room after it.
 
         Raises:
             ServerError: No server answers.
@@ -200,7 +195,7 @@ class KoboldLLM(CustomLLM):
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         """Like `stream_complete`, without blocking the event loop."""
         cancel = threading.Event()
-        return _stepped(self._pieces(cancel, prompt, formatted=formatted, **kwargs), cancel)
+        return stepped(self._pieces(cancel, prompt, formatted=formatted, **kwargs), cancel)
 
     # ── a conversation ───────────────────────────────────────────────────────────────────────────
 
@@ -229,12 +224,12 @@ class KoboldLLM(CustomLLM):
         """Like `stream_chat`, without blocking the event loop."""
         cancel = threading.Event()
         pieces = self._pieces(cancel, _as_instruction(messages), **kwargs)
-        return _stepped((_as_chat(piece) for piece in pieces), cancel)
+        return stepped((_as_chat(piece) for piece in pieces), cancel)
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────
 
     def _pieces(self, cancel: threading.Event, prompt: str, **kwargs: Any) -> CompletionResponseGen:
-        """Yield the answer as it is written; the last piece holds what the server says of it."""
+        """Yield the answer as it is written; the last piece has the server's facts in `raw`."""
         shown = ""
 
         def run(push: Callable[[CompletionResponse], None]) -> None:
@@ -246,7 +241,7 @@ class KoboldLLM(CustomLLM):
             is_whole = response.raw is not None
             if response.text.startswith(shown):
                 response.delta = response.text[len(shown) :]
-            elif is_whole:  # begun anew after a failure, and told otherwise
+            elif is_whole:  # begun again after a failure, with other words
                 response.delta = f"\n\n{response.text}"
             else:
                 continue
@@ -263,18 +258,26 @@ class KoboldLLM(CustomLLM):
         cancel: threading.Event | None = None,
         **kwargs: Any,
     ) -> CompletionResponse:
-        with self._servers().lease(cancel=cancel, on_wait=_say_once()) as lease:
+        with self._servers().lease(cancel=cancel, on_wait=_log_wait_once()) as lease:
             info = lease.info
             family = choose_family(info, self.family)
             if formatted:
-                text = ExpandedPrompt(prompt, lease.run(lambda client: client.count_tokens(prompt), cancel=cancel))
+                expanded = ExpandedPrompt(prompt, lease.run(lambda client: client.count_tokens(prompt), cancel=cancel))
             else:
-                text = lease.run(lambda client: render_prompt(client, info, family, prompt), cancel=cancel)
-            request = self._request(info, family, text, **kwargs)
-            show = functools.partial(_show, on_text, request) if on_text else None
-            completion = lease.generate(request, on_progress=show, cancel=cancel)
+                expanded = lease.run(lambda client: render_prompt(client, info, family, prompt), cancel=cancel)
+            request = self._request(info, family, expanded, **kwargs)
+
+            def show(text_so_far: str) -> bool:
+                for stop in request.stop_sequence:
+                    text_so_far = text_so_far.partition(stop)[0]
+                text = without_begun(text_so_far, request.stop_sequence)
+                if on_text:
+                    on_text(spoken(text, prompt=request.prompt, is_whole=False).strip())
+                return True
+
+            completion = lease.generate(request, on_progress=show if on_text else None, cancel=cancel)
         return CompletionResponse(
-            text=_said(completion, request, info),
+            text=_answer_text(completion, request, info),
             raw={
                 "ending": completion.ending,
                 "prompt_tokens": completion.prompt_tokens,
@@ -286,15 +289,13 @@ class KoboldLLM(CustomLLM):
         room_tokens = info.context_tokens - prompt.tokens
         max_length = min(int(kwargs.get("max_length", self.max_length)), int(info.context_tokens * CONTEXT_SHARE))
         if room_tokens < min(MIN_ANSWER_TOKENS, max_length):
-            msg = (
+            raise ContextTooSmallError(
                 f"the prompt of {prompt.tokens} tokens leaves no room for an answer in the context of "
-                f"{info.context_tokens}; KoboldCpp would drop its beginning without a word."
+                f"{info.context_tokens}; KoboldCpp would drop its beginning without a word.",
+                server=info.url,
+                hint=f"Set context_window={info.context_tokens} so that LlamaIndex sends less, or start it "
+                f"{SETTINGS['contextsize'].remedy(str(2 * info.context_tokens))}.",
             )
-            hint = (
-                f"Set context_window={info.context_tokens} so that LlamaIndex sends less, or start it "
-                f"{SETTINGS['contextsize'].remedy(str(2 * info.context_tokens))}."
-            )
-            raise ContextTooSmallError(msg, server=info.url, hint=hint)
         return GenerateRequest(
             prompt=prompt.text,
             max_length=min(max_length, room_tokens),
@@ -304,60 +305,40 @@ class KoboldLLM(CustomLLM):
         )
 
 
-def _show(on_text: Callable[[str], None], request: GenerateRequest, text_so_far: str) -> bool:
-    """Pass on what is sure to be part of the answer."""
-    for stop in request.stop_sequence:
-        text_so_far = text_so_far.partition(stop)[0]
-    text = without_begun(text_so_far, request.stop_sequence)
-    on_text(spoken(text, prompt=request.prompt, is_whole=False).strip())
-    return True
-
-
-def _said(completion: Completion, request: GenerateRequest, info: ServerInfo) -> str:
+def _answer_text(completion: Completion, request: GenerateRequest, info: ServerInfo) -> str:
     text = spoken(completion.text, prompt=request.prompt).strip()
-    if not text and completion.text.strip():
-        msg = f"the model only thought, for {request.max_length} tokens, and never came to an answer."
+    if text:
+        return text
+    if completion.text.strip():
         raise ResponseFormatError(
-            msg, server=info.url, hint="Allow it a longer answer (max_length), or name its family."
+            f"the model only thought, for {request.max_length} tokens, and never came to an answer.",
+            server=info.url,
+            hint="Allow it a longer answer (max_length), or name its family.",
         )
-    if not text:
-        msg = "the model gave an empty answer."
-        raise ResponseFormatError(msg, server=info.url, hint="Ask again, or look at the server's console.")
-    return text
+    raise ResponseFormatError(
+        "the model gave an empty answer.", server=info.url, hint="Ask again, or look at the server's console."
+    )
 
 
-def _say_once() -> Callable[[float], None]:
-    """Return what says, once, that a question waits for its turn."""
-    has_said = False
+def _log_wait_once() -> Callable[[float], None]:
+    has_logged = False
 
-    def say(waited_s: float) -> None:
-        nonlocal has_said
-        if waited_s > SAY_WAIT_S and not has_said:
-            has_said = True
+    def log_wait(waited_s: float) -> None:
+        nonlocal has_logged
+        if waited_s > WAIT_LOGGED_AFTER_S and not has_logged:
+            has_logged = True
             log.warning("the server is reading a page; the question waits for its turn")
 
-    return say
-
-
-async def _stepped(pieces: Iterator[T], cancel: threading.Event) -> AsyncGenerator[T, None]:
-    """Take each piece in a thread, so that the event loop stays free."""
-    try:
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-            yield piece
-    finally:
-        cancel.set()
+    return log_wait
 
 
 def _as_instruction(messages: Sequence[ChatMessage]) -> str:
-    """Return chat messages as one instruction: what the system says first, then the turns, named if there are more."""
-    system = [message for message in messages if message.role == MessageRole.SYSTEM]
+    """Join chat messages: first the system's, then the turns, with their roles if there are several."""
+    system = [message.content or "" for message in messages if message.role == MessageRole.SYSTEM]
     turns = [message for message in messages if message.role != MessageRole.SYSTEM]
-    said = [message.content or "" for message in system]
     if len(turns) == 1:
-        said.append(turns[0].content or "")
-    else:
-        said += [f"{message.role.value}: {message.content or ''}" for message in turns]
-    return "\n\n".join(said)
+        return "\n\n".join([*system, turns[0].content or ""])
+    return "\n\n".join([*system, *(f"{message.role.value}: {message.content or ''}" for message in turns)])
 
 
 def _as_chat(response: CompletionResponse) -> ChatResponse:

@@ -14,15 +14,13 @@ from typing_extensions import override
 from kobold_reader.errors import ConfigError
 from kobold_reader.kobold import SETTINGS, ServerInfo, ServerPool
 
-__all__ = ["KoboldEmbedding"]
-
 
 class KoboldEmbedding(BaseEmbedding):
     """Embeds through `/v1/embeddings`; vectors are L2-normalised by the server.
 
-    KoboldCpp generates and embeds under one lock, so a search may wait behind a page; it borrows the same lease. An
-    error that the server signals by an empty vector is raised, never stored. Can be pickled; `to_dict` leaves the
-    password out.
+    KoboldCpp generates and embeds under one lock, so a search may wait for a page; it takes the same lease. An error
+    that the server signals by an empty vector is raised, never stored. Can be pickled; `to_dict` leaves the password
+    out.
     """
 
     api_url: str | list[str] = Field(
@@ -54,8 +52,7 @@ class KoboldEmbedding(BaseEmbedding):
     def _servers(self) -> ServerPool:
         with self._lock:
             if self._pool is None:
-                urls = [self.api_url] if isinstance(self.api_url, str) else self.api_url
-                self._pool = ServerPool(urls, password=self.api_password)
+                self._pool = ServerPool(self.api_url, password=self.api_password)
             return self._pool
 
     def loaded_model(self) -> str:
@@ -97,6 +94,9 @@ class KoboldEmbedding(BaseEmbedding):
 
 def _loaded_model(info: ServerInfo) -> str:
     if not info.embeddings:
-        msg = f"{info.url} runs without an embedding model."
-        raise ConfigError(msg, server=info.url, hint=f"Start it {SETTINGS['embeddingsmodel'].remedy('FILE.gguf')}.")
+        raise ConfigError(
+            f"{info.url} runs without an embedding model.",
+            server=info.url,
+            hint=f"Start it {SETTINGS['embeddingsmodel'].remedy('FILE.gguf')}.",
+        )
     return info.embedding_model or "koboldcpp"

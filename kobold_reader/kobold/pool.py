@@ -363,6 +363,11 @@ class ServerPool:
         """The servers, normalized, in order of preference."""
         return tuple(server.client.url for server in self._servers)
 
+    @property
+    def clients(self) -> tuple[KoboldClient, ...]:
+        """One for each server, for requests that need no lease."""
+        return tuple(server.client for server in self._servers)
+
     @override
     def __repr__(self) -> str:
         return f"ServerPool({list(self.urls)!r})"
