@@ -112,7 +112,7 @@ class PageChild:
         with self._lock:
             self._opened = None
             self._is_open_in_child = False
-            facts = self._ask(opened.fields(), opened.source, None, FileFacts)
+            facts = self._ask(opened.fields(), None, FileFacts)
             # A fresh child need not read the whole file again to hash it.
             self._opened = dataclasses.replace(opened, sha256=facts.sha256)
             self._is_open_in_child = True
@@ -165,14 +165,15 @@ class PageChild:
             if opened is None:
                 raise ConfigError("open() a file before asking for its pages.")
             if not (self._is_open_in_child and self._process and self._process.is_usable):
-                self._ask(opened.fields(), opened.source, page_number, FileFacts)
+                self._ask(opened.fields(), page_number, FileFacts)
                 self._is_open_in_child = True
             request = {**request, "page_number": page_number, "source": opened.source}
-            return self._ask(request, opened.source, page_number, kind)
+            return self._ask(request, page_number, kind)
 
-    def _ask(self, request: dict[str, Any], source: str, page_number: int | None, kind: type[_Answer]) -> _Answer:
+    def _ask(self, request: dict[str, Any], page_number: int | None, kind: type[_Answer]) -> _Answer:
         """Send one request and wait for its answer; any other way out ends the child."""
-        process = self._running(source)
+        where: dict[str, Any] = {"source": request["source"], "page_number": page_number}
+        process = self._running(request["source"])
         answered = False
         try:
             try:
@@ -180,7 +181,7 @@ class PageChild:
             except (OSError, ValueError):
                 frame = None  # the child has ended
             else:
-                frame = self._wait(process, source, page_number)
+                frame = self._wait(process, where)
             if frame is not None:
                 header, blobs = frame
                 value = error_of(header) if "error" in header else unpack(header, blobs)
@@ -197,18 +198,16 @@ class PageChild:
         if process.was_killed:
             raise PageProcessKilledError(
                 f"The process that reads this file was killed from outside ({process.how_it_ended()}).",
-                source=source,
-                page_number=page_number,
                 hint="The system may be short of memory; the next run tries again.",
+                **where,
             )
         raise CorruptSourceError(
             f"The process that reads this file {process.how_it_ended()}.",
-            source=source,
-            page_number=page_number,
             hint="The file is probably damaged; all other files and pages go on.",
+            **where,
         )
 
-    def _wait(self, process: _ChildProcess, source: str, page_number: int | None) -> _Frame | None:
+    def _wait(self, process: _ChildProcess, where: dict[str, Any]) -> _Frame | None:
         deadline = time.monotonic() + self._timeout_s
         while True:
             try:
@@ -216,9 +215,8 @@ class PageChild:
             except queue.Empty:
                 raise CorruptSourceError(
                     f"Reading it took longer than {self._timeout_s:g} s.",
-                    source=source,
-                    page_number=page_number,
                     hint="Raise the time limit, or save the file anew.",
+                    **where,
                 ) from None
             if frame is None or not frame[0].get("alive"):
                 return frame

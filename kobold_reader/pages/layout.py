@@ -131,7 +131,7 @@ def _coverage(boxes: Sequence[Any], size: tuple[float, float]) -> float:
 
 
 def _largest(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tuple[tuple[int, int], float | None]:
-    """Pixels of the image that covers most of the page (0, 0 where none does), best resolution."""
+    """Pixels of the image that covers most of the page (0, 0 where none does), and the best resolution in dpi."""
     best, pixels, dpi = 0.0, (0, 0), 0.0
     for image in placed:
         a, b, c, d, _, _ = image["transform"]
@@ -143,7 +143,7 @@ def _largest(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tup
         if share > best:
             best, pixels = share, (int(image["width"]), int(image["height"]))
             if abs(b) > abs(a):  # laid on its side
-                pixels = (pixels[1], pixels[0])
+                pixels = pixels[::-1]
     return (pixels if best >= _SCAN_COVERAGE else (0, 0)), (dpi or None)
 
 
@@ -229,7 +229,7 @@ def _target(document: Document, xref: int) -> str:
 
 
 def _fills(image: dict[str, Any], flat: tuple[float, float]) -> bool:
-    """Whether an image lies upright, undistorted, on the whole page and not beyond it."""
+    """Whether an image is upright, undistorted, and as large as the page."""
     a, b, c, d, x, y = image["transform"]
     if a <= 0 or d <= 0 or abs(b) > _CLOSE * a or abs(c) > _CLOSE * d:
         return False
@@ -244,7 +244,7 @@ def _is_upright_jpeg(data: bytes, components: int) -> bool:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
             plain = is_plain_jpeg(data, picture) and orientation_of(exif_of(picture)) == 1
-            return bool(plain) and len(picture.getbands()) == components
+            return plain and len(picture.getbands()) == components
     except MUPDF_ERRORS:
         return False
 
@@ -271,9 +271,9 @@ _TEXT_FLAGS = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
 _HIDDEN = 3  # text render mode: neither fill nor stroke
 _MAX_UNICODE = 0x10FFFF
 
-# Letters that a text layer needs before it may stand for the page: one where it is all that is
-# painted, and more, the more of the page is image, for a stamp or a library's footer on a scan is
-# not its text. Stamped scans have up to 70 letters, pages with as much picture as text over 300.
+# Letters that a text layer needs before it may stand for the page: one where only text is painted, and more the more
+# of the page is image, as a stamp or a library's footer on a scan is not its text. Stamped scans have up to 70 letters,
+# pages with as much picture as text over 300.
 _MIN_LETTERS = 20
 _LETTERS_PER_COVERAGE = 600
 _MAX_GARBLED = 0.05
@@ -287,17 +287,16 @@ _MAX_PATHS_LOOKED_AT = 3_000
 _MANY_CURVES = 400
 _CURVES_PER_LETTER = 10
 
-# A font without a true table of its characters gives others: shifted by a constant, or permuted.
-# Vowels are 0.29 to 0.50 of any 200 letters in each of 20 languages written in Latin letters, and of
-# till receipts, the least wordy pages there are; never under 0.25 of 100 letters. Shifted text has
-# 0.00 to 0.26, most of it under 0.2. Signs are at most 0.20 of all characters there, and 0.64 and
-# more in text shifted into the signs, as by the common 29. Of 44 real texts, each shifted by 8
-# constants, 351 of 352 are found so, and none of the 44 is called garbled.
+# A font without a true table of its characters gives others: shifted by a constant, or permuted. In 20 languages
+# written in Latin letters and in till receipts, which have few words, vowels are 0.29 to 0.50 of any 200 letters and
+# never under 0.25 of 100, and signs at most 0.20 of all characters. In shifted text vowels are 0.00 to 0.26, mostly
+# under 0.2, and signs 0.64 and more where it is shifted into the signs, as by the common 29. Of 44 real texts, each
+# shifted by 8 constants, 351 of 352 are found, and none of the 44 is called garbled.
 _VOWELS = frozenset("aeiouyæœøıəɔ")
-_MIN_VOWELS = ((100, 0.25), (40, 0.15))  # of so many letters, at least this share
+_MIN_VOWELS = ((100, 0.25), (40, 0.15))  # number of letters, least share of vowels
 _MAX_SIGNS = 0.45
 _MIN_CHARACTERS = 40
-# Words with a sign or a capital inside: at most 0.07 of all there, over 0.12 in most shifted text.
+# Words with a sign or a capital inside: at most 0.07 of all in those texts, over 0.12 in most shifted text.
 _ODD_WORD = re.compile(r"\w[^\W\d]*(?:[^\w\s'’./,:@&+%()–—-]\w|[a-zß-öø-ÿ](?=[A-ZÀ-ÖØ-Þ]))")
 _MAX_ODD_WORDS = 0.12
 _MIN_WORDS = 12

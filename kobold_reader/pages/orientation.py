@@ -4,10 +4,10 @@ Letters are closer to their neighbours in a line than to the lines above and bel
 handwriting, in columns and in tables, skewed or not; the shapes of a photo or a map have neighbours on all sides. So
 the nearest neighbours of some hundred shapes tell along which axis the writing runs.
 
-They tell which end of that axis is up for Latin writing only: more pairs of neighbours share the line they stand on
-than the line of their tops, because tall letters are many and letters that hang down are few. By that measure
-Cyrillic, Greek, Armenian and Arabic print looks upside down. So it decides to which side a page that is surely
-sideways is turned, but never turns an upright page on its head: that takes reading a few lines (`Posture`).
+They tell which end of that axis is up for Latin writing only: more pairs of neighbours are level at their bottoms than
+at their tops, because tall letters are many and letters with tails are few. By that measure Cyrillic, Greek, Armenian
+and Arabic print looks upside down. So it decides to which side a page that is surely sideways is turned, but never
+turns an upright page on its head: that takes reading a few lines (`Posture`).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _UNDO = {_Step.ROTATE_90: _Step.ROTATE_270, _Step.ROTATE_270: _Step.ROTATE_90}
 _RULE_PX = 48  # at about 100 dpi: rules, bars and dark areas of photos are longer, strokes of letters shorter
 _LETTER_PX = 5
 _MIN_SHAPES = 12
-_SAMPLE = 700  # so many letters are asked for their neighbours
-_AT_ONCE = 128  # so many at a time: a dense page has some thousands to choose from
+_SAMPLE = 700  # letters whose neighbours are looked for
+_AT_ONCE = 128  # of them, as a dense page has thousands of possible neighbours
 _NEAR = 2.0  # letters: no neighbour is further away
 _BESIDE = 1.5
 _WORD = 2.0

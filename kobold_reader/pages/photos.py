@@ -11,7 +11,7 @@ where a phone took the picture. So the pixels decide, and the file's metadata on
   the metadata names a scanner: a page with large figures shows less of its paper.
 - One colour that is dark or strong is night, sea or sky. Sheets are pale; strongly coloured ones are written on.
 - Uneven light, as on a page at a window, is taken out first. Such a sheet must have writing on it, as fog and snow have
-  one colour too, and is then a scan even if a camera took it. Otherwise a camera's word (an exposure in EXIF) stands.
+  one colour too, and is then a scan even if a camera took it. Otherwise an exposure in EXIF makes it a photo.
 - Drawings, screenshots and logos have areas in which no pixel differs from the next; no lens does that. They are
   scans.
 """

@@ -14,7 +14,7 @@ Mime = Literal["image/jpeg", "image/png"]
 TextLayer = Literal["none", "good", "poor"]
 Scalar = str | int | float | bool
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom; as shares of a picture's sides unless px is said."""
+"""Left, top, right, bottom; as shares of a picture's sides where no unit is named."""
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -143,7 +143,7 @@ class PageImages:
     ink_share: float
     """Share of the page's pixels that are ink, without dust."""
     posture: Posture | None = None
-    """Which way may be up, where the page was to be turned by itself and that is open."""
+    """The two ways that may be up, where no turn was asked for and the picture does not tell."""
     tiles: tuple[PageView, ...] = ()
     """Parts of the page, in reading order, that together show all its writing, each word whole; empty where the whole
     page is legible."""

@@ -33,7 +33,7 @@ from kobold_reader.pages.values import WHOLE, Box, ImageBudget, Mime, PageImages
 _UNMEASURED_DPI = (72, 96)  # what programs write where nobody measured
 _MIN_DPI, _MAX_DPI = 50, 4800
 _MIN_INCHES, _MAX_INCHES = 1, 80
-_TILES_ABREAST = 8  # a JPEG is decoded no finer than so many tiles beside each other can show
+_TILES_ABREAST = 8  # a JPEG is decoded no finer than this number of tiles beside each other can show
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def picture_images(
     if passing and mime == "image/jpeg" and rotate_deg is not None:
         judged = analysis_size(*placement.square, placement.inches)
         with reopen() as small:
-            small.draft("L", glance_size(judged))  # all of it is read, so a JPEG that is cut short says so here too
+            small.draft("L", glance_size(judged))  # it is read to its end, so a JPEG that is cut short fails here too
             glanced = find_ink_at_a_glance(small, judged)
         if glanced is not None:
             return PageImages((passing,), glanced.is_blank, glanced.share)

@@ -136,12 +136,8 @@ class Worker:
             header = header_of_error(error.at(request["source"], page_number))
         except Exception as error:  # noqa: BLE001 - the border: nothing foreign leaves this process
             kind = CorruptSourceError if page_number is None else PageRenderError
-            foreign = kind(
-                f"The file broke the reader ({type(error).__name__}: {error}).",
-                source=request["source"],
-                page_number=page_number,
-            )
-            header = header_of_error(foreign)
+            foreign = kind(f"The file broke the reader ({type(error).__name__}: {error}).")
+            header = header_of_error(foreign.at(request["source"], page_number))
         else:
             header, blobs = pack(value)
         finally:
@@ -190,8 +186,8 @@ class Worker:
             write_frame(self._output, {"alive": True})
 
     def _arm(self) -> None:
-        # Ends this process from a C thread even where native code holds the GIL for ever. The
-        # parent is quicker as long as it lives; without it, this is what ends an orphan.
+        # Ends this process from a C thread even where native code holds the GIL for ever: an orphan, as a parent that
+        # lives ends it earlier.
         faulthandler.dump_traceback_later(self._deadline_s, exit=True)
 
     def close(self) -> None:
