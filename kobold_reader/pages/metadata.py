@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from xml.parsers import expat
+from xml.etree import ElementTree as ET
 
 from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
@@ -337,21 +336,21 @@ _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\x00"
 _XMP_MAX_BYTES = 4_000_000
 _XMP_MAX_DEPTH = 64
 _XMP_MAX_VALUES = 2_000
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns# "
-_LANGUAGE = "http://www.w3.org/XML/1998/namespace lang"
+_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+_LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 _PROPERTIES = {
-    "http://purl.org/dc/elements/1.1/ title": "title",
-    "http://purl.org/dc/elements/1.1/ description": "description",
-    "http://purl.org/dc/elements/1.1/ creator": "author",
-    "http://purl.org/dc/elements/1.1/ subject": "keywords",
-    "http://ns.adobe.com/pdf/1.3/ Keywords": "pdf_keywords",
-    "http://ns.adobe.com/lightroom/1.0/ hierarchicalSubject": "paths",
-    "http://www.digikam.org/ns/1.0/ TagsList": "paths",
-    "http://ns.adobe.com/xap/1.0/ Rating": "rating",
-    "http://iptc.org/std/Iptc4xmpExt/2008-02-29/ PersonInImage": "persons",
-    "http://ns.microsoft.com/photo/1.2/t/Region# PersonDisplayName": "persons",
-    "http://www.metadataworkinggroup.com/schemas/regions/ Name": "region_name",
-    "http://www.metadataworkinggroup.com/schemas/regions/ Type": "region_type",
+    "{http://purl.org/dc/elements/1.1/}title": "title",
+    "{http://purl.org/dc/elements/1.1/}description": "description",
+    "{http://purl.org/dc/elements/1.1/}creator": "author",
+    "{http://purl.org/dc/elements/1.1/}subject": "keywords",
+    "{http://ns.adobe.com/pdf/1.3/}Keywords": "pdf_keywords",
+    "{http://ns.adobe.com/lightroom/1.0/}hierarchicalSubject": "paths",
+    "{http://www.digikam.org/ns/1.0/}TagsList": "paths",
+    "{http://ns.adobe.com/xap/1.0/}Rating": "rating",
+    "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}PersonInImage": "persons",
+    "{http://ns.microsoft.com/photo/1.2/t/Region#}PersonDisplayName": "persons",
+    "{http://www.metadataworkinggroup.com/schemas/regions/}Name": "region_name",
+    "{http://www.metadataworkinggroup.com/schemas/regions/}Type": "region_type",
 }
 
 
@@ -372,74 +371,61 @@ def _xmp_of(picture: Image.Image) -> Written:
 
 def read_xmp(packet: bytes | str | None) -> Written:
     """The values of an XMP packet, in order; none where it cannot be parsed or believed."""
-    if not packet:
-        return {}
-    data = (packet.encode() if isinstance(packet, str) else packet).strip(b"\x00 \r\n\t")
-    if len(data) > _XMP_MAX_BYTES:
+    data = (packet.encode() if isinstance(packet, str) else packet or b"").strip(b"\x00 \r\n\t")
+    if not data or len(data) > _XMP_MAX_BYTES:
         return {}
     reader = _XmpReader()
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.StartElementHandler = reader.start
-    parser.EndElementHandler = reader.end
-    parser.CharacterDataHandler = reader.text
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse
     try:
-        parser.Parse(data, True)
-    except (expat.ExpatError, ValueError, LookupError):
+        parser = ET.XMLParser(target=_NoDoctype())  # noqa: S314 - a document type is refused
+        parser.feed(data)
+        reader.visit(parser.close(), "", {})
+    except (ET.ParseError, ValueError, LookupError):
         return {}
     return reader.found
 
 
-def _refuse(*_: object) -> None:
-    raise ValueError("XMP has no document type.")
-
-
-@dataclass(slots=True)
-class _Element:
-    name: str = ""
-    is_default: bool = False
-    """It is the text for all languages that have none of their own."""
-    texts: list[str] = field(default_factory=list)
-    region: dict[str, str] = field(default_factory=dict)
-    """Name and type of the marked part of the picture that it describes."""
+class _NoDoctype(ET.TreeBuilder):
+    def doctype(self, *_: object) -> None:
+        raise ValueError("XMP has no document type.")
 
 
 class _XmpReader:
-    """Handlers for expat."""
+    """Collects the values of an XMP packet, element by element."""
 
     def __init__(self) -> None:
         self.found: Written = {}
-        self._open = [_Element()]
         self._count = 0
 
-    def start(self, name: str, attributes: Mapping[str, str]) -> None:
-        if len(self._open) > _XMP_MAX_DEPTH:
+    def visit(self, element: ET.Element, owner: str, outer: dict[str, str], depth: int = 1) -> None:
+        """Take the values of an element.
+
+        Args:
+            element: With all that is in it.
+            owner: Name of the nearest property around it.
+            outer: Name and type of the marked part of the picture that the element around it describes.
+            depth: Of the element.
+        """
+        if depth > _XMP_MAX_DEPTH:
             raise ValueError("The packet is nested too deeply.")
-        element = _Element(name, attributes.get(_LANGUAGE) == "x-default")
-        self._open.append(element)
-        for key, value in attributes.items():
-            self._take(key, value, element)
-
-    def text(self, data: str) -> None:
-        self._open[-1].texts.append(data)
-
-    def end(self, name: str) -> None:
-        element = self._open.pop()
-        if element.region.get("region_name") and element.region.get("region_type", "Face") == "Face":
-            self._add("persons", element.region["region_name"])
-        text = "".join(element.texts).strip()
-        if text and name == f"{_RDF}li":  # an item of the nearest property around it
-            owner = next(one.name for one in reversed(self._open) if not one.name.startswith(_RDF))
-            self._take(owner, text, _Element(), first=element.is_default)
+        region: dict[str, str] = {}
+        for name, value in element.items():
+            self._take(name, value.strip(), region)
+        for inner in element:
+            self.visit(inner, owner if element.tag.startswith(_RDF) else element.tag, region, depth + 1)
+        if region.get("region_name") and region.get("region_type", "Face") == "Face":
+            self._add("persons", region["region_name"])
+        text = "".join([element.text or "", *(inner.tail or "" for inner in element)]).strip()
+        if text and element.tag == f"{_RDF}li":
+            self._take(owner, text, {}, first=element.get(_LANGUAGE) == "x-default")
         elif text:
-            self._take(name, text, self._open[-1])
+            self._take(element.tag, text, outer)
 
-    def _take(self, name: str, value: str, element: _Element, *, first: bool = False) -> None:
+    def _take(self, name: str, value: str, region: dict[str, str], *, first: bool = False) -> None:
         key = _PROPERTIES.get(name)
         if key in {"region_name", "region_type"}:
-            element.region[key] = value.strip()
+            region[key] = value
         elif key is not None:
-            self._add(key, value.strip(), first=first)
+            self._add(key, value, first=first)
 
     def _add(self, key: str, value: str, *, first: bool = False) -> None:
         self._count += 1
