@@ -27,7 +27,7 @@ LLM_KEYS: Final = frozenset(
 )
 """Metadata that LLMs see."""
 
-_FILE_TYPES: Final = {  # every other kind has several, told by the ending
+_FILE_TYPES: Final = {  # the other kinds have several: the name's suffix decides
     "pdf": "application/pdf",
     "epub": "application/epub+zip",
     "xps": "application/oxps",

@@ -113,7 +113,7 @@ class ReadOptions:
         None, "ocr, caption, tags; left out: ocr and caption, as far as the model can.", elsewhere=("task",)
     )
     pages: PageRange = _option(PageRange(), "Pages of each file, like 1-3,7; left out: all.")
-    sample: int | None = _option(None, "Read only so many pages, spread evenly over everything.")
+    sample: int | None = _option(None, "Read only this number of pages, spread evenly over everything.")
     prompts: Mapping[str, str] = _option(
         {}, "Your own wording for a task, in place of the model family's.", elsewhere=("prompt",)
     )
@@ -125,7 +125,9 @@ class ReadOptions:
     hint: str | None = _option(
         None, 'What is known of the pages: "Swedish letters, about 1900".', elsewhere=("language",)
     )
-    family: str | None = _option(None, "Model family; left out: told by the model's name.", elsewhere=("model_family",))
+    family: str | None = _option(
+        None, "Model family; left out: chosen by the model's name.", elsewhere=("model_family",)
+    )
     visionmaxres: int | None = _option(
         None,
         "What the server was started with, px; left out: what doctor measured, else 1024.",

@@ -114,7 +114,7 @@ def possible(
         due_tasks: Of one page.
         readings: Kept ones of that page.
         able: What the engine can do; None: it was not asked yet.
-        last_family: Of the model that read last; stands for the model of a page whose text layer answers `ocr`.
+        last_family: Of the model that read last; used for pages whose text layer answers `ocr`.
     """
     can = set(due_tasks) if able is None else set(due_tasks) & able
     ocr = readings.get("ocr")

@@ -29,7 +29,7 @@ class EngineFacts:
     release: str
     server_version: str | None = None
     prompts: Mapping[str, str] | None = None
-    """By task: the wording that would be sent now (tells which readings are outdated)."""
+    """By task: the wording that would be sent now; a reading with another one is outdated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 def default_ledger_path() -> Path:
-    """Return where readings are kept unless told otherwise: among user data, since they are worth a night's work."""
+    """Return where readings are kept by default: among the user's data, since they are worth a night's work."""
     import platformdirs
 
     return Path(platformdirs.user_data_dir("kobold-reader", appauthor=False)) / "ledger.sqlite"
@@ -277,7 +277,7 @@ class Ledger:
     def sha256_of(self, source: SourceFile) -> str | None:
         """Return the remembered sha256 of a file whose size and modification time are unchanged, else None."""
         if not source.mtime_ns:
-            return None  # a filesystem that tells no time: only the bytes can say
+            return None  # a filesystem without times: only the bytes show whether it changed
         row = self._row(
             "SELECT sha256 FROM files WHERE uri = ? AND size_bytes = ? AND mtime_ns = ?",
             source.uri,

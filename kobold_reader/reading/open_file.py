@@ -22,7 +22,7 @@ _PICTURE_COVERAGE: Final = 0.5
 _KIND: Final = "image_kind"
 _HASH: Final = "phash"
 _GIVEN: Final = "_image_kind_given"
-"""What a person said."""
+"""The kind that a person gave it."""
 _LOOKED: Final = "_looked"
 """Remembered also where nothing was found."""
 

@@ -166,11 +166,11 @@ class PageResult:
 
     def _repr_html_(self) -> str:
         first = self.readings.get(self.tasks[0])
-        said: list[str] = [f"read by {first.model}" if first and first.model and self.status == "ok" else self.status]
-        said += [f"confidence {first.confidence:.2f}"] if first and first.confidence is not None else []
+        notes = [f"read by {first.model}" if first and first.model and self.status == "ok" else self.status]
+        notes += [f"confidence {first.confidence:.2f}"] if first and first.confidence is not None else []
         place = f"{self.source.name}, page {self.page_label}" if self.page_number else self.source.name
         shown = escape(str(self.error) if self.error else self.text)
         return (
-            f"<div><b>{escape(place)}</b> <small>{escape(', '.join(said))}</small>\n"
+            f"<div><b>{escape(place)}</b> <small>{escape(', '.join(notes))}</small>\n"
             f'<div dir="auto" style="white-space: pre-wrap">{shown}</div></div>'
         )

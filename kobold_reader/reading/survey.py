@@ -50,7 +50,7 @@ class PageAhead:
     """What the engine will be asked; for a copy nothing."""
     content_sha256: str = ""
     has_poor_text: bool = False
-    """It has a text layer that cannot stand for it."""
+    """It has a text layer, but not one that is good enough."""
     error: KoboldReaderError | None = None
 
 
@@ -291,7 +291,7 @@ def forecast_by_ledger(
     Readings of these very pages tell more than those of others, so they alone count where there are enough of them.
 
     Args:
-        outlook: What lies ahead.
+        outlook: The pages ahead.
         ledger: What was read before.
         engine: Whose readings count.
         options: Only readings made with the same ones count.
