@@ -1,17 +1,17 @@
 """Make private scanned archives searchable on your own machine.
 
 KoboldReader turns scanned PDFs and images into LlamaIndex Documents through KoboldCpp; Archive finds them again with
-Chroma. Names are imported when they are first used: `import kobold_reader` alone is cheap.
+Chroma. A name is imported when it is first used: `import kobold_reader` alone is cheap.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-# onnxruntime's telemetry is on by default, and PyMuPDF 2 loads onnxruntime: off before either can be imported (its
-# Privacy.md).
+# onnxruntime's telemetry is on by default (its Privacy.md), and PyMuPDF 2 loads onnxruntime: switched off before either
+# can be imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
@@ -38,20 +38,13 @@ __all__ = [
     "Reading",
 ]
 
-_HOMES: Final = {
-    "Alike": "kobold_reader.archive",
-    "Answer": "kobold_reader.archive",
-    "AnswerStream": "kobold_reader.archive",
-    "Archive": "kobold_reader.archive",
-    "Hit": "kobold_reader.archive",
-    "KoboldEmbedding": "kobold_reader.embeddings",
-    "MiniLMEmbedding": "kobold_reader.embeddings",
-    "KoboldReaderError": "kobold_reader.errors",
-    "PagesFailedError": "kobold_reader.errors",
-    "KoboldLLM": "kobold_reader.llm",
-    "KoboldReader": "kobold_reader.reader",
-    "PageResult": "kobold_reader.reading.results",
-    "Reading": "kobold_reader.reading.results",
+_MODULES = {
+    "archive": ("Alike", "Answer", "AnswerStream", "Archive", "Hit"),
+    "embeddings": ("KoboldEmbedding", "MiniLMEmbedding"),
+    "errors": ("KoboldReaderError", "PagesFailedError"),
+    "llm": ("KoboldLLM",),
+    "reader": ("KoboldReader",),
+    "reading.results": ("PageResult", "Reading"),
 }
 
 
@@ -60,10 +53,10 @@ def __getattr__(name: str) -> Any:
         from kobold_reader.release import RELEASE
 
         return RELEASE
-    if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
