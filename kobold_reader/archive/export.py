@@ -1,10 +1,6 @@
-"""Write an archive's texts to files, one for each file or folder, in folders as they lie.
+"""Export of an archive's texts to files, import of the corrections made there, and the archive as a table.
 
-Names of exported files: the folders as they lie, in names that every system takes.
-
-Take corrections from the files of an export.
-
-An archive as a table: one row a page.
+The format of the files is in `export_format.py`.
 """
 
 from __future__ import annotations
@@ -18,11 +14,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
 
 from kobold_reader.archive.corrections import check_correctable, is_as_read, is_same_text
-from kobold_reader.archive.marks import (
+from kobold_reader.archive.export_format import (
     FORMATS,
     TRANSCRIPTION,
     Block,
@@ -50,23 +46,151 @@ from kobold_reader.options import ExportFormat, GroupBy
 from kobold_reader.pages import local_uri
 from kobold_reader.pages.sources import natural_key
 
-__all__ = [
-    "COLUMNS",
-    "ExportReport",
-    "Exporter",
-    "GroupBy",
-    "ImportReport",
-    "Importer",
-    "relative_names",
-    "safe_paths",
-    "to_frame",
-]
+# ── export ────────────────────────────────────────────────────────────────────────────────────────
 
-_FORBIDDEN: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
-_RESERVED: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
-"""Names that are devices on Windows, whatever ending they have."""
-_MAX_BYTES: Final = 180
-"""Of one name; 255 on most systems, less what is put behind it."""
+
+@dataclass(slots=True)
+class ExportReport:
+    """What an export did."""
+
+    written: list[Path] = field(default_factory=list)
+    unchanged_files: int = 0
+    """Files that already had just this content."""
+    pages: int = 0
+    errors: list[KoboldReaderError] = field(default_factory=list)
+    """One for each file that was left as it is."""
+
+
+class Exporter:
+    """One export of one archive.
+
+    Args:
+        catalog: What is written.
+        folder: Where to.
+        form: Format of the files.
+        group_by: Whether a file is written for each indexed file or for each folder.
+
+    Raises:
+        ConfigError: The folder is a file, or the format or grouping is unknown.
+    """
+
+    def __init__(self, catalog: Catalog, folder: Path, form: ExportFormat, group_by: GroupBy) -> None:
+        for name, value, known in (("to", form, FORMATS), ("group_by", group_by, get_args(GroupBy))):
+            if value not in known:
+                raise ConfigError(f"{name}={value!r} is unknown.", hint=f"There are: {', '.join(known)}.")
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file.", hint="Name a folder to export to.")
+        self._catalog = catalog
+        self._folder = folder
+        self._form = form
+        self._group_by = group_by
+        self._report = ExportReport()
+
+    def run(self) -> ExportReport:
+        """Write every file that nobody has changed, each as a whole or not at all."""
+        roots = [root if "://" in root else local_uri(root) for root in self._catalog.roots()]
+        names = relative_names(self._catalog.uris_of_pages(), roots)
+        for path, uris in sorted(self._targets(names).items()):
+            rows = [row for uri in uris for row in self._catalog.pages_at(uri)]
+            blocks = [block for row in rows for block in _blocks(row, str(names[row.uri]))]
+            target = self._folder / path
+            try:
+                self._write(target, render(blocks, self._form).encode())
+            except KoboldReaderError as err:
+                self._report.errors.append(err.at(str(target)))
+            except OSError as err:
+                unwritten = StoreError(
+                    f"it cannot be written ({err.strerror or err}).", hint="Export to another folder."
+                )
+                self._report.errors.append(unwritten.at(str(target)))
+            else:
+                self._report.pages += len(rows)
+        return self._report
+
+    def _targets(self, names: Mapping[str, PurePosixPath]) -> dict[PurePosixPath, list[str]]:
+        """Return the files to be written, each with the URIs whose pages it holds."""
+        ending = f".{self._form}"
+        if self._group_by == "file":
+            return {path: [uri] for uri, path in safe_paths(names, ending).items()}
+        ordered = sorted(names, key=lambda uri: (_folder_of(uri), natural_key(uri)))
+        folders = {folder: list(uris) for folder, uris in groupby(ordered, key=_folder_of)}
+        # The folder that was indexed itself has no path below it, only its name.
+        folder_names = {
+            folder: names[uris[0]].parent
+            if names[uris[0]].parent.name
+            else PurePosixPath(unquote(folder.rpartition("/")[2]) or "files")
+            for folder, uris in folders.items()
+        }
+        return {path: folders[folder] for folder, path in safe_paths(folder_names, ending).items()}
+
+    def _write(self, target: Path, content: bytes) -> None:
+        """Write a file, unless the one that is there holds more than what was exported.
+
+        Raises:
+            StoreError: The file was left as it is.
+            OSError: It cannot be written.
+        """
+        if target.is_symlink() or target.exists():
+            present = target.read_bytes()
+            if present == content:
+                self._report.unchanged_files += 1
+                return
+            self._check_replaceable(present)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with part.open("xb") as file:
+                file.write(content)
+            os.replace(part, target)  # noqa: PTH105  (atomic on Windows too)
+        finally:
+            part.unlink(missing_ok=True)
+        self._report.written.append(target)
+
+    def _check_replaceable(self, present: bytes) -> None:
+        """Check that a file is as it was exported, or that all edits in it were imported."""
+        try:
+            text = decode(present)
+            if not is_export(text):
+                raise StoreError(
+                    "it was not written by kobold-reader, and is not overwritten.", hint="Export to another folder."
+                )
+            found = parse(text)
+        except DamagedError as err:
+            raise StoreError(
+                f"it was changed and is damaged, and is not overwritten ({err})",
+                hint="Export to another folder, or remove it.",
+            ) from err
+        for one in found:
+            if one.is_edited and not self._is_imported(one.block):
+                raise StoreError(
+                    f"page {one.block.page_number}, line {one.line}, was edited and not imported; it is not "
+                    "overwritten.",
+                    hint="Import it first, or export to another folder.",
+                )
+
+    def _is_imported(self, block: Block) -> bool:
+        row = self._catalog.page(page_id(block.sha256, block.page_number))
+        return row is not None and is_same_text(block.text, row.parts.get(block.part, ""))
+
+
+def _blocks(row: PageRow, name: str) -> Iterable[Block]:
+    parts = sorted({TRANSCRIPTION, *row.parts}, key=lambda part: (part != TRANSCRIPTION, part))
+    for part in parts:
+        yield Block(name, row.sha256, row.page_number, part, row.status, row.parts.get(part, ""))
+
+
+def _folder_of(uri: str) -> str:
+    return uri.rpartition("/")[0]
+
+
+# ── names of exported files ───────────────────────────────────────────────────────────────────────
+
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+"""Names that are devices on Windows, whatever their ending."""
+_MAX_NAME_BYTES = 180
+"""Of one name: 255 on most systems, less what is appended."""
+_MAX_ENDING_BYTES = 20
 
 
 def relative_names(uris: Iterable[str], roots: Iterable[str]) -> dict[str, PurePosixPath]:
@@ -81,17 +205,17 @@ def relative_names(uris: Iterable[str], roots: Iterable[str]) -> dict[str, PureP
 
 
 def safe_paths(names: Mapping[str, PurePosixPath], ending: str) -> dict[str, PurePosixPath]:
-    """Return a path for each name that exists on every system, and twice on none.
+    """Return a path for each name that every system accepts, and no two that are the same file on any.
 
     Args:
-        names: By what is named; of two that would be one file where upper and lower case are the same, the second, in
-            the order of the keys, gets a tail made of its key.
+        names: By key. Of two that differ only in upper and lower case, the second, in the order of the keys, gets a
+            tail made of its key.
         ending: Of all files, with its dot.
     """
     taken: set[str] = set()
     found = {}
     for key, name in sorted(names.items()):
-        path = PurePosixPath(*[_safe(part) for part in name.parts or ("_",)])
+        path = PurePosixPath(*[_safe_name(part) for part in name.parts or ("_",)])
         file = path.with_name(path.name + ending)
         if _folded(file) in taken:
             file = path.with_name(f"{path.name}~{_tail(key)}{ending}")
@@ -100,16 +224,16 @@ def safe_paths(names: Mapping[str, PurePosixPath], ending: str) -> dict[str, Pur
     return found
 
 
-def _safe(name: str) -> str:
+def _safe_name(name: str) -> str:
     safe = _FORBIDDEN.sub("_", name)
     if safe.endswith((".", " ")):
         safe = f"{safe[:-1]}_"
     if _RESERVED.fullmatch(safe):
         safe = f"_{safe}"
-    if len(safe.encode()) > _MAX_BYTES:
-        ending = PurePosixPath(safe).suffix if len(PurePosixPath(safe).suffix.encode()) < _MAX_BYTES // 9 else ""
-        tail = f"~{_tail(name)}{ending}"
-        safe = safe.encode()[: _MAX_BYTES - len(tail.encode())].decode(errors="ignore") + tail
+    if len(safe.encode()) > _MAX_NAME_BYTES:
+        ending = PurePosixPath(safe).suffix
+        tail = f"~{_tail(name)}{ending if len(ending.encode()) < _MAX_ENDING_BYTES else ''}"
+        safe = safe.encode()[: _MAX_NAME_BYTES - len(tail.encode())].decode(errors="ignore") + tail
     return safe or "_"
 
 
@@ -121,153 +245,22 @@ def _tail(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:6]
 
 
-GROUPINGS: Final[tuple[GroupBy, ...]] = ("file", "folder")
-
-
-@dataclass(slots=True)
-class ExportReport:
-    """What became of an export."""
-
-    written: list[Path] = field(default_factory=list)
-    unchanged_files: int = 0
-    """They hold just this already."""
-    pages: int = 0
-    errors: list[KoboldReaderError] = field(default_factory=list)
-    """One for each file that was left as it is."""
-
-
-class Exporter:
-    """One export of one archive.
-
-    Args:
-        catalog: What is written.
-        folder: Where to.
-        form: Format of the files.
-        group_by: What becomes one of them.
-
-    Raises:
-        ConfigError: The folder is a file, or the format or grouping is unknown.
-    """
-
-    def __init__(self, catalog: Catalog, folder: Path, form: ExportFormat, group_by: GroupBy) -> None:
-        for name, value, known in (("to", form, FORMATS), ("group_by", group_by, GROUPINGS)):
-            if value not in known:
-                msg = f"{name}={value!r} is unknown."
-                raise ConfigError(msg, hint=f"There are: {', '.join(known)}.")
-        if folder.exists() and not folder.is_dir():
-            msg = f"{folder} is a file."
-            raise ConfigError(msg, hint="Name a folder to export to.")
-        self._catalog = catalog
-        self._folder = folder
-        self._form = form
-        self._group_by = group_by
-        self._report = ExportReport()
-
-    def run(self) -> ExportReport:
-        """Write everything that nobody has changed; a file is there whole or as it was."""
-        roots = [root if "://" in root else local_uri(root) for root in self._catalog.roots()]
-        uris = self._catalog.uris_of_pages()
-        names = relative_names(uris, roots)
-        for path, some in sorted(self._targets(names).items()):
-            rows = [row for uri in some for row in self._catalog.pages_at(uri)]
-            blocks = [block for row in rows for block in _blocks(row, str(names[row.uri]))]
-            target = self._folder / path
-            try:
-                self._write(target, render(blocks, self._form))
-            except KoboldReaderError as err:
-                self._report.errors.append(err.at(str(target)))
-            else:
-                self._report.pages += len(rows)
-        return self._report
-
-    def _targets(self, names: Mapping[str, PurePosixPath]) -> dict[PurePosixPath, list[str]]:
-        """Return the files to be written, each with the URIs whose pages it holds."""
-        ending = f".{self._form}"
-        if self._group_by == "file":
-            return {path: [uri] for uri, path in safe_paths(names, ending).items()}
-        ordered = sorted(names, key=lambda uri: (_folder_of(uri), natural_key(uri)))
-        folders = {folder: list(some) for folder, some in groupby(ordered, key=_folder_of)}
-        own = {folder: _folder_name(folder, names[some[0]]) for folder, some in folders.items()}
-        return {path: folders[folder] for folder, path in safe_paths(own, ending).items()}
-
-    def _write(self, target: Path, text: str) -> None:
-        """Write a file, unless there is one that holds more than what was exported.
-
-        Raises:
-            StoreError: It was left as it is.
-        """
-        raw = text.encode()
-        try:
-            if target.is_symlink() or target.exists():
-                there = target.read_bytes()
-                if there == raw:
-                    self._report.unchanged_files += 1
-                    return
-                self._check_ours(there)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.{os.getpid()}.part")
-            try:
-                with part.open("xb") as file:
-                    file.write(raw)
-                os.replace(part, target)  # noqa: PTH105  (atomic on Windows too)
-            finally:
-                part.unlink(missing_ok=True)
-        except OSError as err:
-            msg = f"it cannot be written ({err.strerror or err})."
-            raise StoreError(msg, hint="Export to another folder.") from err
-        self._report.written.append(target)
-
-    def _check_ours(self, there: bytes) -> None:
-        """Check that nothing is lost when a file is written over: it is as exported, or what was edited is imported."""
-        try:
-            text = decode(there)
-            if not is_export(text):
-                msg = "it was not written by kobold-reader, and is not overwritten."
-                raise StoreError(msg, hint="Export to another folder.")
-            found = parse(text)
-        except DamagedError as err:
-            msg = f"it was changed and is damaged, and is not overwritten ({err})"
-            raise StoreError(msg, hint="Export to another folder, or remove it.") from err
-        lost = next((one for one in found if one.is_edited and not self._is_imported(one)), None)
-        if lost is not None:
-            msg = (
-                f"page {lost.block.page_number}, line {lost.line}, was edited and not imported; it is not overwritten."
-            )
-            raise StoreError(msg, hint="Import it first, or export to another folder.")
-
-    def _is_imported(self, found: FoundBlock) -> bool:
-        row = self._catalog.page(page_id(found.block.sha256, found.block.page_number))
-        return row is not None and is_same_text(found.block.text, row.parts.get(found.block.part, ""))
-
-
-def _blocks(row: PageRow, name: str) -> Iterable[Block]:
-    parts = sorted({TRANSCRIPTION, *row.parts}, key=lambda part: (part != TRANSCRIPTION, part))
-    for part in parts:
-        yield Block(name, row.sha256, row.page_number, part, row.status, row.parts.get(part, ""))
-
-
-def _folder_of(uri: str) -> str:
-    return uri.rpartition("/")[0]
-
-
-def _folder_name(folder: str, name: PurePosixPath) -> PurePosixPath:
-    """Return a folder's path as that of a file; the one that was indexed itself has only its name."""
-    return name.parent if name.parent.name else PurePosixPath(unquote(folder.rpartition("/")[2]) or "files")
+# ── import ────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """What became of an import."""
+    """What an import did."""
 
     files: int = 0
     """Exports that were read."""
     other_files: int = 0
-    """They hold no mark of ours, and were left aside."""
+    """Files without a mark of ours, which were left aside."""
     pages: int = 0
     corrected: list[str] = field(default_factory=list)
     """Ids of pages that have another correction now."""
     taken_back: list[str] = field(default_factory=list)
-    """Ids of pages that stand as they were read again."""
+    """Ids of pages whose text is again as it was read."""
     errors: list[KoboldReaderError] = field(default_factory=list)
     """One for each file, and each page, from which nothing was taken."""
 
@@ -280,31 +273,36 @@ class Importer:
         self._report = ImportReport()
 
     def run(self, folder: Path) -> ImportReport:
-        """Take what was edited in the files below a folder, or in one file.
+        """Take the edits in the files below a folder, or in one file.
 
         Raises:
             SourceError: There is no export.
         """
         if not folder.exists():
-            msg = "there is no such file or folder."
-            raise SourceNotFoundError(msg, source=str(folder))
+            raise SourceNotFoundError("there is no such file or folder.", source=str(folder))
         for path in _files(folder):
             try:
-                self._take(path)
+                self._import_file(path)
             except DamagedError as err:
-                self._reject(path, f"{err} Nothing of this file was taken.", "Export it anew, and edit that.")
+                self._report.errors.append(
+                    CorruptSourceError(
+                        f"{err} Nothing of this file was taken.",
+                        source=str(path),
+                        hint="Export it anew, and edit that.",
+                    )
+                )
             except OSError as err:
                 self._report.errors.append(SourceError(f"it cannot be read ({err.strerror or err}).", source=str(path)))
         if not self._report.files and not self._report.errors:
-            msg = "there is no file that kobold-reader exported."
-            raise UnsupportedSourceError(msg, source=str(folder), hint="`kobold-reader export` makes some.")
+            raise UnsupportedSourceError(
+                "there is no file that kobold-reader exported.",
+                source=str(folder),
+                hint="`kobold-reader export` makes some.",
+            )
         return self._report
 
-    def _reject(self, path: Path, why: str, hint: str) -> None:
-        self._report.errors.append(CorruptSourceError(why, source=str(path), hint=hint))
-
-    def _take(self, path: Path) -> None:
-        """Take what was edited in one file, all at once or not at all.
+    def _import_file(self, path: Path) -> None:
+        """Take all edits of one file, or none of them.
 
         Raises:
             DamagedError: Its marks are damaged.
@@ -321,8 +319,14 @@ class Importer:
         taken: dict[str, tuple[PageRow, str]] = {}
         for one, row in found:
             try:
-                if self._is_wanted(one, row, origin, edited):
-                    _check_alone(taken.setdefault(row.content_sha256, (row, one.block.text)), one.block.text)
+                if not self._is_wanted(one, row, origin, edited):
+                    continue
+                first, wanted = taken.setdefault(row.content_sha256, (row, one.block.text))
+                if not is_same_text(wanted, one.block.text):
+                    raise ConfigError(
+                        f"it shows the same as page {first.page_number}, which was edited in another way.",
+                        hint="Make the same of both, and import again.",
+                    )
             except ConfigError as err:
                 err.message = f"page {one.block.page_number}, line {one.line}: {err.message}"
                 err.source, err.page_number = str(path), None
@@ -332,18 +336,20 @@ class Importer:
             (self._report.taken_back if is_as_read(row, wanted) else self._report.corrected).append(row.page_id)
 
     def _row(self, found: FoundBlock) -> PageRow | None:
-        """Return the page of a block; None where it is gone and nothing was edited.
+        """Return the page of a block; None if it is gone and nothing was edited.
 
         Raises:
-            DamagedError: The archive knows no such page.
+            DamagedError: The block was edited, and its page is not in the archive.
         """
         block = found.block
         row = self._catalog.page(page_id(block.sha256, block.page_number))
         if row is not None and row.sha256 == block.sha256:
             return row
         if found.is_edited:
-            msg = f"page {block.page_number} of {block.file}, sha256 {block.sha256[:12]}…, is not in this archive."
-            raise DamagedError(found.line, msg)
+            raise DamagedError(
+                found.line,
+                f"page {block.page_number} of {block.file}, sha256 {block.sha256[:12]}…, is not in this archive.",
+            )
         return None
 
     def _is_wanted(self, found: FoundBlock, row: PageRow, origin: str, edited: AbstractSet[str]) -> bool:
@@ -358,24 +364,19 @@ class Importer:
         if block.part != TRANSCRIPTION:
             if not found.is_edited:
                 return False
-            msg = f"the {block.part} was edited, but only what stands on the page can be corrected."
-            raise ConfigError(msg)
+            raise ConfigError(f"the {block.part} was edited, but only the text on the page can be corrected.")
         kept = self._catalog.correction(row.content_sha256)
         if not found.is_edited:
-            # Put back as it was exported. Only the file that the correction came from can mean that, and not by one of
-            # two pages that show the same.
+            # It was put back as it was exported, which ends a correction. Only the file that the correction came from
+            # can mean that, and only if no other page that shows the same was edited.
             return kept is not None and kept.origin == origin and row.content_sha256 not in edited
         check_correctable(row)
         if kept is not None and kept.origin != origin and hash_of(kept.text) != found.exported:
-            msg = f"the archive has a later correction of it ({kept.corrected_at[:10]}), which was not replaced."
-            raise ConfigError(msg, hint="Export it anew to see that one, and edit that.")
+            raise ConfigError(
+                f"the archive has a later correction of it ({kept.corrected_at[:10]}), which was not replaced.",
+                hint="Export it anew to see that one, and edit that.",
+            )
         return True
-
-
-def _check_alone(taken: tuple[PageRow, str], text: str) -> None:
-    if not is_same_text(taken[1], text):
-        msg = f"it shows the same as page {taken[0].page_number}, which was edited in another way."
-        raise ConfigError(msg, hint="Make the same of both, and import again.")
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -387,7 +388,9 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-COLUMNS: Final = (
+# ── the archive as a table ────────────────────────────────────────────────────────────────────────
+
+COLUMNS = (
     "file_name",
     "page_number",
     "page_label",
@@ -406,15 +409,15 @@ COLUMNS: Final = (
     "file_path",
     "page_id",
 )
-"""Named as the metadata of Documents are."""
+"""Named like the metadata of Documents."""
 
 
 def to_frame(pages: Iterable[PageRow], places: Iterable[Place]) -> Any:
-    """Return the pages as a pandas DataFrame, by path and page; what is not known is missing.
+    """Return the pages as a pandas DataFrame, by path and page; unknown values are missing.
 
     Args:
         pages: Of the archive.
-        places: Its files: those that cannot be opened have a row, too, as page 0.
+        places: Its files; one that cannot be opened has a row as page 0.
 
     Raises:
         MissingExtraError: pandas is not installed.
@@ -425,7 +428,7 @@ def to_frame(pages: Iterable[PageRow], places: Iterable[Place]) -> Any:
         raise MissingExtraError("notebook", "A table of pages") from err
     rows = [*map(_row, pages), *(_failed(place) for place in places if place.error)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    # Where a column is empty, or holds nothing but None, pandas would not know that it is one of numbers.
+    # pandas does not know that a column without values, or with nothing but None, is one of numbers.
     frame = frame.astype({"page_number": "int64", "text_length": "int64", "confidence": "float64"})
     return frame.sort_values(["file_path", "page_number"], ignore_index=True)
 

@@ -1,11 +1,12 @@
-r"""The files of `export`, which `import` reads back: blocks of text, each under a mark that says what it is.
+r"""The file format of `export`, which `import` reads back: blocks of text, each under a mark with its page.
 
-In .md a mark is a line with an HTML comment, in .txt a rule, in .jsonl a value of the line's object. It carries the
-file's sha256, the page, a hash of the text as exported, the block's number, and a checksum of itself: a block is known
-to be edited without asking the archive, and a mark that was lost, doubled, moved or changed by a single character is
-known as such, so that no text is ever taken for another page. A line of text that looks like a mark gets a backslash.
+In .md a mark is an HTML comment on a line of its own, in .txt a rule, in .jsonl a value of the line's object. It has
+the file's sha256, the page, a hash of the text as exported, the block's number, and a checksum of itself. So an edited
+block is known without asking the archive, and a mark that was lost, doubled, moved or changed by a single character is
+known as damaged: no text is ever taken for another page. A line of text that looks like a mark gets a backslash.
 
-What editors do is no change: other newlines, a byte order mark, spaces at line ends, empty lines around a text.
+Changes that editors make by themselves do not count: other newlines, a byte order mark, spaces at line ends, empty
+lines around a text.
 """
 
 from __future__ import annotations
@@ -16,28 +17,26 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, get_args
 
 from kobold_reader.archive.corrections import bare, clean
 from kobold_reader.errors import ConfigError
 from kobold_reader.options import ExportFormat
 
-__all__ = ["FORMATS", "Block", "DamagedError", "FoundBlock", "decode", "is_export", "parse", "render"]
+FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+TRANSCRIPTION = "ocr"
 
-FORMATS: Final[tuple[ExportFormat, ...]] = ("md", "txt", "jsonl")
-
-_SIGNS: Final = {"md": ("<!-- ", " -->"), "txt": ("===== ", " =====")}
-_LOOKS_LIKE: Final = re.compile(r"(\s*)(\\*)(<!--|=+)\s*kobold-reader\b", re.IGNORECASE)
-"""What somebody may have meant as a mark, of either format; group 2 says that it is text."""
-_END: Final = "kobold-reader end"
-_MARK: Final = re.compile(
+_SIGNS = {"md": ("<!-- ", " -->"), "txt": ("===== ", " =====")}
+_LOOKS_LIKE = re.compile(r"(\s*)(\\*)(<!--|=+)\s*kobold-reader\b", re.IGNORECASE)
+"""A line that may be meant as a mark, of either format; with a backslash (group 2) it is text."""
+_END = "kobold-reader end"
+_MARK = re.compile(
     r"kobold-reader page (?P<page_number>[1-9][0-9]*)(?: (?P<part>[a-z]+))? sha256=(?P<sha256>[0-9a-f]{64}) "
     r"text=(?P<exported>[0-9a-f]{16}) block=(?P<number>[0-9]+)/(?P<total>[0-9]+) status=(?P<status>[a-z_]+) "
     r"file=(?P<file>\".*\")"
 )
-_CHECKED: Final = re.compile(r"(.*) check=([0-9a-f]{12})")
-_BYTE_ORDER_MARKS: Final = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-TRANSCRIPTION: Final = "ocr"
+_CHECKED = re.compile(r"(.*) check=([0-9a-f]{12})")
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +49,33 @@ class Block:
     """Of that file."""
     page_number: int
     part: str
-    """ocr: the transcription, the only one that can be corrected; caption, tags."""
+    """ocr: the transcription, the only part that can be corrected; caption, tags."""
     status: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class FoundBlock:
-    """A block as it stands in a file now."""
+    """A block as a file has it now."""
 
     block: Block
     exported: str
     """`hash_of` the text as it was exported."""
     line: int
-    """Of its mark."""
+    """Line of its mark."""
+    number: int
+    """Its number in the file."""
+    total: int
+    """Number of blocks that the file had."""
 
     @property
     def is_edited(self) -> bool:
-        """Whether its text is another than was exported."""
+        """Whether its text differs from the exported one."""
         return hash_of(self.block.text) != self.exported
 
 
 class DamagedError(Exception):
-    """A file of an export cannot be told apart into its pages any more.
+    """A file of an export cannot be divided into its pages any more.
 
     Args:
         line: 1-based.
@@ -84,7 +87,7 @@ class DamagedError(Exception):
 
 
 def hash_of(text: str) -> str:
-    """Return what a mark says of its block's text."""
+    """Return the hash of a block's text that its mark has."""
     return hashlib.sha256(bare(text).encode()).hexdigest()[:16]
 
 
@@ -93,17 +96,19 @@ def hash_of(text: str) -> str:
 
 def render(blocks: Sequence[Block], form: ExportFormat) -> str:
     r"""Return blocks as the text of one file, with `\n` newlines."""
-    marks = [_mark(block, number, len(blocks)) for number, block in enumerate(blocks, start=1)]
-    if form == "jsonl":
-        objects = [_object(block, mark) for block, mark in zip(blocks, marks, strict=True)]
-        return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects)
-    before, after = _SIGNS[form]
     pieces = []
-    for block, mark in zip(blocks, marks, strict=True):
+    for number, block in enumerate(blocks, start=1):
+        mark = _mark(block, number, len(blocks))
+        if form == "jsonl":
+            pieces.append(json.dumps(_object(block, mark), ensure_ascii=False) + "\n")
+            continue
+        before, after = _SIGNS[form]
         pieces.append(f"{before}{mark}{after}\n\n")
         if text := clean(block.text):
             pieces.append("\n".join(_escaped(line) for line in text.split("\n")) + "\n\n")
-    return f"{''.join(pieces)}{before}{_END}{after}\n"
+    if form != "jsonl":
+        pieces.append(f"{_END.join(_SIGNS[form])}\n")
+    return "".join(pieces)
 
 
 def _mark(block: Block, number: int, total: int) -> str:
@@ -113,10 +118,10 @@ def _mark(block: Block, number: int, total: int) -> str:
         f"kobold-reader page {block.page_number}{part} sha256={block.sha256} text={hash_of(block.text)} "
         f"block={number}/{total} status={block.status} file={name}"
     )
-    return f"{mark} check={_check(mark)}"
+    return f"{mark} check={_checksum(mark)}"
 
 
-def _check(mark: str) -> str:
+def _checksum(mark: str) -> str:
     return hashlib.sha256(mark.encode()).hexdigest()[:12]
 
 
@@ -149,7 +154,7 @@ def decode(raw: bytes) -> str:
     r"""Return a file's text with `\n` newlines.
 
     Raises:
-        DamagedError: It was saved in an encoding that says nothing of itself.
+        DamagedError: It is neither UTF-8 nor marked as UTF-16.
     """
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if raw.startswith(mark)), "utf-8")
     try:
@@ -160,18 +165,17 @@ def decode(raw: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def form_of(text: str) -> ExportFormat | None:
-    """Return the format of an export, damaged or not, whatever its name; None for any other file."""
+def is_export(text: str) -> bool:
+    """Tell whether a file was exported, damaged or not."""
+    return _form_of(text) is not None
+
+
+def _form_of(text: str) -> ExportFormat | None:
     lines = text.split("\n")
     first = next((line for line in lines if _is_mark(line)), None)
     if first is not None:
         return "md" if first.lstrip().startswith("<") else "txt"
     return "jsonl" if any(line.lstrip().startswith("{") and "kobold-reader page" in line for line in lines) else None
-
-
-def is_export(text: str) -> bool:
-    """Tell whether somebody's file holds marks of ours."""
-    return form_of(text) is not None
 
 
 def _is_mark(line: str) -> bool:
@@ -183,21 +187,28 @@ def parse(text: str) -> list[FoundBlock]:
     """Return the blocks of an export's text.
 
     Raises:
-        DamagedError: It cannot be told for certain which text belongs to which page; nothing of it must be taken.
+        DamagedError: Which text belongs to which page is not certain; nothing of the file must be taken.
     """
-    form = form_of(text)
+    form = _form_of(text)
     if form is None:
         raise DamagedError(1, "there is no mark of kobold-reader in this file.")
     found = list(_parse_objects(text) if form == "jsonl" else _parse_lines(text, form))
-    _check_order(found)
-    return [one for one, _, _ in found]
+    if not found:
+        raise DamagedError(1, "all marks of pages are missing.")
+    total = found[0].total
+    for expected, one in enumerate(found, start=1):
+        if one.number < expected:
+            raise DamagedError(one.line, f"this mark, number {one.number} of {one.total}, is there twice or was moved.")
+        if one.number > expected:
+            raise DamagedError(one.line, f"a mark is missing before this one, number {one.number} of {one.total}.")
+        if one.total != total:
+            raise DamagedError(one.line, "this mark is from another file.")
+    if len(found) < total:
+        raise DamagedError(found[-1].line, f"{total - len(found)} of {total} marks are missing after this one.")
+    return found
 
 
-_Numbered = tuple[FoundBlock, int, int]
-"""With its number and how many there should be."""
-
-
-def _parse_lines(text: str, form: ExportFormat) -> Iterator[_Numbered]:
+def _parse_lines(text: str, form: ExportFormat) -> Iterator[FoundBlock]:
     before, after = _SIGNS[form]
     current: tuple[int, re.Match[str]] | None = None
     lines: list[str] = []
@@ -209,10 +220,10 @@ def _parse_lines(text: str, form: ExportFormat) -> Iterator[_Numbered]:
                 raise DamagedError(number, f"there is text {where}, which belongs to no page.")
             lines.append(_unescaped(line))
             continue
-        if current is not None and not is_ended:
-            yield _found(*current, "\n".join(lines))
         if is_ended:
             raise DamagedError(number, "there is a mark after the one that says that the file ends.")
+        if current is not None:
+            yield _found(*current, "\n".join(lines))
         mark = line.strip()
         lines = []
         if mark == f"{before}{_END}{after}":
@@ -225,7 +236,7 @@ def _parse_lines(text: str, form: ExportFormat) -> Iterator[_Numbered]:
         raise DamagedError(text.count("\n") + 1, "the mark that says that the file ends is missing.")
 
 
-def _parse_objects(text: str) -> Iterator[_Numbered]:
+def _parse_objects(text: str) -> Iterator[FoundBlock]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -236,14 +247,14 @@ def _parse_objects(text: str) -> Iterator[_Numbered]:
         if not isinstance(found, dict) or not isinstance(found.get("text"), str):
             raise DamagedError(number, 'this is no object with a "text" any more.')
         one = _found(number, _read_mark(str(found.get("mark")), number), found["text"])
-        if {**_object(one[0].block, found["mark"]), "text": found["text"]} != found:
+        if {**_object(one.block, found["mark"]), "text": found["text"]} != found:
             raise DamagedError(number, 'more than the "text" was changed.')
         yield one
 
 
 def _read_mark(mark: str, line: int) -> re.Match[str]:
     checked = _CHECKED.fullmatch(mark)
-    if checked is None or _check(checked[1]) != checked[2]:
+    if checked is None or _checksum(checked[1]) != checked[2]:
         raise DamagedError(line, "this mark was changed.")
     found = _MARK.fullmatch(checked[1])
     if found is None:
@@ -251,7 +262,7 @@ def _read_mark(mark: str, line: int) -> re.Match[str]:
     return found
 
 
-def _found(line: int, mark: re.Match[str], text: str) -> _Numbered:
+def _found(line: int, mark: re.Match[str], text: str) -> FoundBlock:
     try:
         text = clean(text)
     except ConfigError as err:
@@ -264,20 +275,4 @@ def _found(line: int, mark: re.Match[str], text: str) -> _Numbered:
         status=mark["status"],
         text=text,
     )
-    return FoundBlock(block, mark["exported"], line), int(mark["number"]), int(mark["total"])
-
-
-def _check_order(found: Sequence[_Numbered]) -> None:
-    """Check that all marks are there, once and in the order in which they were written."""
-    for expected, (one, number, total) in enumerate(found, start=1):
-        if number < expected:
-            raise DamagedError(one.line, f"this mark, number {number} of {total}, stands twice, or not in its place.")
-        if number > expected:
-            raise DamagedError(one.line, f"a mark is missing before this one, number {number} of {total}.")
-        if total != found[0][2]:
-            raise DamagedError(one.line, "this mark is from another file.")
-    if found and len(found) < found[0][2]:
-        missing = found[0][2] - len(found)
-        raise DamagedError(found[-1][0].line, f"{missing} of {found[0][2]} marks are missing after this one.")
-    if not found:
-        raise DamagedError(1, "all marks of pages are missing.")
+    return FoundBlock(block, mark["exported"], line, int(mark["number"]), int(mark["total"]))

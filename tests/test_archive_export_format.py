@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kobold_reader.archive.corrections import bare, clean
-from kobold_reader.archive.marks import FORMATS, Block, DamagedError, decode, is_export, parse, render
+from kobold_reader.archive.export_format import FORMATS, Block, DamagedError, decode, is_export, parse, render
 from kobold_reader.options import ExportFormat
 
 MARK_LINE = re.compile(r"^(?:<!-- |===== )kobold-reader page .* check=[0-9a-f]{12} (?:-->|=====)$", re.MULTILINE)
