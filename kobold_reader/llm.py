@@ -66,7 +66,14 @@ class KoboldLLM(CustomLLM):
     which every template can take. Thoughts are no part of an answer. Can be pickled; `to_dict` leaves the password out.
 
     Streams show the answer while it is written, by polling (KoboldCpp's own streams may end without saying so); the
-    last piece comes with the answer itself. Leaving a stream early, and Ctrl-C, abort the job on the server.
+    last piece comes with the answer itself. Leaving a stream early, and Ctrl-C, abort the job on the server. The async
+    methods leave the event loop free. With `formatted=True` a prompt is sent as it is, without a template.
+    `max_length`, `temperature` and `stop` can be given with each call.
+
+    Raises:
+        ContextTooSmallError: The prompt leaves no room for an answer; the server would drop its beginning.
+        ResponseFormatError: The answer is empty.
+        ServerError: No server can answer.
     """
 
     api_url: str | list[str] = Field(
@@ -85,7 +92,6 @@ class KoboldLLM(CustomLLM):
     @classmethod
     @override
     def class_name(cls) -> str:
-        """Name in LlamaIndex's serialised form."""
         return "KoboldLLM"
 
     @override
@@ -98,7 +104,6 @@ class KoboldLLM(CustomLLM):
     @property
     @override
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex asks before it fills a prompt; no server is contacted."""
         return LLMMetadata(
             context_window=self.context_window,
             num_output=self.max_length,
@@ -134,20 +139,12 @@ class KoboldLLM(CustomLLM):
         return call(last)
 
     def server(self) -> tuple[ServerInfo, Family]:
-        """Return what the server says of itself, and the family of its model; does not wait for a lease.
-
-        Raises:
-            ServerError: No server answers.
-        """
+        """Return what the server says of itself, and the family of its model; does not wait for a lease."""
         info = self._look(lambda client: client.info())
         return info, choose_family(info, self.family)
 
     def count_tokens(self, prompt: str) -> int:
-        """Return how many tokens an instruction becomes, the model's template included; does not wait for a lease.
-
-        Raises:
-            ServerError: No server answers.
-        """
+        """Return how many tokens an instruction becomes, the model's template included; does not wait for a lease."""
 
         def count(client: KoboldClient) -> int:
             info = client.info()
@@ -156,11 +153,7 @@ class KoboldLLM(CustomLLM):
         return self._look(count)
 
     def room_tokens(self) -> int:
-        """Return how many tokens an instruction may have, so that an answer has room after it.
-
-        Raises:
-            ServerError: No server answers.
-        """
+        """Return how many tokens an instruction may have, so that an answer has room after it."""
         context_tokens = self.server()[0].context_tokens
         return context_tokens - min(self.max_length, int(context_tokens * ANSWER_SHARE))
 
@@ -169,31 +162,21 @@ class KoboldLLM(CustomLLM):
     @llm_completion_callback()
     @override
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer an instruction; with `formatted` the prompt is sent as it stands.
-
-        Raises:
-            ContextTooSmallError: The prompt leaves no room for an answer; the server would drop its beginning.
-            ResponseFormatError: The answer is empty.
-            ServerError: No server can answer.
-        """
         return self._answer(prompt, formatted=formatted, **kwargs)
 
     @llm_completion_callback()
     @override
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """Yield the answer as it is written; errors as `complete`."""
         return self._pieces(threading.Event(), prompt, formatted=formatted, **kwargs)
 
     @llm_completion_callback()
     @override
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Like `complete`, without blocking the event loop."""
         return await asyncio.to_thread(self._answer, prompt, formatted=formatted, **kwargs)
 
     @llm_completion_callback()
     @override
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
-        """Like `stream_complete`, without blocking the event loop."""
         cancel = threading.Event()
         return stepped(self._pieces(cancel, prompt, formatted=formatted, **kwargs), cancel)
 
@@ -202,26 +185,22 @@ class KoboldLLM(CustomLLM):
     @llm_chat_callback()
     @override
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Answer the last of the messages; errors as `complete`."""
         return _as_chat(self._answer(_as_instruction(messages), **kwargs))
 
     @llm_chat_callback()
     @override
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Yield the answer to the last of the messages as it is written; errors as `complete`."""
         pieces = self._pieces(threading.Event(), _as_instruction(messages), **kwargs)
         return (_as_chat(piece) for piece in pieces)
 
     @llm_chat_callback()
     @override
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Like `chat`, without blocking the event loop."""
         return _as_chat(await asyncio.to_thread(self._answer, _as_instruction(messages), **kwargs))
 
     @llm_chat_callback()
     @override
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """Like `stream_chat`, without blocking the event loop."""
         cancel = threading.Event()
         pieces = self._pieces(cancel, _as_instruction(messages), **kwargs)
         return stepped((_as_chat(piece) for piece in pieces), cancel)

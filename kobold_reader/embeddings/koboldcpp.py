@@ -39,7 +39,6 @@ class KoboldEmbedding(BaseEmbedding):
     @classmethod
     @override
     def class_name(cls) -> str:
-        """Name in LlamaIndex's serialised form."""
         return "KoboldEmbedding"
 
     @override

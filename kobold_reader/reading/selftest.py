@@ -85,31 +85,25 @@ _TRIES = ((0.1, 1), (0.4, 2))
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What one self-test found out.
-
-    Attributes:
-        model: As the server names it.
-        version: Of KoboldCpp.
-        started_s: When the server was started, in seconds of the epoch; None where it does not tell its uptime.
-        tested_s: When it was tested.
-        is_seen: Whether words of the card came back.
-        visionmaxres_px: Longest side that it lets through; None where nothing tells.
-        max_side_px: Longest side of an image sent there, the family's own limit included.
-        max_pixels: The family's limit of an image's area, where it has one.
-        smallest_pt: Smallest print read on a whole A4 page; None: none.
-        letter_px: Height of its small letters where they reach the encoder.
-    """
+    """What one self-test found out, as it is stored; times in seconds of the epoch."""
 
     model: str
     version: str
     started_s: float | None
+    """Of the server; None where it does not tell its uptime."""
     tested_s: float
     is_seen: bool
+    """Whether words of the card came back."""
     visionmaxres_px: int | None
+    """Longest side that the server lets through; None where nothing tells."""
     max_side_px: int
+    """Longest side of an image sent there, the family's own limit included."""
     max_pixels: int | None = None
+    """The family's limit of an image's area, where it has one."""
     smallest_pt: int | None = None
+    """Smallest print read on a whole A4 page; None: none."""
     letter_px: float | None = None
+    """Height of its small letters where they reach the encoder; None: not known."""
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Remembered:
@@ -267,21 +261,16 @@ class Eyesight:
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What came of one self-test.
-
-    Attributes:
-        smallest: The smallest row that was read; None: nothing came back.
-        is_smallest_of_card: It is the last row of the card: the server may read even smaller print.
-        letter_px: Height of that row's small letters where they reach the encoder; None: its size is not known.
-        visionmaxres_px: Longest side that the server lets through; None: nothing tells.
-        is_counted: Whether token counts prove that the card was seen.
-    """
+    """What came of one self-test; `letter_px` and `visionmaxres_px` are as in `Remembered`."""
 
     smallest: CardRow | None
+    """The smallest row that was read; None: nothing came back."""
     is_smallest_of_card: bool
+    """Whether that is the last row of the card: the server may read even smaller print."""
     letter_px: float | None
     visionmaxres_px: int | None
     is_counted: bool
+    """Whether token counts prove that the card was seen."""
 
 
 def self_test(
