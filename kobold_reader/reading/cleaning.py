@@ -64,15 +64,19 @@ class ChatPhrases:
 
     @classmethod
     def load(cls) -> Self:
-        """Read `chat_phrases.toml`."""
+        """Make the patterns from `chat_phrases.toml`."""
         path = resources.files("kobold_reader.reading") / "chat_phrases.toml"
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         parts, languages = data["parts"], data["languages"]
-        every = {key: [phrase for one in languages for phrase in one.get(key, ())] for key in _PHRASE_LISTS}
+
+        def any_of(key: str) -> str:
+            return "|".join(phrase for language in languages for phrase in language.get(key, ()))
+
         strict: list[str] = []
         loose: list[str] = []
         for language in (one for one in languages if "sure" in one):
-            sure, here_is, the_text, of, image, paper = ("|".join(language[key]) for key in _PREAMBLE_PARTS)
+            keys = ("sure", "here_is", "the_text", "of", "image", "paper")
+            sure, here_is, the_text, of, image, paper = ("|".join(language[key]) for key in keys)
             here = rf"(?:{here_is})\s+{the_text}"
             strict.append(rf"(?:{sure})\s?[!,.:]*\s+{here}(?:\s+{of}(?:{image}|{paper})){{0,2}}")
             strict.append(rf"{here}(?:\s+{of}(?:{paper}))?\s+{of}(?:{image})")
@@ -82,19 +86,17 @@ class ChatPhrases:
         colon = r"\s?(?:,? (?:in|as) (?:plain |bare )?(?:markdown|text)(?: format)?)?\s?[:：][*_]*"
         last = r"\n[^\S\n]*\n(?:[-*_]{3,}[^\S\n]*\n\s*)?[*_(\[]*"
         rest = r"[^\n]{0,250}\s*\Z"
-        refusals = "|".join(re.sub("<([a-z]+)>", lambda name: parts[name[1]], one) for one in every["refusals"])
+        refusals = re.sub("<([a-z]+)>", lambda name: parts[name[1]], any_of("refusals"))
         patterns = (
             rf"[\s*_`'\"\[(]*({refusals})[\s.!。！*_`'\"\])]*",
             rf"(?:{marks}(?:{'|'.join(strict)}){colon}[^\S\n]*\n?|\s*(?:{whole})\s*[：:。]\s*(?:\n|\Z))",
             rf"{marks}(?:{'|'.join(loose)}){colon}[^\S\n]*(?=\n[^\S\n]*\n|\n`{{3}}|\n-{{3,}}|\Z)",
-            rf"{last}(?:{'|'.join(every['sure_closings'])}){rest}",
-            rf"{last}(?:{'|'.join(every['closings'])}){rest}",
+            rf"{last}(?:{any_of('sure_closings')}){rest}",
+            rf"{last}(?:{any_of('closings')}){rest}",
         )
         return cls(*(re.compile(pattern, re.IGNORECASE) for pattern in patterns))
 
 
-_PREAMBLE_PARTS = ("sure", "here_is", "the_text", "of", "image", "paper")
-_PHRASE_LISTS = ("refusals", "sure_closings", "closings")
 CHAT_PHRASES = ChatPhrases.load()
 
 
