@@ -6,19 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kobold_reader.archive.matching import (
+from kobold_reader.archive.query import parse_query
+from kobold_reader.archive.ranking import (
     LOOKALIKE,
     NEAR_NUMBER,
     Evidence,
     Misreadings,
     PageText,
+    WordHits,
     match_strength,
-    passage,
+    rank,
     similarity,
+    weigh,
 )
-from kobold_reader.archive.query import parse_query
-from kobold_reader.archive.ranking import rank, weigh
-from kobold_reader.archive.words import WordHits
+from kobold_reader.archive.search import passage
 
 
 def strength(term: str, body: str, names: str = "") -> float:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from kobold_reader.archive import query as query_module
 from kobold_reader.archive import words
-from kobold_reader.archive.matching import passage
 from kobold_reader.archive.query import Kind, fold, fold_with_offsets, parse_query
 from kobold_reader.archive.ranking import rank
+from kobold_reader.archive.search import passage
 
 PAGES = {
     "sale": "Jonas Lindqvist sells the brown mare\nBella for 240 crowns, 12.03.1954.",

@@ -17,9 +17,8 @@ from typing_extensions import override
 from kobold_reader.archive import words
 from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.filters import Filter, check_folder_known, check_keys
-from kobold_reader.archive.matching import Passage, passage
-from kobold_reader.archive.query import Query, parse_query
-from kobold_reader.archive.ranking import Scored, rank
+from kobold_reader.archive.query import Kind, Query, Term, fold_with_offsets, parse_query
+from kobold_reader.archive.ranking import MIN_GLUED, Scored, exact_spans, rank, similarity, spaced_spans
 from kobold_reader.archive.store import Catalog, PageRow
 from kobold_reader.archive.vectors import Near
 from kobold_reader.documents import EMBED_KEYS, LLM_KEYS, page_link
@@ -268,6 +267,113 @@ def _best_passage(query: Query, row: PageRow, nearest: tuple[str, str] | None) -
         return nearest[0], passage(nearest[1], query)
     passages = {part: passage(text, query) for part, text in row.parts.items()} or {"ocr": passage("", query)}
     return max(passages.items(), key=lambda one: len(one[1].marks))
+
+
+# ── the passage that is shown ─────────────────────────────────────────────────────────────────────
+
+PASSAGE_CHARS = 240
+_LEAD_CHARS = 60
+"""Characters shown before the first match."""
+_LEAST_LIKENESS = 0.5
+_WEIGHTS = {Kind.STOP: 0.0, Kind.WORD: 1.0, Kind.NAME: 1.5}
+_EXACT_WEIGHT = 2.0
+_PIECES = re.compile(r"[^\W_](?:\S*[^\W_])?")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A part of a text with the words found in it."""
+
+    start: int
+    """Offset of its first character in the text."""
+    end: int
+    snippet: str
+    marks: tuple[tuple[int, int], ...]
+    """Offsets of the words found, in the whole text, in order, without overlap."""
+
+
+@dataclass(frozen=True)
+class _Span:
+    start: int
+    end: int
+    term: int
+    weight: float
+
+
+def passage(text: str, query: Query, *, length: int = PASSAGE_CHARS) -> Passage:
+    """Choose the window that holds most of the query; the beginning if no term is found.
+
+    Args:
+        text: Text of the page, or of the chunk that the vectors found.
+        query: What was asked.
+        length: Characters of the window, about; it ends between words where it can.
+    """
+    spans = _spans(text, query)
+    start = _best_start(spans, length)
+    end = min(len(text), start + length)
+    start = max(0, min(start, end - length))
+    if start > 0 and (gap := re.search(r"\s", text[start - 1 : start + _LEAD_CHARS // 2])):
+        start += gap.start()
+    if end < len(text) and (gap := re.search(r"\s\S*$", text[end - _LEAD_CHARS // 2 : end + 1])):
+        end += gap.start() - _LEAD_CHARS // 2
+    marks: list[tuple[int, int]] = []
+    for span in spans:
+        if span.start < start or span.end > end:
+            continue
+        if marks and span.start <= marks[-1][1]:
+            marks[-1] = (marks[-1][0], max(marks[-1][1], span.end))
+        else:
+            marks.append((span.start, span.end))
+    return Passage(start, end, text[start:end], tuple(marks))
+
+
+def _spans(text: str, query: Query) -> list[_Span]:
+    """Return where the terms occur in the text, in order."""
+    folded, offsets = fold_with_offsets(text)
+    found: list[_Span] = []
+    for number, term in enumerate(query.terms):
+        weight = _WEIGHTS.get(term.kind, _EXACT_WEIGHT)
+        for start, end, strength in _surest_matches(term, folded) if weight else ():
+            # The character behind a match may have the same offset as the match's last one (a ligature).
+            last = offsets[end - 1] + 1
+            found.append(_Span(offsets[start], max(last, offsets[end]), number, weight * strength))
+    return sorted(found, key=lambda span: (span.start, span.end))
+
+
+def _surest_matches(term: Term, folded: str) -> list[tuple[int, int, float]]:
+    """Return the surest kind of match that the text holds: as typed, with other gaps, glued, alike."""
+    exact = list(exact_spans(term, folded)) or list(spaced_spans((term,), folded))
+    if exact:
+        return [(*span, 1.0) for span in exact]
+    if term.notation and (other := list(term.notation.spans(folded))):
+        return other
+    if len(term.folded) >= MIN_GLUED and not term.folded.isdigit():
+        glued = [found.span() for found in re.finditer(re.escape(term.folded), folded)]
+        if glued:
+            return [(*span, 0.8) for span in glued]
+    likely = (
+        (piece.span(), max(similarity(part, piece[0]) for part in {term.folded, *term.parts}))
+        for piece in _PIECES.finditer(folded)
+    )
+    return [(*span, likeness * 0.8) for span, likeness in likely if likeness >= _LEAST_LIKENESS]
+
+
+def _best_start(spans: Sequence[_Span], length: int) -> int:
+    """Return the start of the window whose terms weigh most; each term counts once, the first window wins."""
+    best_start, best_weight = 0, 0.0
+    for index, first in enumerate(spans):
+        weights: dict[int, float] = {}
+        for span in spans[index:]:
+            if span.end > first.start + length - _LEAD_CHARS:
+                break
+            weights[span.term] = max(weights.get(span.term, 0.0), span.weight)
+        weight = sum(weights.values())
+        if weight > best_weight:
+            best_start, best_weight = first.start, weight
+    return max(0, best_start - _LEAD_CHARS)
+
+
+# ── for LlamaIndex ────────────────────────────────────────────────────────────────────────────────
 
 
 class ArchiveRetriever(BaseRetriever):

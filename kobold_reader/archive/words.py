@@ -12,16 +12,12 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 
-from kobold_reader.archive.matching import Evidence, Misreadings, PageText, evidence_of
 from kobold_reader.archive.query import Kind, Query, Term, fold, is_unspaced
-
-Ranked = list[tuple[str, float]]
-"""Page ids with their scores, the best first."""
+from kobold_reader.archive.ranking import Misreadings, PageText, Ranked, WordHits, evidence_of
 
 NAMES_WEIGHT = 0.3
 """Weight of a word in the file's or folder's name, against one on the page."""
@@ -108,22 +104,6 @@ def compact(db: sqlite3.Connection) -> None:
 
 
 # ── searching ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class WordHits:
-    """What the index of words knows of a query."""
-
-    words: Ranked
-    """Pages by bm25 of whole words."""
-    trigrams: Ranked
-    """Pages by bm25 of trigrams."""
-    frequencies: tuple[int, ...]
-    """For each term, on how many pages it is as typed."""
-    pages: int
-    """Number of pages indexed."""
-    evidence: Mapping[str, Evidence]
-    """What each page found, or asked for besides, holds of the query."""
 
 
 _Frequent = Sequence[tuple[Term, int]]
