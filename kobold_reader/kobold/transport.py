@@ -267,7 +267,7 @@ class Job:
 
     A synchronous generate cannot be interrupted from within, and a client that goes away does not stop the server: it
     writes on to the limit (measured on KoboldCpp 1.115.1). So a job is aborted by another request, and its thread is
-    then left alone: it ends with the server's answer, which nobody reads. It is a daemon, and keeps no program running.
+    then left alone: it ends with the server's answer, which is dropped. It is a daemon, and keeps no program running.
     """
 
     def __init__(self, transport: Transport, path: str, body: bytes, *, read_timeout_s: float) -> None:
