@@ -99,10 +99,8 @@ class Exporter:
             except KoboldReaderError as err:
                 self._report.errors.append(err.at(str(target)))
             except OSError as err:
-                unwritten = StoreError(
-                    f"it cannot be written ({err.strerror or err}).", hint="Export to another folder."
-                )
-                self._report.errors.append(unwritten.at(str(target)))
+                why = f"it cannot be written ({err.strerror or err})."
+                self._report.errors.append(StoreError(why, source=str(target), hint="Export to another folder."))
             else:
                 self._report.pages += len(rows)
         return self._report
@@ -114,13 +112,10 @@ class Exporter:
             return {path: [uri] for uri, path in safe_paths(names, ending).items()}
         ordered = sorted(names, key=lambda uri: (_folder_of(uri), natural_key(uri)))
         folders = {folder: list(uris) for folder, uris in groupby(ordered, key=_folder_of)}
-        # The folder that was indexed itself has no path below it, only its name.
-        folder_names = {
-            folder: names[uris[0]].parent
-            if names[uris[0]].parent.name
-            else PurePosixPath(unquote(folder.rpartition("/")[2]) or "files")
-            for folder, uris in folders.items()
-        }
+        folder_names = {folder: names[uris[0]].parent for folder, uris in folders.items()}
+        for folder, name in folder_names.items():
+            if not name.name:  # the folder that was indexed itself
+                folder_names[folder] = PurePosixPath(unquote(folder.rpartition("/")[2]) or "files")
         return {path: folders[folder] for folder, path in safe_paths(folder_names, ending).items()}
 
     def _write(self, target: Path, content: bytes) -> None:
@@ -284,12 +279,9 @@ class Importer:
             try:
                 self._import_file(path)
             except DamagedError as err:
+                why = f"{err} Nothing of this file was taken."
                 self._report.errors.append(
-                    CorruptSourceError(
-                        f"{err} Nothing of this file was taken.",
-                        source=str(path),
-                        hint="Export it anew, and edit that.",
-                    )
+                    CorruptSourceError(why, source=str(path), hint="Export it anew, and edit that.")
                 )
             except OSError as err:
                 self._report.errors.append(SourceError(f"it cannot be read ({err.strerror or err}).", source=str(path)))
