@@ -23,7 +23,7 @@ def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help='Words, names, numbers, "quoted phrases", a question.')],
     archive: ArchivesOption,
     options: ServerOptions,
-    limit: Annotated[int, typer.Option("-k", min=1, help="At most so many pages.")] = 5,
+    limit: Annotated[int, typer.Option("-k", min=1, help="At most this many pages.")] = 5,
     mode: Annotated[Mode, typer.Option(help="dense: by meaning; keyword: by words.")] = "hybrid",
     where: Annotated[
         list[str] | None,

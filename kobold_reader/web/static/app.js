@@ -1,4 +1,4 @@
-// Keys, the large picture, and what is being read again. Every view works without it.
+// Keys, the large picture, and the page that is being read again. Every view works without this script.
 "use strict";
 
 const one = (selector) => document.querySelector(selector);
@@ -59,14 +59,14 @@ document.addEventListener("keydown", (event) => {
   if (act && act()) event.preventDefault();
 });
 
-// ── the search form: a choice is a search ────────────────────────────────────────────────────────
+// ── the search form: choosing a filter searches ────────────────────────────────────────────────────────
 
 const ask = one("[data-ask]");
 if (ask) {
   ask.addEventListener("change", (event) => {
     if (event.target.matches("select")) ask.requestSubmit();
   });
-  // What was left open stays out of the address.
+  // Empty fields stay out of the address.
   ask.addEventListener("submit", () => {
     for (const field of ask.elements) if (field.name && !field.value) field.disabled = true;
   });
@@ -96,7 +96,7 @@ if (zoom) {
   });
 }
 
-// What was looked for is in sight from the beginning: in the text, and above all on the picture.
+// The passage that was found is scrolled into view, in the text and on the picture.
 if (zoom && one("mark.passage") && !location.hash) {
   const bringIntoSight = () => {
     for (const part of [one("mark.passage"), one(".lines .passage")]) {
@@ -107,7 +107,7 @@ if (zoom && one("mark.passage") && !location.hash) {
   zoom.querySelector("img").decode().then(bringIntoSight, bringIntoSight);
 }
 
-// A line under the pointer is shown where else it stands: in the text, on the picture.
+// The line under the pointer is also lit in its other place: in the text or on the picture.
 const spread = one(".spread");
 if (spread && one(".lines") && !one("[data-edit]")) {
   let lit = null;
@@ -120,7 +120,7 @@ if (spread && one(".lines") && !one("[data-edit]")) {
   for (const kind of ["pointerover", "pointerleave", "focusin"]) spread.addEventListener(kind, light);
 }
 
-// A picture that cannot be shown says why.
+// In place of a picture that cannot be shown: the reason.
 async function sayWhy(picture) {
   const sentence = document.createElement("span");
   sentence.className = "nothing";
@@ -141,7 +141,7 @@ for (const picture of all('img[src^="/image/"]')) {
   if (picture.complete && !picture.naturalWidth && picture.loading !== "lazy") sayWhy(picture);
 }
 
-// ── editing: nothing typed is lost by a slip ─────────────────────────────────────────────────────
+// ── editing: leaving the page asks first ─────────────────────────────────────────────────────
 
 const edit = one("[data-edit]");
 if (edit) {
@@ -155,7 +155,7 @@ if (edit) {
   text.focus();
   text.setSelectionRange(0, 0);
   text.addEventListener("input", grow);
-  // The line that is being written is shown on the picture, as long as lines were neither added nor taken away.
+  // The line at the caret is lit on the picture, as long as no line was added or removed.
   const lines = before.split("\n").length;
   const light = () => {
     const isCounted = text.value.split("\n").length === lines;
