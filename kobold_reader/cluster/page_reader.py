@@ -277,13 +277,15 @@ class ClusterPageReader:
                 self._wait_for_servers(failures, cancel)
                 failures.clear()
                 continue
-            failure: KoboldReaderError | None = None
             try:
                 failure = self._read_with(server, replace(page, due_tasks=todo, readings={}), outcomes, cancel)
+                if failure is None:
+                    self._note_success(server)
+                else:
+                    self._note_failure(server, failure)
+                    failures[server.url] = failure
             finally:
-                self._give_back(server, failure)
-            if failure is not None:
-                failures[server.url] = failure
+                self._give_back(server)
         if on_progress:
             for task, outcome in outcomes.items():
                 on_progress(task, len(outcome.text) if isinstance(outcome, Reading) else 0)
@@ -303,7 +305,7 @@ class ClusterPageReader:
         for outcome in answer.values():
             if isinstance(outcome, KoboldReaderError):
                 failure = failure or (outcome if _is_servers_fault(outcome) else None)
-            elif outcome.model not in {None, self._facts.model}:
+            elif outcome.model not in {None, self._facts.model} and len(self._servers) > 1:
                 return ServerError(
                     f"The servers run different models: the others {self._facts.model}, {server.url} {outcome.model}.",
                     server=server.url,
@@ -359,22 +361,23 @@ class ClusterPageReader:
                     return server
                 self._changed.wait(_LOOK_S)
 
-    def _give_back(self, server: _ServerOfRun, failure: KoboldReaderError | None) -> None:
+    def _give_back(self, server: _ServerOfRun) -> None:
         with self._changed:
             server.free_places += 1
             self._changed.notify_all()
-            if failure is not None:
-                self._note_failure(server, failure)
-                return
+
+    def _note_success(self, server: _ServerOfRun) -> None:
+        with self._changed:
             if server.health.failures and len(self._servers) > 1:
                 log.warning("%s works again.", server.url)
             server.health = server.health.after_success()
             self._outage_since_s = None
 
     def _note_failure(self, server: _ServerOfRun, error: KoboldReaderError) -> None:
-        server.health = server.health.after_failure(error, self._policy, time.monotonic())
-        if server.health.failures == 1 and len(self._servers) > 1:
-            log.warning("%s The other servers go on.", error)
+        with self._changed:
+            server.health = server.health.after_failure(error, self._policy, time.monotonic())
+            if server.health.failures == 1 and len(self._servers) > 1:
+                log.warning("%s The other servers go on.", error)
 
     def _wait_for_servers(self, failures: Mapping[str, KoboldReaderError], cancel: threading.Event | None) -> None:
         """Wait a while now that all servers failed.

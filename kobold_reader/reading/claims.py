@@ -34,7 +34,7 @@ class Claims:
         self._folder = folder
         self._lock = threading.Lock()
         self._held: dict[int, tuple[FileLock, int]] = {}
-        """By number of the file: how many pages of this process it stands for."""
+        """By number of the file: its lock, and how many pages of this process hold it."""
 
     @contextmanager
     def hold(self, content_sha256: str, cancel: threading.Event | None = None) -> Iterator[None]:

@@ -43,7 +43,7 @@ class PageReader(Protocol):
         ...
 
     def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:
-        """Make ready and say what the engine is; as `Engine.prepare`."""
+        """Make ready and return what the engine is; as `Engine.prepare`."""
         ...
 
     def images(self, opened: OpenFile, page: DuePage, cancel: threading.Event | None = None) -> PageImages | None:

@@ -93,7 +93,7 @@ class Ahead(Generic[Item]):
 
 @dataclass(slots=True)
 class _Slot(Generic[Result]):
-    """The place of one item's result. It keeps no item: their images are large."""
+    """The place of one item's result. It does not keep the item, whose images are large."""
 
     is_work: bool
     is_done: bool = False
@@ -142,7 +142,7 @@ class InOrder(Generic[Item, Result]):
         self._goes_on = goes_on
         self._on_close = on_close
         self._pulling = threading.Lock()
-        """Held from one pull to the place of its result, so that places come in the order of the items."""
+        """Held from pulling an item until its slot is in place, so that slots are in the order of the items."""
         self._changed = threading.Condition()
         """Of everything below."""
         self._slots: deque[_Slot[Result]] = deque()
@@ -155,7 +155,7 @@ class InOrder(Generic[Item, Result]):
         self._is_ended = False
         self._error: BaseException | None = None
         self._live = workers
-        # A script that ends by an exception may never close its generators; the servers must not work on for nobody.
+        # A script that ends by an exception may never close its generators; its jobs on the servers must still end.
         atexit.register(self.close)
         self._threads = [
             threading.Thread(target=self._run, name=f"kobold-reader-page-{number}", daemon=True)

@@ -105,7 +105,7 @@ class Transcriber:
         looks: bool = True,
         on_page: Callable[[PageAhead], None] | None = None,
     ) -> Outlook:
-        """Count what lies ahead, before anything is read: opens the files that the ledger does not know.
+        """Count the pages of a run before anything is read; opens the files that the ledger does not know.
 
         Args:
             files: What a run would be given.
