@@ -264,7 +264,7 @@ def _facts(page: PageRow) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class WallPhoto:
-    """A photo on the wall, which stands for all that look like it."""
+    """A photo on the wall, shown in place of all that look like it."""
 
     leaf: Leaf
     """The largest of them."""
