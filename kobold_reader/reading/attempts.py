@@ -55,7 +55,7 @@ LONGEST_ANSWER = 4
 MIN_CONTINUATION_TOKENS = 64
 """Less room than this is not worth a request."""
 FINITE_PATIENCE = 2.0
-"""Of `find_loop`, for an answer that the model ended by itself."""
+"""The patience of `find_loop` for an answer that the model ended by itself."""
 
 SHORTEST_OVERLAP = 24
 """Fewer characters are repeated by chance."""
@@ -72,7 +72,7 @@ class PageContext:
     family: Family
     job: PageJob
     time_limit_s: float | None
-    """For one request."""
+    """The limit of one request."""
     max_side_px: int
     """Longest side, in px, that can reach the model's encoder."""
     form: RecordForm | None = None
@@ -87,7 +87,7 @@ class Question:
     instruction: str
     view: PageView
     view_tokens: int
-    """At most: as cells of the server's memory, of which its own count may know fewer (M-RoPE)."""
+    """An upper bound, in cells of the server's memory; the server's own count may be lower (M-RoPE)."""
     prompt: ExpandedPrompt
     max_length: int
     form: RecordForm | None
@@ -101,14 +101,14 @@ class Attempt:
     parts: tuple[tuple[Completion, int], ...]
     """The completions, each with the number of characters at its beginning that the text before it has already."""
     text: str
-    """Of all parts, as it came."""
+    """The texts of all parts, joined, not cleaned."""
     loop: Loop | None
     is_cut: bool
     """The model had not finished, and the rest could not be had."""
 
     @property
     def elapsed_s(self) -> float:
-        """Of all requests."""
+        """The time of all requests."""
         return sum(completion.elapsed_s for completion, _ in self.parts)
 
 
@@ -121,9 +121,9 @@ class Verdict:
     page: Traced
     """The answer, cleaned."""
     text: str = ""
-    """Of a reading."""
+    """The text of a reading, else ""."""
     status: Status = "ok"
-    """Of a reading."""
+    """The status of a reading."""
     fault: str = ""
     """What is wrong with an unusable record."""
 

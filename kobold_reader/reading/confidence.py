@@ -28,7 +28,7 @@ from kobold_reader.reading.results import DOUBTFUL, Scalar
 _FLOOR = math.log(1e-4) + 1e-3
 _NEARLY_GREEDY = 0.15
 _CROWDED = 5
-"""So many candidates within a ratio of 0.4 at most tokens: no model reads like that; it was another temperature."""
+"""Five candidates within a ratio of 0.4 at most tokens: no model reads like that; it was another temperature."""
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_IDEOGRAPH}]|[^\W_{_IDEOGRAPH}]+(?:[.,:/'’·-][^\W_{_IDEOGRAPH}]+)*")
 """Letters and digits, and what joins them (12.50, 3/4, d'Arc). Scripts without blanks: character by character."""
@@ -39,7 +39,7 @@ class Confidence:
     """How sure the model was of one reading."""
 
     mean: float
-    """Over its words, each as sure as its least sure token."""
+    """Mean over the words; each is as sure as its least sure token."""
     p5: float
     """Fifth percentile of the words."""
     doubtful: tuple[Mapping[str, Scalar], ...]
@@ -49,7 +49,7 @@ class Confidence:
 @dataclass(frozen=True, slots=True)
 class _Token:
     start: int
-    """In the answer's text."""
+    """Its position in the text of the answer."""
     text: str
     candidates: Sequence[tuple[str, float]]
     """What the server lists for this position, with log-probabilities."""

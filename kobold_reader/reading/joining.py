@@ -55,7 +55,7 @@ class Joined:
 
     text: str
     spans: tuple[Span, ...]
-    """In the order of the text."""
+    """The parts of the tiles' texts, in the order of the joined text."""
 
     def place(self, tile: int, start: int, end: int) -> tuple[int, int] | None:
         """Where a part of a tile's text is now; None where it was left out, as a double."""

@@ -79,7 +79,7 @@ class KoboldEngine:
         self._page_timeout_s = page_timeout_s
         self._form = form
         self._lock = threading.RLock()
-        """For the two fields below; pages are read without it."""
+        """Guards the two fields below; pages are read without it."""
         self._facts: EngineFacts | None = None
         self._families: dict[tuple[str, str], Family] = {}
 

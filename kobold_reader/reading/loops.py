@@ -15,18 +15,18 @@ MAX_EQUAL_LINES = 80
 MAX_WORD_CHARS = 600
 """Characters of repeated words without a line end. A printed line has up to 200."""
 MAX_LEADER_CHARS = 2000
-"""The same without any letter: dots, dashes, cells of zeros. Models join several dotted lines of a form."""
+"""Characters of a repeated unit without letters: dots, dashes, zeros. Models join several dotted lines of a form."""
 MIN_COPIES_IN_LINE = 10
 """Fewer copies within a paragraph are a refrain, however long."""
 MAX_PROSE_COPIES = ((100, 16), (400, 6))
-"""For units with at least so many letters: how often they come at most, on a sheet of labels or receipts."""
+"""Pairs: a unit with at least so many letters comes at most so often, on a sheet of labels or receipts."""
 MAX_LINE_STEPS = 150
 """Lines that are equal except for a number that grows by one."""
 MAX_INLINE_STEPS = 250
-"""The same within a line."""
+"""Numbers that grow by one within a line."""
 MIN_LINES_OF_FEW = 120
 MAX_DISTINCT_LINES = 4
-"""In so many lines in a row more than so few differ; else it is a loop that changes its order."""
+"""A text whose last 120 lines are at most four different ones is a loop that changes its order."""
 
 _WINDOW = 24_000
 _MIN_COPIES = min(copies for _, copies in MAX_PROSE_COPIES)

@@ -42,7 +42,7 @@ class RecordForm:
                 f"json_schema refers to {outside!r}, and nothing is fetched from elsewhere: put it under $defs."
             )
         self.grammar = json.dumps(schema, ensure_ascii=False)
-        """For `GenerateRequest.grammar`."""
+        """The value for `GenerateRequest.grammar`."""
         self._validator = Draft202012Validator(schema, registry=Registry())
 
     def fault(self, text: str) -> str | None:

@@ -70,8 +70,8 @@ _STEPS_PX = (512, 768, 1024, 1280, 1536, 1792, 2048)
 """The limits that are told apart; the server's may be anything between the first and the last."""
 _BELOW_ALL_PX = 448
 _PROBE_SHAPE = 2.4
-"""So that each of the steps becomes another number of tokens, also where they come in slices (MiniCPM-V), and no known
-family's limit of area makes two of them alike."""
+"""With this shape each step becomes another number of tokens, also where they come in slices (MiniCPM-V), and no known
+family's limit of area makes two steps alike."""
 _ANSWER_TOKENS = 768
 _MIN_ANSWER_TOKENS = 64
 _ROW_SHARE = 0.75
@@ -90,7 +90,7 @@ class Remembered:
     model: str
     version: str
     started_s: float | None
-    """Of the server; None where it does not tell its uptime."""
+    """When the server was started; None where it does not tell its uptime."""
     tested_s: float
     is_seen: bool
     """Whether words of the card came back."""

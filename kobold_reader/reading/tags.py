@@ -29,7 +29,7 @@ char ::= [^"\\\x00-\x1F] | "\\" (["\\/bfnrt] | "u" hex hex hex hex)
 hex ::= [0-9a-fA-F]
 ws ::= " "?
 """
-"""In GBNF, which every version takes; JSON schemas only work from 1.89 on."""
+"""GBNF, because every version takes it; JSON schemas only work from 1.89 on."""
 
 MOST_KEYWORDS = 15
 LONGEST_KEYWORD = 40
@@ -63,7 +63,7 @@ class Tags:
 
     @property
     def text(self) -> str:
-        """As it is stored and shown; `keywords_of` reads the keywords back."""
+        """The text that is stored and shown; `keywords_of` reads the keywords back."""
         return "\n\n".join(filter(None, (self.description, _HEADING + ", ".join(self.keywords))))
 
 
