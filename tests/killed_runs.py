@@ -97,8 +97,8 @@ class _Clock:
 
 
 def _install(clock: _Clock) -> None:
-    from chromadb.api.client import Client
     from chromadb.api.models.Collection import Collection
+    from chromadb.api.rust import RustBindingsAPI
 
     class Connection(sqlite3.Connection):
         @override
@@ -113,7 +113,7 @@ def _install(clock: _Clock) -> None:
     for name in ("upsert", "update", "delete"):
         clock.around(Collection, name)
     for name in ("get_or_create_collection", "delete_collection"):
-        clock.around(Client, name)
+        clock.around(RustBindingsAPI, name)
     clock.around(Path, "rename")
     clock.around(shutil, "rmtree")
 

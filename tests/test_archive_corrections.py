@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import ConfigError, ServerError
 from kobold_reader.options import EmbedderKind
-from tests.former_formats import to_format_3
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.test_archive_forget import holding
 from tests.test_regressions_archive import Killed, kill
@@ -256,27 +254,6 @@ def test_killed_before_its_vectors_are_made(
         assert found(archive, "quinquiremes") == {("a.pdf", 1)}
         assert archive.sync(scans, reader=reader_of(server)).finished_pages == 1
         assert archive.chroma_collection.get(where={"page_number": 1})["documents"] == [RIGHT]
-
-
-def test_an_archive_of_the_former_format_is_brought_up_to_date(
-    make_archive: Callable[..., Archive], tmp_path: Path
-) -> None:
-    with make_archive() as archive:
-        page_id = page_of(archive)
-        before = archive.page(page_id)
-    with sqlite3.connect(tmp_path / "archive" / "archive.sqlite") as db:
-        to_format_3(db)
-        db.execute("DROP INDEX pages_by_content")
-        db.execute("ALTER TABLE pages DROP COLUMN content_sha256")
-        db.execute("ALTER TABLE pages DROP COLUMN as_read")
-        db.execute("DROP TABLE corrections")
-        db.execute("ALTER TABLE places DROP COLUMN settled")
-        db.execute("PRAGMA user_version=1")
-    db.close()
-    with Archive.open(tmp_path / "archive") as archive:
-        assert archive.page(page_id) == before
-        archive.correct(page_id, RIGHT)
-        assert found(archive, "quinquiremes") == {("a.pdf", 1)}
 
 
 def test_forgetting_a_file_forgets_its_corrections(

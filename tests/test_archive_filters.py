@@ -17,7 +17,6 @@ from kobold_reader.archive.search import Searcher, grouped, passage
 from kobold_reader.archive.store import Catalog, PageRow
 from kobold_reader.archive.vectors import Near
 from kobold_reader.errors import ConfigError
-from tests.former_formats import to_format_3
 
 PAGES: dict[str, dict[str, object]] = {
     "letter 1": {"file_path": "/box/letters/1954/axel.pdf", "date_digitized": "2019-05-02T10:00:00"},
@@ -282,19 +281,6 @@ def test_a_number_that_is_none_can_be_kept(tmp_path: Path) -> None:
     with closing(Catalog(tmp_path / "archive.sqlite")) as catalog:
         catalog.finish(catalog.begin(rows_of(range(1), confidence=float("nan"))))
         assert "confidence" not in catalog.metadata_keys()
-
-
-def test_an_archive_of_the_format_before_is_narrowed_down(tmp_path: Path) -> None:
-    path = tmp_path / "archive.sqlite"
-    with closing(Catalog(path)) as catalog:
-        catalog.finish(catalog.begin(rows_of(range(6))))
-        before = facets_of(catalog)
-    with closing(sqlite3.connect(path)) as db:
-        to_format_3(db)
-        db.commit()
-    with closing(Catalog(path)) as catalog:
-        assert facets_of(catalog) == before
-        assert found(catalog, "rating=1.5") == {"p3"}, "by words of the same number"
 
 
 class Asked:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import random
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from kobold_reader import Archive
 from kobold_reader.archive import vectors as erasing
-from kobold_reader.archive.store import LOCK, Catalog, PageRow
-from kobold_reader.archive.values import version_of
-from kobold_reader.archive.vectors import Near, Node, Vectors
+from kobold_reader.archive.store import Catalog
+from kobold_reader.archive.vectors import Node, Vectors
 from kobold_reader.errors import ServerError, StoreError
 from kobold_reader.reading.ledger import Ledger
+from tests.conftest import ROOT
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 from tests.test_regressions_archive import Killed, kill, reader_of
 from tests.test_regressions_reading import make_pdf
@@ -69,11 +70,12 @@ def place(made: Path, tmp_path: Path) -> Path:
 
 
 def holding(folder: Path, *words: bytes) -> set[str]:
-    """The files, by name, in whose bytes one of the words stands."""
+    """The names of files in whose bytes one of the words is, as UTF-8 or UTF-16."""
+    pieces = [word.decode().encode(code) for word in words for code in ("utf-8", "utf-16-le", "utf-16-be")]
     return {
         path.name
         for path in folder.rglob("*")
-        if path.is_file() and any(word in path.read_bytes().lower() for word in words)
+        if path.is_file() and any(piece in path.read_bytes().lower() for piece in pieces)
     }
 
 
@@ -103,6 +105,25 @@ def test_what_is_forgotten_is_in_no_byte(place: Path, made: Path, scans: Path, t
     }
 
 
+def test_nothing_of_it_comes_back_with_a_search_or_an_index_run(
+    place: Path, scans: Path, server: KoboldSimulator
+) -> None:
+    """From outside: each command in a process of its own, and all bytes of all files looked through after each."""
+    for command in (
+        ["forget", str(scans / "secretplace.pdf"), "--archive", str(place), "--ledger", "none"],
+        ["search", "Lindqvist", "--mode", "dense", "--archive", str(place), "--api-url", server.url],
+        ["index", "--archive", str(place), "--api-url", server.url],
+        ["search", "Lindqvist", "--archive", str(place), "--api-url", server.url],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "kobold_reader", *command], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "a.pdf" in done.stdout or command[0] != "search"
+        assert holding(place, *SECRETS) == set(), command[0]
+    assert holding(place / "chroma", WORDS["a.pdf"]), "else nothing is proved"
+
+
 def test_the_others_keep_their_vectors_and_nothing_is_embedded(
     place: Path, server: KoboldSimulator, scans: Path
 ) -> None:
@@ -122,7 +143,7 @@ def test_the_others_keep_their_vectors_and_nothing_is_embedded(
     [
         "kobold_reader.archive.store.Catalog.forget",
         "kobold_reader.archive.vector_index.rewrite",
-        "kobold_reader.archive.vectors._sync",
+        "kobold_reader.archive.vectors._flush",
         "kobold_reader.archive.vectors.settle",
         "kobold_reader.archive.vectors._remove",
         "kobold_reader.archive.store.Catalog.erase_deleted",
@@ -137,8 +158,8 @@ def test_a_kill_on_the_way_is_made_good_by_the_next_run(
     module, _, name = step.rpartition(".")
     real = erasing.settle
 
-    def dying(*arguments: Path) -> None:
-        real(*arguments) if next(calls, False) else kill()
+    def dying(*arguments: Any, **options: Any) -> None:
+        real(*arguments, **options) if next(calls, False) else kill()
 
     with monkeypatch.context() as patch, opened(place) as archive:
         patch.setattr(f"{module}.{name}", dying)
@@ -202,40 +223,6 @@ def test_an_archive_of_words_only(tmp_path: Path, server: KoboldSimulator, made:
     assert holding(tmp_path / "words", WORDS["a.pdf"]) == {"archive.sqlite", "ledger.sqlite"}
 
 
-def test_no_memory_of_the_process_is_written_with_the_vectors(place: Path) -> None:
-    """Chroma saved its empty graph with what lay in memory: other pages' texts, or a password."""
-    [graph] = (place / "chroma").glob("*/data_level0.bin")
-    assert graph.stat().st_size > 10_000
-    assert not any(graph.read_bytes())
-    (place / "chroma" / graph.parent.name / "data_level0.bin").write_bytes(b"memory" * 2000)
-    erasing.blank_unused(place / "chroma")
-    assert not any(graph.read_bytes())
-
-
-def test_a_search_leaves_nothing_of_its_memory_in_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chroma saves its empty graph anew when a client first uses it, with what lies in memory: zeros or anything."""
-    folder = tmp_path / "archive"
-    with Archive.open(folder, create=True, embedder="minilm") as archive, archive._writing() as indexer:
-        parts = {"ocr": "Axel Lindqvist to Runa"}
-        metadata = {"page_id": "p", "page_part": "page", "file_name": "a", "file_path": "/a", "page_number": 1}
-        indexer.index([PageRow("p", "s", 1, "ok", parts, version_of(parts), metadata, "file:///a")])
-    (unused,) = folder.glob("chroma/*/data_level0.bin")
-    query = Vectors.query
-
-    def as_it_may_happen(self: Vectors, *arguments: Any) -> list[Near]:
-        found = query(self, *arguments)
-        unused.write_bytes(b"quinquireme".ljust(unused.stat().st_size, b"!"))
-        return found
-
-    monkeypatch.setattr(Vectors, "query", as_it_may_happen)
-    with Archive.open(folder) as archive:
-        with FileLock(folder / LOCK):
-            assert archive.search("a letter", mode="dense"), "whoever else holds the archive"
-        assert any(unused.read_bytes()), "else nothing is proved"
-        assert archive.search("a letter", mode="dense")
-        assert not any(unused.read_bytes())
-
-
 def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
     """Chroma writes its graph to a file only from a thousand nodes on, and never takes a vector out of it."""
     folder, dimension, chance = tmp_path / "chroma", 8, random.Random(1)
@@ -262,7 +249,7 @@ def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
             "indexed_as, content_sha256) VALUES (?, 's', 1, 'ok', '{}', 'v', '{}', 'u', ?, 'v', 'c')",
             [(f"p{number}", f'["p{number}-ocr-0"]') for number in range(1200) if number != 7],
         )
-    erasing.rewrite(folder, {"name": "e", "dimension": dimension}, catalog)
+    erasing.rewrite(folder, catalog, embedder="e", dimension=dimension)
     catalog.close()
 
     assert not holding_bytes(folder, forgotten)

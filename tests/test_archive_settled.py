@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from kobold_reader.reader import take
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import Outlook
-from tests.former_formats import to_format_3
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.page_files import jpeg, printed_page, tiff
 
@@ -254,21 +251,3 @@ def test_pages_whose_indexing_failed_on_the_way_are_not_settled(
     run.sync()
 
     assert len(run.archive.search("Lindqvist", limit=9)) == 4
-
-
-def test_an_archive_of_the_format_before_opens(run: Run) -> None:
-    run.sync()
-    run.archive.close()
-    path = run.archive.folder / "archive.sqlite"
-    with closing(sqlite3.connect(path)) as db:
-        to_format_3(db)
-        db.execute("ALTER TABLE places DROP COLUMN settled")
-        db.execute("PRAGMA user_version=2")
-        db.commit()
-
-    run.archive = Archive.open(run.archive.folder)
-    run.sync()
-    assert run.looked_at == {"letter.tif": 3, "receipt.jpg": 1}
-    run.sync()
-
-    assert not run.looked_at

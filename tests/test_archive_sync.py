@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.sync import Syncer
 from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
 from kobold_reader.reading.results import PageResult
@@ -348,13 +348,25 @@ def test_nothing_to_take(tmp_path: Path) -> None:
         archive.sync(tmp_path / "nowhere")
 
 
-def test_a_newer_archive_is_refused(tmp_path: Path) -> None:
-    Archive.open(tmp_path / "a", create=True, embedder="none").close()
-    catalog = Catalog(tmp_path / "a" / "archive.sqlite")
-    catalog.db.execute("PRAGMA user_version = 9")
-    catalog.close()
-    with pytest.raises(StoreError, match="newer release"):
-        Archive.open(tmp_path / "a")
+@pytest.mark.parametrize(("format_", "remedy"), [(9, "Update kobold-reader, or make"), (3, "Make")])
+def test_an_archive_of_another_format_is_refused_and_made_anew_without_reading(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path, format_: int, remedy: str
+) -> None:
+    place = tmp_path / "a"
+    with Archive.open(place, create=True, embedder="none") as archive:
+        archive.sync(folder, reader=reader)
+        archive._catalog.db.execute(f"PRAGMA user_version = {format_}")
+    with pytest.raises(StoreError, match=rf"has format {format_}.*{remedy} the archive anew: remove archive.sqlite"):
+        Archive.open(place)
+
+    asked = simulator.count()
+    for left in place.glob("archive.sqlite*"):
+        left.unlink()
+    shutil.rmtree(place / "chroma", ignore_errors=True)
+    with Archive.open(place, create=True, embedder="none") as archive:
+        archive.sync(folder, reader=reader)
+        assert len(found(archive)) == 4
+    assert simulator.count() == asked
 
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -407,9 +419,9 @@ def test_two_writers_are_one_too_many(
 KILLED = """
 import os, sys
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive import catalog, vectors
+from kobold_reader.archive import store, vectors
 where, when = sys.argv[4].split(".")
-owner = {"Catalog": catalog.Catalog, "Vectors": vectors.Vectors}[where]
+owner = {"Catalog": store.Catalog, "Vectors": vectors.Vectors}[where]
 original = getattr(owner, when)
 def dying(self, *arguments, **options):
     original(self, *arguments, **options)

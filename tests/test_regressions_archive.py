@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import chromadb
 import pytest
 
 from kobold_reader import Archive, KoboldReader
@@ -281,16 +281,32 @@ def test_a_name_that_python_takes_for_a_number_is_found(server: KoboldSimulator,
         assert len(archive.search("Lindqvist", where=["folder=Nan"])) == 2
 
 
-def test_an_archive_can_be_opened_thousands_of_times(
-    server: KoboldSimulator, tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+def test_opening_vectors_anew_leaves_other_clients_of_the_process_alone(
+    server: KoboldSimulator, tmp_path: Path, scans: Path
 ) -> None:
-    """After two thousand new generations the path of the vectors was longer than the system allows."""
+    """Chroma shares one system among all clients of a path, and that one does not see what other processes wrote."""
     with make_archive(tmp_path, server, "koboldcpp") as archive:
         archive.sync(scans, reader=reader_of(server))
-        for number in (2100, 2101, 10**9):
-            monkeypatch.setattr("kobold_reader.archive.vectors._openings", itertools.count(number))
-            archive._meaning._seen_generation = -2
-            assert len(archive.search("Lindqvist", mode="dense")) == 2
+        client = chromadb.PersistentClient(tmp_path / "archive" / "chroma")
+        same = client.get_collection("pages", embedding_function=None)
+        elsewhere = chromadb.PersistentClient(tmp_path / "elsewhere")
+        other = elsewhere.create_collection("other", embedding_function=None)
+        try:
+            with Archive.open(tmp_path / "archive", api_url=server.url) as second:
+                for _ in range(20):
+                    archive._index._seen_generation = -2
+                    assert len(archive.search("Lindqvist", mode="dense")) == 2
+                    assert len(second.search("Lindqvist", mode="dense")) == 2
+            other.add(ids=["one"], embeddings=[[1.0, 0.0]])
+            assert chromadb.PersistentClient(tmp_path / "elsewhere").get_collection("other").count() == 1
+            assert same.count() == 2
+            make_pdf(scans / "c.pdf", [3])
+            archive.sync(scans, reader=reader_of(server))
+            assert len(archive.search("Lindqvist", mode="dense")) == 3
+        finally:
+            client.close()
+            elsewhere.close()
+        assert len(archive.search("Lindqvist", mode="dense")) == 3
 
 
 def test_a_page_that_fails_anew_is_still_found_by_what_was_read(

@@ -1,15 +1,7 @@
 """Archive: one folder that knows what was read and finds it again.
 
-`DIR/ledger.sqlite` holds the readings, `DIR/archive.sqlite` files, pages and words, `DIR/chroma` the vectors. One
-process writes at a time (a file lock); any number search meanwhile, and see new pages with the next query.
-
-An archive folder while it is open: made or found, held for writing by one process at a time.
-
-What changes an archive: reading what lies in the folders, making its vectors anew, forgetting files.
-
-What people ask an archive: the pages for a query, what shows the same, an answer out of the pages.
-
-What people do to an archive's texts: correct them one by one, or export, edit and import them.
+`DIR/ledger.sqlite` has the readings, `DIR/archive.sqlite` files, pages and words, `DIR/chroma` the vectors. One process
+writes at a time (a file lock); any number search meanwhile, and see new pages with the next query.
 """
 
 from __future__ import annotations
@@ -19,7 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import has_magic
@@ -34,14 +26,15 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from kobold_reader.archive.ask import Answer, AnswerStream, query_engine, stream_answer
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.duplicates import Alike, Duplicates
+from kobold_reader.archive.embedder import ServerAccess, choose_embedder, record_of
 from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, to_frame
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.search import ArchiveRetriever, Hit, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, PageRow, Place, check_folder
-from kobold_reader.archive.sync import Settled, Syncer, SyncReport, at_place, is_at
-from kobold_reader.archive.vector_index import Indexer, Meaning, ServerAccess, choose_embedder, record_of
-from kobold_reader.archive.vectors import check_server
-from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, SourceError, StoreError
+from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
+from kobold_reader.archive.vector_index import Indexer, VectorIndex
+from kobold_reader.archive.vectors import ChromaServer
+from kobold_reader.errors import ConfigError, MissingExtraError, ServerError, SourceError, StoreError
 from kobold_reader.llm import KoboldLLM
 from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode
 from kobold_reader.pages import Selection, local_uri, select
@@ -51,37 +44,52 @@ from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import Outlook, forecast_by_ledger
 from kobold_reader.reading.transcriber import Transcriber
 
-__all__ = [
-    "CATALOG",
-    "Archive",
-    "ArchiveStatus",
-    "BusyError",
-    "CorrectedArchive",
-    "OpenArchive",
-    "SearchedArchive",
-    "WritingArchive",
-    "root_name",
-]
+__all__ = ["CATALOG", "Archive", "ArchiveStatus", "BusyError", "root_name"]
 
 log = logging.getLogger(__name__)
 
 CATALOG: Final = "archive.sqlite"
+LEDGER: Final = "ledger.sqlite"
 LOCK_WAIT_S: Final = 1.0
-"""How long the archive's lock is waited for: searches hold it for a moment, other writers for long."""
+"""How long to wait for the archive's lock: a correction holds it for a moment, a run for long."""
 
 
 class BusyError(StoreError):
     """Another process is writing."""
 
 
-class OpenArchive:
-    """An open archive folder: its catalog, its embedder, and who may write."""
+@dataclass(frozen=True, slots=True)
+class ArchiveStatus:
+    """What an archive holds."""
 
-    def __init__(self, folder: Path, catalog: Catalog, access: ServerAccess, meaning: Meaning) -> None:
+    pages: dict[str, int]
+    """By status."""
+    files: int
+    missing_files: tuple[str, ...]
+    failed: tuple[tuple[str, int, str], ...]
+    """(path, page number, why); page 0: the file as a whole."""
+    embedder: str
+    unfinished_pages: int
+    """Begun by a run that was interrupted; the next `index` finishes them."""
+    corrections: int
+    """Pages that people corrected."""
+
+
+class Archive:
+    """One archive folder. Use `Archive.open`; safe to search from several threads.
+
+    Example:
+        >>> from kobold_reader import Archive, KoboldReader
+        >>> with Archive.open("my-archive", create=True) as archive:  # doctest: +SKIP
+        ...     archive.sync("scans", reader=KoboldReader())
+        ...     archive.search("Lindqvist 1954")[0].link
+    """
+
+    def __init__(self, folder: Path, catalog: Catalog, access: ServerAccess, index: VectorIndex) -> None:
         self.folder = folder
         self._catalog = catalog
         self._access = access
-        self._meaning = meaning
+        self._index = index
         self._duplicates = Duplicates(catalog)
 
     @classmethod
@@ -98,65 +106,60 @@ class OpenArchive:
         """Open an archive.
 
         Args:
-            folder: Where it lies.
+            folder: Of the archive.
             create: Make it if there is none.
             embedder: For a new archive: `minilm`, `koboldcpp` or `none`; None: MiniLM if it is installed, else words
                 only. An archive keeps its embedder; asking for another one is refused.
-            api_url: KoboldCpp, where the embedder is its own.
+            api_url: KoboldCpp, if the embedder is its own.
             api_password: Of that server.
-            chroma_url: A Chroma server for the vectors; all else stays in the folder. The archive remembers it; named
-                for one that had them elsewhere, the next `sync` makes them there, without reading a page.
+            chroma_url: A Chroma server for the vectors; all else stays in the folder. The archive remembers it. If its
+                vectors were elsewhere before, the next `sync` makes them there, without reading a page.
 
         Raises:
-            StoreError: No archive there (and not `create`), or the folder lies on a network share.
+            StoreError: No archive there (and not `create`), one of another format, or the folder is on a network share.
             MissingExtraError: The embedder asked for is not installed.
             ServerError: KoboldCpp's embedder was asked for and cannot be reached.
             ConfigError: The archive was made with another embedder, or has no vectors to put on a server.
         """
         folder = Path(folder)
-        urls = (api_url,) if isinstance(api_url, str) else tuple(api_url)
-        access = ServerAccess(urls, api_password)
+        access = ServerAccess((api_url,) if isinstance(api_url, str) else tuple(api_url), api_password)
         exists = (folder / CATALOG).is_file() and _is_complete(folder / CATALOG)
         if not exists and not create:
-            msg = f"there is no archive in {folder}."
-            raise StoreError(msg, hint=f"Make one with: kobold-reader index PATH --archive {folder}")
+            raise StoreError(
+                f"there is no archive in {folder}.", hint=f"Make one with: kobold-reader index PATH --archive {folder}"
+            )
         check_folder(folder)
         # Chosen before anything is written: a missing extra leaves no half-made archive behind.
         chosen = None if exists else choose_embedder(embedder, access)
         if chroma_url is not None and not exists:
-            check_server(chroma_url, has_vectors=chosen is not None)
+            ChromaServer.chosen(chroma_url, has_vectors=chosen is not None)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as err:
-            msg = f"the folder {folder} cannot be made: {err}."
-            raise StoreError(msg, hint="Name another folder with --archive.") from err
+            raise StoreError(
+                f"the folder {folder} cannot be made: {err}.", hint="Name another folder with --archive."
+            ) from err
         catalog = Catalog(folder / CATALOG)
-        archive = cls(folder, catalog, access, Meaning(folder, catalog, access, chosen))
-        if not exists:
-            catalog.set_meta("embedder", record_of(chosen))
-            archive._move_vectors(chroma_url)
-            return archive
-        kept = archive._meaning.record()["kind"]
-        if embedder is not None and embedder != kept:
-            archive.close()
-            msg = f"the archive {folder} was made with the embedder {kept!r}, not {embedder!r}."
-            raise ConfigError(msg, hint="Leave --embedder out, or make the vectors anew with --reembed.")
-        archive._move_vectors(chroma_url)
-        return archive
-
-    def _move_vectors(self, chroma_url: str | None) -> None:
-        if chroma_url is None:
-            return
+        archive = cls(folder, catalog, access, VectorIndex(folder, catalog, access, chosen))
         try:
-            with self._locked():
-                self._meaning.move_to(chroma_url)
-        except KoboldReaderError:
-            self.close()
+            if not exists:
+                catalog.set_meta("embedder", record_of(chosen))
+            elif embedder is not None and embedder != (kept := archive._index.record()["kind"]):
+                raise ConfigError(
+                    f"the archive {folder} was made with the embedder {kept!r}, not {embedder!r}.",
+                    hint="Leave --embedder out, or make the vectors anew with --reembed.",
+                )
+            if chroma_url is not None:
+                with archive._locked():
+                    archive._index.move_to(chroma_url)
+        except BaseException:
+            archive.close()
             raise
+        return archive
 
     def close(self) -> None:
         """Release all files."""
-        self._meaning.close()
+        self._index.close()
         self._catalog.close()
 
     def __enter__(self) -> Self:
@@ -165,66 +168,35 @@ class OpenArchive:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def embed_model(self) -> Any:
-        """The LlamaIndex embed_model of this archive, for `VectorStoreIndex.from_vector_store`.
-
-        Raises:
-            ConfigError: An archive of words only.
-        """
-        embedder = self._meaning.embedder()
-        if embedder is None:
-            msg = f"the archive {self.folder} has words only, no vectors."
-            raise ConfigError(msg, hint="index --reembed --embedder minilm makes them.")
-        return embedder.model
-
-    @property
-    def chroma_collection(self) -> Any:
-        """Chroma's collection `pages`, for `ChromaVectorStore(chroma_collection=…)`."""
-        embedder = self._meaning.embedder()
-        if embedder is None:
-            return self.embed_model  # raises
-        return self._meaning.vectors(embedder).collection
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def _locked(self, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         """Hold the archive for writing.
 
         Raises:
-            StoreError: Another process does.
+            BusyError: Another process does.
         """
-        lock = FileLock(self.folder / LOCK, timeout=wait_s)
+        lock = FileLock(self.folder / LOCK, timeout=LOCK_WAIT_S)
         try:
             lock.acquire()
         except Timeout:
-            msg = f"another process is writing to the archive {self.folder}."
-            raise BusyError(msg, hint="Wait for it to end; searching goes on meanwhile.") from None
+            raise BusyError(
+                f"another process is writing to the archive {self.folder}.",
+                hint="Wait for it to end; searching goes on meanwhile.",
+            ) from None
         try:
             yield
         finally:
-            self._meaning.end_writing()
+            self._index.end_writing()
             lock.release()
 
     @contextmanager
     def _writing(self) -> Iterator[Indexer]:
-        """Hold the archive for writing, with the indexer that does it."""
+        """Hold the archive for writing, with its indexer, after finishing what a killed `forget` began."""
         with self._locked():
             self._end_erasing()
-            yield self._meaning.begin_writing()
-
-    def _end_erasing(self) -> None:
-        """Take what was forgotten out of the bytes of all files; also what a killed `forget` left there."""
-        if not self._catalog.is_erasing:
-            return
-        moved = [
-            at_place(row, place)
-            for row in self._catalog.shown_nowhere()
-            if (place := self._catalog.first_place(row.sha256))
-        ]
-        if moved:  # copies of what was forgotten stay
-            self._meaning.begin_writing().rename(moved)
-        self._meaning.erase_deleted()
-        self._catalog.erase_deleted()
+            yield self._index.begin_writing()
 
     def open_ledger(self, reader: KoboldReader) -> Ledger:
         """Open the archive's ledger, which reads through to the one that the reader names."""
@@ -232,20 +204,7 @@ class OpenArchive:
         if reader.ledger != "none":
             path = Path(reader.ledger) if reader.ledger else default_ledger_path()
             behind = Ledger(path, read_only=True) if path.is_file() else None
-        return Ledger(self.folder / "ledger.sqlite", fallback=behind)
-
-
-def _is_complete(path: Path) -> bool:
-    """Tell whether an archive was made to the end: its embedder is what is written last."""
-    catalog = Catalog(path)
-    try:
-        return catalog.meta("embedder") is not None
-    finally:
-        catalog.close()
-
-
-class WritingArchive(OpenArchive):
-    """An archive that takes files in, and lets go of them."""
+        return Ledger(self.folder / LEDGER, fallback=behind)
 
     def sync(
         self,
@@ -271,7 +230,7 @@ class WritingArchive(OpenArchive):
             remember: The next run without paths repeats these paths and settings.
             cancel: Set by another thread to stop; what was read until then is indexed.
             on_page: Called for every page when its reading is known.
-            on_start: Called with what lies ahead, before the first page is read; where past runs had different
+            on_start: Called with what is ahead, before the first page is read; where past runs had different
                 settings, once for the paths of each.
             on_progress: Called with a line of text while a page is being read.
             make_transcriber: Called with reader, ledger and options, as `KoboldReader.transcriber`;
@@ -282,140 +241,233 @@ class WritingArchive(OpenArchive):
             ServerError: No server can go on; what was read and indexed is kept.
             StoreError: Another process is writing, or the disk is full.
         """
-        roots = self._catalog.roots()
-        if paths is None and reader is None and len(groups := _by_settings(roots)) > 1:
-            return self._sync_each(
-                groups,
-                changes=changes,
-                prune=prune,
-                remember=remember,
-                cancel=cancel,
-                on_page=on_page,
-                on_start=on_start,
-                on_progress=on_progress,
-                make_transcriber=make_transcriber,
-            )
-        chosen = _as_list(paths) if paths is not None else list(roots)
-        if not chosen:
-            msg = f"the archive {self.folder} remembers no paths yet: name what to index."
-            raise ConfigError(msg)
-        if reader is None:
-            kept = next((settings for path in chosen if (settings := roots.get(root_name(path)))), {})
-            reader = KoboldReader.from_dict({**kept, **(changes or {}), "api_password": self._access.password})
-        cancel = cancel or threading.Event()
-        with self._writing() as indexer, self.open_ledger(reader) as ledger:
-            selection = select(chosen, known=ledger.kind_of)
-            if selection.errors and not selection.files:
-                raise selection.errors[0]
-            finished = indexer.finish()
-            # To read anew, or not for long, is asked for once; kept, every later run would do the same.
-            asked_once = {"redo", "stop_after_s"} | ({"image_kind"} if reader.image_kind == "auto" else set())
-            settings = {name: value for name, value in reader.to_dict().items() if name not in asked_once}
-            for path in chosen if remember else ():
-                self._catalog.remember_root(root_name(path), settings)
-            transcriber = make_transcriber(reader, ledger, cancel=cancel, on_progress=on_progress)
-            settled = Settled(self._catalog, ledger, reader.options, reader.engine)
-            if on_start:
-                outlook = transcriber.survey(settled.rest(selection.files))
-                outlook.pass_over(len(settled.passed), settled.by_kind(selection.files))
-                outlook.forecast = forecast_by_ledger(
-                    outlook, ledger, reader.make_engine(), reader.options, servers=reader.servers
-                )
-                on_start(selection, outlook)
-            settled.begin()
-            syncer = Syncer(self._catalog, indexer, settled, on_page)
-            report = syncer.run(selection, transcriber, cancel, prune=prune)
-            settled.end()
-        report.finished_pages = finished
-        return report
-
-    def _sync_each(self, groups: Sequence[Sequence[str]], **options: Any) -> SyncReport:
-        """Repeat past runs whose settings differ, each with its own."""
+        runs = self._runs(paths, reader, changes)
         total = SyncReport()
         failed: list[SourceError] = []
-        for group in groups:
-            try:
-                total.add(self.sync(group, **options))
-            except SourceError as err:
-                failed.append(err)
-        if len(failed) == len(groups):
+        for some, its_reader in runs:
+            stop = cancel or threading.Event()
+            with self._writing() as indexer, self.open_ledger(its_reader) as ledger:
+                selection = select(some, known=ledger.kind_of)
+                if selection.errors and not selection.files:
+                    failed.append(selection.errors[0])
+                    continue
+                total.finished_pages += indexer.finish()
+                if remember:
+                    self._remember(some, its_reader)
+                transcriber = make_transcriber(its_reader, ledger, cancel=stop, on_progress=on_progress)
+                stamps = FileStamps(self._catalog, ledger, its_reader.options, its_reader.engine)
+                if on_start:
+                    outlook = transcriber.survey(stamps.rest(selection.files))
+                    outlook.pass_over(len(stamps.passed), stamps.by_kind(selection.files))
+                    outlook.forecast = forecast_by_ledger(
+                        outlook, ledger, its_reader.make_engine(), its_reader.options, servers=its_reader.servers
+                    )
+                    on_start(selection, outlook)
+                stamps.begin()
+                total.add(
+                    Syncer(self._catalog, indexer, stamps, on_page).run(selection, transcriber, stop, prune=prune)
+                )
+                stamps.end()
+        if len(failed) == len(runs):
             raise failed[0]
         total.errors += failed
         return total
 
+    def _runs(
+        self,
+        paths: str | Path | Iterable[str | Path] | None,
+        reader: KoboldReader | None,
+        changes: Mapping[str, Any] | None,
+    ) -> list[tuple[list[str | Path], KoboldReader]]:
+        """Return the paths to read with the reader of each; remembered paths with the same settings together."""
+        roots = self._catalog.roots()
+        groups: dict[str, list[str | Path]] = {}
+        if paths is not None:
+            groups[""] = [paths] if isinstance(paths, str | Path) else list(paths)
+        else:
+            for path, settings in roots.items():
+                groups.setdefault("" if reader else json.dumps(settings, sort_keys=True), []).append(path)
+        if not any(groups.values()):
+            raise ConfigError(f"the archive {self.folder} remembers no paths yet: name what to index.")
+
+        def reader_of(some: Iterable[str | Path]) -> KoboldReader:
+            kept = next((settings for path in some if (settings := roots.get(root_name(path)))), {})
+            return KoboldReader.from_dict({**kept, **(changes or {}), "api_password": self._access.password})
+
+        return [(some, reader or reader_of(some)) for some in groups.values()]
+
+    def _remember(self, paths: Iterable[str | Path], reader: KoboldReader) -> None:
+        # `redo` and `stop_after_s` are asked for once: remembered, every later run would repeat them.
+        asked_once = {"redo", "stop_after_s"} | ({"image_kind"} if reader.image_kind == "auto" else set())
+        settings = {name: value for name, value in reader.to_dict().items() if name not in asked_once}
+        for path in paths:
+            self._catalog.remember_root(root_name(path), settings)
+
     def reembed(self, embedder: EmbedderKind | None = None, *, chroma_url: str | None = None) -> int:
-        """Make all vectors anew, with another embedder if one is named, without reading a page; returns the pages.
+        """Make all vectors anew, without reading a page; returns the number of pages.
 
         Args:
-            embedder: As `open` takes it; None: the one there is.
-            chroma_url: As `open` takes it; None: where they are.
+            embedder: As in `open`; None: the same as before.
+            chroma_url: As in `open`; None: where they are now.
 
         Raises:
             MissingExtraError | ServerError: The embedder cannot be used; nothing was changed.
         """
-        kind = embedder or self._meaning.record()["kind"]
-        chosen = choose_embedder(kind, self._access)
+        chosen = choose_embedder(embedder or self._index.record()["kind"], self._access)
         if chroma_url is not None:
-            check_server(chroma_url, has_vectors=chosen is not None)
+            ChromaServer.chosen(chroma_url, has_vectors=chosen is not None)
         with self._locked():
-            rows = [row for row in self._catalog.every_page() if row.status != "failed"]
-            # From here on a kill leaves all pages unfinished: the next opening goes on.
-            begun = self._catalog.begin(rows)
-            self._meaning.replace(chosen)
+            # From here on a kill leaves all pages unfinished: the next run continues.
+            begun = self._catalog.begin([row for row in self._catalog.every_page() if row.status != "failed"])
+            self._index.replace(chosen)
             if chroma_url is not None:
-                self._meaning.move_to(chroma_url)
-            self._meaning.begin_writing().index(begun)
-            if self._catalog.is_erasing:  # the old vectors are gone as a whole
+                self._index.move_to(chroma_url)
+            self._index.begin_writing().index(begun)
+            if self._catalog.is_erasing:  # the old vectors were removed as a whole
                 self._catalog.erase_deleted()
         return len(begun)
 
     def forget(self, uris: Sequence[str]) -> int:
-        """Remove files with their pages, words, vectors, readings and corrections, down to the bytes.
+        """Remove files with their pages, words, vectors, readings and corrections, also from the bytes of all files.
 
-        Returns how many pages went. What a copy shows, of another file that is known, stays.
+        What a copy shows, another file that the archive knows, stays. The other pages' vectors are copied, about 700
+        chunks a second. After a kill nothing of the files can be found; the next `forget` or `sync` erases the bytes.
 
-        The other pages' vectors are copied, about 700 chunks a second. A kill on the way leaves nothing that can be
-        found; the next `forget` or `sync` erases the bytes.
+        Chroma (1.5.9) writes a graph file with whatever was in its process's memory, at the first use after opening.
+        A process that had these pages before, such as a web server or a notebook, may so write scraps of them again
+        while it goes on: end it first. `reembed` in a new process removes such scraps. Vectors on a Chroma server are
+        deleted there; the bytes of that server's files are not ours to erase.
+
+        Args:
+            uris: Of the files.
+
+        Returns:
+            The number of pages removed.
 
         Raises:
             StoreError: Another process is writing, or the disk is full.
-            ServerError: A copy of a forgotten file stays, and the embedder, which has to cut its pages, is KoboldCpp's
-                and does not answer.
+            ServerError: A copy of a forgotten file stays, and the embedder, which has to split its pages, is
+                KoboldCpp's and does not answer.
         """
-        with self._locked(), Ledger(self.folder / "ledger.sqlite") as ledger:
+        with self._locked(), Ledger(self.folder / LEDGER) as ledger:
             contents = {content for uri in uris for content in ledger.contents_of(uri)}
             ledger.forget(uris)
             removed = self._catalog.forget(uris, contents, ledger.knows)
+            known = self._catalog.places()
             for root in self._catalog.roots():
-                at = root if "://" in root else local_uri(root)
-                if any(is_at(uri, at) for uri in uris) and not any(is_at(uri, at) for uri in self._catalog.places()):
+                address = _address(root)
+                if any(is_at(uri, address) for uri in uris) and not any(is_at(uri, address) for uri in known):
                     self._catalog.forget_root(root)
             self._end_erasing()
         return removed
 
+    def _end_erasing(self) -> None:
+        """Erase what was forgotten from the bytes of all files, also after a killed `forget`."""
+        if not self._catalog.is_erasing:
+            return
+        moved = [
+            row.at(place)
+            for row in self._catalog.shown_nowhere()
+            if (place := self._catalog.first_place(row.sha256)) is not None
+        ]
+        if moved:  # copies of what was forgotten stay
+            self._index.begin_writing().rename(moved)
+        self._index.erase_deleted()
+        self._catalog.erase_deleted()
 
-def _by_settings(roots: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Return the remembered paths, those with the same settings together."""
-    groups: dict[str, list[str]] = {}
-    for path, settings in roots.items():
-        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(path)
-    return list(groups.values())
+    # ── corrections ──────────────────────────────────────────────────────────────────────────────
 
+    def correct(self, page_id: str, text: str) -> None:
+        """Replace a page's transcription by a person's text, which is found at once and wins over any reading.
 
-def _as_list(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:
-    return [paths] if isinstance(paths, str | Path) else list(paths)
+        The correction belongs to what the page shows: copies of the file have it too, and it stays through renames,
+        `redo` and `reembed`. While another run is indexing, or the embedder's server is off, the page is found by its
+        words, and the next run makes its vectors.
 
+        Args:
+            page_id: As in `Hit.page_id`.
+            text: Of the whole page, without its image description; "": the page has none. The text as it was read
+                takes the correction back.
 
-def root_name(path: str | Path) -> str:
-    """Return a path as it is remembered: absolute, so that another working directory changes nothing."""
-    text = str(path)
-    if "://" in text:
-        return text
-    return str((Path(text).expanduser() if text.startswith("~") else Path(text)).absolute())
+        Raises:
+            ConfigError: There is no such page, or the text cannot be recorded.
+            StoreError: The archive cannot be written.
+        """
+        self._correct(page_id, text)
 
+    def uncorrect(self, page_id: str) -> None:
+        """Take a page's correction back, if it has one: its text is again as it was read.
 
-class SearchedArchive(OpenArchive):
-    """An archive in which people look for something."""
+        Raises:
+            ConfigError: There is no such page.
+            StoreError: The archive cannot be written.
+        """
+        self._correct(page_id, None)
+
+    def _correct(self, page_id: str, text: str | None) -> None:
+        row = self._catalog.page(page_id)
+        if row is None:
+            raise ConfigError(
+                f"there is no page {page_id!r} in the archive {self.folder}.",
+                hint="A page's id changes with its file: search again.",
+            )
+        check_correctable(row)
+        if self._catalog.correct({page_id: text}):
+            self._index_corrected([page_id])
+
+    def _index_corrected(self, page_ids: Sequence[str]) -> None:
+        """Make the vectors of pages just corrected, if that is possible now."""
+        try:
+            with self._locked():
+                self._index.begin_writing().index(self._catalog.unfinished_of(page_ids))
+        except (BusyError, ServerError, MissingExtraError) as err:
+            log.info("the next run makes the vectors of what was corrected: %s", err)
+
+    def correction(self, page_id: str) -> Correction | None:
+        """Return what a person wrote in place of a page's transcription, if anything."""
+        row = self._catalog.page(page_id)
+        return self._catalog.correction(row.content_sha256) if row is not None else None
+
+    def text_as_read(self, page_id: str) -> str:
+        """Return a page's transcription as it was read, also of a corrected page; "" where there is none."""
+        row = self._catalog.page(page_id)
+        return read_text(row) if row is not None else ""
+
+    def export(self, folder: str | Path, *, to: ExportFormat = "md", group_by: GroupBy = "file") -> ExportReport:
+        """Write all texts to files that people can read, and edit for `import_corrections`.
+
+        An existing file is overwritten only if nothing is lost by it: it is as it was exported, or everything edited
+        in it was imported.
+
+        Args:
+            folder: Where to; made if missing.
+            to: `md`, `txt` or `jsonl`.
+            group_by: `file`: one for each file; `folder`: one for each folder.
+
+        Raises:
+            ConfigError: The folder is a file, or `to` or `group_by` is unknown.
+        """
+        return Exporter(self._catalog, Path(folder), to, group_by).run()
+
+    def import_corrections(self, folder: str | Path) -> ImportReport:
+        """Take what was edited in exported files as corrections: only pages whose text was changed since the export.
+
+        A file whose marks are damaged is left aside as a whole. A page that was corrected elsewhere since the export
+        keeps that correction.
+
+        Args:
+            folder: One that was exported to, or a single file of it.
+
+        Raises:
+            SourceError: There is no export.
+            StoreError: The archive cannot be written.
+        """
+        report = Importer(self._catalog).run(Path(folder))
+        if changed := report.corrected + report.taken_back:
+            self._index_corrected(changed)
+        return report
+
+    # ── searching ────────────────────────────────────────────────────────────────────────────────
 
     def search(
         self,
@@ -435,41 +487,41 @@ class SearchedArchive(OpenArchive):
 
         Args:
             query: Words, names, numbers, "quoted phrases", or a question.
-            limit: At most so many pages.
+            limit: At most this number of pages.
             mode: `hybrid`; `dense`: by meaning alone; `keyword`: by words alone.
             where: Conditions on metadata: `KEY=VALUE`, `KEY=A..B`, `KEY=~WORD`.
-            since: Pages of this year, month or day (`1954`, `1954-03`, `1954-03-12`) or later. A page is of the day of
+            since: Pages of this year, month or day (`1954`, `1954-03`, `1954-03-12`) or later. A page's day is that of
                 its `date_taken`, else `date_digitized`, `creation_date`, `last_modified_date`.
             until: Pages of this year, month or day or earlier.
-            folder: Pages of files that lie in it or below: a path, or any part of one (`letters`, `letters/1954`).
+            folder: Pages of files in it or below: a path, or any part of one (`letters`, `letters/1954`).
             by: `file` or `folder`: hits of one together, best first, at most five pages of each.
             all_copies: Each of several pages that show the same (copies, photos that look alike) as a hit of its own;
-                else the best of them, which names the others in `Hit.alike`. So it is with `by`, too.
+                else only the best of them, which names the others in `Hit.alike`. The same holds with `by`.
             on_notice: Called with a line of text for people when the embedder cannot be reached and only words are
                 searched; left out: logged as a warning.
 
         Raises:
             ConfigError: Empty query, unknown mode, key or folder; a date of another shape.
         """
-        searcher = Searcher(self._catalog, self._meaning.search(mode, on_notice), self._duplicates)
+        searcher = Searcher(self._catalog, self._index.search(mode, on_notice), self._duplicates)
         filter_ = parse_filter(where, since=since, until=until, folder=folder)
         return searcher.search(query, limit=limit, mode=mode, filter_=filter_, by=by, all_copies=all_copies)
 
     def duplicates(self) -> list[tuple[Alike, ...]]:
         """Return groups of pages that show the same: copies of a file, one scan in several files, photos nearly alike.
 
-        The largest file of each stands first, and `is_equal` says of each other whether its bytes are the same. Of
+        The largest file of each group comes first; `is_equal` tells of each other whether its bytes are the same. Of
         copies of a file with many pages only the first page is named.
         """
         return self._duplicates.groups()
 
     def alike(self, page_id: str) -> tuple[Alike, ...]:
-        """Return what shows the same as a page, wherever it lies, without the page itself."""
+        """Return all pages that show the same as a page, without the page itself."""
         row = self._catalog.page(page_id)
         return self._duplicates.alike(row) if row is not None else ()
 
     def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", **narrowed: Any) -> ArchiveRetriever:
-        """Return a LlamaIndex retriever over `search`, one node a page; `narrowed` as there."""
+        """Return a LlamaIndex retriever over `search`, one node a page; `narrowed` are further options of `search`."""
         return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, **narrowed))
 
     def as_query_engine(
@@ -485,7 +537,7 @@ class SearchedArchive(OpenArchive):
 
         Args:
             llm: Answers; None: the model of this archive's KoboldCpp. LlamaIndex's own default is never used.
-            limit: At most so many pages.
+            limit: At most this number of pages.
             where: Conditions on metadata, as in `search`.
             streaming: Whether its responses are streams.
             on_notice: As in `search`; also called for pages that do not fit the context, and for a cut answer.
@@ -516,7 +568,7 @@ class SearchedArchive(OpenArchive):
         Args:
             question: What is asked.
             llm: Answers; None: the model of this archive's KoboldCpp.
-            limit: At most so many pages.
+            limit: At most this number of pages.
             where: Conditions on metadata, as in `search`.
             on_notice: As in `as_query_engine`.
 
@@ -538,131 +590,59 @@ class SearchedArchive(OpenArchive):
     def _llm(self) -> KoboldLLM:
         return KoboldLLM(api_url=list(self._access.urls), api_password=self._access.password)
 
-
-class CorrectedArchive(OpenArchive):
-    """An archive whose texts people put right."""
-
-    def correct(self, page_id: str, text: str) -> None:
-        """Put a person's text in place of a page's transcription; it is found at once, and wins over any reading.
-
-        It belongs to what the page shows: copies of the file have it too, and it stays through renames, `redo` and
-        `reembed`. While another run is indexing, or the embedder's server is off, the page is found by its words, and
-        the next run makes its vectors.
-
-        Args:
-            page_id: As in `Hit.page_id`.
-            text: Of the whole page, without its image description; "": the page holds none. The very text that was
-                read takes the correction back.
+    @property
+    def embed_model(self) -> Any:
+        """The LlamaIndex embed_model of this archive, for `VectorStoreIndex.from_vector_store`.
 
         Raises:
-            ConfigError: There is no such page, or the text is none that can be kept.
-            StoreError: The archive cannot be written.
+            ConfigError: An archive of words only.
         """
-        self._correct(page_id, text)
+        return self._embedder().model
 
-    def uncorrect(self, page_id: str) -> None:
-        """Take a correction back: what was read stands again; nothing happens where there is none.
+    @property
+    def chroma_collection(self) -> Any:
+        """Chroma's collection `pages`, for `ChromaVectorStore(chroma_collection=…)`.
 
         Raises:
-            ConfigError: There is no such page.
-            StoreError: The archive cannot be written.
+            ConfigError: An archive of words only.
         """
-        self._correct(page_id, None)
+        return self._index.vectors(self._embedder()).collection
 
-    def _correct(self, page_id: str, text: str | None) -> None:
-        row = self._catalog.page(page_id)
-        if row is None:
-            msg = f"there is no page {page_id!r} in the archive {self.folder}."
-            raise ConfigError(msg, hint="A page's id changes with its file: search again.")
-        check_correctable(row)
-        if self._catalog.correct({page_id: text}):
-            self._index_corrected([page_id])
+    def _embedder(self) -> Any:
+        embedder = self._index.embedder()
+        if embedder is None:
+            raise ConfigError(
+                f"the archive {self.folder} has words only, no vectors.",
+                hint="index --reembed --embedder minilm makes them.",
+            )
+        return embedder
 
-    def correction(self, page_id: str) -> Correction | None:
-        """Return what a person wrote in place of a page's transcription; None where nobody did."""
-        row = self._catalog.page(page_id)
-        return self._catalog.correction(row.content_sha256) if row is not None else None
+    # ── what it holds ────────────────────────────────────────────────────────────────────────────
 
-    def text_as_read(self, page_id: str) -> str:
-        """Return a page's transcription as it was read, whatever stands in its place; "" where there is none."""
-        row = self._catalog.page(page_id)
-        return read_text(row) if row is not None else ""
+    def page(self, page_id: str) -> PageRow | None:
+        """Return one page by its id."""
+        return self._catalog.page(page_id)
 
-    def export(self, folder: str | Path, *, to: ExportFormat = "md", group_by: GroupBy = "file") -> ExportReport:
-        """Write all texts to files that people can read, and edit for `import_corrections`.
+    def pages(self) -> Iterator[PageRow]:
+        """Yield all pages by file and page number."""
+        return self._catalog.every_page()
 
-        A file that is there already is written over only where nothing is lost by it: it is as it was exported, or
-        everything edited in it was imported.
+    def pages_of(self, file_sha256: str) -> list[PageRow]:
+        """Return the pages of a file's content in page order."""
+        return self._catalog.pages_of(file_sha256)
 
-        Args:
-            folder: Where to; made if missing.
-            to: `md`, `txt` or `jsonl`.
-            group_by: `file`: one for each file; `folder`: one for each folder.
+    def failed_pages(self) -> list[PageRow]:
+        """Return the pages that failed at the last try, also those that keep an earlier reading."""
+        return self._catalog.failed()
 
-        Raises:
-            ConfigError: The folder is a file, or `to` or `group_by` is unknown.
-        """
-        return Exporter(self._catalog, Path(folder), to, group_by).run()
-
-    def import_corrections(self, folder: str | Path) -> ImportReport:
-        """Take what was edited in exported files as corrections: only pages whose text is another than was exported.
-
-        A file whose marks are damaged is left aside as a whole. A page that was corrected elsewhere since the export
-        keeps that correction.
-
-        Args:
-            folder: One that was exported to, or a single file of it.
-
-        Raises:
-            SourceError: There is no export.
-            StoreError: The archive cannot be written.
-        """
-        report = Importer(self._catalog).run(Path(folder))
-        if changed := report.corrected + report.taken_back:
-            self._index_corrected(changed)
-        return report
-
-    def _index_corrected(self, page_ids: Sequence[str]) -> None:
-        """Make the vectors of pages just corrected, if that can be done now."""
-        try:
-            with self._locked():
-                indexer = self._meaning.begin_writing()
-                indexer.index(self._catalog.unfinished_of(page_ids))
-        except (BusyError, ServerError, MissingExtraError) as err:
-            log.info("the next run makes the vectors of what was corrected: %s", err)
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveStatus:
-    """What an archive holds."""
-
-    pages: dict[str, int]
-    """By status."""
-    files: int
-    missing_files: tuple[str, ...]
-    failed: tuple[tuple[str, int, str], ...]
-    """(path, page number, why); page 0: the file as a whole."""
-    embedder: str
-    unfinished_pages: int
-    """Begun by a run that was interrupted; the next `index` ends them."""
-    corrections: int
-    """Pages that people corrected."""
-
-
-class Archive(WritingArchive, CorrectedArchive, SearchedArchive):
-    """One archive folder. Use `Archive.open`; safe to search from several threads.
-
-    Example:
-        >>> from kobold_reader import Archive, KoboldReader
-        >>> with Archive.open("my-archive", create=True) as archive:  # doctest: +SKIP
-        ...     archive.sync("scans", reader=KoboldReader())
-        ...     archive.search("Lindqvist 1954")[0].link
-    """
+    def places(self) -> list[Place]:
+        """Return all files where they are, also those that are missing or cannot be opened."""
+        return list(self._catalog.places().values())
 
     def uris(self) -> list[str]:
-        """Return the URIs of all files that the archive knows, those that were pruned too."""
+        """Return the URIs of all files that the archive knows, also those that were pruned."""
         uris = dict.fromkeys(self._catalog.places())
-        path = self.folder / "ledger.sqlite"
+        path = self.folder / LEDGER
         if path.is_file():
             with Ledger(path, read_only=True) as ledger:
                 uris |= dict.fromkeys(ledger.uris())
@@ -679,44 +659,20 @@ class Archive(WritingArchive, CorrectedArchive, SearchedArchive):
         above = [root for root in roots if _covers(_address(root), _address(name))]
         return roots[max(above, key=len)] if above else {}
 
-    def page(self, page_id: str) -> PageRow | None:
-        """Return one page by its id."""
-        return self._catalog.page(page_id)
-
     def to_dataframe(self) -> Any:
         """Return a pandas DataFrame with one row a page: file, status, length of the text, confidence, dates, link.
 
         Columns are named as the metadata of Documents; `text_length` is in characters. Copies of a file have one row;
-        a file that cannot be opened has one, too, as page 0.
+        a file that cannot be opened has one too, as page 0.
 
         Raises:
             MissingExtraError: The extra `notebook` is not installed.
         """
         return to_frame(self._catalog.every_page(), self._catalog.places().values())
 
-    def pages(self) -> Iterator[PageRow]:
-        """Yield all pages by file and page number."""
-        return self._catalog.every_page()
-
-    def pages_of(self, file_sha256: str) -> list[PageRow]:
-        """Return the pages of a file's content in page order."""
-        return self._catalog.pages_of(file_sha256)
-
-    def failed_pages(self) -> list[PageRow]:
-        """Return the pages that failed at the last try, those that keep an earlier reading too."""
-        return self._catalog.failed()
-
-    def count_failed(self) -> int:
-        """Count the pages and the files that failed at the last try; cheap in any archive."""
-        return self._catalog.count_failed()
-
-    def places(self) -> list[Place]:
-        """Return all files where they lie, those that are missing or cannot be opened too."""
-        return list(self._catalog.places().values())
-
     @property
     def generation(self) -> int:
-        """Grows with every change that a search could see, whoever makes it."""
+        """Grows with every change that a search could see, whichever process makes it."""
         return self._catalog.generation
 
     def status(self) -> ArchiveStatus:
@@ -726,7 +682,7 @@ class Archive(WritingArchive, CorrectedArchive, SearchedArchive):
             (str(row.metadata.get("file_path")), row.page_number, row.error or "") for row in self._catalog.failed()
         ]
         failed += [(str(place.metadata.get("file_path")), 0, place.error) for place in places if place.error]
-        record = self._meaning.record()
+        record = self._index.record()
         return ArchiveStatus(
             pages=self._catalog.count_by_status(),
             files=len(places),
@@ -736,6 +692,20 @@ class Archive(WritingArchive, CorrectedArchive, SearchedArchive):
             unfinished_pages=len(self._catalog.unfinished()),
             corrections=self._catalog.count_corrections(),
         )
+
+
+def _is_complete(path: Path) -> bool:
+    """Tell whether an archive was made completely: its embedder is written last."""
+    with closing(Catalog(path)) as catalog:
+        return catalog.meta("embedder") is not None
+
+
+def root_name(path: str | Path) -> str:
+    """Return a path as it is remembered: absolute, so that another working directory changes nothing."""
+    text = str(path)
+    if "://" in text:
+        return text
+    return str((Path(text).expanduser() if text.startswith("~") else Path(text)).absolute())
 
 
 def _address(path: str) -> str:

@@ -1,8 +1,8 @@
 """What people corrected, inside the archive's own SQLite file.
 
-A correction stands in place of a page's transcription and wins over any reading. It belongs to the page's content, as a
-reading does: it follows renames and copies, and waits where the content is gone for a while. A page's row keeps what
-was read beside what stands in its place, so that a correction can be taken back without reading anything.
+A correction replaces a page's transcription and wins over any reading. It belongs to the page's content, as a reading
+does: it follows renames and copies, and stays while the content is missing. A page's row keeps what was read beside the
+correction, so that a correction can be taken back without reading anything.
 
 Nothing here begins or ends a transaction: a correction, the rows it changes and their words are written in one.
 """
@@ -25,8 +25,6 @@ __all__ = [
     "bare",
     "check_correctable",
     "clean",
-    "contents",
-    "count",
     "create",
     "delete",
     "find",
@@ -37,10 +35,7 @@ __all__ = [
 ]
 
 PART: Final = "ocr"
-"""What is corrected; captions and tags stay as they were made."""
-
-_TABLE: Final = """CREATE TABLE IF NOT EXISTS corrections (
-    content_sha256 TEXT PRIMARY KEY, text TEXT NOT NULL, corrected_at TEXT NOT NULL, origin TEXT NOT NULL)"""
+"""Only the transcription is corrected; captions and tags stay as they were made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,7 @@ class Correction:
     """What a person wrote in place of a page's transcription."""
 
     text: str
-    """"" where the page holds none."""
+    """"" where the page has no text."""
     corrected_at: str
     """ISO 8601, UTC."""
     origin: str = ""
@@ -59,8 +54,11 @@ class Correction:
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Make the table where it is missing."""
-    db.execute(_TABLE)
+    """Make the table."""
+    db.execute(
+        "CREATE TABLE corrections (content_sha256 TEXT PRIMARY KEY, text TEXT NOT NULL, corrected_at TEXT NOT NULL, "
+        "origin TEXT NOT NULL)"
+    )
 
 
 def find(db: sqlite3.Connection, content_sha256: str) -> Correction | None:
@@ -72,7 +70,7 @@ def find(db: sqlite3.Connection, content_sha256: str) -> Correction | None:
 
 
 def put(db: sqlite3.Connection, content_sha256: str, text: str, origin: str) -> None:
-    """Record a correction in place of the one there was."""
+    """Record a correction in place of any earlier one."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     db.execute("INSERT OR REPLACE INTO corrections VALUES (?, ?, ?, ?)", (content_sha256, text, now, origin))
 
@@ -82,31 +80,21 @@ def delete(db: sqlite3.Connection, content_sha256: str) -> int:
     return db.execute("DELETE FROM corrections WHERE content_sha256 = ?", (content_sha256,)).rowcount
 
 
-def count(db: sqlite3.Connection) -> int:
-    """Number of corrections, those of contents that are gone for a while too."""
-    found: int = db.execute("SELECT count(*) FROM corrections").fetchone()[0]
-    return found
-
-
-def contents(db: sqlite3.Connection) -> list[str]:
-    """Return the contents that were corrected."""
-    return [row[0] for row in db.execute("SELECT content_sha256 FROM corrections")]
-
-
 # ── texts ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def clean(text: str) -> str:
-    r"""Return a text as it is kept: newlines are `\n`, nothing empty around it.
+    r"""Return a text as it is recorded: newlines are `\n`, no white space around it.
 
     Raises:
-        ConfigError: It is no text that can be written as UTF-8.
+        ConfigError: It cannot be written as UTF-8.
     """
     try:
         text.encode()
     except UnicodeEncodeError as err:
-        msg = f"the text cannot be kept: its character {err.start + 1} is half of one."
-        raise ConfigError(msg, hint="Type it anew.") from err
+        raise ConfigError(
+            f"the text cannot be kept: its character {err.start + 1} is half of one.", hint="Type it anew."
+        ) from err
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "").strip()
 
 
@@ -116,7 +104,7 @@ def is_same_text(one: str, other: str) -> bool:
 
 
 def bare(text: str) -> str:
-    """Return what of a text counts when two are compared."""
+    """Return a text as it is compared with another: without spaces at line ends."""
     return "\n".join(line.rstrip() for line in clean(text).split("\n"))
 
 
@@ -124,36 +112,39 @@ def bare(text: str) -> str:
 
 
 def check_correctable(row: PageRow) -> None:
-    """Check that something is known of the page to which a correction can belong.
+    """Check that a correction can be recorded for a page.
 
     Raises:
-        ConfigError: The page could never be looked at.
+        ConfigError: The page could never be opened, so its content is unknown.
     """
     if not row.content_sha256:
-        msg = "this page could never be opened, so nothing is known to which a correction could belong."
-        hint = "Mend the file, or index the archive once more."
-        raise ConfigError(msg, source=str(row.metadata.get("file_path")), page_number=row.page_number, hint=hint)
+        raise ConfigError(
+            "this page could never be opened: a correction belongs to what a page shows, and that is not known.",
+            source=str(row.metadata.get("file_path")),
+            page_number=row.page_number,
+            hint="Mend the file, or index the archive once more.",
+        )
 
 
 def read_text(row: PageRow) -> str:
-    """Return the transcription that was read, whatever stands in its place."""
+    """Return the transcription as it was read, also of a corrected page."""
     return as_read(row).parts.get(PART, "")
 
 
 def is_as_read(row: PageRow, text: str) -> bool:
-    """Tell whether a text is just what was read; of a page that failed, nothing is."""
+    """Tell whether a text is what was read; never so for a page that failed."""
     read = as_read(row)
     return read.status != "failed" and is_same_text(text, read.parts.get(PART, ""))
 
 
 def as_it_stands(db: sqlite3.Connection, row: PageRow) -> PageRow:
-    """Return a page with its correction, if there is one now, else as it was read."""
+    """Return a page with its correction, if it has one, else as it was read."""
     correction = find(db, row.content_sha256) if row.content_sha256 else None
     return as_read(row) if correction is None else _corrected(row, correction.text)
 
 
 def as_read(row: PageRow) -> PageRow:
-    """Return a page as it was read."""
+    """Return a page without its correction."""
     if row.as_read is None:
         return row
     read = dict(row.as_read)
@@ -175,7 +166,7 @@ def _corrected(row: PageRow, text: str) -> PageRow:
     status = "ok" if text else "no_text"
     metadata = _without_reading(row.metadata) | {"page_status": status, "text_source": "correction"}
     if len(parts) > (PART in parts) and "model" in row.metadata:
-        metadata["model"] = row.metadata["model"]  # it made the caption, which stays
+        metadata["model"] = row.metadata["model"]  # it made the caption, which is kept
     return replace(
         row,
         status=status,

@@ -1,12 +1,11 @@
-"""Bring an archive to what lies in the folders: new, changed, renamed, missing.
+"""Bring an archive to what the folders hold: new, changed, renamed and missing files.
 
-Reading runs in a thread ahead of indexing, so the server does not wait for embeddings. Nothing is removed by default:
-files that are gone are marked missing, counted, and still found.
+Pages are read in a thread ahead of indexing, so that the server does not wait for embeddings. Nothing is removed by
+default: files that are gone are marked as missing, counted, and still found.
 
-Files of which nothing is left to do: a run passes them over without a look at their pages.
-
-A file is stamped once all its pages stand in the archive as they should be, with its size, its time of change, and
-everything else that decides what would be due. Where any of it is another, its pages are looked at one by one.
+A file is stamped once all its pages are in the archive as they should be. The stamp holds its size, its time of change
+and everything else that decides what is due. A later run passes over files whose stamps still fit; the pages of all
+other files are looked at one by one.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kobold_reader.archive.corrections import as_read
-from kobold_reader.archive.store import FILE_KEYS, Catalog, PageRow, Place
-from kobold_reader.archive.values import version_of
-from kobold_reader.archive.vector_index import BATCH_PAGES, Indexer, with_place
+from kobold_reader.archive.store import Catalog
+from kobold_reader.archive.values import FILE_KEYS, PageRow, Place, version_of
+from kobold_reader.archive.vector_index import BATCH_PAGES, Indexer
 from kobold_reader.documents import page_id, to_metadata
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.options import ReadOptions
@@ -34,134 +33,11 @@ from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.release import RELEASE
 
-__all__ = ["Settled", "SyncReport", "Syncer", "at_place", "is_at"]
-
-LEDGER_MARK: Final = "ledger_mark"
-
-
-@dataclass(slots=True)
-class _Count:
-    """The pages of one file that came by in this run."""
-
-    expected: int
-    statuses: Counter[str] = field(default_factory=Counter)
-    is_spoiled: bool = False
-    """Something of it failed: it is to be tried again."""
-
-
-class Settled:
-    """The stamps of one run.
-
-    Args:
-        catalog: Where they are kept, with the places of the files.
-        ledger: Of the archive. Where the last run did not come to its end, or somebody else wrote into the
-            ledger since, no stamp holds.
-        settings: With `redo` or `sample` every page is looked at, and nothing is stamped.
-        engine_name: Whose readings count.
-    """
-
-    def __init__(self, catalog: Catalog, ledger: Ledger, settings: ReadOptions, engine_name: str) -> None:
-        self._catalog = catalog
-        self._ledger = ledger
-        self._settings = settings
-        self._is_used = settings.redo is None and settings.sample is None
-        self._engine_name = engine_name
-        self._last_family = self._read_last()
-        self._key = self._make_key()
-        self._stamps = catalog.stamps()
-        self._is_trusted = self._is_used and catalog.meta(LEDGER_MARK) == ledger.mark()
-        self._counts: dict[str, _Count] = {}
-        self._complete: dict[str, tuple[SourceFile, Counter[str]]] = {}
-        self.passed: dict[str, Counter[str]] = {}
-        """By URI of a file that was passed over: its pages by status."""
-
-    def rest(self, files: Sequence[SourceFile]) -> list[SourceFile]:
-        """Return the files whose pages must be looked at, and lose their stamps; the others are in `passed` then."""
-        rest: list[SourceFile] = []
-        for source in files:
-            stamp, _, statuses = self._stamps.get(source.uri, "").partition(" ")
-            if self._is_trusted and stamp == self._stamp(source):
-                self.passed[source.uri] = Counter(json.loads(statuses))
-            else:
-                rest.append(source)
-        stale = [source.uri for source in rest if self._stamps.pop(source.uri, "")]
-        self._catalog.put_stamps(dict.fromkeys(stale, ""))
-        return rest
-
-    def note(self, result: PageResult) -> None:
-        """Take notice of a page's result, before it is indexed."""
-        uri = result.source.uri
-        if not self._is_used or not result.source.mtime_ns:  # no time of change: only its bytes could tell
-            return
-        if uri not in self._counts:
-            pages = sum(number in self._settings.pages for number in range(1, result.total_pages + 1))
-            self._counts[uri] = _Count(pages)
-        count = self._counts[uri]
-        count.statuses[result.status] += 1
-        count.is_spoiled |= bool(result.errors) or result.error is not None or result.page_number == 0
-        if count.statuses.total() == count.expected and not count.is_spoiled:
-            self._complete[uri] = result.source, count.statuses
-
-    def take_complete(self) -> Mapping[str, tuple[SourceFile, Counter[str]]]:
-        """Return the files of which every page was noted, by URI; whoever takes them stamps them, or nobody does."""
-        taken, self._complete = self._complete, {}
-        return taken
-
-    def stamp(self, complete: Mapping[str, tuple[SourceFile, Counter[str]]]) -> None:
-        """Stamp files whose every page is in the archive by now."""
-        if not complete:
-            return
-        if self._last_family is None:  # who was asked first in this run
-            self._last_family = self._read_last()
-            self._key = self._make_key()
-        self._catalog.put_stamps(
-            {uri: f"{self._stamp(source)} {json.dumps(pages)}" for uri, (source, pages) in complete.items()}
-        )
-
-    def begin(self) -> None:
-        """Trust no stamp until the run has ended: a kill may leave pages under a name that their file had before."""
-        self._catalog.set_meta(LEDGER_MARK, "")
-
-    def end(self) -> None:
-        """Remember where the ledger stands at the end of a run that came to its end."""
-        self._catalog.set_meta(LEDGER_MARK, self._ledger.mark())
-
-    def statuses(self) -> Counter[str]:
-        """Return the pages passed over, by status."""
-        return sum(self.passed.values(), Counter())
-
-    def by_kind(self, files: Iterable[SourceFile]) -> dict[str, Counter[str]]:
-        """Return the pages passed over, by kind of file and status."""
-        found: dict[str, Counter[str]] = {}
-        for source in files:
-            if source.uri in self.passed:
-                found.setdefault(source.kind, Counter()).update(self.passed[source.uri])
-        return found
-
-    def _stamp(self, source: SourceFile) -> str:
-        return f"{self._key}/{source.size_bytes}/{source.mtime_ns}"
-
-    def _read_last(self) -> str | None:
-        """The family of who read last, where it decides which tasks are asked for."""
-        return self._ledger.last_family(self._engine_name) if self._settings.are_tasks_default else None
-
-    def _make_key(self) -> str:
-        """Everything but the file itself that decides what is due, and what a page's row looks like."""
-        asked = self._settings
-        known = [
-            RELEASE,
-            self._engine_name,
-            self._last_family,
-            {task: asked.key(task) for task in asked.tasks},
-            asked.are_tasks_default,
-            asked.text_layer,
-            asked.image_kind,
-            str(asked.pages),
-        ]
-        return hashlib.sha256(json.dumps(known, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
-
+__all__ = ["FileStamps", "SyncReport", "Syncer", "is_at"]
 
 AHEAD_RESULTS: Final = 64
+LEDGER_MARK: Final = "ledger_mark"
+"""Under this key the catalog has the state of the ledger at the end of the last complete run."""
 
 
 @dataclass(slots=True)
@@ -177,41 +53,154 @@ class SyncReport:
     pages: Counter[str] = field(default_factory=Counter)
     """By status."""
     read_pages: int = 0
-    """Pages for which something was read in this run; the others were kept."""
+    """Pages for which something was read in this run; for the others, the earlier reading was kept."""
     indexed_pages: int = 0
     finished_pages: int = 0
     """Pages that an earlier, interrupted run had begun."""
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
     """Files not taken, by ending."""
     errors: list[KoboldReaderError] = field(default_factory=list)
     """One for each failed file and page."""
 
     def add(self, other: SyncReport) -> None:
         """Add another run's numbers."""
-        for name in (
-            "files",
-            "new_files",
-            "changed_files",
-            "renamed_files",
-            "missing_files",
-            "pruned_files",
-            "read_pages",
-            "indexed_pages",
-            "finished_pages",
-        ):
+        for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.pages.update(other.pages)
-        self.skipped = dict(Counter(self.skipped) + Counter(other.skipped))
-        self.errors += other.errors
+
+
+# ── files with nothing left to do ─────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class _PageCount:
+    """The pages of one file that were noted in this run."""
+
+    expected: int
+    statuses: Counter[str] = field(default_factory=Counter)
+    is_spoiled: bool = False
+    """Some of them failed and are to be tried again."""
+
+
+class FileStamps:
+    """The stamps of one run.
+
+    Args:
+        catalog: Has the stamps with the places of the files.
+        ledger: Of the archive. If the last run was interrupted, or another process has written into the ledger since,
+            no stamp is trusted.
+        options: With `redo` or `sample` every page is looked at, and nothing is stamped.
+        engine_name: Whose readings count.
+
+    Attributes:
+        passed: The pages, by status, of each file that was passed over, by URI.
+    """
+
+    def __init__(self, catalog: Catalog, ledger: Ledger, options: ReadOptions, engine_name: str) -> None:
+        self._catalog = catalog
+        self._ledger = ledger
+        self._options = options
+        self._is_used = options.redo is None and options.sample is None
+        self._engine_name = engine_name
+        self._last_family = self._read_last_family()
+        self._key = self._make_key()
+        self._stamps = catalog.stamps()
+        self._is_trusted = self._is_used and catalog.meta(LEDGER_MARK) == ledger.mark()
+        self._counts: dict[str, _PageCount] = {}
+        self._complete: dict[str, tuple[SourceFile, Counter[str]]] = {}
+        self.passed: dict[str, Counter[str]] = {}
+
+    def rest(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        """Return the files whose pages must be looked at, and remove their stamps; note the others in `passed`."""
+        rest: list[SourceFile] = []
+        for source in files:
+            stamp, _, statuses = self._stamps.get(source.uri, "").partition(" ")
+            if self._is_trusted and stamp == self._stamp(source):
+                self.passed[source.uri] = Counter(json.loads(statuses))
+            else:
+                rest.append(source)
+        stale = [source.uri for source in rest if self._stamps.pop(source.uri, "")]
+        self._catalog.put_stamps(dict.fromkeys(stale, ""))
+        return rest
+
+    def note(self, result: PageResult) -> None:
+        """Count a page's result, before it is indexed."""
+        uri = result.source.uri
+        if not self._is_used or not result.source.mtime_ns:  # without a time of change, only the bytes could tell
+            return
+        if uri not in self._counts:
+            pages = sum(number in self._options.pages for number in range(1, result.total_pages + 1))
+            self._counts[uri] = _PageCount(pages)
+        count = self._counts[uri]
+        count.statuses[result.status] += 1
+        count.is_spoiled |= bool(result.errors) or result.error is not None or result.page_number == 0
+        if count.statuses.total() == count.expected and not count.is_spoiled:
+            self._complete[uri] = result.source, count.statuses
+
+    def take_complete(self) -> Mapping[str, tuple[SourceFile, Counter[str]]]:
+        """Return the files of which every page was noted, by URI, once: they are not returned again."""
+        taken, self._complete = self._complete, {}
+        return taken
+
+    def put(self, complete: Mapping[str, tuple[SourceFile, Counter[str]]]) -> None:
+        """Stamp files whose every page is in the archive."""
+        if not complete:
+            return
+        if self._last_family is None:  # known since a model was asked in this run
+            self._last_family = self._read_last_family()
+            self._key = self._make_key()
+        self._catalog.put_stamps(
+            {uri: f"{self._stamp(source)} {json.dumps(pages)}" for uri, (source, pages) in complete.items()}
+        )
+
+    def begin(self) -> None:
+        """Trust no stamp until the run has ended: a kill may leave pages under a name that their file had before."""
+        self._catalog.set_meta(LEDGER_MARK, "")
+
+    def end(self) -> None:
+        """Record the state of the ledger: the run is complete."""
+        self._catalog.set_meta(LEDGER_MARK, self._ledger.mark())
+
+    def by_kind(self, files: Iterable[SourceFile]) -> dict[str, Counter[str]]:
+        """Return the pages passed over, by kind of file and status."""
+        found: dict[str, Counter[str]] = {}
+        for source in files:
+            if source.uri in self.passed:
+                found.setdefault(source.kind, Counter()).update(self.passed[source.uri])
+        return found
+
+    def _stamp(self, source: SourceFile) -> str:
+        return f"{self._key}/{source.size_bytes}/{source.mtime_ns}"
+
+    def _read_last_family(self) -> str | None:
+        """Return the family of the model that read last, if it decides which tasks are asked for."""
+        return self._ledger.last_family(self._engine_name) if self._options.are_tasks_default else None
+
+    def _make_key(self) -> str:
+        """Return a hash of everything but the file that decides what is due and what a page's row looks like."""
+        asked = self._options
+        known = [
+            RELEASE,
+            self._engine_name,
+            self._last_family,
+            {task: asked.key(task) for task in asked.tasks},
+            asked.are_tasks_default,
+            asked.text_layer,
+            asked.image_kind,
+            str(asked.pages),
+        ]
+        return hashlib.sha256(json.dumps(known, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+# ── one run ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class Syncer:
     """One run over one selection of files.
 
     Args:
-        catalog: Where files and pages are recorded.
+        catalog: Records files and pages.
         indexer: The one writer of the archive.
-        settled: Which files need no look.
+        stamps: Tell which files need no look.
         on_page: Called for every page as soon as its reading is known.
     """
 
@@ -219,103 +208,113 @@ class Syncer:
         self,
         catalog: Catalog,
         indexer: Indexer,
-        settled: Settled,
+        stamps: FileStamps,
         on_page: Callable[[PageResult], None] | None = None,
     ) -> None:
         self._catalog = catalog
         self._indexer = indexer
-        self._settled = settled
+        self._stamps = stamps
         self._on_page = on_page
         self._report = SyncReport()
         self._pending: list[PageRow] = []
+        """Pages whose text is new or changed."""
         self._renamed: dict[str, PageRow] = {}
+        """Pages of which only the metadata changed."""
         self._placed: set[str] = set()
+        """URIs of files that this run has recorded or passed over."""
         self._left: set[str] = set()
-        """Contents that lie no more where they lay: that place holds another one now."""
+        """Contents whose place has another content now."""
 
     def run(
-        self,
-        selection: Selection,
-        transcriber: Transcriber,
-        cancel: threading.Event,
-        *,
-        prune: bool,
+        self, selection: Selection, transcriber: Transcriber, cancel: threading.Event, *, prune: bool
     ) -> SyncReport:
-        """Read and index everything selected, then settle what is gone.
+        """Read and index everything selected, then mark or remove what is gone.
 
         Raises:
             ServerError: No server can go on. What was read is in the ledger, what was indexed is in the archive.
         """
         report = self._report
         report.files = len(selection.files)
-        report.skipped = selection.skipped
+        report.skipped.update(selection.skipped)
         report.errors += selection.errors
         before = self._catalog.places()
-        rest = self._settled.rest(selection.files)
-        report.pages += self._settled.statuses()
-        self._placed.update(self._settled.passed)
+        rest = self._stamps.rest(selection.files)
+        report.pages += sum(self._stamps.passed.values(), Counter())
+        self._placed.update(self._stamps.passed)
         results = Ahead(transcriber.run(rest), AHEAD_RESULTS, on_close=cancel.set)
         with closing(results):
             try:
                 for result in results:
                     self._take(result, before)
             except BaseException:
-                # First the page that is being read: KoboldCpp's own embedder would wait for it.
+                # First stop the page that is being read: KoboldCpp's own embedder would wait for it.
                 cancel.set()
                 raise
             finally:
                 self._flush()
-        self._settle(selection, before, prune=prune)
+        self._settle_gone(selection, before, prune=prune)
         return report
-
-    # ── one page ─────────────────────────────────────────────────────────────────────────────────
 
     def _take(self, result: PageResult, before: dict[str, Place]) -> None:
         if self._on_page:
             self._on_page(result)
-        self._settled.note(result)
-        if result.page_number == 0:
-            self._count(result, is_typed=False)
-            self._place(result, before)
-            return
+        self._stamps.note(result)
         self._place(result, before)
+        if result.page_number == 0:
+            self._count(result, is_corrected=False)
+            return
         row, old = self._rows(result)
-        self._count(result, is_typed=row.as_read is not None)
+        self._count(result, is_corrected=row.as_read is not None)
         if old is None or (old.indexed_as, old.status, old.error) != (row.version, row.status, row.error):
             self._pending.append(row)
-        elif (dict(old.metadata), old.content_sha256, old.as_read) != (
-            dict(row.metadata),
-            row.content_sha256,
-            row.as_read,
-        ):
+        elif (old.metadata, old.content_sha256, old.as_read) != (row.metadata, row.content_sha256, row.as_read):
             self._renamed[row.page_id] = row
         if len(self._pending) >= BATCH_PAGES:
             self._flush()
 
     def _rows(self, result: PageResult) -> tuple[PageRow, PageRow | None]:
         """Return a page's row as it should be, and as it is; None where it is new."""
-        row = self._row(result)
+        parts = {
+            task: result.readings[task].text
+            for task in result.tasks
+            if task in result.readings and result.readings[task].text and result.status != "failed"
+        }
+        row = PageRow(
+            page_id=page_id(result.file_sha256, result.page_number),
+            sha256=result.file_sha256,
+            page_number=result.page_number,
+            status=result.status,
+            parts=parts,
+            version=version_of(parts),
+            metadata=dict(to_metadata(result)),
+            uri=result.source.uri,
+            error=str(result.error) if result.error else None,
+            content_sha256=result.content_sha256,
+        )
+        first = self._catalog.first_place(row.sha256)
+        if first and first.uri != row.uri:
+            row = row.at(first)
         old = self._catalog.page(row.page_id)
         if old is not None:
             read = as_read(old)
             if read.parts and row.status == "failed":
-                # What was read of this content before is still true, and still found; the error stands beside it.
+                # What was read of this content before is still true, and still found; the error is noted beside it.
                 row = replace(read, error=row.error)
             row = replace(row, content_sha256=row.content_sha256 or old.content_sha256)
         return self._catalog.as_it_stands(row), old
 
-    def _count(self, result: PageResult, *, is_typed: bool) -> None:
+    def _count(self, result: PageResult, *, is_corrected: bool) -> None:
         report = self._report
-        status = "ok" if is_typed and result.error else result.status
+        status = "ok" if is_corrected and result.error else result.status
         report.pages[status] += result.page_number > 0
         report.read_pages += not result.is_kept and result.status != "failed"
         if result.error is None:
             report.errors += list(result.errors.values())
-        elif not is_typed:  # a page that a person typed is no failure, even if nothing else can read it
+        elif not is_corrected:  # a page that a person typed is no failure, even if nothing can read it
             report.errors.append(result.error)
 
     def _place(self, result: PageResult, before: dict[str, Place]) -> None:
-        """Record where the file lies: once a run, and once more when the first page of a new content was read."""
+        """Record where the file is: once a run, and once more when the first page of a new content was read."""
         uri = result.source.uri
         known = before.get(uri)
         if uri not in self._placed:
@@ -339,62 +338,35 @@ class Syncer:
         metadata: dict[str, Any] = {key: everything[key] for key in FILE_KEYS if key in everything}
         if result.page_number == 0:
             # A file that cannot be opened any more keeps the pages it had.
-            kept = (known.sha256, known.former_sha256) if known else ("", "")
-            return Place(result.source.uri, kept[0], metadata, error=str(result.error), former_sha256=kept[1])
+            sha256, former = (known.sha256, known.former_sha256) if known else ("", "")
+            return Place(result.source.uri, sha256, metadata, error=str(result.error), former_sha256=former)
         former = ""
         if known and result.status == "failed":
             is_new = known.sha256 != result.file_sha256
             former = known.former_sha256 or (known.sha256 if is_new else "")
         return Place(result.source.uri, result.file_sha256, metadata, former_sha256=former)
 
-    def _row(self, result: PageResult) -> PageRow:
-        parts = {
-            task: result.readings[task].text
-            for task in result.tasks
-            if task in result.readings and result.readings[task].text and result.status != "failed"
-        }
-        metadata: dict[str, Any] = to_metadata(result)
-        first = self._catalog.first_place(result.file_sha256)
-        uri = result.source.uri
-        if first and first.uri != uri:
-            uri, metadata = first.uri, with_place(metadata, first.metadata)
-        return PageRow(
-            page_id=page_id(result.file_sha256, result.page_number),
-            sha256=result.file_sha256,
-            page_number=result.page_number,
-            status=result.status,
-            parts=parts,
-            version=version_of(parts),
-            metadata=metadata,
-            uri=uri,
-            error=str(result.error) if result.error else None,
-            content_sha256=result.content_sha256,
-        )
-
     def _flush(self) -> None:
-        complete = self._settled.take_complete()  # before: what fails below must not be taken for settled by the next
+        # Taken before indexing: if that fails, the next flush must not stamp these files.
+        complete = self._stamps.take_complete()
         if self._pending:
             rows = list({row.page_id: row for row in self._pending}.values())
             self._pending.clear()
             self._indexer.index(rows)
             self._report.indexed_pages += len(rows)
         if self._renamed:
-            self._rename(list(self._renamed.values()))
+            known = {row.page_id for row in self._catalog.pages(list(self._renamed))}
+            self._indexer.rename([row for row in self._renamed.values() if row.page_id in known])
             self._renamed.clear()
-        self._settled.stamp(complete)
+        self._stamps.put(complete)
 
-    def _rename(self, rows: Sequence[PageRow]) -> None:
-        old = {row.page_id: row for row in self._catalog.pages([row.page_id for row in rows])}
-        self._indexer.rename([row for row in rows if row.page_id in old])
-
-    # ── what is gone ─────────────────────────────────────────────────────────────────────────────
-
-    def _settle(self, selection: Selection, places: dict[str, Place], *, prune: bool) -> None:
-        """Mark or remove the places below this run's folders where nothing lies any more."""
+    def _settle_gone(self, selection: Selection, places: dict[str, Place], *, prune: bool) -> None:
+        """Mark or remove the places below this run's folders at which there is no file any more."""
         seen = {source.uri for source in selection.files}
-        # What could not be looked at is not known to be gone.
+        # A place that could not be looked at is not known to be gone.
         unseen = {str(error.source) for error in selection.errors}
-        trusted = _trusted_roots(selection)
+        # A folder that is absent or has no file that we take proves nothing: an unmounted disk looks like that.
+        trusted = [root for root in selection.roots if any(_is_below(uri, root) for uri in seen)]
         gone = [
             place
             for place in places.values()
@@ -413,33 +385,13 @@ class Syncer:
             self._catalog.remove_places([place.uri for place in missing])
         else:
             self._report.missing_files = len(missing)
-            newly = [place.uri for place in missing if not place.is_missing]
-            if newly:
+            if newly := [place.uri for place in missing if not place.is_missing]:
                 self._catalog.mark_missing(newly)
-        self._show_at_first_place({place.sha256 for place in gone} | self._left)
+        for sha256 in {place.sha256 for place in gone} | self._left:
+            if first := self._catalog.first_place(sha256):
+                rows = [row for row in self._catalog.pages_of(sha256) if row.uri != first.uri]
+                self._indexer.rename([row.at(first) for row in rows])
         self._indexer.remove_orphans()
-
-    def _show_at_first_place(self, contents: set[str]) -> None:
-        """Give pages whose place went the file metadata of the place they now lie at."""
-        for sha256 in contents:
-            first = self._catalog.first_place(sha256)
-            if first is None:
-                continue
-            rows = [row for row in self._catalog.pages_of(sha256) if row.uri != first.uri]
-            self._indexer.rename([at_place(row, first) for row in rows])
-
-
-def at_place(row: PageRow, place: Place) -> PageRow:
-    """Return a page's row as it is shown at this place."""
-    return replace(row, uri=place.uri, metadata=with_place(row.metadata, place.metadata))
-
-
-def _trusted_roots(selection: Selection) -> list[str]:
-    """Return the folders whose word is taken for what is gone: not one that is absent or holds nothing we take.
-
-    An unmounted disk looks like an empty folder.
-    """
-    return [root for root in selection.roots if any(_is_below(source.uri, root) for source in selection.files)]
 
 
 def is_at(uri: str, root: str) -> bool:

@@ -1,27 +1,14 @@
-"""The version of a page's texts: what is indexed under another one is stale.
-
-The values of an archive's catalog: where a file lies, and one page's content; and how SQLite holds them.
-"""
+"""The rows of an archive's catalog: where a file is, and what one page holds."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
-__all__ = [
-    "FILE_KEYS",
-    "PAGE_COLUMNS",
-    "PLACE_COLUMNS",
-    "PageRow",
-    "Place",
-    "to_json",
-    "to_page",
-    "to_place",
-    "version_of",
-]
+__all__ = ["FILE_KEYS", "PAGE_COLUMNS", "PLACE_COLUMNS", "PageRow", "Place", "to_json", "version_of"]
 
 FILE_KEYS: Final = (
     "file_name",
@@ -34,10 +21,16 @@ FILE_KEYS: Final = (
 )
 """Metadata of the place, not of the content: a rename changes these and nothing else."""
 
+PLACE_COLUMNS: Final = "uri, sha256, metadata, is_missing, error, former_sha256"
+PAGE_COLUMNS: Final = (
+    "page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, indexed_as, error, "
+    "content_sha256, as_read"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One file as it lies somewhere."""
+    """One file where it is."""
 
     uri: str
     sha256: str
@@ -48,7 +41,16 @@ class Place:
     error: str | None = None
     """Why it could not be opened at the last try."""
     former_sha256: str = ""
-    """What it held before; kept until a page of the new content was read, since half a copy is no new content."""
+    """Of the content before; kept until a page of the new content was read, because half a copy is no new content."""
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> Self:
+        """Return a row of PLACE_COLUMNS as a value."""
+        return cls(row[0], row[1], json.loads(row[2]), bool(row[3]), row[4], row[5])
+
+    def to_row(self) -> tuple[Any, ...]:
+        """Return the values of PLACE_COLUMNS."""
+        return self.uri, self.sha256, to_json(self.metadata), self.is_missing, self.error, self.former_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +69,50 @@ class PageRow:
     uri: str
     """Of the place whose FILE_KEYS are in `metadata`."""
     node_ids: tuple[str, ...] = ()
-    """All nodes that Chroma may hold of this page."""
+    """All nodes that Chroma may have of this page."""
     indexed_as: str | None = None
     """The version that is indexed; None while that is being changed."""
     error: str | None = None
     content_sha256: str = ""
-    """What its readings and its correction belong to, as the ledger says; "" for a page never looked at."""
+    """What its readings and its correction belong to, as in the ledger; "" for a page that could never be opened."""
     as_read: Mapping[str, Any] | None = None
-    """Where a correction stands in its place: what was read."""
+    """Of a corrected page: what was read."""
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> Self:
+        """Return a row of PAGE_COLUMNS as a value."""
+        page_id, sha256, number, status, parts, version, metadata, uri, node_ids, *indexed, as_read = row
+        return cls(
+            page_id,
+            sha256,
+            number,
+            status,
+            json.loads(parts),
+            version,
+            json.loads(metadata),
+            uri,
+            tuple(json.loads(node_ids)),
+            *indexed,  # indexed_as, error, content_sha256
+            as_read=None if as_read is None else json.loads(as_read),
+        )
+
+    def to_row(self) -> tuple[Any, ...]:
+        """Return the values of PAGE_COLUMNS."""
+        return (
+            self.page_id,
+            self.sha256,
+            self.page_number,
+            self.status,
+            to_json(self.parts),
+            self.version,
+            to_json(self.metadata),
+            self.uri,
+            to_json(self.node_ids),
+            self.indexed_as,
+            self.error,
+            self.content_sha256,
+            None if self.as_read is None else to_json(self.as_read),
+        )
 
     @property
     def text(self) -> str:
@@ -86,41 +124,15 @@ class PageRow:
         """The words of file and folder names."""
         return f"{self.metadata.get('file_path', '')} {self.metadata.get('title', '')}"
 
-
-PLACE_COLUMNS: Final = "uri, sha256, metadata, is_missing, error, former_sha256"
-PAGE_COLUMNS: Final = (
-    "page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, indexed_as, error, "
-    "content_sha256, as_read"
-)
+    def at(self, place: Place) -> Self:
+        """Return the page as it is shown at a place: with the URI and FILE_KEYS of that one."""
+        kept = {key: value for key, value in self.metadata.items() if key not in FILE_KEYS}
+        return replace(self, uri=place.uri, metadata={**place.metadata, **kept})
 
 
 def to_json(value: object) -> str:
-    """Return what a column of text holds."""
+    """Return the text that a column of SQLite holds."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def to_place(row: tuple[Any, ...]) -> Place:
-    """Return a row of PLACE_COLUMNS as a value."""
-    return Place(row[0], row[1], json.loads(row[2]), bool(row[3]), row[4], row[5])
-
-
-def to_page(row: tuple[Any, ...]) -> PageRow:
-    """Return a row of PAGE_COLUMNS as a value."""
-    return PageRow(
-        page_id=row[0],
-        sha256=row[1],
-        page_number=row[2],
-        status=row[3],
-        parts=json.loads(row[4]),
-        version=row[5],
-        metadata=json.loads(row[6]),
-        uri=row[7],
-        node_ids=tuple(json.loads(row[8])),
-        indexed_as=row[9],
-        error=row[10],
-        content_sha256=row[11],
-        as_read=None if row[12] is None else json.loads(row[12]),
-    )
 
 
 def version_of(parts: Mapping[str, str]) -> str:

@@ -25,8 +25,9 @@ import numpy as np
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.archive import CATALOG
+from kobold_reader.archive.embedder import Embedder, ServerAccess, record_of
 from kobold_reader.archive.store import Catalog
-from kobold_reader.archive.vector_index import Embedder, Meaning, ServerAccess, record_of
+from kobold_reader.archive.vector_index import VectorIndex
 from kobold_reader.documents import page_id
 from kobold_reader.pages import FileFacts, PageFacts, Scalar, select
 from kobold_reader.reading.ledger import KnownPage, Ledger
@@ -93,7 +94,7 @@ def open_archive(folder: Path) -> Archive:
     model = RandomVectors()
     embedder = Embedder("random", "random", DIMENSION, 256, model, str.split)
     catalog.set_meta("embedder", record_of(embedder))
-    return Archive(folder, catalog, access, Meaning(folder, catalog, access, embedder))
+    return Archive(folder, catalog, access, VectorIndex(folder, catalog, access, embedder))
 
 
 def make_files(scans: Path, ledger: Ledger, pages: Pages, numbers: range) -> None:
