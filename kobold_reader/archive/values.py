@@ -81,20 +81,10 @@ class PageRow:
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Self:
         """Return a row of PAGE_COLUMNS as a value."""
-        page_id, sha256, number, status, parts, version, metadata, uri, node_ids, *indexed, as_read = row
-        return cls(
-            page_id,
-            sha256,
-            number,
-            status,
-            json.loads(parts),
-            version,
-            json.loads(metadata),
-            uri,
-            tuple(json.loads(node_ids)),
-            *indexed,  # indexed_as, error, content_sha256
-            as_read=None if as_read is None else json.loads(as_read),
-        )
+        columns = dict(zip(PAGE_COLUMNS.split(", "), row, strict=True))
+        for name in ("parts", "metadata", "node_ids", "as_read"):
+            columns[name] = json.loads(columns[name] or "null")
+        return cls(**columns | {"node_ids": tuple(columns["node_ids"])})
 
     def to_row(self) -> tuple[Any, ...]:
         """Return the values of PAGE_COLUMNS."""

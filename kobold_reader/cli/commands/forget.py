@@ -24,7 +24,12 @@ def forget(
         str | None, typer.Option(metavar="FILE", envvar=LEDGER_VARIABLE, help="A ledger; left out: the default one.")
     ] = None,
 ) -> int:
-    """Remove what was read of files; the files themselves stay."""
+    """Remove what was read of files; the files themselves stay.
+
+    In an archive, no byte of its files holds the forgotten words afterwards. End other programs that use the archive
+    first (`web`, notebooks): from their memory Chroma may write scraps into its files again. `index --reembed` removes
+    such scraps.
+    """
     from kobold_reader.archive import Archive
     from kobold_reader.archive.sync import is_at
     from kobold_reader.cli.ledgers import existing_ledger
