@@ -333,10 +333,10 @@ class Archive:
         What a copy shows, another file that the archive knows, stays. The other pages' vectors are copied, about 700
         chunks a second. After a kill nothing of the files can be found; the next `forget` or `sync` erases the bytes.
 
-        Chroma (1.5.9) writes a graph file with whatever was in its process's memory, at the first use after opening.
-        A process that had these pages before, such as a web server or a notebook, may so write scraps of them again
-        while it goes on: end it first. `reembed` in a new process removes such scraps. Vectors on a Chroma server are
-        deleted there; the bytes of that server's files are not ours to erase.
+        Chroma 1.5.9 saves the unused part of its graph as it finds it in memory, at the first use after opening. A
+        process that had these pages in memory, such as a web server, a notebook or this one, may so write scraps of
+        them again while it goes on: end it. `reembed` in a new process removes such scraps. Vectors on a Chroma server
+        are deleted there; the bytes of that server's files are its own.
 
         Args:
             uris: Of the files.
@@ -634,6 +634,10 @@ class Archive:
     def failed_pages(self) -> list[PageRow]:
         """Return the pages that failed at the last try, also those that keep an earlier reading."""
         return self._catalog.failed()
+
+    def count_failed(self) -> int:
+        """Count the pages and the files that failed at the last try; cheap in any archive."""
+        return self._catalog.count_failed()
 
     def places(self) -> list[Place]:
         """Return all files where they are, also those that are missing or cannot be opened."""

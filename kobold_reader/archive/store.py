@@ -50,6 +50,8 @@ CREATE TABLE pages (
 CREATE INDEX pages_by_content ON pages (content_sha256);
 CREATE INDEX pages_by_sha256 ON pages (sha256, page_number);
 CREATE INDEX pages_to_finish ON pages (page_id) WHERE indexed_as IS NULL;
+CREATE INDEX pages_failed ON pages (uri, page_number) WHERE error IS NOT NULL;
+CREATE INDEX places_failed ON places (uri) WHERE error IS NOT NULL;
 """
 _ORPHANED: Final = (
     "sha256 IN (SELECT sha256 FROM pages EXCEPT SELECT sha256 FROM places EXCEPT SELECT former_sha256 FROM places)"
@@ -321,6 +323,11 @@ class Catalog:
     def count_pages(self) -> int:
         """Count all pages."""
         return int(self._column("SELECT count(*) FROM pages")[0])
+
+    def count_failed(self) -> int:
+        """Count the pages and the files that failed at the last try, without loading any."""
+        counts = (f"SELECT count(*) FROM {table} WHERE error IS NOT NULL" for table in ("pages", "places"))  # noqa: S608
+        return sum(self._column(query)[0] for query in counts)
 
     def count_by_status(self) -> dict[str, int]:
         """Count pages by status."""

@@ -21,11 +21,8 @@ FILE_KEYS: Final = (
 )
 """Metadata of the place, not of the content: a rename changes these and nothing else."""
 
-PLACE_COLUMNS: Final = "uri, sha256, metadata, is_missing, error, former_sha256"
-PAGE_COLUMNS: Final = (
-    "page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, indexed_as, error, "
-    "content_sha256, as_read"
-)
+_JSON: Final = {"parts", "metadata", "node_ids", "as_read"}
+"""Columns that hold JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +43,12 @@ class Place:
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Self:
         """Return a row of PLACE_COLUMNS as a value."""
-        return cls(row[0], row[1], json.loads(row[2]), bool(row[3]), row[4], row[5])
+        values = _unpacked(cls, row)
+        return cls(**values | {"is_missing": bool(values["is_missing"])})
 
     def to_row(self) -> tuple[Any, ...]:
         """Return the values of PLACE_COLUMNS."""
-        return self.uri, self.sha256, to_json(self.metadata), self.is_missing, self.error, self.former_sha256
+        return _packed(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,28 +79,12 @@ class PageRow:
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> Self:
         """Return a row of PAGE_COLUMNS as a value."""
-        columns = dict(zip(PAGE_COLUMNS.split(", "), row, strict=True))
-        for name in ("parts", "metadata", "node_ids", "as_read"):
-            columns[name] = json.loads(columns[name] or "null")
-        return cls(**columns | {"node_ids": tuple(columns["node_ids"])})
+        values = _unpacked(cls, row)
+        return cls(**values | {"node_ids": tuple(values["node_ids"])})
 
     def to_row(self) -> tuple[Any, ...]:
         """Return the values of PAGE_COLUMNS."""
-        return (
-            self.page_id,
-            self.sha256,
-            self.page_number,
-            self.status,
-            to_json(self.parts),
-            self.version,
-            to_json(self.metadata),
-            self.uri,
-            to_json(self.node_ids),
-            self.indexed_as,
-            self.error,
-            self.content_sha256,
-            None if self.as_read is None else to_json(self.as_read),
-        )
+        return _packed(self)
 
     @property
     def text(self) -> str:
@@ -120,9 +102,23 @@ class PageRow:
         return replace(self, uri=place.uri, metadata={**place.metadata, **kept})
 
 
+PLACE_COLUMNS: Final = ", ".join(Place.__slots__)
+PAGE_COLUMNS: Final = ", ".join(PageRow.__slots__)
+
+
 def to_json(value: object) -> str:
     """Return the text that a column of SQLite holds."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _packed(value: Place | PageRow) -> tuple[Any, ...]:
+    columns = ((name, getattr(value, name)) for name in value.__slots__)
+    return tuple(to_json(held) if name in _JSON and held is not None else held for name, held in columns)
+
+
+def _unpacked(kind: type[Place | PageRow], row: tuple[Any, ...]) -> dict[str, Any]:
+    columns = zip(kind.__slots__, row, strict=True)
+    return {name: json.loads(held) if name in _JSON and held is not None else held for name, held in columns}
 
 
 def version_of(parts: Mapping[str, str]) -> str:

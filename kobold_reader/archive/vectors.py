@@ -6,8 +6,9 @@ switched off, and every call brings its own vectors.
 
 Chroma only marks a deleted node as deleted: its text stays in the bytes of its SQLite file, its vector in the graph.
 `rewrite` therefore copies the other nodes, vectors included, into a new folder that takes the place of the old one
-(about 700 nodes a second). `chroma.part` is being written, `chroma.new` is complete, `chroma.gone` is being removed.
-A kill leaves either the old folder or a complete new one, and `settle` finishes the rest.
+(about 700 nodes a second). A process of its own writes it: see `chroma_copy`. `chroma.part` is being written,
+`chroma.new` is complete, `chroma.gone` is being removed. A kill leaves either the old folder or a complete new one, and
+`settle` finishes the rest.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import json
 import os
 import secrets
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -250,15 +253,11 @@ class Vectors:
             self.collection.delete(ids=list(some))
 
     @_store_errors
-    def copy(self, other: Vectors, ids: Sequence[str]) -> set[str]:
-        """Copy nodes of another collection with their vectors; returns the ids that the other one has."""
-        copied: set[str] = set()
-        for some in _batches(ids, _IDS_AT_ONCE):
-            found = other.collection.get(ids=list(some), include=["documents", "metadatas", "embeddings"])
-            if found["ids"]:
-                self.collection.upsert(**{key: found[key] for key in ("ids", "documents", "metadatas", "embeddings")})
-                copied |= set(found["ids"])
-        return copied
+    def stored(self, ids: Sequence[str]) -> dict[str, Any]:
+        """Return nodes, vectors included, as `Collection.upsert` takes them; unknown ids are left out."""
+        keys = ["documents", "metadatas", "embeddings"]
+        found = self.collection.get(ids=list(ids), include=keys)
+        return {**{key: found[key] for key in ("ids", *keys)}, "embeddings": np.asarray(found["embeddings"]).tolist()}
 
     @_store_errors
     def ids(self) -> set[str]:
@@ -405,8 +404,7 @@ def rewrite(folder: Path, catalog: Catalog, *, embedder: str, dimension: int) ->
     with closing(Vectors(folder, embedder=embedder, dimension=dimension)) as old:
         is_ours = old.is_of(embedder, dimension)
         if is_ours:
-            with closing(Vectors(part, embedder=embedder, dimension=dimension)) as new:
-                _copy(old, new, catalog)
+            _copy(old, part, catalog)
     if not is_ours:
         discard(folder)
         return
@@ -416,12 +414,32 @@ def rewrite(folder: Path, catalog: Catalog, *, embedder: str, dimension: int) ->
     settle(folder)
 
 
-def _copy(old: Vectors, new: Vectors, catalog: Catalog) -> None:
+def _copy(old: Vectors, part: Path, catalog: Catalog) -> None:
+    """Copy the nodes that the catalog knows into a new folder, through a process without other memories."""
     lost: list[str] = []
     pages = iter(catalog.nodes())
-    while some := list(itertools.islice(pages, _PAGES_AT_ONCE)):
-        there = new.copy(old, [node_id for _, ids, _ in some for node_id in ids])
-        lost += [page_id for page_id, ids, is_finished in some if is_finished and not there.issuperset(ids)]
+    made = {"folder": str(part.absolute()), "name": COLLECTION, "metadata": old.collection.metadata}
+    command = [sys.executable, "-P", str(Path(__file__).with_name("chroma_copy.py"))]
+    with subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as child:
+        assert child.stdin  # noqa: S101  (a pipe)
+        with suppress(BrokenPipeError):  # the child has ended, and says why
+            child.stdin.write(json.dumps(made) + "\n")
+            while some := list(itertools.islice(pages, _PAGES_AT_ONCE)):
+                there: set[str] = set()
+                for ids in _batches([node_id for _, node_ids, _ in some for node_id in node_ids], _IDS_AT_ONCE):
+                    if (found := old.stored(ids))["ids"]:
+                        child.stdin.write(json.dumps(found) + "\n")
+                        there |= set(found["ids"])
+                lost += [page_id for page_id, ids, is_finished in some if is_finished and not there.issuperset(ids)]
+        _, err = child.communicate()
+    if child.returncode:
+        reason = (err.strip().splitlines() or [f"its process ended with {child.returncode}"])[-1]
+        raise StoreError(
+            f"the vectors in {old.place} cannot be written anew: {reason}.",
+            hint=_hint(RuntimeError(err), part.parent, "Make room on the disk, and repeat; nothing is lost."),
+        )
     for page_ids in _batches(lost, _PAGES_AT_ONCE):
         catalog.begin(catalog.pages(page_ids))
 
