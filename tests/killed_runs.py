@@ -15,6 +15,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +77,15 @@ class _Clock:
 
     def __init__(self, die_at: int, report: int) -> None:
         self._die_at, self._report = die_at, report
+        self._lock = threading.Lock()  # reading and indexing are two threads
 
     def tick(self) -> None:
-        os.write(self._report, b".")
-        if self._die_at:
-            self._die_at -= 1
-            if not self._die_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+        with self._lock:
+            os.write(self._report, b".")
+            if self._die_at:
+                self._die_at -= 1
+                if not self._die_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
     def around(self, owner: Any, name: str) -> None:
         original = getattr(owner, name)
