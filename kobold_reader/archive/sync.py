@@ -387,11 +387,15 @@ class Syncer:
             self._report.missing_files = len(missing)
             if newly := [place.uri for place in missing if not place.is_missing]:
                 self._catalog.mark_missing(newly)
-        for sha256 in {place.sha256 for place in gone} | self._left:
+        self._show_at_first_place({place.sha256 for place in gone} | self._left)
+        self._indexer.remove_orphans()
+
+    def _show_at_first_place(self, contents: set[str]) -> None:
+        """Give pages whose place is gone the metadata of the place that now shows their content."""
+        for sha256 in contents:
             if first := self._catalog.first_place(sha256):
                 rows = [row for row in self._catalog.pages_of(sha256) if row.uri != first.uri]
                 self._indexer.rename([row.at(first) for row in rows])
-        self._indexer.remove_orphans()
 
 
 def is_at(uri: str, root: str) -> bool:
