@@ -83,7 +83,7 @@ def parse(answer: str, instruction: str = "") -> Tags | None:
     Of JSON that was cut off, everything that is complete is read.
 
     >>> parse('{"description": "A letter.", "keywords": ["Letter", "letters", "1954", "la')
-    Tags(description='A letter.', keywords=('letter', '1954'))
+    Tags(description='A letter.', keywords=('Letter', '1954'))
     """
     text = clean(answer, instruction).text
     if not text or is_refusal(text):
