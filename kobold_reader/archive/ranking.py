@@ -227,7 +227,7 @@ IN_NAMES = 0.6
 """In the name of the file or folder and not on the page."""
 
 _MIN_LOOKALIKE = 4
-MIN_GLUED = 4
+_MIN_GLUED = 4
 _MIN_SQUEEZED = 6
 _MIN_SQUEEZED_DIGITS = 8
 _MIN_FUZZY_NAME = 4
@@ -237,9 +237,12 @@ _MIN_TELLING_DIGITS = 3
 _LEAST_PAIRS = 0.5
 """Share of neighbouring characters of an unspaced term below which a page does not hold it."""
 _LONELY_NUMBER = 0.3
+_LEAST_LIKENESS = 0.5
+"""Similarity from which a word is marked in a passage."""
 
 _RUNS = re.compile(r"[^\W_]+")
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+_PIECES = re.compile(r"[^\W_](?:\S*[^\W_])?")
 
 
 @dataclass(frozen=True)
@@ -348,7 +351,7 @@ def _strength_on_page(term: Term, page: PageText) -> float:
         if skeleton(squeezed) in page.squeezed_skeleton:
             return GLUED_ALIKE if not is_digits or _with_gaps(skeleton(squeezed)).search(page.skeleton) else 0.0
         return 0.0
-    return GLUED_SHORT if not is_digits and len(squeezed) >= MIN_GLUED and squeezed in page.body else 0.0
+    return GLUED_SHORT if not is_digits and len(squeezed) >= _MIN_GLUED and squeezed in page.body else 0.0
 
 
 def _exact_strength(term: Term, text: str) -> float:
@@ -385,6 +388,24 @@ def spaced_spans(terms: tuple[Term, ...], text: str) -> Iterator[tuple[int, int]
     parts = tuple(part for term in terms for part in term.parts)
     if len(parts) > 1 and all(part in text for part in parts):
         yield from (found.span() for found in _parts_pattern(parts, terms[0].folded).finditer(text))
+
+
+def surest_matches(term: Term, folded: str) -> list[tuple[int, int, float]]:
+    """Return the surest kind of match that the text holds: as typed, with other gaps, glued, alike."""
+    exact = list(exact_spans(term, folded)) or list(spaced_spans((term,), folded))
+    if exact:
+        return [(*span, 1.0) for span in exact]
+    if term.notation and (other := list(term.notation.spans(folded))):
+        return other
+    if len(term.folded) >= _MIN_GLUED and not term.folded.isdigit():
+        glued = [found.span() for found in re.finditer(re.escape(term.folded), folded)]
+        if glued:
+            return [(*span, 0.8) for span in glued]
+    likely = (
+        (piece.span(), max(similarity(part, piece[0]) for part in {term.folded, *term.parts}))
+        for piece in _PIECES.finditer(folded)
+    )
+    return [(*span, likeness * 0.8) for span, likeness in likely if likeness >= _LEAST_LIKENESS]
 
 
 @lru_cache(maxsize=1024)

@@ -17,8 +17,8 @@ from typing_extensions import override
 from kobold_reader.archive import words
 from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.filters import Filter, check_folder_known, check_keys
-from kobold_reader.archive.query import Kind, Query, Term, fold_with_offsets, parse_query
-from kobold_reader.archive.ranking import MIN_GLUED, Scored, exact_spans, rank, similarity, spaced_spans
+from kobold_reader.archive.query import Kind, Query, fold_with_offsets, parse_query
+from kobold_reader.archive.ranking import Scored, rank, surest_matches
 from kobold_reader.archive.store import Catalog, PageRow
 from kobold_reader.archive.vectors import Near
 from kobold_reader.documents import EMBED_KEYS, LLM_KEYS, page_link
@@ -274,10 +274,8 @@ def _best_passage(query: Query, row: PageRow, nearest: tuple[str, str] | None) -
 PASSAGE_CHARS = 240
 _LEAD_CHARS = 60
 """Characters shown before the first match."""
-_LEAST_LIKENESS = 0.5
 _WEIGHTS = {Kind.STOP: 0.0, Kind.WORD: 1.0, Kind.NAME: 1.5}
 _EXACT_WEIGHT = 2.0
-_PIECES = re.compile(r"[^\W_](?:\S*[^\W_])?")
 
 
 @dataclass(frozen=True)
@@ -333,29 +331,11 @@ def _spans(text: str, query: Query) -> list[_Span]:
     found: list[_Span] = []
     for number, term in enumerate(query.terms):
         weight = _WEIGHTS.get(term.kind, _EXACT_WEIGHT)
-        for start, end, strength in _surest_matches(term, folded) if weight else ():
+        for start, end, strength in surest_matches(term, folded) if weight else ():
             # The character behind a match may have the same offset as the match's last one (a ligature).
             last = offsets[end - 1] + 1
             found.append(_Span(offsets[start], max(last, offsets[end]), number, weight * strength))
     return sorted(found, key=lambda span: (span.start, span.end))
-
-
-def _surest_matches(term: Term, folded: str) -> list[tuple[int, int, float]]:
-    """Return the surest kind of match that the text holds: as typed, with other gaps, glued, alike."""
-    exact = list(exact_spans(term, folded)) or list(spaced_spans((term,), folded))
-    if exact:
-        return [(*span, 1.0) for span in exact]
-    if term.notation and (other := list(term.notation.spans(folded))):
-        return other
-    if len(term.folded) >= MIN_GLUED and not term.folded.isdigit():
-        glued = [found.span() for found in re.finditer(re.escape(term.folded), folded)]
-        if glued:
-            return [(*span, 0.8) for span in glued]
-    likely = (
-        (piece.span(), max(similarity(part, piece[0]) for part in {term.folded, *term.parts}))
-        for piece in _PIECES.finditer(folded)
-    )
-    return [(*span, likeness * 0.8) for span, likeness in likely if likeness >= _LEAST_LIKENESS]
 
 
 def _best_start(spans: Sequence[_Span], length: int) -> int:
