@@ -24,7 +24,7 @@ from kobold_reader.kobold import (
     choose_family,
     image_tokens,
 )
-from kobold_reader.kobold.values import version_tuple
+from kobold_reader.kobold.protocol import version_tuple
 from kobold_reader.options import TASKS
 from kobold_reader.reading.due import long_side_px
 from kobold_reader.reading.ledger import default_ledger_path

@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 
 from kobold_reader.kobold import RetryPolicy, pool
 from kobold_reader.pages import PageChild
-from kobold_reader.reading import upright
+from kobold_reader.reading import page_reader as upright
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

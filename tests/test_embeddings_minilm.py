@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from kobold_reader.embeddings import MiniLMEmbedding, MiniLMTokenizer, minilm
-from kobold_reader.embeddings.minilm_graph import cached_graph, read_safetensors
+from kobold_reader.embeddings.minilm import cached_graph, read_safetensors
 from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
 
 pytestmark = pytest.mark.slow
@@ -153,7 +153,7 @@ def test_threads_and_tasks_share_one_model(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 @needs_model
 def test_a_damaged_graph_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kobold_reader.embeddings.minilm_graph.user_cache_dir", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr("kobold_reader.embeddings.minilm.user_cache_dir", lambda *_, **__: str(tmp_path))
     monkeypatch.setattr(minilm, "_loaded", {})
     model_dir = minilm._find_model(None)
     graph = cached_graph(model_dir)
@@ -166,7 +166,7 @@ def test_a_damaged_graph_is_built_again(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "kobold_reader.embeddings.minilm_graph.user_cache_dir",
+        "kobold_reader.embeddings.minilm.user_cache_dir",
         lambda *_, **__: str(tmp_path / "cache"),
     )
     with pytest.raises(ConfigError, match=r"no model\.safetensors"):
@@ -180,7 +180,7 @@ def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(
-        "kobold_reader.embeddings.minilm_graph.user_cache_dir",
+        "kobold_reader.embeddings.minilm.user_cache_dir",
         lambda *_, **__: str(tmp_path / "file" / "cache"),
     )
     with pytest.raises(StoreError, match="cannot be kept in"):

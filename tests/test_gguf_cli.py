@@ -35,12 +35,11 @@ Models = Callable[..., Outcome]
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Models:
     """Run `kobold-reader models` in this process."""
-    from kobold_reader.cli.typer_app import app
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["kobold-reader", "models", *map(str, arguments)])
         capsys.readouterr()
-        code = cli.run(app)
+        code = cli.run()
         outcome = Outcome(code, *capsys.readouterr())
         assert "Traceback" not in outcome.out + outcome.err
         assert "\x1b" not in outcome.out, "plain where no terminal is"

@@ -12,8 +12,7 @@ import pytest
 
 from kobold_reader.errors import ConfigError
 from kobold_reader.kobold import FAMILIES, ServerInfo, choose_family, families, family_of
-from kobold_reader.kobold.models.gguf import EmbeddingModel, GgufModel, GgufProjector, read_gguf, survey
-from kobold_reader.kobold.models.launch import arguments, command, quoted, settings, write_kcpps
+from kobold_reader.kobold.models.gguf import KINDS, EmbeddingModel, GgufModel, GgufProjector, read_gguf, survey
 from kobold_reader.kobold.models.pairing import (
     Pair,
     better_name,
@@ -24,7 +23,7 @@ from kobold_reader.kobold.models.pairing import (
     wants,
     what_it_sees,
 )
-from kobold_reader.kobold.models.projectors import KINDS
+from kobold_reader.kobold.models.report import arguments, command, quoted, settings, write_kcpps
 from tests.gguf_files import (
     CHATML,
     GEMMA,

@@ -22,7 +22,7 @@ from kobold_reader.errors import (
     ServerStatusError,
 )
 from kobold_reader.kobold import GenerateRequest, classify_error, parse_generate
-from kobold_reader.kobold.values import MAX_IMAGES, ServerInfo, version_tuple
+from kobold_reader.kobold.protocol import MAX_IMAGES, ServerInfo, version_tuple
 
 RECORDINGS = Path(__file__).parent / "recordings"
 URL = "http://127.0.0.1:5001"

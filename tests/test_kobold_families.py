@@ -28,9 +28,9 @@ from kobold_reader.kobold import (
     normalize_url,
     tables,
 )
-from kobold_reader.kobold.addresses import server_key
 from kobold_reader.kobold.families import CHAT_TEMPLATES
-from kobold_reader.kobold.values import version_tuple
+from kobold_reader.kobold.protocol import version_tuple
+from kobold_reader.kobold.transport import server_key
 from kobold_reader.options import TASKS
 from tests.conftest import ROOT
 from tests.families_appendix import appendix

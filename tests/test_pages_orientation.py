@@ -15,7 +15,7 @@ from kobold_reader.pages import ImageBudget, PageChild, PageImages, PageView, Po
 from kobold_reader.pages.blank import find_ink
 from kobold_reader.pages.orientation import Orientation, find_orientation
 from kobold_reader.reader import KoboldReader
-from kobold_reader.reading import upright
+from kobold_reader.reading import page_reader as upright
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
 from tests import page_files as make

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kobold_reader.cli.wording import spell_skipped
+from kobold_reader.cli.output import spell_skipped
 from kobold_reader.errors import SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages import Selection, SourceFile, select
 from kobold_reader.pages.sources import kind_of

@@ -58,12 +58,11 @@ sys.addaudithook(_watch)
 RUN = """
 import sys
 from kobold_reader.cli import app as cli
-from kobold_reader.cli.typer_app import app
 import json
 commands, code = json.loads(sys.argv[1]), int(sys.argv[2])
 for arguments in commands:
     sys.argv = ["kobold-reader", *arguments]
-    assert cli.run(app) == code, arguments
+    assert cli.run() == code, arguments
 """
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kobold_reader.kobold import CancelledError
-from kobold_reader.reading.claims import Claims
+from kobold_reader.reading.ledger import Claims
 
 PAGE, OTHER = "00000001" + 56 * "0", "00000002" + 56 * "0"
 
@@ -92,7 +92,7 @@ def test_where_no_lock_can_be_made_pages_are_read_all_the_same(tmp_path: Path) -
 @pytest.mark.slow
 def test_a_killed_process_frees_what_it_held(tmp_path: Path) -> None:
     hold = (
-        "import sys, time; from pathlib import Path; from kobold_reader.reading.claims import Claims\n"
+        "import sys, time; from pathlib import Path; from kobold_reader.reading.ledger import Claims\n"
         f"with Claims(Path(sys.argv[1])).hold({PAGE!r}): print('held', flush=True); time.sleep(600)"
     )
     mine = Claims(tmp_path / "c")

@@ -17,14 +17,7 @@ from hypothesis import strategies as st
 
 from kobold_reader.errors import EmptyTranscriptionError, LedgerError
 from kobold_reader.pages import FileFacts, PageFacts, SourceFile
-from kobold_reader.reading.ledger import (
-    KnownPage,
-    Ledger,
-    _put_file,
-    _put_page,
-    _put_reading,
-    default_ledger_path,
-)
+from kobold_reader.reading.ledger import KnownPage, Ledger, _put_file, _put_page, _put_reading, default_ledger_path
 from kobold_reader.reading.results import LineBox, Reading
 
 SOURCE = SourceFile("file:///scans/a.pdf", "/scans/a.pdf", "a.pdf", "/scans", 10, 20, None, None, "pdf", True)

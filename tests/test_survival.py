@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kobold_reader.archive.values import PAGE_COLUMNS
+from kobold_reader.archive.rows import PAGE_COLUMNS
 from kobold_reader.archive.vectors import Vectors
 from tests.conftest import ROOT, page_text
 from tests.killed_runs import KilledRuns

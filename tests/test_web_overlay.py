@@ -17,10 +17,10 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.store import PageRow
 from kobold_reader.html.text import Mark
 from kobold_reader.pages import PageView
-from kobold_reader.reading import upright
+from kobold_reader.reading import page_reader as upright
 from kobold_reader.reading.results import Reading, joined
 from kobold_reader.web import make_app
-from kobold_reader.web.overlay import overlay
+from kobold_reader.web.views import overlay
 from tests.conftest import SAMPLES
 from tests.test_web import ACCESS, HERE, Seen, row
 

@@ -26,13 +26,12 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from kobold_reader.archive.ask import Answer, AnswerStream, query_engine, stream_answer
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.duplicates import Alike, Duplicates
-from kobold_reader.archive.embedder import ServerAccess, choose_embedder, record_of
 from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, to_frame
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.search import ArchiveRetriever, Hit, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, PageRow, Place, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
-from kobold_reader.archive.vector_index import Indexer, VectorIndex
+from kobold_reader.archive.vector_index import Indexer, ServerAccess, VectorIndex, choose_embedder, record_of
 from kobold_reader.archive.vectors import ChromaServer
 from kobold_reader.errors import ConfigError, MissingExtraError, ServerError, SourceError, StoreError
 from kobold_reader.llm import KoboldLLM

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from kobold_reader.archive.values import PageRow, version_of
+from kobold_reader.archive.rows import PageRow, version_of
 from kobold_reader.errors import ConfigError
 
 __all__ = [

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from kobold_reader.archive import corrections, filters, words
 from kobold_reader.archive.filters import Filter
-from kobold_reader.archive.values import FILE_KEYS, PAGE_COLUMNS, PLACE_COLUMNS, PageRow, Place, to_json
+from kobold_reader.archive.rows import FILE_KEYS, PAGE_COLUMNS, PLACE_COLUMNS, PageRow, Place, to_json
 from kobold_reader.errors import StoreError
 
 __all__ = ["FILE_KEYS", "LOCK", "Catalog", "PageRow", "Place", "check_folder"]

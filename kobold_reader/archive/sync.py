@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from kobold_reader.archive.corrections import as_read
+from kobold_reader.archive.rows import FILE_KEYS, PageRow, Place, version_of
 from kobold_reader.archive.store import Catalog
-from kobold_reader.archive.values import FILE_KEYS, PageRow, Place, version_of
 from kobold_reader.archive.vector_index import BATCH_PAGES, Indexer
 from kobold_reader.documents import page_id, to_metadata
 from kobold_reader.errors import KoboldReaderError

@@ -1,7 +1,8 @@
 """The vector index of an archive: how pages get into Chroma, and how a query finds their chunks.
 
 Only one process writes at a time, through the `Indexer`. Readers compare the archive's generation at each query, and
-open Chroma again when another process has written.
+open Chroma again when another process has written. The embedder is chosen when the archive is made, recorded, and opened
+again from the record.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,15 +20,118 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.utils import node_to_metadata_dict
 
-from kobold_reader.archive.embedder import Embedder, ServerAccess, open_embedder, record_of
 from kobold_reader.archive.search import DenseSearch
 from kobold_reader.archive.store import Catalog, PageRow
 from kobold_reader.archive.vectors import ChromaServer, Near, Node, Vectors, discard, is_settled, rewrite, settle
 from kobold_reader.documents import EMBED_KEYS, LLM_KEYS
 from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, StoreError
-from kobold_reader.options import Mode
+from kobold_reader.options import EmbedderKind, Mode
 
-__all__ = ["BATCH_PAGES", "Indexer", "VectorIndex"]
+__all__ = [
+    "BATCH_PAGES",
+    "Embedder",
+    "Indexer",
+    "ServerAccess",
+    "VectorIndex",
+    "choose_embedder",
+    "open_embedder",
+    "record_of",
+]
+
+_KOBOLD_MAX_TOKENS: Final = 480
+"""Embedding models of the BERT kind take 512; KoboldCpp silently cuts longer texts at the front."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAccess:
+    """How to reach KoboldCpp, where it embeds or answers questions."""
+
+    urls: Sequence[str] = ("http://127.0.0.1:5001",)
+    password: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """An embedder with what must never change within one archive."""
+
+    kind: str
+    name: str
+    """Of the model."""
+    dimension: int
+    max_tokens: int
+    """Longest text it takes, in its own tokens."""
+    model: Any
+    """A LlamaIndex BaseEmbedding."""
+    tokenizer: Any = None
+    """From a text to its tokens, for splitting; None: LlamaIndex's own."""
+
+
+def record_of(embedder: Embedder | None) -> str:
+    """Return what an archive records of its embedder; None: words only."""
+    if embedder is None:
+        return json.dumps({"kind": "none"})
+    return json.dumps({name: getattr(embedder, name) for name in ("kind", "name", "dimension", "max_tokens")})
+
+
+def choose_embedder(kind: EmbedderKind | None, access: ServerAccess) -> Embedder | None:
+    """Return the embedder for a new archive; None: words only.
+
+    Args:
+        kind: None: MiniLM if it is installed, else words only.
+        access: KoboldCpp, for its own embedder.
+
+    Raises:
+        MissingExtraError: MiniLM was asked for and is not installed.
+        ServerError: KoboldCpp was asked for and has no embedding model, or does not answer.
+        ConfigError: No such embedder.
+    """
+    from kobold_reader.embeddings import MiniLMEmbedding
+
+    match kind:
+        case "none":
+            return None
+        case None:
+            return _minilm() if MiniLMEmbedding.available() else None
+        case "minilm":
+            return _minilm()
+        case "koboldcpp":
+            return _koboldcpp(access)
+    raise ConfigError(f"embedder: {kind!r} is not one of minilm, koboldcpp, none.")
+
+
+def open_embedder(record: Mapping[str, Any], access: ServerAccess) -> Embedder:
+    """Return the embedder that an archive has recorded.
+
+    Raises:
+        MissingExtraError: It is not installed here.
+        ServerError: It is KoboldCpp's, and the server does not answer.
+        ConfigError: KoboldCpp runs another embedding model now: its vectors would not fit.
+    """
+    embedder = _minilm() if record["kind"] == "minilm" else _koboldcpp(access)
+    if (embedder.name, embedder.dimension) != (record["name"], record["dimension"]):
+        raise ConfigError(
+            f"the archive's vectors were made by {record['name']} ({record['dimension']} dimensions), but the server "
+            f"has {embedder.name} ({embedder.dimension}) loaded.",
+            hint="Load that model, or make the vectors anew with index --reembed.",
+        )
+    return embedder
+
+
+def _minilm() -> Embedder:
+    from kobold_reader.embeddings import MiniLMEmbedding
+
+    model = MiniLMEmbedding()
+    dimension = len(model.get_query_embedding("ready"))
+    return Embedder("minilm", "all-MiniLM-L6-v2", dimension, 256, model, model.tokenizer)
+
+
+def _koboldcpp(access: ServerAccess) -> Embedder:
+    from kobold_reader.embeddings import KoboldEmbedding
+
+    model = KoboldEmbedding(api_url=list(access.urls), api_password=access.password)
+    dimension = len(model.get_query_embedding("ready"))
+    return Embedder("koboldcpp", model.loaded_model(), dimension, _KOBOLD_MAX_TOKENS, model)
+
 
 log = logging.getLogger(__name__)
 

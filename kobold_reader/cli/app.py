@@ -1,4 +1,4 @@
-"""The command line's entry: it runs a command, and turns every error into a sentence and an exit code.
+"""The command line: all commands, and the one place that turns an error into a sentence and an exit code.
 
 Importing this must stay cheap, since `--help` imports it: commands import what they need when they run.
 """
@@ -13,21 +13,76 @@ import threading
 import weakref
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
-from kobold_reader.cli.exit_codes import (
-    EXIT_EXTRA,
-    EXIT_INTERNAL,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_USAGE,
-    exit_code,
+import typer
+
+from kobold_reader.cli.commands import (
+    ask,
+    demo,
+    doctor,
+    export,
+    forget,
+    import_,
+    index,
+    models,
+    plan,
+    read,
+    search,
+    status,
+    web,
 )
-from kobold_reader.cli.output import complain, notice
+from kobold_reader.cli.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, exit_code
+from kobold_reader.cli.output import complain, notice, say, show_log
 from kobold_reader.errors import KoboldReaderError
 
-if TYPE_CHECKING:
-    import typer
+app = typer.Typer(
+    name="kobold-reader",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for command in (
+    demo.demo,
+    plan.plan,
+    read.read,
+    index.index,
+    search.search,
+    ask.ask,
+    web.web,
+    status.status,
+    doctor.doctor,
+    models.models,
+    export.export,
+    import_.import_,
+    forget.forget,
+):
+    app.command(command.__name__.rstrip("_"))(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from kobold_reader.release import RELEASE
+
+        say(f"kobold-reader {RELEASE}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Say more on stderr; twice: everything.")
+    ] = 0,
+    version: Annotated[  # noqa: ARG001  (its callback acts)
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="The version.")
+    ] = False,
+) -> None:
+    """Make private scanned archives searchable on your own machine, with KoboldCpp."""
+    show_log(verbose)
+
 
 # Before anything can import onnxruntime or tiktoken: no telemetry, no download.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -36,28 +91,19 @@ _RETRY_S = 0.05
 
 
 def main() -> NoReturn:
-    """Run the command line and exit; the README lists the exit codes."""
+    """Run the command line and exit; docs/commands.md lists the exit codes."""
     for stream in (sys.stdout, sys.stderr):
         # Windows would write results in the console's code page.
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    try:
-        from kobold_reader.cli.typer_app import app
-    except ImportError as err:
-        if err.name not in {"typer", "rich", "click"}:
-            raise
-        sys.stderr.write('The command line needs: pip install "kobold-reader[cli]"\n')
-        sys.exit(EXIT_EXTRA)
-    sys.exit(run(app))
+    sys.exit(run())
 
 
-def run(app: typer.Typer) -> int:
+def run() -> int:
     """Run the application with the arguments of this process and return its exit code.
 
     Nothing that a user can cause ends in a traceback.
     """
-    import typer
-
     # typer brings its own copy of click, or uses the one installed.
     usage_error: type[Exception] = next(
         kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"

@@ -1,4 +1,4 @@
-"""The exit codes of the command line, as the README lists them."""
+"""The exit codes of the command line, as docs/commands.md lists them."""
 
 from __future__ import annotations
 

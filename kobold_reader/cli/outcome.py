@@ -1,15 +1,87 @@
-"""How a run over pages ended: what is said about it, and its exit code."""
+"""How a run over pages ended: what is said about it, its exit code, and what the ledger knows of lower resolutions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from typing_extensions import override
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
-from kobold_reader.cli.output import complain, notice
-from kobold_reader.cli.wording import spell_count, spell_statuses
-from kobold_reader.errors import KoboldReaderError, SourceError
-from kobold_reader.pages import TAKEN
+from kobold_reader.cli.output import complain, notice, spell_count, spell_statuses
+from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError
+from kobold_reader.pages import TAKEN, ImageBudget
+from kobold_reader.reading.due import is_clearly_lower, would_reach_px
+from kobold_reader.reading.koboldcpp import KoboldEngine
+from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from kobold_reader.reading.selftest import SelfTestFile
+
+
+def existing_ledger(name: str | None) -> Path | None:
+    """Return the ledger named, or the default one; None where nothing has been kept.
+
+    Raises:
+        ConfigError: The ledger that was named does not exist.
+    """
+    if name == "none":
+        return None
+    path = Path(name) if name else default_ledger_path()
+    if path.is_file():
+        return path
+    if name:
+        raise ConfigError(f"there is no ledger {name}.")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class LowerResolution:
+    """Pages that `--redo low-resolution` would read again, in the form that `status --json` prints."""
+
+    pages: int
+    read_px: int
+    """The most px, along the longest side, that one of them was read with."""
+    now_px: int
+    """The most px that one of them would be read with now."""
+    server: str
+    tested: str
+    """Day of the server's self-test; it may have been started with other settings since."""
+
+    @override
+    def __str__(self) -> str:
+        were = "was" if self.pages == 1 else "were"
+        return (
+            f"{spell_count(self.pages, 'page')} {were} read at up to {self.read_px} px; {self.server} could give "
+            f"{self.now_px} px when it was tested ({self.tested}): --redo low-resolution"
+        )
+
+
+def find_lower_resolution(ledger: Path, urls: Sequence[str]) -> LowerResolution | None:
+    """Compare a ledger's pages with the remembered self-test of the first server that has one; asks no server."""
+    file = SelfTestFile()
+    url, tested = next(((url, found) for url in urls if (found := file.find(url))), ("", None))
+    if tested is None or not ledger.is_file():
+        return None
+    with Ledger(ledger, read_only=True) as opened:
+        rows = opened.resolutions(KoboldEngine.name)
+    budget = ImageBudget(max_side_px=tested.max_side_px, max_pixels=tested.max_pixels)
+    lower = []
+    for read_px, width_px, height_px, width_pt, height_pt, pages in rows:
+        now_px = would_reach_px((width_px, height_px), (width_pt, height_pt), budget)
+        if is_clearly_lower(read_px, now_px):
+            lower.append((read_px, now_px, pages))
+    if not lower:
+        return None
+    return LowerResolution(
+        pages=sum(pages for _, _, pages in lower),
+        read_px=max(read_px for read_px, _, _ in lower),
+        now_px=max(now_px for _, now_px, _ in lower),
+        server=url,
+        tested=datetime.fromtimestamp(tested.tested_s, UTC).date().isoformat(),
+    )
+
 
 SHOWN_ERRORS = 10
 

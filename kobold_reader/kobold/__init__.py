@@ -6,8 +6,6 @@ model wants to be asked, `models` tells which GGUF files go together.
 
 from concurrent.futures import CancelledError
 
-from kobold_reader.kobold.addresses import AddressKind, address_kind, check_way, normalize_url
-from kobold_reader.kobold.answers import classify_error, parse_generate, spoken, without_begun
 from kobold_reader.kobold.client import KoboldClient
 from kobold_reader.kobold.families import (
     FAMILIES,
@@ -22,8 +20,20 @@ from kobold_reader.kobold.families import (
 )
 from kobold_reader.kobold.pool import Lease, RetryPolicy, ServerHealth, ServerPool
 from kobold_reader.kobold.prompts import render_prompt
-from kobold_reader.kobold.settings import SETTINGS, ServerSetting
-from kobold_reader.kobold.values import Completion, Ending, ExpandedPrompt, GenerateRequest, ServerInfo
+from kobold_reader.kobold.protocol import (
+    SETTINGS,
+    Completion,
+    Ending,
+    ExpandedPrompt,
+    GenerateRequest,
+    ServerInfo,
+    ServerSetting,
+    classify_error,
+    parse_generate,
+    spoken,
+    without_begun,
+)
+from kobold_reader.kobold.transport import AddressKind, address_kind, check_way, normalize_url
 
 __all__ = [
     "FAMILIES",

@@ -14,8 +14,8 @@ from functools import cache
 from typing import Any, Literal, TypedDict
 
 from kobold_reader.errors import ConfigError
+from kobold_reader.kobold.protocol import ServerInfo, version_tuple
 from kobold_reader.kobold.tables import LazyTable, read_toml
-from kobold_reader.kobold.values import ServerInfo, version_tuple
 
 log = logging.getLogger(__name__)
 

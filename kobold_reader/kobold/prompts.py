@@ -11,7 +11,7 @@ import logging
 from kobold_reader.errors import BadRequestError, ResponseFormatError
 from kobold_reader.kobold.client import KoboldClient
 from kobold_reader.kobold.families import Family, template_in
-from kobold_reader.kobold.values import ExpandedPrompt, ServerInfo
+from kobold_reader.kobold.protocol import ExpandedPrompt, ServerInfo
 
 log = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ from kobold_reader.kobold import (
     image_tokens,
     render_prompt,
 )
-from kobold_reader.kobold.addresses import server_key
+from kobold_reader.kobold.transport import server_key
 from kobold_reader.pages.testcard import CARD_HEIGHT_PX, CARD_WIDTH_PX, Card, CardRow, draw_card, draw_probe
 from kobold_reader.reading.attempts import CONTEXT_MARGIN_TOKENS, CONTEXT_SHARE
 from kobold_reader.reading.due import long_side_px

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from kobold_reader.cli.options import ServerOptions, with_options
-from kobold_reader.cli.output import notice, page_progress, say
-from kobold_reader.cli.wording import spell_statuses
+from kobold_reader.cli.output import notice, page_progress, say, spell_statuses
 
 
 @with_options(ServerOptions)

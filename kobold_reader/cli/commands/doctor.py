@@ -10,8 +10,7 @@ import typer
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_SERVER
 from kobold_reader.cli.options import ServerOptions, with_options
-from kobold_reader.cli.output import complain, notice, say
-from kobold_reader.cli.wording import spell_count
+from kobold_reader.cli.output import complain, notice, say, spell_count
 
 _MARKS = {"ok": "ok     ", "advice": "advice ", "problem": "PROBLEM"}
 

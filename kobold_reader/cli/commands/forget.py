@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE
-from kobold_reader.cli.output import notice
-from kobold_reader.cli.wording import spell_count
+from kobold_reader.cli.output import notice, spell_count
 
 
 def forget(
@@ -32,7 +31,7 @@ def forget(
     """
     from kobold_reader.archive import Archive
     from kobold_reader.archive.sync import is_at
-    from kobold_reader.cli.ledgers import existing_ledger
+    from kobold_reader.cli.outcome import existing_ledger
     from kobold_reader.pages import local_uri
     from kobold_reader.reading.ledger import Ledger
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kobold_reader.cli.options import ArchiveOption, ClusterOptions, with_options
-from kobold_reader.cli.output import PageProgress, notice, page_progress
-from kobold_reader.cli.wording import (
+from kobold_reader.cli.output import (
+    PageProgress,
+    notice,
+    page_progress,
     spell_about,
     spell_count,
     spell_forecast,
@@ -49,8 +51,7 @@ def index(
     """Read what is new or changed, and index it."""
     from kobold_reader.archive import Archive
     from kobold_reader.archive.archive import CATALOG
-    from kobold_reader.cli.ledgers import find_lower_resolution
-    from kobold_reader.cli.outcome import closing_code, count_if_interrupted, notice_pages_left
+    from kobold_reader.cli.outcome import closing_code, count_if_interrupted, find_lower_resolution, notice_pages_left
     from kobold_reader.reader import take
 
     if paths and not (archive / CATALOG).exists() and not take(paths).files:

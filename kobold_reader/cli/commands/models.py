@@ -54,7 +54,7 @@ def models(
 
 
 def _write_configuration(path: Path, pairs: list[Pair]) -> None:
-    from kobold_reader.kobold.models.launch import quoted, settings, write_kcpps
+    from kobold_reader.kobold.models.report import quoted, settings, write_kcpps
 
     fits = [pair for pair in pairs if pair.verdict == "fits"]
     if not fits and len(pairs) == 1 and pairs[0].verdict == "doubtful":

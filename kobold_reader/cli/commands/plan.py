@@ -10,8 +10,11 @@ import typer
 
 from kobold_reader.cli.exit_codes import EXIT_SERVER
 from kobold_reader.cli.options import ReadingOptions, with_options
-from kobold_reader.cli.output import complain, notice, page_progress, say
-from kobold_reader.cli.wording import (
+from kobold_reader.cli.output import (
+    complain,
+    notice,
+    page_progress,
+    say,
     spell_bytes,
     spell_count,
     spell_duration,

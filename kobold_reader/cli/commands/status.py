@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE, ServerOptions
-from kobold_reader.cli.output import say
-from kobold_reader.cli.wording import spell_count
+from kobold_reader.cli.output import say, spell_count
 
 if TYPE_CHECKING:
     from kobold_reader.archive import Alike
@@ -34,7 +33,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Report what was read: pages by status, failed ones by name."""
-    from kobold_reader.cli.ledgers import find_lower_resolution
+    from kobold_reader.cli.outcome import find_lower_resolution
 
     if archive and ledger:
         raise typer.BadParameter("name one of the two.", param_hint="--archive, --ledger")
@@ -84,7 +83,7 @@ def _archive_facts(folder: Path, *, with_duplicates: bool) -> tuple[dict[str, An
 
 
 def _ledger_facts(name: str | None) -> dict[str, Any]:
-    from kobold_reader.cli.ledgers import existing_ledger
+    from kobold_reader.cli.outcome import existing_ledger
     from kobold_reader.pages import local_path
     from kobold_reader.reading.ledger import Ledger, default_ledger_path
 

@@ -12,10 +12,9 @@ from functools import cache
 from typing import Any, Literal
 
 from kobold_reader.kobold.families import Family, family_of
-from kobold_reader.kobold.models.gguf import GgufModel, GgufProjector
-from kobold_reader.kobold.models.projectors import KINDS, architectures_that_see
+from kobold_reader.kobold.models.gguf import KINDS, GgufModel, GgufProjector, architectures_that_see
+from kobold_reader.kobold.protocol import version_tuple
 from kobold_reader.kobold.tables import read_toml
-from kobold_reader.kobold.values import version_tuple
 
 Verdict = Literal["fits", "doubtful", "does not load"]
 
