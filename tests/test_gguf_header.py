@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kobold_reader.errors import CorruptSourceError, MissingExtraError, SourceError, UnsupportedSourceError
-from kobold_reader.kobold.models.gguf import read_header
+from kobold_reader.kobold.gguf import read_header
 from tests.gguf_files import CHATML, write_gguf, write_qwen
 
 MEGABYTE = 1_000_000

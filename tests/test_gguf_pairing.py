@@ -12,18 +12,22 @@ import pytest
 
 from kobold_reader.errors import ConfigError
 from kobold_reader.kobold import FAMILIES, ServerInfo, choose_family, families, family_of
-from kobold_reader.kobold.models.gguf import KINDS, EmbeddingModel, GgufModel, GgufProjector, read_gguf, survey
-from kobold_reader.kobold.models.pairing import (
+from kobold_reader.kobold.gguf import EmbeddingModel, GgufModel, GgufProjector, projector_kinds, read_gguf, survey
+from kobold_reader.kobold.pairing import (
     Pair,
+    arguments,
     better_name,
+    command,
     guess_template,
     judge,
     min_version,
     pair_up,
+    quoted,
+    settings,
     wants,
     what_it_sees,
+    write_kcpps,
 )
-from kobold_reader.kobold.models.report import arguments, command, quoted, settings, write_kcpps
 from tests.gguf_files import (
     CHATML,
     GEMMA,
@@ -95,7 +99,7 @@ def test_the_width_comes_from_the_tensors(tmp_path: Path, kind: str, tensors: di
 
 
 def test_every_projector_a_family_names_is_in_the_table() -> None:
-    assert {family.projector for family in FAMILIES.values() if family.projector} <= KINDS.keys()
+    assert {family.projector for family in FAMILIES.values() if family.projector} <= projector_kinds().keys()
 
 
 @pytest.mark.parametrize(

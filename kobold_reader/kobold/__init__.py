@@ -1,7 +1,7 @@
 """Everything that knows KoboldCpp: its HTTP interface, its settings, the models that it runs.
 
-`client` makes one request to one server, `pool` chooses servers and tries again, `families` and `prompts` know what a
-model wants to be asked, `models` tells which GGUF files go together.
+`client` makes one request to one server, `pool` chooses servers and tries again, `families` knows what a model wants to
+be asked, `gguf` and `pairing` tell which model files go together.
 """
 
 from concurrent.futures import CancelledError
@@ -17,9 +17,9 @@ from kobold_reader.kobold.families import (
     choose_family,
     family_of,
     image_tokens,
+    render_prompt,
 )
 from kobold_reader.kobold.pool import Lease, RetryPolicy, ServerHealth, ServerPool
-from kobold_reader.kobold.prompts import render_prompt
 from kobold_reader.kobold.protocol import (
     SETTINGS,
     Completion,

@@ -1,6 +1,8 @@
 """Model families: what each wants to be asked, in which chat template, and what of an image it sees.
 
-The data is in `families.toml` (prompts, encoders, families, recommendations) and `chat_templates.toml`.
+The data is in `families.toml` (prompts, encoders, families, recommendations) and `chat_templates.toml`. A prompt comes
+with the token count of the very text that is sent: an image was seen if and only if the server then reports more prompt
+tokens than that.
 """
 
 from __future__ import annotations
@@ -8,14 +10,18 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Literal, TypedDict
+from importlib.resources import files
+from typing import Any, Literal, TypedDict, TypeVar
 
-from kobold_reader.errors import ConfigError
-from kobold_reader.kobold.protocol import ServerInfo, version_tuple
-from kobold_reader.kobold.tables import LazyTable, read_toml
+from typing_extensions import override
+
+from kobold_reader.errors import BadRequestError, ConfigError, ResponseFormatError
+from kobold_reader.kobold.client import KoboldClient
+from kobold_reader.kobold.protocol import ExpandedPrompt, ServerInfo, version_tuple
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +68,9 @@ class Decoding(TypedDict, total=False):
 class ChatTemplate:
     """The tags around a turn; see `chat_templates.toml`."""
 
-    name: str
     user_start: str
     user_end: str
     assistant_start: str
-    stop_sequence: tuple[str, ...]
-    adapter: str = ""
-    known_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,22 +184,42 @@ class Recommendation:
 
 
 @cache
-def _data(name: str) -> dict[str, Any]:
-    return read_toml("kobold_reader.kobold", name)
+def read_toml(name: str) -> dict[str, Any]:
+    """Read a TOML file of this package, once."""
+    return tomllib.loads(files("kobold_reader.kobold").joinpath(name).read_text(encoding="utf-8"))
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class LazyTable(Mapping[K, V]):
+    """A mapping that is loaded at its first use, so that importing this package reads no file."""
+
+    def __init__(self, load: Callable[[], Mapping[K, V]]) -> None:
+        self._rows = cache(load)
+
+    @override
+    def __getitem__(self, key: K) -> V:
+        return self._rows()[key]
+
+    @override
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._rows())
+
+    @override
+    def __len__(self) -> int:
+        return len(self._rows())
 
 
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
-def _load_families() -> dict[str, Family]:
-    return {row["name"]: _family(dict(row)) for row in _data("families.toml")["family"]}
-
-
 def _family(row: dict[str, Any]) -> Family:
-    data = _data("families.toml")
+    data = read_toml("families.toml")
     encoder = dict(data["encoders"][row.pop("encoder")])
-    template = dict(_data("chat_templates.toml")[row.pop("template")])
+    template = dict(read_toml("chat_templates.toml")[row.pop("template")])
     template.pop("known_by", None)
     fields = {
         "encoder": encoder.pop("name"),
@@ -219,16 +241,15 @@ def _family(row: dict[str, Any]) -> Family:
 
 def _load_recommended() -> dict[int, tuple[Recommendation, ...]]:
     by_memory: dict[int, tuple[Recommendation, ...]] = {}
-    for row in _data("families.toml")["recommended"]:
+    for row in read_toml("families.toml")["recommended"]:
         one = Recommendation(row["family"], row["model"], row["note"])
         by_memory[row["memory_gb"]] = (*by_memory.get(row["memory_gb"], ()), one)
     return by_memory
 
 
-CHAT_TEMPLATES: Mapping[str, ChatTemplate] = LazyTable(
-    lambda: {key: ChatTemplate(**_tuples(row)) for key, row in _data("chat_templates.toml").items()}
+FAMILIES: Mapping[str, Family] = LazyTable(
+    lambda: {row["name"]: _family(dict(row)) for row in read_toml("families.toml")["family"]}
 )
-FAMILIES: Mapping[str, Family] = LazyTable(_load_families)
 """By name, in the order in which a model's name is looked up; the last, "unknown", is for any other model."""
 RECOMMENDED: Mapping[int, tuple[Recommendation, ...]] = LazyTable(_load_recommended)
 """Models to try by GB of graphics memory, best first."""
@@ -289,9 +310,9 @@ def _by_marks(chat_template: str) -> Family | None:
 
 def template_in(file_template: str) -> ChatTemplate | None:
     """Return the tags that the chat template of a model's file would write; None where they cannot be told."""
-    for template in CHAT_TEMPLATES.values():
-        if template.known_by and all(text in file_template for text in template.known_by):
-            return template
+    for row in read_toml("chat_templates.toml").values():
+        if "known_by" in row and all(text in file_template for text in row["known_by"]):
+            return ChatTemplate(row["user_start"], row["user_end"], row["assistant_start"])
     return None
 
 
@@ -313,3 +334,76 @@ def image_tokens(family: Family, width_px: int, height_px: int) -> int:
     if parts > 1:  # a single one needs no overview
         parts = 1 + min(rule.max_slices, parts + (rule.kind == "slices"))
     return rule.tokens * parts + TOKENS_AROUND_IMAGE
+
+
+# ── the prompt ────────────────────────────────────────────────────────────────────────────────────
+
+ALPACA = "### Instruction:"
+"""KoboldCpp writes this for a template that it does not recognise, without telling."""
+
+
+def render_prompt(client: KoboldClient, info: ServerInfo, family: Family, instruction: str) -> ExpandedPrompt:
+    """Return the whole prompt for one instruction, ending where the answer begins.
+
+    The server's own template is used where it has one, since it knows the model's file. The family's tags are used
+    where the server has no template or writes Alpaca, where it takes the template for another one
+    (`Family.trusts_server`), before 1.115 (which expands no messages), with `--jinja` (templates for lists of parts
+    write Python source into the prompt), and where the user chose the family. For an unknown family the tags are those
+    that the chat template in the model's file shows, and `--jinja` is trusted, since there is nothing to prefer.
+    Placeholders (`{{[INPUT]}}`) are never sent: the server counts them, and not what they become.
+
+    Args:
+        client: Remembers the result until the server is asked about itself again.
+        info: Of that client.
+        family: From `choose_family`.
+        instruction: The text of the user's turn; may be empty.
+    """
+    key = (info.model, info.version, family.name, str(family.forced), instruction)
+    if key not in client.prompt_cache:
+        client.prompt_cache[key] = _render(client, info, family, instruction)
+    return client.prompt_cache[key]
+
+
+def _render(client: KoboldClient, info: ServerInfo, family: Family, instruction: str) -> ExpandedPrompt:
+    is_general = not family.is_known and not family.forced
+    shown = template_in(info.chat_template or "") if is_general else None
+    if info.chat_template and family.trusts_server and not family.forced and (is_general or not info.jinja):
+        expanded = _expand(client, instruction)
+        # Nothing speaks against Alpaca where neither the family nor the file shows another template.
+        if expanded is not None and (ALPACA not in expanded.text or (is_general and shown is None)):
+            text = _with_opening(expanded.text, family)
+            return expanded if text == expanded.text else _counted(client, text)
+    if shown is not None:
+        return _counted(client, f"{shown.user_start}{instruction}{shown.user_end}{shown.assistant_start}")
+    opening = f"{family.assistant_start}{family.no_think}"
+    return _counted(client, f"{family.user_start}{instruction}{family.user_end}{opening}")
+
+
+def _counted(client: KoboldClient, text: str) -> ExpandedPrompt:
+    return ExpandedPrompt(text=text, tokens=client.count_tokens(text))
+
+
+def _expand(client: KoboldClient, instruction: str) -> ExpandedPrompt | None:
+    """The prompt in the server's template; None where it has none, or its prompt lacks the instruction."""
+    try:
+        expanded = client.expand([{"role": "user", "content": instruction}])
+    except (ResponseFormatError, BadRequestError) as err:
+        log.debug("%s does not expand templates: %s", client.url, err)
+        return None
+    return expanded if instruction.strip() in expanded.text else None
+
+
+def _with_opening(text: str, family: Family) -> str:
+    """Return the prompt with the start of the answer behind it, past any thought.
+
+    Tags other than the family's are left alone: they come from an adapter that the user chose.
+    """
+    if family.user_start.strip() not in text:
+        return text
+    opening, no_think = family.assistant_start.strip(), family.no_think.strip()
+    head, found, tail = text.rpartition(opening)
+    if not found or family.user_start.strip() in tail:
+        return f"{text}{family.assistant_start}{family.no_think}"
+    if no_think in tail or not no_think.startswith(tail.strip()):
+        return text  # the template itself begins the answer
+    return f"{head}{family.assistant_start}{family.no_think}"

@@ -15,7 +15,7 @@ from kobold_reader.errors import ConfigError
 from kobold_reader.options import TASKS
 
 if TYPE_CHECKING:
-    from kobold_reader.kobold.models.pairing import Pair
+    from kobold_reader.kobold.pairing import Pair
 
 
 def models(
@@ -34,7 +34,7 @@ def models(
             raise typer.BadParameter("name the language model and its projector.", param_hint="PATH")
         _say_families(as_json=as_json)
         return EXIT_OK
-    from kobold_reader.kobold.models.report import ModelReport
+    from kobold_reader.kobold.pairing import ModelReport
 
     report = ModelReport(paths)
     if kcpps:
@@ -54,7 +54,7 @@ def models(
 
 
 def _write_configuration(path: Path, pairs: list[Pair]) -> None:
-    from kobold_reader.kobold.models.report import quoted, settings, write_kcpps
+    from kobold_reader.kobold.pairing import quoted, settings, write_kcpps
 
     fits = [pair for pair in pairs if pair.verdict == "fits"]
     if not fits and len(pairs) == 1 and pairs[0].verdict == "doubtful":

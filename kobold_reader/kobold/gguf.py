@@ -27,7 +27,7 @@ from kobold_reader.errors import (
     SourceNotFoundError,
     UnsupportedSourceError,
 )
-from kobold_reader.kobold.tables import LazyTable, read_toml
+from kobold_reader.kobold.families import read_toml
 
 DEEPSTACK = re.compile(r"v\.deepstack\.(\d+)\.")
 
@@ -37,7 +37,7 @@ class ProjectorKind:
     """One kind of projector; the fields are explained in `projectors.toml`."""
 
     name: str
-    width_from: tuple[tuple[str, int], ...] = ()
+    width_from: Sequence[tuple[str, int]] = ()
     architectures: frozenset[str] = frozenset()
     min_version: str = "1.115"
     image: str = ""
@@ -48,39 +48,14 @@ class ProjectorKind:
 
 
 @cache
-def _data() -> dict[str, Any]:
-    return read_toml("kobold_reader.kobold.models", "projectors.toml")
-
-
-def _kind(name: str, row: Mapping[str, Any]) -> ProjectorKind:
-    fields = dict(row)
-    fields["width_from"] = tuple((tensor, axis) for tensor, axis in row["width_from"])
-    fields["architectures"] = frozenset(row.get("architectures", ()))
-    if "vision_tokens" in row:
-        least, most = row["vision_tokens"]
-        fields["vision_tokens"] = (least, most)
-    return ProjectorKind(name, **fields)
-
-
-KINDS: Mapping[str, ProjectorKind] = LazyTable(
-    lambda: {name: _kind(name, row) for name, row in _data()["kinds"].items()}
-)
-"""By `clip.projector_type`."""
-
-
-def architectures_that_see() -> frozenset[str]:
-    """Architectures of language models that are made to see."""
-    return frozenset(_data()["vision_architectures"])
-
-
-def audio_kinds() -> frozenset[str]:
-    """Projectors that only hear."""
-    return frozenset(_data()["audio_kinds"])
-
-
-def image_tokens_known() -> frozenset[str]:
-    """Tokens that some projector needs in the vocabulary of its language model."""
-    return frozenset(kind.image_token for kind in KINDS.values() if kind.image_token)
+def projector_kinds() -> Mapping[str, ProjectorKind]:
+    """Return the kinds of projectors that KoboldCpp loads, by `clip.projector_type`."""
+    kinds = {}
+    for name, row in read_toml("projectors.toml")["kinds"].items():
+        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        fields["architectures"] = frozenset(row.get("architectures", ()))
+        kinds[name] = ProjectorKind(name, **fields)
+    return kinds
 
 
 def width_of(kind: str, tensors: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -88,7 +63,7 @@ def width_of(kind: str, tensors: Mapping[str, tuple[int, ...]]) -> int | None:
 
     The tensors tell. `clip.vision.projection_dim` does not: in LLaVA's and MobileVLM's files it is CLIP's own.
     """
-    rule = KINDS.get(kind)
+    rule = projector_kinds().get(kind)
     found = rule.width_from if rule else ()
     width = next((tensors[name][axis] for name, axis in found if len(tensors.get(name, ())) > axis), None)
     if width is not None and kind == "qwen3vl_merger":  # each deepstack layer is one more input beside the first
@@ -393,7 +368,7 @@ def read_gguf(path: Path, parts: int = 1) -> GgufFile:
         SourceError: It cannot be read, is no GGUF, or is damaged; or it is a part without the others.
         MissingExtraError: The gguf package is not installed.
     """
-    header = read_header(path, image_tokens_known())
+    header = read_header(path, {kind.image_token for kind in projector_kinds().values()} - {""})
     architecture = header.text("general.architecture")
     of = header.number("split.count") or 1
     if of > 1 and of != parts:
@@ -435,8 +410,9 @@ def read_gguf(path: Path, parts: int = 1) -> GgufFile:
 
 def _projector(common: Mapping[str, Any], header: Header) -> GgufProjector:
     named = header.text("clip.projector_type")
-    audio_kind = named if named in audio_kinds() else header.text("clip.audio.projector_type")
-    kind = "" if named in audio_kinds() else named or header.text("clip.vision.projector_type")
+    only_hears = named in read_toml("projectors.toml")["audio_kinds"]
+    audio_kind = named if only_hears else header.text("clip.audio.projector_type")
+    kind = "" if only_hears else named or header.text("clip.vision.projector_type")
     if not kind and not audio_kind:
         kind = "mlp"
     if kind == "qwen2vl_merger" and header.is_set("clip.use_glu_mlp") and header.is_set("clip.use_rms_norm"):
