@@ -18,7 +18,7 @@ import pytest
 
 from kobold_reader.errors import ConfigError, CorruptSourceError, PageRenderError, SourceError
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PageView
-from kobold_reader.pages.wire import error_of, header_of_error, pack, read_frame, unpack, write_frame
+from kobold_reader.pages.values import error_of, header_of_error, pack, read_frame, unpack, write_frame
 from tests import page_files as make
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageDraw
 from kobold_reader.pages import Box, ImageBudget, LinePiece, PageChild, PageImages, PageView
 from kobold_reader.pages.orientation import CLOCKWISE, UPRIGHT, stored_box
 from kobold_reader.pages.tiles import MAX_TILES, TilePlan, find_writing, plan_tiles
-from kobold_reader.pages.wire import pack, unpack
+from kobold_reader.pages.values import pack, unpack
 from tests import page_files as make
 from tests.conftest import SAMPLES
 from tests.test_pages_orientation import prose, turned

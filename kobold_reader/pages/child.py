@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import json
 import os
 import queue
 import signal
@@ -16,43 +15,37 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import kobold_reader
 from kobold_reader.errors import ConfigError, CorruptSourceError, KoboldReaderError, PageProcessKilledError, SourceError
-from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook
-from kobold_reader.pages.wire import error_of, read_frame, unpack, write_frame
+from kobold_reader.pages.values import (
+    FileFacts,
+    ImageBudget,
+    PageFacts,
+    PageImages,
+    PageLook,
+    error_of,
+    read_frame,
+    unpack,
+    write_frame,
+)
 
 _Frame: TypeAlias = tuple[dict[str, Any], tuple[bytes, ...]]
 _Answer = TypeVar("_Answer", FileFacts, PageFacts, PageLook, PageImages)
 
 _END_S = 2.0
 _LAST_LINES = 20
-_LEAST_MEMORY_BYTES, _MOST_MEMORY_BYTES = 1 << 30, 4 << 30
 _PACKAGE_PARENT = str(Path(kobold_reader.__file__).resolve().parent.parent)
 
 
 def _default_memory_limit() -> int:
-    """Half of the machine's memory; the largest picture that is decoded at all needs under 4 GiB."""
+    """Half of the machine's memory, from 1 to 4 GiB; the largest picture that is decoded at all needs under 4 GiB."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
-        return _MOST_MEMORY_BYTES  # Windows has neither sysconf nor such a limit
-    return min(max(memory // 2, _LEAST_MEMORY_BYTES), _MOST_MEMORY_BYTES)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _OpenRequest:
-    """Opens a file; sent again to a fresh child, which goes on with the same file."""
-
-    path: str
-    source: str
-    kind: str
-    passwords: tuple[str, ...]
-    sha256: str | None = None
-
-    def fields(self) -> dict[str, Any]:
-        return {"do": "open", **dataclasses.asdict(self)}
+        return 4 << 30  # Windows has neither sysconf nor such a limit
+    return min(max(memory // 2, 1 << 30), 4 << 30)
 
 
 class PageChild:
@@ -72,14 +65,15 @@ class PageChild:
     def __init__(self, *, timeout_s: float = 120.0, memory_limit_bytes: int | None = None) -> None:
         if timeout_s <= 0:
             raise ConfigError(f"timeout_s must be more than 0, not {timeout_s}.")
-        self._timeout_s = timeout_s
         if memory_limit_bytes is not None and memory_limit_bytes < 0:
             raise ConfigError(f"memory_limit_bytes must not be negative, as {memory_limit_bytes} is.")
+        self._timeout_s = timeout_s
         self._memory_limit_bytes = _default_memory_limit() if memory_limit_bytes is None else memory_limit_bytes
         self._lock = threading.Lock()
         self._process: _ChildProcess | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
-        self._opened: _OpenRequest | None = None
+        self._opened: dict[str, Any] | None = None
+        """The request that opened the file; it is sent again to a fresh child."""
         self._is_open_in_child = False
 
     def __enter__(self) -> Self:
@@ -108,18 +102,25 @@ class PageChild:
         Raises:
             SourceError: One of its subclasses says why the file cannot be opened.
         """
-        opened = _OpenRequest(str(path), source or str(path), kind, tuple(passwords))
+        request = {
+            "do": "open",
+            "path": str(path),
+            "source": source or str(path),
+            "kind": kind,
+            "passwords": list(passwords),
+            "sha256": None,
+        }
         with self._lock:
             self._opened = None
             self._is_open_in_child = False
-            facts = self._ask(opened.fields(), None, FileFacts)
+            facts = self._ask(request, None, FileFacts)
             # A fresh child need not read the whole file again to hash it.
-            self._opened = dataclasses.replace(opened, sha256=facts.sha256)
+            self._opened = {**request, "sha256": facts.sha256}
             self._is_open_in_child = True
             return facts
 
     def page_facts(self, page_number: int) -> PageFacts:
-        """What a page of the open file is.
+        """Facts about a page of the open file.
 
         Raises:
             PageRenderError: This page is damaged.
@@ -128,7 +129,7 @@ class PageChild:
         return self._ask_page({"do": "page_facts"}, page_number, PageFacts)
 
     def page_look(self, page_number: int) -> PageLook:
-        """What a page of the open file is a picture of; an empty look where it cannot be decoded.
+        """Whether a page of the open file is a photo or a scan; an empty look where it cannot be decoded.
 
         Raises:
             CorruptSourceError: This page made the child crash or hang.
@@ -136,7 +137,7 @@ class PageChild:
         return self._ask_page({"do": "page_look"}, page_number, PageLook)
 
     def page_images(self, page_number: int, budget: ImageBudget, *, rotate_deg: int | None = 0) -> PageImages:
-        """What a page of the open file looks like.
+        """The images of a page of the open file.
 
         Args:
             page_number: 1-based.
@@ -165,9 +166,9 @@ class PageChild:
             if opened is None:
                 raise ConfigError("open() a file before asking for its pages.")
             if not (self._is_open_in_child and self._process and self._process.is_usable):
-                self._ask(opened.fields(), page_number, FileFacts)
+                self._ask(opened, page_number, FileFacts)
                 self._is_open_in_child = True
-            request = {**request, "page_number": page_number, "source": opened.source}
+            request = {**request, "page_number": page_number, "source": opened["source"]}
             return self._ask(request, page_number, kind)
 
     def _ask(self, request: dict[str, Any], page_number: int | None, kind: type[_Answer]) -> _Answer:
@@ -177,7 +178,7 @@ class PageChild:
         answered = False
         try:
             try:
-                write_frame(process.stdin, {**request, "timeout_s": self._timeout_s})  # type: ignore[arg-type]
+                write_frame(process.stdin, {**request, "timeout_s": self._timeout_s})
             except (OSError, ValueError):
                 frame = None  # the child has ended
             else:
@@ -213,11 +214,9 @@ class PageChild:
             try:
                 frame = process.frames.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise CorruptSourceError(
-                    f"Reading it took longer than {self._timeout_s:g} s.",
-                    hint="Raise the time limit, or save the file anew.",
-                    **where,
-                ) from None
+                message = f"Reading it took longer than {self._timeout_s:g} s."
+                hint = "Raise the time limit, or save the file anew."
+                raise CorruptSourceError(message, hint=hint, **where) from None
             if frame is None or not frame[0].get("alive"):
                 return frame
             deadline = time.monotonic() + self._timeout_s
@@ -226,13 +225,12 @@ class PageChild:
         if self._process is None or not self._process.is_usable:
             self._stop(kill=True)
             try:
-                process = _ChildProcess(self._memory_limit_bytes)
+                self._process = process = _ChildProcess(self._memory_limit_bytes)
             except (OSError, ValueError) as error:
                 raise SourceError(
                     f"The process that reads files cannot be started ({error}).", source=source
                 ) from error
-            self._process = process
-            # Where close() is forgotten, no child is left behind.
+            # No child is left behind where close() is forgotten.
             self._finalizer = weakref.finalize(self, process.stop, kill=True)
         return self._process
 
@@ -277,15 +275,13 @@ class _ChildProcess:
             env=environment,
             **apart,
         )
-        assert self.popen.stdin is not None  # noqa: S101 - asked for above
-        assert self.popen.stdout is not None  # noqa: S101
-        assert self.popen.stderr is not None  # noqa: S101
-        self.stdin = self.popen.stdin
+        self.stdin: Any = self.popen.stdin
         self.frames: queue.SimpleQueue[_Frame | None] = queue.SimpleQueue()
-        self.last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+        self._last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+        # The threads hold the pipes and what they fill, not this object.
         self._readers = (
             threading.Thread(target=_read_frames, args=(self.popen.stdout, self.frames), daemon=True),
-            threading.Thread(target=_read_lines, args=(self.popen.stderr, self.last_lines), daemon=True),
+            threading.Thread(target=_read_lines, args=(self.popen.stderr, self._last_lines), daemon=True),
         )
         for reader in self._readers:
             reader.start()
@@ -329,20 +325,17 @@ class _ChildProcess:
                 how = f"crashed with signal {-code}"
         else:
             how = f"ended with code {code}" + (f" (0x{code:08X})" if code > 255 else "")  # noqa: PLR2004
-        message = next((line for line in reversed(self.last_lines) if "Error" in line or "error" in line), "")
+        message = next((line for line in reversed(self._last_lines) if "Error" in line or "error" in line), "")
         return f"{how}: {message[:200]}" if message else how
 
 
-def _read_frames(stream: IO[bytes], frames: queue.SimpleQueue[_Frame | None]) -> None:
-    with stream, contextlib.suppress(OSError, ValueError, KeyError, json.JSONDecodeError):
-        while (frame := read_frame(stream)) is not None:  # type: ignore[arg-type]
+def _read_frames(stream: Any, frames: queue.SimpleQueue[_Frame | None]) -> None:
+    with stream, contextlib.suppress(OSError, ValueError, KeyError):
+        while (frame := read_frame(stream)) is not None:
             frames.put(frame)
     frames.put(None)
 
 
-def _read_lines(stream: IO[bytes], lines: collections.deque[str]) -> None:
+def _read_lines(stream: Any, lines: collections.deque[str]) -> None:
     with stream, contextlib.suppress(OSError, ValueError):
-        for line in stream:
-            text = line.decode("utf-8", "replace").rstrip()
-            if text:
-                lines.append(text)
+        lines.extend(text for line in stream if (text := line.decode("utf-8", "replace").rstrip()))

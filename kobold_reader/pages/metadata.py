@@ -1,7 +1,7 @@
-"""What files say about themselves (EXIF, IPTC and XMP of pictures, the information of PDFs) as flat scalars.
+"""Metadata of files as flat scalars: EXIF, IPTC and XMP of pictures, the information dictionary and XMP of PDFs.
 
-Only values that exist and can be believed are kept. An XMP packet is XML from a stranger: a packet with a document
-type of its own is refused, so no entity is ever expanded.
+Only values that can be believed are kept. An XMP packet is XML from a stranger: a packet with a document type of its
+own is refused, so no entity is ever expanded.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ Written = dict[str, list[str]]
 """What a person wrote into a file: `title description author keywords paths rating persons`, each with its values."""
 
 _BASE, _GPS, _IFD = ExifTags.Base, ExifTags.GPS, ExifTags.IFD
-_MAX_CHARS = 500
-_MAX_JOINED_CHARS = 300  # metadata counts against the size of a chunk
+_MAX_JOINED_CHARS = 300
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]+")
-# What cameras and programs write where a person wrote nothing.
+# Titles and comments that cameras and programs write where a person wrote nothing.
 _NO_TITLE = re.compile(
     r"(untitled|unbenannt|ohne titel|sans titre|default|none|image|scan|picture|"
     r"olympus digital camera|sony dsc|digital camera|samsung.*|minolta dsc|kodak.*camera|dcim.*)"
@@ -35,16 +34,13 @@ _NO_TITLE = re.compile(
 _NO_COMMENT = frozenset({"ASCII", "Screenshot", "User comments", "charset=Ascii"})
 
 
-# ── texts ────────────────────────────────────────────────────────────────────────────────────────
-
-
 def clean_text(value: object) -> str:
     """One line of at most 500 characters, without control characters; "" for anything unusable."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
         return ""
-    return " ".join(_CONTROL.sub(" ", value).split())[:_MAX_CHARS].strip()
+    return " ".join(_CONTROL.sub(" ", value).split())[:500].strip()
 
 
 def clean_title(value: object) -> str:
@@ -54,7 +50,7 @@ def clean_title(value: object) -> str:
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Names or keywords as one line: each once, none cut, at most 300 characters."""
+    """Names or keywords as one line: each once, none cut, at most 300 characters, as metadata takes room in a chunk."""
     kept: dict[str, None] = {}
     length = 0
     for name in names:
@@ -83,8 +79,8 @@ def pdf_metadata(info: Mapping[str, Any], xmp: Written, *, is_scan: bool) -> dic
 
     Args:
         info: PyMuPDF's `Document.metadata`.
-        xmp: What the file's XMP packet holds; it is used where `info` has no value.
-        is_scan: The first page is a scan. Only then is the creation date that of the paper's digitizing.
+        xmp: The values of the file's XMP packet; they are used where `info` has none.
+        is_scan: The first page is a scan, so the creation date is the day on which the paper was digitized.
     """
     title = clean_title(info.get("title")) or clean_title(_first(xmp, "title"))
     description = clean_text(info.get("subject")) or clean_text(_first(xmp, "description"))
@@ -112,11 +108,11 @@ def _pdf_date(text: str) -> str | None:
 
 
 def picture_metadata(picture: Image.Image, exif: Image.Exif | None = None) -> dict[str, Scalar]:
-    """Everything that a picture says about itself, with what people wrote into it.
+    """All metadata of an open picture, which need not be decoded.
 
     Args:
-        picture: Open; need not be decoded.
-        exif: Where it is not the picture's own, as for the preview of a raw file.
+        picture: The picture.
+        exif: Its EXIF, where that is not its own, as for the preview of a raw file.
     """
     exif = exif_of(picture) if exif is None else exif
     sources = {"xmp": _xmp_of(picture), "iptc": _iptc_of(picture), "exif": _windows_tags(exif)}
@@ -124,9 +120,9 @@ def picture_metadata(picture: Image.Image, exif: Image.Exif | None = None) -> di
         next(filter(None, (_first(written, key) for written in sources.values())), "")
         for key in ("title", "description", "author")
     )
-    title, description = clean_title(title), clean_text(description)
     # EXIF has a description only; it is the title where there is no other.
     caption = clean_title(exif.get(_BASE.ImageDescription)) or clean_title(exif.get(_BASE.DocumentName))
+    title, description = clean_title(title), clean_text(description)
     description = description or (caption if title else "")
     title = title or caption
     # Programs that know two formats write the same keywords into both; an old list is the shorter one.
@@ -163,8 +159,6 @@ def _stars(ratings: Iterable[str]) -> int | None:
 
 _EXIF_DATE = re.compile(r"(\d{4})[:\-/.](\d\d)[:\-/.](\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d))?)?")
 _EXIF_OFFSET = re.compile(r"[+-]\d\d:\d\d")
-_FILM_SCANNER, _PRINT_SCANNER, _CAMERA = 1, 2, 3  # values of FileSource
-_RATING = 0x4746
 _XP_TITLE, _XP_COMMENT, _XP_AUTHOR, _XP_KEYWORDS, _XP_SUBJECT = range(0x9C9B, 0x9CA0)
 
 
@@ -195,11 +189,11 @@ def is_photo(exif: Image.Exif) -> bool:
     """Whether a camera took this: EXIF has an exposure, and does not name a scanner."""
     shot = _ifd(exif, _IFD.Exif)
     source = shot.get(_BASE.FileSource)
-    number = source[0] if isinstance(source, bytes) and source else source
-    if number in {_FILM_SCANNER, _PRINT_SCANNER}:
+    source = source[0] if isinstance(source, bytes) and source else source
+    if source in {1, 2}:  # scanners of film and of prints
         return False
-    marks = (_BASE.ExposureTime, _BASE.FNumber, _BASE.ISOSpeedRatings, _BASE.FocalLength)
-    return number == _CAMERA or any(mark in shot for mark in marks)
+    marks = {_BASE.ExposureTime, _BASE.FNumber, _BASE.ISOSpeedRatings, _BASE.FocalLength}
+    return source == 3 or not marks.isdisjoint(shot)  # noqa: PLR2004 - a digital camera
 
 
 def _camera(exif: Image.Exif) -> str:
@@ -224,7 +218,7 @@ def _exif_date(value: object, offset: object) -> str | None:
 
 
 def _date(match: re.Match[str] | None, zone: str) -> str | None:
-    """A date in ISO 8601, of a match from year to second; None where such a day does not exist."""
+    """A date in ISO 8601 from the six groups year to second; None where there is no such day."""
     if match is None:
         return None
     year, month, day, hour, minute, second = match.groups()[:6]
@@ -260,8 +254,8 @@ def _degrees(value: object, reference: object, negative: str, limit: int) -> flo
 
 
 def _windows_tags(exif: Image.Exif) -> Written:
-    """What Windows writes into EXIF, and the comment that cameras leave room for."""
-    rating = exif.get(_RATING)
+    """The tags that Windows adds to EXIF, and the user comment."""
+    rating = exif.get(_BASE.Rating)
     description = _wide(exif.get(_XP_COMMENT)) or _wide(exif.get(_XP_SUBJECT))
     return {
         "title": [_wide(exif.get(_XP_TITLE))],
@@ -287,13 +281,12 @@ def _comment(value: object) -> str:
     if not isinstance(value, bytes):
         return ""
     charset, text = value[:8].rstrip(b"\x00"), value[8:]
-    if charset == b"UNICODE":
-        is_big = text[0::2].count(0) > text[1::2].count(0)  # half of plain letters is zero
-        words = clean_text(text.decode("utf-16-be" if is_big else "utf-16-le", "replace"))
-    elif charset == b"ASCII":
-        words = clean_text(text)
-    else:
+    if charset not in {b"UNICODE", b"ASCII"}:
         return ""
+    encoding = "utf-8"
+    if charset == b"UNICODE":  # one byte of each plain letter is zero
+        encoding = "utf-16-be" if text[0::2].count(0) > text[1::2].count(0) else "utf-16-le"
+    words = clean_text(text.decode(encoding, "replace"))
     # Cameras leave serial numbers and settings here; a person's sentence has words.
     has_words = sum(word.isalpha() and len(word) > 1 for word in words.split()) > 1
     return words if has_words and "\ufffd" not in words and words not in _NO_COMMENT else ""
@@ -305,33 +298,29 @@ _IPTC = {(2, 5): "title", (2, 25): "keywords", (2, 80): "author", (2, 120): "des
 
 
 def _iptc_of(picture: Image.Image) -> Written:
+    if not isinstance(picture, ImageFile.ImageFile):
+        return {}
     try:
-        records: Any = (
-            IptcImagePlugin.getiptcinfo(picture) if isinstance(picture, ImageFile.ImageFile) else None
-        ) or {}
+        records: Any = IptcImagePlugin.getiptcinfo(picture) or {}
     except LIBRARY_ERRORS:
         return {}
-    is_utf8 = records.get((1, 90)) == b"\x1b%G"
+    # IPTC hardly ever names its charset; bytes that are valid UTF-8 are hardly anything else.
+    strictness = "replace" if records.get((1, 90)) == b"\x1b%G" else "strict"
     written: Written = {}
     for key, name in _IPTC.items():
         values = records.get(key, [])
         for value in values if isinstance(values, list) else [values]:
             if isinstance(value, bytes):
-                written.setdefault(name, []).append(_decoded(value, is_utf8=is_utf8))
+                try:
+                    text = value.decode("utf-8", strictness)
+                except UnicodeDecodeError:
+                    text = value.decode("cp1252", "replace")
+                written.setdefault(name, []).append(text)
     return written
-
-
-def _decoded(value: bytes, *, is_utf8: bool) -> str:
-    """IPTC hardly ever names its charset; bytes that are valid UTF-8 are hardly anything else."""
-    try:
-        return value.decode("utf-8", "replace" if is_utf8 else "strict")
-    except UnicodeDecodeError:
-        return value.decode("cp1252", "replace")
 
 
 # ── XMP ──────────────────────────────────────────────────────────────────────────────────────────
 
-_XMP_TAG = 700
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\x00"
 _XMP_MAX_BYTES = 4_000_000
 _XMP_MAX_DEPTH = 64
@@ -361,7 +350,7 @@ def _xmp_of(picture: Image.Image) -> Written:
             packet = segment.removeprefix(_XMP_SEGMENT)
     if not packet:
         try:
-            packet = getattr(picture, "tag_v2", {}).get(_XMP_TAG)
+            packet = getattr(picture, "tag_v2", {}).get(_BASE.XMLPacket)
         except LIBRARY_ERRORS:
             packet = None
     written = read_xmp(packet if isinstance(packet, (bytes, str)) else None)
@@ -397,13 +386,13 @@ class _XmpReader:
         self._count = 0
 
     def visit(self, element: ET.Element, owner: str, outer: dict[str, str], depth: int = 1) -> None:
-        """Take the values of an element.
+        """Take the values of an element and of all elements in it.
 
         Args:
-            element: With all that is in it.
+            element: The element.
             owner: Name of the nearest property around it.
-            outer: Name and type of the marked part of the picture that the element around it describes.
-            depth: Of the element.
+            outer: Name and type of the region of the picture that the element around it describes.
+            depth: How deep the element is nested.
         """
         if depth > _XMP_MAX_DEPTH:
             raise ValueError("The packet is nested too deeply.")

@@ -1,7 +1,6 @@
-"""From what a person names (file, folder, glob, fsspec URL) to the files that are read.
+"""Finds the files to read in files, folders, patterns and fsspec URLs, and tells what kind each is by its first bytes.
 
-Ids, the ledger and the archive all depend on a file's URI, so a file has one URI however it was reached. What a file
-is, its first bytes tell.
+Ids, the ledger and the archive all depend on a file's URI, so a file has one URI however it was reached.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ FileSystem: TypeAlias = Any
 
 _FS_ERRORS = (OSError, ValueError, RuntimeError, EOFError, NotImplementedError)
 """What filesystems raise; the remote ones are not strict about OSError."""
-_CHUNK_BYTES = 4 * 1024 * 1024
 
 
 # ── kinds of files ───────────────────────────────────────────────────────────────────────────────
@@ -60,12 +58,11 @@ _IMAGE_STARTS = (
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FOVb", b"\x00MRM")
 _HEIC_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs".split())
 _ZIP = b"PK\x03\x04"
-
 _EXTRAS = {"heic": "heic", "avif": "heic", "raw": "raw"}
 
 
 def kind_of(head: bytes, name: str) -> Kind | None:
-    """What a file is by its first bytes; by its ending where they tell nothing; None: not taken."""
+    """The kind of a file by its first bytes, or by its ending where they tell nothing; None: it is not taken."""
     by_ending = _KINDS_BY_ENDING.get(PurePath(name).suffix.lower())
     # The PDF standard allows a kilobyte of anything before the header.
     if b"%PDF-" in head and not head.startswith(_ZIP):
@@ -73,11 +70,11 @@ def kind_of(head: bytes, name: str) -> Kind | None:
     if head.startswith(_RAW_STARTS) or head[8:10] == b"CR":
         return "raw"
     if head.startswith(_TIFF_STARTS):
-        # Many a camera's raw file is a TIFF, in which Pillow would find only the thumbnail.
+        # Many cameras' raw files are TIFFs, in which Pillow would find only the thumbnail.
         return "raw" if by_ending == "raw" else "image"
-    if head.startswith(_IMAGE_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        return "image"
-    if head[:2] == b"BM" and head[6:10] == bytes(4):
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    is_bmp = head[:2] == b"BM" and head[6:10] == bytes(4)
+    if head.startswith(_IMAGE_STARTS) or is_webp or is_bmp:
         return "image"
     if head[4:8] == b"ftyp":
         return _kind_of_boxes(head)
@@ -91,11 +88,11 @@ def kind_of(head: bytes, name: str) -> Kind | None:
 
 
 def _kind_of_boxes(head: bytes) -> Kind | None:
-    """HEIF, AVIF and Canon's CR3 share their container with films."""
-    end = min(int.from_bytes(head[:4]), len(head))
-    brands = {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
+    """The kind of a HEIF, AVIF or Canon CR3, which share their container with films."""
     if head[8:12] == b"crx ":
         return "raw"
+    end = min(int.from_bytes(head[:4]), len(head))
+    brands = {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
     if brands & _HEIC_BRANDS:
         return "heic"
     if brands & {b"avif", b"avis"}:
@@ -105,8 +102,7 @@ def _kind_of_boxes(head: bytes) -> Kind | None:
 
 def missing_extra(kind: Kind) -> str | None:
     """The extra that must be installed before files of this kind can be opened; None: none."""
-    extra = _EXTRAS.get(kind)
-    return extra if extra is not None and not _is_there(kind) else None
+    return _EXTRAS[kind] if kind in _EXTRAS and not _is_there(kind) else None
 
 
 def install_line(kind: Kind) -> str:
@@ -136,7 +132,7 @@ def _is_there(kind: Kind) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file that is taken."""
+    """One file to read."""
 
     uri: str
     """`file:///…` or `protocol://…`; the same however the file was reached."""
@@ -144,7 +140,7 @@ class SourceFile:
     """Local path, or the path inside its filesystem."""
     name: str
     folder: str
-    """Its folder, for people."""
+    """For people."""
     size_bytes: int
     mtime_ns: int
     """Last change; 0 where the filesystem does not tell."""
@@ -153,7 +149,6 @@ class SourceFile:
     modified_date: str | None
     """`YYYY-MM-DD`."""
     kind: Kind
-    """By the first bytes; by the ending where these do not tell."""
     named_by_hand: bool
     """The path itself was named, not found in a folder or by a pattern."""
     filesystem: FileSystem | None = field(default=None, repr=False, compare=False)
@@ -172,7 +167,7 @@ class SourceFile:
         try:
             try:
                 with os.fdopen(handle, "wb") as target, self.filesystem.open(self.path, "rb") as stream:
-                    shutil.copyfileobj(stream, target, _CHUNK_BYTES)
+                    shutil.copyfileobj(stream, target, 4 * 1024 * 1024)
             except _FS_ERRORS as error:
                 raise CorruptSourceError(f"The file cannot be fetched ({error}).", source=self.uri) from error
             yield name
@@ -186,10 +181,14 @@ def local_uri(path: str | Path) -> str:
 
     The file's own name is kept even where it is a link: two names are two files to a person.
     """
-    absolute = Path(os.path.normpath(Path(path).absolute()))
+    absolute = _absolute(Path(path))
     with contextlib.suppress(OSError, RuntimeError):
         absolute = absolute.parent.resolve() / absolute.name if absolute.name else absolute
     return absolute.as_uri()
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))
 
 
 def local_path(uri: str) -> str:
@@ -203,7 +202,7 @@ def local_path(uri: str) -> str:
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorts IMG_2 before IMG_10, and capitals among small letters."""
+    """A key that sorts IMG_2 before IMG_10, and capitals among small letters."""
     parts = re.findall(r"[0-9]+|[^0-9]+", text)
     folded = tuple((0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in parts)
     return (*folded, (2, 0, text))
@@ -220,7 +219,7 @@ def _day_of(timestamp: float) -> str:
 
 
 def _changed_at(info: Mapping[str, Any]) -> float | None:
-    """Seconds since 1970 of the last change: every filesystem has its own name for it."""
+    """Seconds since 1970 of the last change, for which every filesystem has its own name."""
     for key in ("mtime", "LastModified", "last_modified", "updated", "modified"):
         value = info.get(key)
         if isinstance(value, dt.datetime):
@@ -236,7 +235,7 @@ def _changed_at(info: Mapping[str, Any]) -> float | None:
 # ── all files ────────────────────────────────────────────────────────────────────────────────────
 
 KnownKind: TypeAlias = Callable[[SourceFile], Kind | None]
-"""Tells the kind of a file from what is known of its URI, size and time of change; None: it must be looked into."""
+"""Tells the kind of a file from what is known of its URI, size and time of change; None: it must be opened."""
 
 _NOT_COUNTED = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 _CAMERA_JPEGS = (".jpg", ".jpeg", ".heic", ".heif", ".hif")
@@ -244,7 +243,7 @@ _CAMERA_JPEGS = (".jpg", ".jpeg", ".heic", ".heif", ".hif")
 
 @dataclass(frozen=True)
 class Selection:
-    """What was found."""
+    """The files found, and what was not taken."""
 
     files: tuple[SourceFile, ...]
     """In natural order within each path given (IMG_2 before IMG_10), each file once."""
@@ -255,7 +254,7 @@ class Selection:
     an extra and has another ending (`.jpg holding heic`).
     """
     errors: tuple[SourceError, ...]
-    """What could not be looked at, and what was named by hand and is not taken."""
+    """Of paths that cannot be examined, and of files that were named by hand and are not taken."""
     roots: tuple[str, ...]
     """URIs of the folders given."""
 
@@ -267,37 +266,31 @@ def select(
     recursive: bool = True,
     known: KnownKind | None = None,
 ) -> Selection:
-    """Find the files to read. Of each, no more than the first kilobyte is read.
+    """Find the files to read. No more than the first kilobyte of each is read.
 
     Args:
         paths: Files, folders, patterns (`scans/**/*.pdf`) or URLs (`s3://bucket/scans`).
         fs: The filesystem of the paths, instead of the local one.
         recursive: Look into folders inside folders.
-        known: Tells the kind of a file that was read before and did not change since: it is not opened at all.
+        known: Tells the kind of a file that was read before and has not changed since; such a file is not opened.
     """
-    finder = _Finder(recursive=recursive, known=known)
+    finder = _Finder(recursive, known)
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         finder.add(path, fs)
-    finder.settle()
-    return Selection(
-        tuple(finder.files.values()),
-        dict(sorted(finder.skipped.items())),
-        tuple(finder.errors),
-        tuple(dict.fromkeys(finder.roots)),
-    )
+    return finder.selection()
 
 
+@dataclass
 class _Finder:
     """Collects files, from this machine and from other filesystems."""
 
-    def __init__(self, *, recursive: bool, known: KnownKind | None) -> None:
-        self._recursive = recursive
-        self._known = known
-        self._seen: set[str] = set()
-        self.files: dict[str, SourceFile] = {}
-        self.skipped: Counter[str] = Counter()
-        self.errors: list[SourceError] = []
-        self.roots: list[str] = []
+    recursive: bool
+    known: KnownKind | None
+    seen: set[str] = field(default_factory=set)
+    files: dict[str, SourceFile] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    errors: list[SourceError] = field(default_factory=list)
+    roots: list[str] = field(default_factory=list)
 
     def add(self, path: str | Path, fs: FileSystem | None) -> None:
         text = str(path)
@@ -313,7 +306,7 @@ class _Finder:
     def _add_local(self, path: Path) -> None:
         try:
             if path.is_dir():
-                root = Path(os.path.normpath(path.absolute())).resolve()
+                root = _absolute(path).resolve()
                 self.roots.append(local_uri(root))
                 self._walk(root, root)
             elif path.exists():
@@ -323,7 +316,7 @@ class _Finder:
             else:
                 self._add_pattern(path)
         except (OSError, ValueError) as error:
-            self._fail(f"The path cannot be looked at ({error}).", str(path))
+            self._fail(f"The path cannot be examined ({error}).", str(path))
 
     def _add_pattern(self, path: Path) -> None:
         is_pattern = glob.has_magic(str(path))
@@ -353,18 +346,17 @@ class _Finder:
                 continue
             if entry.is_file():
                 self._take_local(path, named=False)
-            elif entry.is_dir() and not entry.is_symlink():  # what a link shows is found at its own place
+            elif entry.is_dir() and not entry.is_symlink():  # a linked folder is found at its own place
                 folders.append(path)
-        if self._recursive:
+        if self.recursive:
             for path in folders:
                 self._walk(path, root)
 
     def _take_local(self, path: Path, *, named: bool) -> None:
-        uri = local_uri(path)
-        if uri in self._seen:
+        if (uri := local_uri(path)) in self.seen:
             return
-        self._seen.add(uri)
-        place = Path(os.path.normpath(path.absolute()))
+        self.seen.add(uri)
+        place = _absolute(path)
         try:
             state = path.stat()
             if not stat.S_ISREG(state.st_mode):
@@ -413,7 +405,7 @@ class _Finder:
         try:
             if fs.isdir(path):
                 self.roots.append(uri)
-                found = fs.find(path, maxdepth=None if self._recursive else 1, detail=True)
+                found = fs.find(path, maxdepth=None if self.recursive else 1, detail=True)
                 root = str(fs._strip_protocol(path)).rstrip("/")  # noqa: SLF001 - fsspec's own idiom
                 self._take_all(found, fs, root)
             elif fs.exists(path):
@@ -423,7 +415,7 @@ class _Finder:
             else:
                 self._fail("There is no such file or folder.", uri, SourceNotFoundError)
         except _FS_ERRORS as error:
-            self._fail(f"The path cannot be looked at ({error}).", uri)
+            self._fail(f"The path cannot be examined ({error}).", uri)
 
     def _take_all(self, found: Mapping[str, Mapping[str, Any]], fs: FileSystem, root: str) -> None:
         for name in sorted(found, key=natural_key):
@@ -434,9 +426,9 @@ class _Finder:
     def _take_remote(self, fs: FileSystem, info: Mapping[str, Any], *, named: bool) -> None:
         path = PurePosixPath(str(info["name"]))
         uri = _without_login(str(fs.unstrip_protocol(info["name"])))
-        if uri in self._seen:
+        if uri in self.seen:
             return
-        self._seen.add(uri)
+        self.seen.add(uri)
         changed = _changed_at(info)
         found = SourceFile(
             uri=uri,
@@ -459,7 +451,7 @@ class _Finder:
     # both
 
     def _take(self, found: SourceFile, open_it: Callable[[], IO[bytes]]) -> None:
-        kind = self._known(found) if self._known else None
+        kind = self.known(found) if self.known else None
         if kind is None:
             with open_it() as stream:
                 kind = kind_of(stream.read(HEAD_BYTES), found.name)
@@ -470,8 +462,8 @@ class _Finder:
         else:
             self.skipped[Path(found.name).suffix.lower()] += 1
 
-    def settle(self) -> None:
-        """Remove files whose extra is missing, and raw files whose JPEG is taken."""
+    def selection(self) -> Selection:
+        """The files found, without those whose extra is missing and raw files whose JPEG is taken."""
         for file in list(self.files.values()):
             ending = Path(file.name).suffix.lower()
             if file.kind == "raw" and not file.named_by_hand and (twin := self._twin_of(file)):
@@ -485,13 +477,14 @@ class _Finder:
             else:
                 self.skipped[ending if extra_hint(ending) else f"{ending} holding {file.kind}"] += 1
             del self.files[file.uri]
+        skipped, roots = dict(sorted(self.skipped.items())), tuple(dict.fromkeys(self.roots))
+        return Selection(tuple(self.files.values()), skipped, tuple(self.errors), roots)
 
     def _twin_of(self, raw: SourceFile) -> str:
         """The ending of the picture that the camera wrote beside a raw file; "" where none is taken."""
         stem = raw.uri.rpartition(".")[0]
         for ending in _CAMERA_JPEGS:
-            for written in (ending, ending.upper()):
-                file = self.files.get(stem + written)
+            for file in (self.files.get(stem + ending), self.files.get(stem + ending.upper())):
                 if file is not None and file.kind != "raw" and missing_extra(file.kind) is None:
                     return ending
         return ""

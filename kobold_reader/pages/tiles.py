@@ -1,12 +1,12 @@
-"""How a page with small writing is cut: along its white gaps, into the fewest tiles.
+"""A page with small writing is cut along its white gaps into the fewest tiles.
 
-A line of writing is cut only where it shows no ink, at the widest gap near the cut, so every word is whole in one tile.
-Any other writing in the tile's rectangle is covered with paper. So nothing is read twice, and no half of a word is
-there to be guessed at.
+First the lines of writing are found, from the page's ink alone. Ink is smeared along the line, and only the rows that
+stay dark are kept: the band that the line's small letters fill. So tails and risers that reach into the neighbouring
+lines join nothing, and the height of the band is that of the small letters (of the capitals, if there are no others).
 
-Lines are found from the page's ink alone. A line is the band that its small letters fill: ink is smeared along the
-line, and only the rows that stay dark are kept, so tails and risers that reach into the neighbouring lines join
-nothing. The height of that band is the height of the small letters (of the capitals, if there are only capitals).
+Then the lines are divided among tiles. A line is cut only where it shows no ink, at the widest gap near the cut, so
+every word is whole in one tile. Other writing in a tile's rectangle is covered with paper. So nothing is read twice,
+and the model sees no half of a word that it could guess at.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import median
 
 import numpy as np
@@ -26,14 +25,27 @@ from kobold_reader.pages.reading_order import find_gutter
 from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
 from kobold_reader.pages.values import Box, ImageBudget, LinePiece
 
-_RULE_PX = 80  # at about 150 dpi: a headline's strokes are shorter
+MAX_TILES = 40
+"""A page is cut into no more, even if its print remains too small."""
+
+_DPI = 150
+_UNKNOWN_SIDE_PX = 1800  # long side where the size of the paper is unknown: A4 at 154 dpi
+_MAX_SIDE_PX = 4000
+_INCH_LETTER = 0.08  # height of the small letters of 10 pt print, as `Writing.letter_px` measures them
+_AIM = 1.25  # tiles are this much finer than the threshold: measured on receipts, recall still rises there (README)
+_GAIN = 1.1  # a page is not cut to gain less
+_COARSER = 0.85
+
+# The search for lines, at 150 dpi.
+_RULE_PX = 80  # a headline's strokes are shorter
 _WINDOW_PX = 20
 _LEAST_CONTRAST, _MOST_CONTRAST, _NOISE_FACTOR = 20, 40, 4
 _LETTER_PX = 4
 _MIN_LETTERS = 8
-_BAND_PX = 250
+_BAND_PX = 250  # a dense page has more shapes than `find_shapes` takes at once
+_SMALL_PRINT = 0.3  # at least this share of the writing is no larger than `Writing.letter_px`
 
-# All in heights of a small letter.
+# In heights of a small letter.
 _SMEAR = 1.3
 _SOFT = 0.12
 _DARK = 0.4  # of the darkest row of the line
@@ -46,8 +58,13 @@ _RISER, _TAIL = 0.8, 0.6
 _DUST = 0.5
 _NARROW = 2.0
 _EDGE = 0.03  # of the page: the shadow along its edge breaks into pieces no wider than a letter
+_ZONE = 10.0  # a long word
+_PAD = 0.8
+_WIDE_GAP, _SMALLEST_GAP = 1.5, 0.12
 
-_SMALL_PRINT = 0.3  # so much of the writing is no larger
+# In tiles.
+_TIGHT = 0.02  # the cost of a cut between lines that are close
+_FULL = 0.05  # the cost of filling one tile completely rather than two by halves
 
 Cell = tuple[int, int, int, int]
 """Left, top, right, bottom in px of the mask; right and bottom exclusive."""
@@ -55,14 +72,14 @@ Cell = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of writing, in px of the mask."""
+    """One line of writing, or a piece of one, in px of the mask."""
 
     cells: tuple[Cell, ...]
     """Its steps from left to right, each as high as its small letters: a skewed line climbs."""
     letter_px: float
     """Height of its small letters."""
     block: int = 0
-    """Rows of one column, and each heading across columns, have a number of their own."""
+    """Each column has a number of its own, and so has each heading across columns."""
 
     @property
     def left(self) -> int:
@@ -73,6 +90,11 @@ class Row:
     def right(self) -> int:
         """Right edge of its ink."""
         return self.cells[-1][2]
+
+    @property
+    def width(self) -> int:
+        """From its left edge to its right."""
+        return self.right - self.left
 
     @property
     def top(self) -> int:
@@ -115,10 +137,17 @@ class Writing:
     """The mask without its rules."""
 
 
+# ── the lines of a page ──────────────────────────────────────────────────────────────────────────
+
+
 def find_writing(picture: Image.Image) -> Writing | None:
     """Find the lines of an upright grey or RGB picture of about 150 dpi; None where there is no lettering."""
     letters = without_rules(_strokes(picture), _RULE_PX, slack_px=2)
-    shapes = _letters_of(letters)
+    shapes = [
+        Shape(one.left, one.top + top, one.right, one.bottom + top, one.area)
+        for top in range(0, letters.height, _BAND_PX)
+        for one in find_shapes(letters.crop((0, top, letters.width, min(letters.height, top + _BAND_PX)))) or []
+    ]
     heights = [one.height for one in shapes if one.height >= _LETTER_PX and one.width < 10 * one.height]
     if len(heights) < _MIN_LETTERS or not runs_across(shapes):
         return None
@@ -140,7 +169,7 @@ def find_writing(picture: Image.Image) -> Writing | None:
     rows = _in_order(pieces, size, picture.width)
     if not rows:
         return None
-    lengths = [(row.letter_px, sum(cell[2] - cell[0] for cell in row.cells)) for row in rows]
+    lengths = ((row.letter_px, sum(cell[2] - cell[0] for cell in row.cells)) for row in rows)
     return Writing(tuple(rows), _quantile(lengths, _SMALL_PRINT), letters)
 
 
@@ -172,13 +201,14 @@ def _in_order(pieces: Sequence[Row], size: float, width_px: int) -> list[Row]:
     """Join pieces that are on one line, column by column."""
     if not pieces:
         return []
-    letter_px = _quantile([(one.letter_px, one.right - one.left) for one in pieces], 0.5)
+    letter_px = _typical_letter_px(pieces)
     edge = _EDGE * width_px
     writing = [
         one
         for one in pieces
-        if not _is_dust(one, size, letter_px)
-        and (one.right - one.left > _NARROW * size or edge <= one.left <= one.right <= width_px - edge)
+        # Dust is smaller than a letter; a 1 is narrow but high.
+        if one.letter_px >= letter_px * (1 if one.width < size else _DUST)
+        and (one.width > _NARROW * size or edge <= one.left <= one.right <= width_px - edge)
     ]
     boxes = [(float(one.left), float(one.top), float(one.right), float(one.bottom)) for one in writing]
     gutter = find_gutter(boxes, width_px)
@@ -198,13 +228,6 @@ def _in_order(pieces: Sequence[Row], size: float, width_px: int) -> list[Row]:
     return rows
 
 
-def _is_dust(piece: Row, size: float, letter_px: float) -> bool:
-    """Whether a piece is smaller than a letter; a 1 is narrow but high."""
-    if piece.right - piece.left < size:
-        return piece.letter_px < letter_px
-    return piece.letter_px < _DUST * letter_px
-
-
 def _joined(pieces: Sequence[Row], block: int) -> list[Row]:
     """Rows of pieces, top to bottom; each piece joins the one that ends where it starts."""
     chains: list[list[Row]] = []
@@ -221,11 +244,10 @@ def _joined(pieces: Sequence[Row], block: int) -> list[Row]:
             best[1].append(piece)
         else:
             chains.append([piece])
-    rows = []
-    for chain in chains:
-        cells = tuple(cell for piece in chain for cell in piece.cells)
-        lengths = [(piece.letter_px, piece.right - piece.left) for piece in chain]
-        rows.append(Row(cells, _quantile(lengths, 0.5), block))
+    rows = [
+        Row(tuple(cell for piece in chain for cell in piece.cells), _typical_letter_px(chain), block)
+        for chain in chains
+    ]
     return sorted(rows, key=lambda row: median(_middle(cell) for cell in row.cells))
 
 
@@ -245,54 +267,22 @@ def _highest(grey: Image.Image, reach: int, along: tuple[int, int]) -> Image.Ima
     return grey
 
 
-def _letters_of(letters: Image.Image) -> list[Shape]:
-    """The connected shapes, found band by band: a dense page has more than `find_shapes` takes at once."""
-    found: list[Shape] = []
-    for top in range(0, letters.height, _BAND_PX):
-        shapes = find_shapes(letters.crop((0, top, letters.width, min(letters.height, top + _BAND_PX)))) or []
-        found += [Shape(one.left, one.top + top, one.right, one.bottom + top, one.area) for one in shapes]
-    return found
+def _typical_letter_px(pieces: Sequence[Row]) -> float:
+    return _quantile(((one.letter_px, one.width) for one in pieces), 0.5)
 
 
-def _quantile(values: Sequence[tuple[float, float]], share: float) -> float:
-    """The value below which this share of the weights is; of pairs of value and weight."""
-    left = share * sum(weight for _, weight in values)
-    for value, weight in sorted(values):
+def _quantile(values: Iterable[tuple[float, float]], share: float) -> float:
+    """The value below which this share of the weights is, of pairs of value and weight."""
+    ordered = sorted(values)
+    left = share * sum(weight for _, weight in ordered)
+    for value, weight in ordered:
         left -= weight
         if left <= 0:
             return value
-    return max(value for value, _ in values)
+    return ordered[-1][0]
 
 
-MAX_TILES = 40
-"""A page is cut into no more, even if its print remains too small."""
-
-_DPI = 150
-_UNKNOWN_SIDE_PX = 1800  # long side where the size of the paper is unknown: A4 at 154 dpi
-_MAX_SIDE_PX = 4000
-
-_INCH_LETTER = 0.08
-"""Small letters of 10 pt print, as `Writing.letter_px` measures them, in inches."""
-_AIM = 1.25
-"""Tiles are this much finer than the threshold: measured on receipts, recall still rises there (README)."""
-_GAIN = 1.1  # a page is not cut to gain less
-
-# In heights of a small letter.
-_ZONE = 10.0  # a long word
-_PAD = 0.8
-_WIDE_GAP, _SMALLEST_GAP = 1.5, 0.12
-_TIGHT = 0.02  # what it costs to cut between lines that are close, in tiles
-_FULL = 0.05  # what it costs to fill one tile completely rather than two by halves
-_COARSER = 0.85
-
-
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """The part of a row that a tile shows, in px of the plan."""
-
-    row: int
-    start: int
-    end: int
+# ── the tiles of a page ──────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +307,9 @@ class TilePlan:
     picture: Image.Image
     """The page that was planned on."""
     letters: Image.Image
-    """Where that has ink."""
+    """Where the picture has ink."""
 
-    @cached_property
+    @functools.cached_property
     def _paper(self) -> Image.Image:
         """The page without its ink, which takes the colour around it."""
         blank = self.letters.point([255] + [0] * 255).filter(ImageFilter.MinFilter(5))
@@ -349,8 +339,9 @@ def plan_size(width_px: float, height_px: float, inches: tuple[float, float] | N
 
 def is_worth_a_look(width_px: float, height_px: float, budget: ImageBudget) -> bool:
     """Whether a page of that size could be cut at all: where all its pixels are sent, nothing is gained."""
-    whole = fit_size(width_px, height_px, budget)
-    return budget.min_px_per_inch is not None and max(whole) < round(max(width_px, height_px))
+    if budget.min_px_per_inch is None:
+        return False
+    return max(fit_size(width_px, height_px, budget)) < round(max(width_px, height_px))
 
 
 def plan_tiles(picture: Image.Image, native_px: tuple[float, float], budget: ImageBudget) -> TilePlan | None:
@@ -363,8 +354,7 @@ def plan_tiles(picture: Image.Image, native_px: tuple[float, float], budget: Ima
     """
     if budget.min_px_per_inch is None or not is_worth_a_look(*native_px, budget):
         return None
-    writing = find_writing(picture)
-    if writing is None:
+    if (writing := find_writing(picture)) is None:
         return None
     whole_scale = fit_size(*native_px, budget)[0] / picture.width
     native_scale = native_px[0] / picture.width
@@ -376,18 +366,16 @@ def plan_tiles(picture: Image.Image, native_px: tuple[float, float], budget: Ima
         scale *= _COARSER
     if scale < _GAIN * whole_scale:
         return None
-    tiles = tuple(_tile(writing, part, picture.size) for part in cutter.parts())
+    tiles = tuple(_tile(writing, part, picture.size) for part in cutter.tiles())
     return TilePlan(tiles, scale < min(least, wanted), picture, writing.letters)
 
 
-class _Cutter:
-    """Divides the rows of a page among tiles.
+_Shown = dict[int, list[Cell]]
+"""What a tile shows: numbers of rows, and the cells of each, risers and tails included."""
 
-    Args:
-        writing: Of the page.
-        scale: Px of a tile's image per px of the plan.
-        budget: How large an image may be.
-    """
+
+class _Cutter:
+    """Divides the rows of a page among tiles, at `scale` px of a tile's image per px of the plan."""
 
     def __init__(self, writing: Writing, scale: float, budget: ImageBudget) -> None:
         self._rows = writing.rows
@@ -406,12 +394,12 @@ class _Cutter:
         """How many tiles there will be, at most."""
         return sum(self._columns(*_size(self._extent(*band))) for band in self._bands)
 
-    def parts(self) -> list[list[_Segment]]:
-        """What each tile shows."""
-        return [part for start, end in self._bands for part in self._across(start, end)]
+    def tiles(self) -> list[_Shown]:
+        """What each tile shows, in reading order."""
+        return [shown for start, end in self._bands for shown in self._across(start, end)]
 
     def _banded(self) -> list[tuple[int, int]]:
-        """Consecutive rows that share tiles: as many as give the fewest tiles."""
+        """Divide the rows into bands that share tiles, so that there are the fewest tiles."""
         count = len(self._rows)
         best: list[tuple[float, int]] = [(0.0, 0)] + [(float("inf"), 0)] * count
         for end in range(1, count + 1):
@@ -421,14 +409,11 @@ class _Cutter:
                 cost = self._cost(start, end, box)
                 if cost is None:
                     break
-                total = best[start][0] + cost
-                if total < best[end][0]:
-                    best[end] = (total, start)
+                best[end] = min(best[end], (best[start][0] + cost, start), key=lambda one: one[0])
         bands: list[tuple[int, int]] = []
-        end = count
-        while end > 0:
-            bands.append((best[end][1], end))
-            end = best[end][1]
+        while count > 0:
+            bands.append((best[count][1], count))
+            count = best[count][1]
         return bands[::-1]
 
     def _extent(self, start: int, end: int) -> Cell:
@@ -440,14 +425,12 @@ class _Cutter:
 
     def _columns(self, width: float, height: float) -> int:
         count, most = 1, self._width(height)
-        while width > count * most - (count - 1) * self._zone:
+        while count <= MAX_TILES and width > count * most - (count - 1) * self._zone:
             count += 1
-            if count > MAX_TILES:
-                break
         return count
 
     def _cost(self, start: int, end: int, box: Cell) -> float | None:
-        """What it costs, in tiles, to show these rows, all in that box, together; None where they do not fit."""
+        """The cost, in tiles, of showing these rows, all in that box, together; None where they do not fit."""
         width, height = _size(box)
         if end - start > 1 and (height > self._side or self._has_strangers(start, end, box)):
             return None
@@ -467,44 +450,42 @@ class _Cutter:
             if not start <= number < end
         )
 
-    def _across(self, start: int, end: int) -> list[list[_Segment]]:
+    def _across(self, start: int, end: int) -> list[_Shown]:
         """Divide some rows among tiles side by side."""
         left, top, right, bottom = self._extent(start, end)
         count = self._columns(right - left, bottom - top)
         most = self._width(bottom - top)
         begins = {number: self._rows[number].left for number in range(start, end)}
-        parts: list[list[_Segment]] = []
+        tiles: list[_Shown] = []
         since = float(left)
-        for after in range(count - 1, 0, -1):
-            lowest = max(since + self._zone, right - after * most + (after - 1) * self._zone)
-            zone = self._best_zone(range(start, end), lowest, since + most - self._zone)
-            part = []
-            for number in range(start, end):
+        for after in range(count - 1, -1, -1):
+            if after:
+                lowest = max(since + self._zone, right - after * most + (after - 1) * self._zone)
+                since = zone = self._best_zone(begins, lowest, since + most - self._zone)
+            shown: _Shown = {}
+            for number, begin in begins.items():
                 row = self._rows[number]
-                if row.right <= zone:
-                    stop = go_on = row.right
+                if not after or row.right <= zone:
+                    stop = begins[number] = row.right
                 elif row.left >= zone + self._zone:
-                    stop = go_on = row.left
+                    stop = begins[number] = row.left
                 else:
-                    stop, go_on = self._cut(number, zone)
-                if stop > begins[number]:
-                    part.append(_Segment(number, begins[number], stop))
-                begins[number] = go_on
-            parts.append(part)
-            since = zone
-        parts.append([_Segment(n, begins[n], self._rows[n].right) for n in begins if begins[n] < self._rows[n].right])
-        return [shown for part in parts if (shown := [one for one in part if _cells(self._rows[one.row], one)])]
+                    stop, begins[number] = self._cut(number, zone)
+                if cells := _cells_between(row, begin, stop):
+                    shown[number] = cells
+            if shown:
+                tiles.append(shown)
+        return tiles
 
     def _best_zone(self, numbers: Iterable[int], lowest: float, highest: float) -> int:
         """Where to cut: through the fewest words, else in the middle of the possible range."""
         highest = max(lowest, highest)
         steps = max(1, min(24, round((highest - lowest) / self._letter_px)))
         middle = (lowest + highest) / 2
-        rows = list(numbers)
 
         def badness(zone: int) -> float:
             total = 0.0
-            for number in rows:
+            for number in numbers:
                 left, _, right, _ = self._boxes[number]
                 if left < zone + self._zone and right > zone:
                     gaps = self._gaps_in(number, zone)
@@ -547,23 +528,23 @@ def _size(box: Cell) -> tuple[int, int]:
     return box[2] - box[0], box[3] - box[1]
 
 
-def _cells(row: Row, segment: _Segment) -> list[Cell]:
-    """The cells of a row that a segment shows, risers and tails included."""
+def _cells_between(row: Row, start: int, end: int) -> list[Cell]:
+    """The cells of a row from `start` to `end`, risers and tails included."""
+    if end <= start:
+        return []
     return [
-        (max(cell[0], segment.start), cell[1], min(cell[2], segment.end), cell[3])
+        (max(cell[0], start), cell[1], min(cell[2], end), cell[3])
         for cell in map(row.whole, row.cells)
-        if cell[0] < segment.end and cell[2] > segment.start
+        if cell[0] < end and cell[2] > start
     ]
 
 
-def _tile(writing: Writing, part: Sequence[_Segment], size: tuple[int, int]) -> Tile:
+def _tile(writing: Writing, shown: _Shown, size: tuple[int, int]) -> Tile:
     width, height = size
-    shown = {segment.row: _cells(writing.rows[segment.row], segment) for segment in part}
-    every = [cell for cells in shown.values() for cell in cells]
+    boxes = {number: functools.reduce(_around, cells) for number, cells in shown.items()}
+    left, top, right, bottom = functools.reduce(_around, boxes.values())
     pad = round(_PAD * writing.letter_px) + 1
-    left, top = max(0, min(cell[0] for cell in every) - pad), max(0, min(cell[1] for cell in every) - pad)
-    right = min(width, max(cell[2] for cell in every) + pad)
-    bottom = min(height, max(cell[3] for cell in every) + pad)
+    left, top, right, bottom = max(0, left - pad), max(0, top - pad), min(width, right + pad), min(height, bottom + pad)
     cover = Image.new("L", (right - left, bottom - top), 0)
     draw = ImageDraw.Draw(cover)
 
@@ -577,16 +558,8 @@ def _tile(writing: Writing, part: Sequence[_Segment], size: tuple[int, int]) -> 
     for cells in shown.values():
         fill(cells, 0)
     lines = tuple(
-        LinePiece(
-            number,
-            (
-                min(cell[0] for cell in cells) / width,
-                max(0, min(cell[1] for cell in cells)) / height,
-                max(cell[2] for cell in cells) / width,
-                min(height, max(cell[3] for cell in cells)) / height,
-            ),
-        )
-        for number, cells in shown.items()
+        LinePiece(number, (x0 / width, max(0, y0) / height, x1 / width, min(height, y1) / height))
+        for number, (x0, y0, x1, y1) in boxes.items()
     )
     box = (left / width, top / height, right / width, bottom / height)
     return Tile(box, lines, cover if cover.getbbox() else None)

@@ -1,12 +1,22 @@
-"""What pages/ hands out: plain, frozen values that cross the border of the child process.
+"""The values that describe files and pages, and how they cross the border of the child process.
+
+They cross it in length-prefixed frames, never as pickle: a child that a file has taken over must not be able to make
+the parent run anything. A frame is the header's length (4 bytes, big endian), the header (JSON), then as many raw
+blocks as its key `sizes` lists. Values are sent by field, errors by class name: both sides are the same release.
 
 This module imports nothing heavy, so that every module may name these types.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import struct
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, BinaryIO, Literal
+
+from kobold_reader import errors
+from kobold_reader.errors import KoboldReaderError
 
 Kind = str
 """What a file is, by its bytes: `pdf image heic avif raw cbz epub xps`; a str, so that a new kind breaks no caller."""
@@ -20,7 +30,7 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What is known once a file is open."""
+    """Facts about an open file."""
 
     sha256: str
     """Of the whole file, lower-case hex."""
@@ -36,15 +46,15 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class PageFacts:
-    """What one page is, found without making its image."""
+    """Facts about one page, found without making its image."""
 
     page_number: int
     """1-based."""
     page_label: str
     """The printed label (`xiv`), else the page number."""
     content_sha256: str
-    """Of the embedded scan where the page is just that: a .jpg file and two PDFs with the same scan have the same one.
-    Else made of file sha256 and page number."""
+    """Of the embedded scan where the page is nothing else: a .jpg file and two PDFs of the same scan have the same
+    hash. Else made of the file's sha256 and the page number."""
     width_pt: float | None
     """Width of the upright paper; None where no resolution is known."""
     height_pt: float | None
@@ -60,17 +70,17 @@ class PageFacts:
     rotation_deg: int
     """Clockwise turn already applied to make the page upright (/Rotate, EXIF)."""
     metadata: dict[str, Scalar] = field(default_factory=dict)
-    """Of this page alone, as of a TIFF frame; `notes` are what people pinned to a page whose own text is not good."""
+    """Of this page alone, as of a TIFF frame; `notes` are what people pinned to a page without a good text layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageLook:
-    """What a page is a picture of, judged on a small copy."""
+    """Whether a page is a photo or a scan, judged on a small copy, and its perceptual hash."""
 
     kind: Literal["photo", "scan"] | None = None
     """None where it is neither: an icon, a page of text, a picture that cannot be decoded."""
     phash: str | None = None
-    """16 hexadecimal digits, of the upright picture; None where nothing tells it apart from others."""
+    """16 hexadecimal digits, of the upright picture; None where it has no features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,7 @@ class PageView:
 
 @dataclass(frozen=True, slots=True)
 class Posture:
-    """What a page's picture alone does not tell: which of two ways is up."""
+    """The two ways of which one is up; the picture alone does not tell which."""
 
     turns: tuple[int, int]
     """Clockwise turns of the view; one of them puts its writing upright."""
@@ -149,3 +159,94 @@ class PageImages:
     page is legible."""
     is_coarse: bool = False
     """Even in the largest number of tiles that is made, the print is smaller than it should be."""
+
+
+# ── across the border ────────────────────────────────────────────────────────────────────────────
+
+Value = FileFacts | PageFacts | PageLook | PageImages
+
+_LENGTH = struct.Struct(">I")
+_MAX_HEADER_BYTES = 256 * 1024 * 1024
+
+
+def write_frame(stream: BinaryIO, header: dict[str, Any], blobs: tuple[bytes, ...] = ()) -> None:
+    """Write one frame and flush it."""
+    text = json.dumps({**header, "sizes": [len(blob) for blob in blobs]}).encode("ascii")
+    stream.write(b"".join((_LENGTH.pack(len(text)), text, *blobs)))
+    stream.flush()
+
+
+def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], tuple[bytes, ...]] | None:
+    """Read one frame; None at the end of the stream, also where it ends inside a frame.
+
+    Raises:
+        ValueError: The bytes are no frame.
+    """
+
+    def read(size: int) -> bytes:
+        if len(data := stream.read(size)) < size:
+            raise EOFError
+        return data
+
+    try:
+        (length,) = _LENGTH.unpack(read(_LENGTH.size))
+        if length > _MAX_HEADER_BYTES:
+            raise ValueError(f"a frame header of {length} bytes")
+        header: dict[str, Any] = json.loads(read(length))
+        return header, tuple(read(size) for size in header.pop("sizes"))
+    except EOFError:
+        return None
+
+
+def pack(value: Value) -> tuple[dict[str, Any], tuple[bytes, ...]]:
+    """Header fields and raw blocks of a value."""
+    fields = dataclasses.asdict(value)
+    views = (*fields["views"], *fields["tiles"]) if isinstance(value, PageImages) else ()
+    blobs = tuple(view.pop("image") for view in views)
+    return {"value": type(value).__name__, "fields": fields}, blobs
+
+
+def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
+    """The value that `pack` was given."""
+    fields = header["fields"]
+    match header["value"]:
+        case "FileFacts":
+            return FileFacts(**fields)
+        case "PageFacts":
+            return PageFacts(**fields)
+        case "PageLook":
+            return PageLook(**fields)
+        case "PageImages":
+            shown = zip([*fields["views"], *fields["tiles"]], blobs, strict=True)
+            images = [_view(view, image) for view, image in shown]
+            count = len(fields["views"])
+            fields |= {"views": tuple(images[:count]), "tiles": tuple(images[count:])}
+            if fields["posture"]:
+                first, second = fields["posture"]["turns"]
+                fields["posture"] = Posture((first, second), tuple(map(_box, fields["posture"]["lines"])))
+            return PageImages(**fields)
+    raise ValueError(f"unknown value {header['value']!r}")
+
+
+def _view(fields: dict[str, Any], image: bytes) -> PageView:
+    lines = tuple(LinePiece(line["row"], _box(line["box"])) for line in fields["lines"])
+    return PageView(**{**fields, "box": _box(fields["box"]), "lines": lines, "image": image})
+
+
+def _box(shares: list[float]) -> Box:
+    left, top, right, bottom = shares
+    return left, top, right, bottom
+
+
+def header_of_error(error: KoboldReaderError) -> dict[str, Any]:
+    """An error as header fields."""
+    fields = ("message", "source", "page_number", "hint")
+    return {"error": type(error).__name__, **{name: getattr(error, name) for name in fields}}
+
+
+def error_of(header: dict[str, Any]) -> KoboldReaderError:
+    """The error that `header_of_error` was given."""
+    kind = getattr(errors, str(header["error"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, errors.SourceError)):
+        kind = errors.CorruptSourceError
+    return kind(header["message"], source=header["source"], page_number=header["page_number"], hint=header["hint"])

@@ -1,8 +1,8 @@
 """The child in which files are opened: `python -m kobold_reader.pages.worker`.
 
-A native crash ends this process and costs one file; rendering holds this process's GIL and no other. It answers one
-request at a time on stdin with one frame on stdout, and ends when stdin ends, so it outlives its parent by no more
-than one page.
+A native crash ends this process and costs one page; rendering holds this process's GIL and no other. It reads one
+request at a time from stdin, answers each with one frame on stdout, and ends when stdin ends, so it outlives its parent
+by no more than one page.
 """
 
 from __future__ import annotations
@@ -25,8 +25,18 @@ from kobold_reader.errors import (
     SourceNotFoundError,
     UnsupportedSourceError,
 )
-from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook
-from kobold_reader.pages.wire import Value, header_of_error, pack, read_frame, write_frame
+from kobold_reader.pages.values import (
+    FileFacts,
+    ImageBudget,
+    PageFacts,
+    PageImages,
+    PageLook,
+    Value,
+    header_of_error,
+    pack,
+    read_frame,
+    write_frame,
+)
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 _TICK_S = 1.0
@@ -34,42 +44,39 @@ _GRACE_S = 10.0
 
 
 class PageFile(Protocol):
-    """What every kind of open file can do."""
+    """An open file of any kind. All but `close` raise PageRenderError where the page is damaged."""
 
     facts: FileFacts
 
     def page_facts(self, page_number: int) -> PageFacts:
-        """What a page is; PageRenderError where that page is damaged."""
+        """Facts about a page."""
 
     def page_look(self, page_number: int) -> PageLook:
-        """What a page is a picture of; any SourceError where it cannot be decoded."""
+        """Whether a page is a photo or a scan; any SourceError where it cannot be decoded."""
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
-        """What a page looks like, turned as asked or (None) as it seems to need; PageRenderError where damaged."""
+        """The images of a page, turned clockwise as asked, or (None) until it is upright."""
 
     def close(self) -> None:
         """Close the file."""
 
 
-def hash_file(path: Path, tick: Callable[[], None] = lambda: None) -> tuple[str, int]:
-    """The file's sha256 and size; `tick` is called between pieces, as a slow disk is no hang.
-
-    Raises:
-        SourceNotFoundError: No such file.
-        CorruptSourceError: The file cannot be read.
-    """
-    digest, size = hashlib.sha256(), 0
+def _hash_file(path: Path, tick: Callable[[], None]) -> str:
+    """The file's sha256; `tick` is called between pieces, as a slow disk is no hang."""
+    digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:
             while piece := stream.read(_CHUNK_BYTES):
                 digest.update(piece)
-                size += len(piece)
                 tick()
+            size = stream.tell()
     except FileNotFoundError as error:
         raise SourceNotFoundError("There is no such file.") from error
     except (OSError, ValueError) as error:
         raise CorruptSourceError(f"The file cannot be read ({error}).") from error
-    return digest.hexdigest(), size
+    if size == 0:
+        raise CorruptSourceError("The file is empty (0 bytes).", hint="Copy or scan it again.")
+    return digest.hexdigest()
 
 
 def open_file(
@@ -85,7 +92,7 @@ def open_file(
     Args:
         path: Local path.
         kind: `SourceFile.kind`.
-        passwords: For kinds that can be locked.
+        passwords: Tried after the empty one.
         sha256: Of the file, where it is known.
         tick: Called now and then while a large file is hashed.
 
@@ -93,25 +100,20 @@ def open_file(
         SourceError: One of its subclasses says why it cannot be opened.
     """
     if sha256 is None:
-        sha256, size = hash_file(path, tick)
-        if size == 0:
-            raise CorruptSourceError("The file is empty (0 bytes).", hint="Copy or scan it again.")
+        sha256 = _hash_file(path, tick)
     if kind in {"pdf", "epub", "xps"}:
         from kobold_reader.pages.pdf import PdfFile
 
         return PdfFile(path, sha256, passwords, kind=kind)
-    if kind in {"image", "heic", "avif"}:
-        from kobold_reader.pages.image_files import PictureFile
+    from kobold_reader.pages.image_files import ComicFile, PictureFile, open_raw
 
-        return PictureFile(path, sha256, kind=kind)
-    if kind == "raw":
-        from kobold_reader.pages.image_files import open_raw
-
-        return open_raw(path, sha256)
-    if kind == "cbz":
-        from kobold_reader.pages.image_files import ComicFile
-
-        return ComicFile(path, sha256)
+    match kind:
+        case "image" | "heic" | "avif":
+            return PictureFile(path, sha256, kind=kind)
+        case "raw":
+            return open_raw(path, sha256)
+        case "cbz":
+            return ComicFile(path, sha256)
     raise UnsupportedSourceError(f"Files of kind {kind!r} are not taken.")
 
 
@@ -186,8 +188,7 @@ class Worker:
             write_frame(self._output, {"alive": True})
 
     def _arm(self) -> None:
-        # Ends this process from a C thread even where native code holds the GIL for ever: an orphan, as a parent that
-        # lives ends it earlier.
+        # Ends an orphan from a C thread, even where native code holds the GIL; a living parent ends it earlier.
         faulthandler.dump_traceback_later(self._deadline_s, exit=True)
 
     def close(self) -> None:
