@@ -23,8 +23,7 @@ from PIL import Image
 
 from kobold_reader import KoboldReader
 from kobold_reader.cli import app as cli
-from kobold_reader.cluster.dataset import COLUMNS, error_row, page_row
-from kobold_reader.cluster.page_reader import LostActorError, NodeReader, transcriber
+from kobold_reader.cluster import COLUMNS, LostActorError, NodeReader, error_row, page_row, transcriber
 from kobold_reader.errors import (
     ClusterError,
     ConfigError,
@@ -82,7 +81,7 @@ class ThreadActors:
 @pytest.fixture
 def in_threads(monkeypatch: pytest.MonkeyPatch) -> type[ThreadActors]:
     monkeypatch.setattr(ThreadActors, "started", [], raising=False)
-    monkeypatch.setattr("kobold_reader.cluster.page_reader.RayActors", ThreadActors)
+    monkeypatch.setattr("kobold_reader.cluster.RayActors", ThreadActors)
     return ThreadActors
 
 
@@ -256,13 +255,13 @@ def test_nothing_due_joins_no_cluster(
         joined.append(address)
         raise ClusterError("nobody is there.")
 
-    monkeypatch.setattr("kobold_reader.cluster.page_reader.connect", join)
+    monkeypatch.setattr("kobold_reader.cluster.connect", join)
     book = scans(tmp_path, 3)
     with pytest.raises(ClusterError, match="nobody is there"):
         run(own, book, address="there:6379")
     with monkeypatch.context() as patch:
         patch.setattr(ThreadActors, "started", [], raising=False)
-        patch.setattr("kobold_reader.cluster.page_reader.RayActors", ThreadActors)
+        patch.setattr("kobold_reader.cluster.RayActors", ThreadActors)
         assert numbers(run(own, book)) == [1, 2, 3]
     assert numbers(run(own, book, address="there:6379")) == [1, 2, 3]
     assert joined == ["there:6379"], "the last run found everything in the ledger"

@@ -628,7 +628,7 @@ def test_pictures_are_small_or_large_and_kept(
 
 @pytest.mark.slow
 def test_the_pictures_kept_are_bounded_and_upright(simulator: KoboldSimulator, scans: Path, archive: Archive) -> None:
-    from kobold_reader.web.pictures import Pictures
+    from kobold_reader.web.library import Pictures
 
     archive.sync(scans, reader=reader_of(simulator, rotate=90))
     pages = [one for one in archive.pages() if one.metadata["file_name"] == "letter.pdf"]

@@ -1,4 +1,4 @@
-"""The search page: its HTTP server, its addresses, what each shows, and the few things that can be changed there."""
+"""The search page: its addresses, what each shows and changes, and the HTTP server that answers there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import functools
 import logging
 import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Self
 from urllib.parse import parse_qs
@@ -28,60 +30,11 @@ from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.store import PageRow
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
 from kobold_reader.html.pages import templates
+from kobold_reader.pages import local_path
+from kobold_reader.reader import KoboldReader
 from kobold_reader.web import views
-from kobold_reader.web.library import Library, leaf_of
-from kobold_reader.web.pictures import Pictures
-from kobold_reader.web.reread import Rereader
+from kobold_reader.web.library import Library, Pictures, leaf_of
 from kobold_reader.web.security import Access, Guard
-
-
-class WebServer:
-    """Takes its address when it is made, so that `port` can be shown before `run` answers there.
-
-    Args:
-        host: Name or address of this machine; the default can be reached from this machine only.
-        port: 0: any free one.
-
-    Raises:
-        ConfigError: The address is in use, or does not belong to this machine.
-    """
-
-    def __init__(self, host: str = "127.0.0.1", port: int = 8642) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family)
-        except (OSError, OverflowError) as err:
-            hint = "Another page may be open there; --port 0 takes any free one."
-            raise ConfigError(f"port {port} of {host} cannot be used: {err}.", hint=hint) from err
-        self.port: int = self._socket.getsockname()[1]
-        self._server: uvicorn.Server | None = None
-
-    def run(self, app: ASGIApp) -> None:
-        """Serve until `stop`, or Ctrl-C, which is raised after the last answers were sent."""
-        config = uvicorn.Config(
-            app,
-            access_log=False,  # addresses hold what was searched for
-            log_level="critical",  # views log their own errors; an answer cut short at the end is none
-            lifespan="off",
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-        )
-        self._server = uvicorn.Server(config)
-        self._server.run(sockets=[self._socket])
-
-    def stop(self) -> None:
-        """End `run`, from another thread."""
-        if self._server is not None:
-            self._server.should_exit = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
 
 log = logging.getLogger(__name__)
 
@@ -105,20 +58,35 @@ def make_app(
     api_password: str | None = None,
     pdf_passwords: Sequence[str] = (),
 ) -> tuple[Starlette, Callable[[], None]]:
-    """Return the application, and the function that ends what it has started.
+    """Return the application, and the function that ends the processes and threads that it has started.
 
     Args:
         archive: An open archive; the caller closes it.
         access: Who may see and change it.
         changes: KoboldReader arguments for reading pages again that differ from the run that read them before.
-        api_password: Of the server that reads them.
+        api_password: Password of the server that reads them.
         pdf_passwords: Tried on encrypted files.
     """
     pictures = Pictures(pdf_passwords)
     again = Rereader(archive, changes or {}, {"api_password": api_password, "pdf_passwords": list(pdf_passwords)})
     pages = _Pages(archive, access, pictures, again)
+    page = "/page/{page_id:str}"
     app = Starlette(
-        routes=pages.routes(),
+        routes=[
+            Route("/", pages.search),
+            Route("/photos", pages.photos),
+            Route("/alike/{page_id:str}", pages.alike),
+            Route("/failed", pages.failed),
+            Route("/about", pages.about),
+            Route(page, pages.page),
+            Route("/image/{page_id:str}/{size:str}", pages.image),
+            Route("/again", pages.again),
+            Route("/static/{name:str}", pages.static),
+            Route(f"{page}/text", pages.correct, methods=["POST"]),
+            Route(f"{page}/as-read", pages.uncorrect, methods=["POST"]),
+            Route(f"{page}/again", pages.reread_page, methods=["POST"]),
+            Route("/file/{key:str}/again", pages.reread_file, methods=["POST"]),
+        ],
         middleware=[Middleware(Guard, access=access)],
         exception_handlers={KoboldReaderError: pages.error, HTTPException: pages.error, Exception: pages.error},
     )
@@ -132,7 +100,7 @@ def make_app(
 
 
 class _Pages:
-    """Answers requests; one method an address."""
+    """Answers requests, with one method for each address."""
 
     def __init__(self, archive: Archive, access: Access, pictures: Pictures, again: Rereader) -> None:
         self._archive = archive
@@ -142,34 +110,10 @@ class _Pages:
         self._library = Library(archive)
         self._picture_lock = asyncio.Lock()
 
-    def routes(self) -> list[Route]:
-        """Return all addresses."""
-        page = "/page/{page_id:str}"
-        return [
-            Route("/", self.search),
-            Route("/photos", self.photos),
-            Route("/alike/{page_id:str}", self.alike),
-            Route("/failed", self.failed),
-            Route("/about", self.about),
-            Route(page, self.page),
-            Route("/image/{page_id:str}/{size:str}", self.image),
-            Route("/again", self.again),
-            Route("/static/{name:str}", self.static),
-            Route(f"{page}/text", self.correct, methods=["POST"]),
-            Route(f"{page}/as-read", self.uncorrect, methods=["POST"]),
-            Route(f"{page}/again", self.reread_page, methods=["POST"]),
-            Route("/file/{key:str}/again", self.reread_file, methods=["POST"]),
-        ]
-
     def _show(self, template: str, status: int = 200, **shown: Any) -> Response:
-        values: dict[str, Any] = {
-            "query": "",
-            "filters": views.Filters(),
-            "view": "",
-            "archive_name": self._archive.folder.absolute().name,
-            "change_token": self._access.change_token,
-            **shown,
-        }
+        values = {"query": "", "filters": views.Filters(), "view": "", **shown}
+        values["archive_name"] = self._archive.folder.absolute().name
+        values["change_token"] = self._access.change_token
         if "failed_count" not in values:
             values["failed_count"] = self._archive.count_failed()
         return HTMLResponse(_templates().get_template(template).render(values), status)
@@ -183,8 +127,8 @@ class _Pages:
         overview = self._library.overview()
         notices: list[str] = []
         shown: dict[str, Any] = {"hits": [], "leaves": [], "more": "", "problem": ""}
+        asked = filters.asked()
         try:
-            asked = filters.asked()
             filter_ = parse_filter(**asked)
             if query:
                 limit = min(MOST_HITS, _number(request, "n", HITS))
@@ -250,29 +194,22 @@ class _Pages:
         overview = self._library.overview()
         limit = _number(request, "n", PHOTOS)
         years, is_cut = views.photo_wall(overview, self._archive, limit)
-        return self._show(
-            "photos.html",
-            view="photos",
-            years=years,
-            total=len(overview.photos),
-            more=f"/photos?n={limit + PHOTOS}" if is_cut else "",
-        )
+        more = f"/photos?n={limit + PHOTOS}" if is_cut else ""
+        return self._show("photos.html", view="photos", years=years, total=len(overview.photos), more=more)
 
     def alike(self, request: Request) -> Response:
-        """A page and all that show the same."""
+        """A page and all pages that show the same."""
         page = self._page(request)
         leaf, alike = leaf_of(page), self._archive.alike(page.page_id)
         path = str(page.metadata.get("file_path", ""))
         return self._show("alike.html", view="photos" if leaf.is_photo else "", leaf=leaf, path=path, alike=alike)
 
     def failed(self, request: Request) -> Response:  # noqa: ARG002
-        """What could not be read, and why."""
+        """Pages and files that could not be read, and why."""
         pages = self._archive.failed_pages()
         places = [place for place in self._archive.places() if place.error]
-        count = len(pages) + len(places)
-        return self._show(
-            "failed.html", view="failed", failed_count=count, pages=pages, places=places, again=self._again.now
-        )
+        shown = {"failed_count": len(pages) + len(places), "pages": pages, "places": places}
+        return self._show("failed.html", view="failed", again=self._again.now, **shown)
 
     def about(self, request: Request) -> Response:  # noqa: ARG002
         """What the archive holds."""
@@ -301,7 +238,7 @@ class _Pages:
         return Response(picture.image, media_type=picture.mime)
 
     def again(self, request: Request) -> Response:  # noqa: ARG002
-        """What becomes of the page that is being read again."""
+        """The progress of the page that is being read again."""
         now = self._again.now
         return JSONResponse({"running": bool(now and now.is_running), "sentence": now.sentence if now else ""})
 
@@ -323,8 +260,7 @@ class _Pages:
 
     async def correct(self, request: Request) -> Response:
         """Save a corrected text."""
-        form = await self._form(request)
-        page = await run_in_threadpool(self._page, request)
+        form, page = await self._form(request), await run_in_threadpool(self._page, request)
         text = form.get("text", "").replace("\r\n", "\n")
         if form.get("version") == page.version:
             try:
@@ -336,10 +272,9 @@ class _Pages:
                 return RedirectResponse(filters.address(f"/page/{page.page_id}", q=form.get("q", ""), saved=1), 303)
         else:
             problem = "The text was changed since you began; copy yours from here, then open the page anew."
-        # The form as it was sent: nothing that was typed is lost.
-        return await run_in_threadpool(
-            self._show_page, page, form, text=text, problem=problem, edit="", is_editing=True
-        )
+        # The form is shown as it was sent, so that no typed text is lost.
+        show = functools.partial(self._show_page, page, form, text=text, problem=problem)
+        return await run_in_threadpool(show, edit="", is_editing=True)
 
     async def uncorrect(self, request: Request) -> Response:
         """Take a correction back."""
@@ -395,8 +330,8 @@ class _Pages:
             status, sentence = 409 if isinstance(error, ConfigError) else 500, str(error)
         else:
             log.error("internal error in the search page", exc_info=error)
-            sentence = "Internal error: please report it, with what was said in the terminal."
-        # The archive may be what failed: nothing is asked of it.
+            sentence = "Internal error: please report it, with what the terminal shows."
+        # The archive may be what failed, so the failed pages are not counted.
         return self._show("message.html", status, sentence=sentence, failed_count=0)
 
 
@@ -416,3 +351,150 @@ def _templates() -> Environment:
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, "")
     return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 7 else default  # noqa: PLR2004
+
+
+# ── reading pages again ──────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class RereadStatus:
+    """The page that is being read again, or was last."""
+
+    name: str
+    """File and page."""
+    is_running: bool
+    sentence: str
+    """What is being done, the outcome, or why it failed."""
+    has_failed: bool = False
+
+
+class Rereader:
+    """Reads pages again, one at a time, in a thread, with the settings that they were read with.
+
+    Args:
+        archive: Holds the pages.
+        changes: KoboldReader arguments that differ from the run that read a page before.
+        secrets: Passwords, as KoboldReader arguments: an archive does not remember them.
+    """
+
+    def __init__(self, archive: Archive, changes: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
+        self._archive = archive
+        self._changes = dict(changes)
+        self._secrets = dict(secrets)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._cancel = threading.Event()  # the run also sets it when it ends
+        self._is_closing = False
+        self.now: RereadStatus | None = None
+        """None until the first page is read again."""
+
+    def start(self, uri: str, page_number: int, name: str) -> None:
+        """Begin to read a page (1-based; 0: all pages of a file that could not be opened).
+
+        Raises:
+            ConfigError: Another page is being read, or the archive does not know how this one was read.
+        """
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                hint = "One at a time: wait until it is done."
+                raise ConfigError("Another page is being read again.", hint=hint)
+            settings = self._archive.settings_of(uri)
+            if not settings:
+                hint = "`kobold-reader index PATH --archive DIR` reads it again."
+                raise ConfigError(f"The archive does not know how {name} was read.", hint=hint)
+            once = {
+                "pages": str(page_number) if page_number else None,
+                "sample": None,
+                "on_error": "skip",
+                "outage_patience_s": 0.0,  # the user is waiting for an answer
+            }
+            reader = KoboldReader.from_dict({**settings, **self._changes, **once, **self._secrets})
+            self.now = RereadStatus(name, is_running=True, sentence="waiting for the server")
+            self._cancel = threading.Event()
+            self._thread = threading.Thread(target=self._read, args=(uri, reader), name="read-again", daemon=True)
+            self._thread.start()
+
+    def _read(self, uri: str, reader: KoboldReader) -> None:
+        try:
+            with reader:
+                report = self._archive.sync(
+                    local_path(uri), reader=reader, remember=False, cancel=self._cancel, on_progress=self._set_sentence
+                )
+        except KoboldReaderError as err:
+            self._end(str(err), has_failed=True)
+        except Exception as err:
+            self._end(f"Internal error ({err!r}).", has_failed=True)
+            raise
+        else:
+            if report.errors:
+                self._end(str(report.errors[0]), has_failed=True)
+            elif self._is_closing:
+                self._end("Stopped.", has_failed=True)
+            else:
+                self._end("It was read, and can be found.")
+
+    def _set_sentence(self, text: str) -> None:
+        if self.now:
+            self.now = replace(self.now, sentence=text)
+
+    def _end(self, sentence: str, *, has_failed: bool = False) -> None:
+        if self.now:
+            self.now = replace(self.now, is_running=False, sentence=sentence, has_failed=has_failed)
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait until nothing is being read."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def close(self) -> None:
+        """Abort the job on the server, and wait for the thread to end."""
+        self._is_closing = True
+        self._cancel.set()
+        self.join(15)
+
+
+# ── the server ───────────────────────────────────────────────────────────────────────────────────
+
+
+class WebServer:
+    """Takes its address when it is made, so that `port` (0: any free one) can be shown before `run` answers there.
+
+    Raises:
+        ConfigError: The address is in use, or does not belong to this machine.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 8642) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host, port), family=family)
+        except (OSError, OverflowError) as err:
+            hint = "Another page may be open there; --port 0 takes any free one."
+            raise ConfigError(f"port {port} of {host} cannot be used: {err}.", hint=hint) from err
+        self.port: int = self._socket.getsockname()[1]
+        self._server: uvicorn.Server | None = None
+
+    def run(self, app: ASGIApp) -> None:
+        """Serve until `stop`, or Ctrl-C, which is raised after the last answers were sent."""
+        config = uvicorn.Config(
+            app,
+            access_log=False,  # addresses hold what was searched for
+            log_level="critical",  # views log their own errors; an answer that is cut off at the end is no error
+            lifespan="off",
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        self._server = uvicorn.Server(config)
+        self._server.run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """End `run`, from another thread."""
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()

@@ -1,22 +1,27 @@
-"""What the views share: all pages in order, without their texts, and the kept readings of some pages."""
+"""What the views show of an archive: all pages in order without their texts, kept readings, and pictures of pages."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from kobold_reader.archive import Archive
+from kobold_reader.archive.corrections import as_read
 from kobold_reader.archive.filters import DATE_KEYS, Filter
 from kobold_reader.archive.store import PageRow
-from kobold_reader.errors import LedgerError, StoreError
+from kobold_reader.errors import CorruptSourceError, LedgerError, SourceError, SourceNotFoundError, StoreError
+from kobold_reader.html.pages import page_picture
+from kobold_reader.pages import ImageBudget, PageView, SourceFile, local_path, select
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import Reading
 
 log = logging.getLogger(__name__)
@@ -27,6 +32,12 @@ PAUSES = 5
 """Pause between two such overviews, in multiples of the time that one takes: `index` adds pages all the time."""
 _CHOICES = ("folder", "page_status", "file_type", "image_kind")
 _FIRST_CHARS = 140
+Size = Literal["small", "large"]
+SIZES: dict[Size, ImageBudget] = {
+    "small": ImageBudget(max_side_px=360, jpeg_quality=78, max_bytes=60_000),
+    "large": ImageBudget(max_side_px=1600, jpeg_quality=84, max_bytes=1_500_000),
+}
+CACHE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +53,18 @@ class Leaf:
     total_pages: int
     status: str
     date: str
-    """When a photo was taken, else when it was scanned; "" where unknown."""
+    """When it was taken, else when it was scanned; "" where unknown."""
     is_photo: bool
     file_size: int
     """In bytes."""
     beginning: str
-    """Of its text; of a photo's description."""
+    """Beginning of its text, or of a photo's description."""
     facts: Mapping[str, Any]
-    """Metadata by which pages are chosen."""
+    """The metadata that filters look at."""
 
     @property
     def label(self) -> str:
-        """How people call the page: `3`, or `3 (iii)` where another number is printed on it."""
+        """`3`, or `3 (iii)` where another number is printed on the page."""
         number = str(self.page_number)
         return number if self.page_label in {"", number} else f"{number} ({self.page_label})"
 
@@ -83,17 +94,17 @@ def leaf_of(row: PageRow) -> Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All pages by file and number."""
+    """All pages, by file and number."""
 
     leaves: tuple[Leaf, ...]
     positions: Mapping[str, int]
     """In `leaves`, by page id."""
     choices: Mapping[str, tuple[tuple[str, int], ...]]
-    """By metadata key: its values, with how many pages have each."""
+    """By metadata key: its values, and how many pages have each."""
 
     @classmethod
     def of(cls, leaves: Sequence[Leaf]) -> Overview:
-        """Make one."""
+        """Return the overview of pages in this order."""
         counts = {key: Counter(str(leaf.facts[key]) for leaf in leaves if key in leaf.facts) for key in _CHOICES}
         return cls(
             leaves=tuple(leaves),
@@ -106,10 +117,7 @@ class Overview:
         at = self.positions.get(page_id)
         if at is None:
             return None, None
-        return (
-            self.leaves[at - 1] if at else None,
-            self.leaves[at + 1] if at + 1 < len(self.leaves) else None,
-        )
+        return self.leaves[at - 1] if at else None, next(iter(self.leaves[at + 1 : at + 2]), None)
 
     def chosen(self, filter_: Filter) -> list[Leaf]:
         """Return the pages that pass a filter; without one, the first page of every file."""
@@ -137,7 +145,7 @@ class Library:
         self._thread: threading.Thread | None = None
 
     def overview(self) -> Overview:
-        """Return all pages; of a large archive that is being added to, perhaps those of a moment ago."""
+        """Return all pages; while a large archive grows, perhaps those of a moment ago."""
         with self._lock:
             if self.archive.generation == self._generation:
                 return self._overview
@@ -165,15 +173,11 @@ class Library:
             self._thread = None
 
     def readings(self, pages: Collection[PageRow]) -> dict[str, dict[str, Reading]]:
-        """Return the readings that the texts of pages come from, by page id and task.
-
-        A reading knows the doubtful words and the places of lines. A corrected text has none.
-        """
+        """Return the readings that the texts of pages come from, by page id and task; a corrected text has none."""
         path = self.archive.folder / "ledger.sqlite"
         found: dict[str, dict[str, Reading]] = {page.page_id: {} for page in pages}
         if path.is_file():
-            # A page can be shown without them.
-            with suppress(LedgerError), Ledger(path, read_only=True) as ledger:
+            with suppress(LedgerError), Ledger(path, read_only=True) as ledger:  # pages can be shown without readings
                 for page in pages:
                     found[page.page_id] = self._readings(page, ledger)
         return found
@@ -189,3 +193,63 @@ class Library:
             if reading is not None and reading.text == text:
                 found[task] = reading
         return found
+
+
+class Pictures:
+    """Makes the pictures of pages, one at a time, turned as the pages were read; thread-safe, with a bounded cache."""
+
+    def __init__(self, passwords: Sequence[str] = (), *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._ledger = Ledger(None)  # remembers during this run which file has which content
+        self._opened = OpenFile(self._ledger, tuple(passwords))
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[tuple[str, Size, int, int], PageView] = OrderedDict()
+        self._cache_bytes = cache_bytes
+        self._held_bytes = 0
+
+    def picture(self, page: PageRow, size: Size) -> PageView:
+        """Return a page's picture.
+
+        Raises:
+            SourceNotFoundError: Its file is missing.
+            CorruptSourceError: Its file was changed since the page was read.
+            SourceError: Its file cannot be opened.
+        """
+        source = _source(page)
+        key = (page.page_id, size, source.size_bytes, source.mtime_ns)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+            picture = self._cache[key] = self._make(page, source, size)
+            self._held_bytes += len(picture.image)
+            while self._held_bytes > self._cache_bytes:
+                self._held_bytes -= len(self._cache.popitem(last=False)[1].image)
+            return picture
+
+    def _make(self, page: PageRow, source: SourceFile, size: Size) -> PageView:
+        if self._opened.facts(source).sha256 != page.sha256:
+            raise CorruptSourceError(
+                "The file was changed since its pages were read; only the text is shown.",
+                hint="The next `kobold-reader index` reads it as it is now.",
+            )
+        # A page is turned only where its picture was read. A correction hides the model that read it.
+        was_turned = as_read(page).metadata.get("model") or "rotation_deg" in page.metadata
+        rotation_deg = int(page.metadata.get("rotation_deg", 0)) if was_turned else None
+        return page_picture(self._opened, source, page.page_number, SIZES[size], rotation_deg)
+
+    def close(self) -> None:
+        """End the page child."""
+        with self._lock:
+            self._opened.close()
+            self._ledger.close()
+
+
+def _source(page: PageRow) -> SourceFile:
+    path = local_path(page.uri)
+    # `select` would take a path with `*`, or the path of a folder, for other files.
+    if page.uri.startswith("file:") and not Path(path).is_file():
+        raise SourceNotFoundError("The file is not there any more; only the text is shown.", hint=f"It was {path}.")
+    selection = select([path])
+    if not selection.files:
+        raise next(iter(selection.errors), SourceError("The file is not of a kind that is taken."))
+    return selection.files[0]

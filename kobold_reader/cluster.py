@@ -1,26 +1,34 @@
-"""ClusterPageReader: gives pages to the actors of a Ray cluster, one for each server.
+"""Reading on a Ray cluster: an actor for each server prepares pages on a node and has them read.
 
-The rules are those of `kobold.pool`, applied here in the driver: a server that fails is left alone for a while, its
-page goes to another one, and servers that have worked are waited for when all are gone. A page whose actor is lost is
-given out again. Results need no order here; the transcriber keeps it.
+The driver decides what is due, gives out one page at a time, and alone writes the ledger, so a lost actor costs only
+the pages that it was reading. Importing this is cheap; Ray is imported when the first page is due.
+
+The rules for servers are those of `kobold.pool`: a server that fails is left alone for a while and its page goes to
+another one; when all are gone, the driver waits for those that have worked. The transcriber restores the pages' order.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import logging
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
-from kobold_reader.cluster.joining import LOCAL, check_installed, connect
 from kobold_reader.errors import (
     ClusterError,
     ConfigError,
     ImageNotSeenError,
     KoboldReaderError,
+    MissingExtraError,
     NoServerAvailableError,
     ServerError,
     ServerTimeoutError,
@@ -28,13 +36,13 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold import CancelledError, RetryPolicy, ServerHealth, check_way
 from kobold_reader.kobold.pool import none_left
-from kobold_reader.reader import KoboldReader
+from kobold_reader.reader import KoboldReader, Paths, take
 from kobold_reader.reading.due import blank_reading
 from kobold_reader.reading.engine import EngineFacts, TaskOutcome
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.page_reader import DuePage, LocalPageReader
-from kobold_reader.reading.results import Reading
+from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.transcriber import Transcriber
 
 log = logging.getLogger(__name__)
@@ -43,33 +51,104 @@ PAGES_A_SERVER = 2
 """While one page is being read, the actor makes the images of the next."""
 ACTOR_LIVES = 3
 """How many actors a page may lose before the run is ended."""
+_KEPT_HINT = "What was read is kept; the next run goes on from here."
 _LOOK_S = 0.2
-_OUTAGE_LOOK_S = 5.0
-_END_S = 10.0
-"""How long an actor may take to abort the job on its server."""
+"""How often a wait looks whether the run was cancelled."""
+LOCAL = "local"
+"""The address of a cluster that is started on this machine for this process."""
 
 
-def transcriber(reader: KoboldReader, ledger: Ledger, *, address: str = LOCAL, **more: Any) -> Transcriber:
-    """Return what reads like `reader.transcriber`, on the Ray cluster at an address as `connect` takes it.
+# ── joining a cluster ────────────────────────────────────────────────────────────────────────────
 
-    The cluster is joined when the first page is due or `redo` asks for the model, and not at all otherwise. `more` is
-    what `Transcriber` takes besides; `on_progress` hears of each task when its page is read.
+
+def check_installed() -> None:
+    """Refuse where Ray is missing, without importing it: that takes seconds.
 
     Raises:
-        ConfigError: The reader asks no server.
+        MissingExtraError: It is not installed.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("ray", "pyarrow")):
+        raise MissingExtraError("ray", "Reading on a Ray cluster")
+
+
+def _import_ray() -> Any:
+    check_installed()
+    # Set before the first import. A cluster that is started here sends no usage reports.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are in its own log files
+    import ray
+
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)  # it reports every step on the console
+    return ray
+
+
+def connect(address: str = LOCAL) -> Any:
+    """Join the cluster at `address` unless this process has joined one already; returns the module `ray`.
+
+    Args:
+        address: `local` starts one on this machine, for this process; `auto` joins the one that runs here;
+            `HOST:6379` or `ray://HOST:10001` one elsewhere.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ClusterError: No cluster answers there.
+    """
+    ray = _import_ray()
+    if ray.is_initialized():
+        return ray
+    options = {"address": address, "log_to_driver": False, "configure_logging": False}
+    if address == LOCAL:
+        options["include_dashboard"] = False
+    joined: Future[None] = Future()
+    threading.Thread(target=_join, args=(ray, options, joined), name="kobold-reader-ray", daemon=True).start()
+    try:
+        joined.result()
+    except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as err:
+        raise ClusterError(
+            f"The Ray cluster at {address!r} cannot be joined: {err}.",
+            hint="`ray start --head` starts one; 'local' starts one for this run alone.",
+        ) from err
+    return ray
+
+
+def _join(ray: Any, options: dict[str, Any], joined: Future[None]) -> None:
+    """Join in this thread, which then lives for as long as the cluster is joined.
+
+    On Linux the processes of a local cluster end with the thread that started them. In the main thread Ray would take
+    over SIGTERM, which has to abort the jobs that run on the servers.
+    """
+    try:
+        ray.init(**options)
+    except BaseException as err:  # noqa: BLE001  (raised in the thread that waits)
+        joined.set_exception(err)
+        return
+    joined.set_result(None)
+    while ray.is_initialized():
+        time.sleep(1)
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Leave the cluster at the end, if it was joined meanwhile.
+
+    Raises:
         MissingExtraError: Ray is not installed.
     """
-    if reader.engine != "koboldcpp":
-        raise ConfigError(
-            "A cluster is for KoboldCpp servers, an actor for each; RapidOCR reads on this machine alone.",
-            hint="Leave out --ray, or --engine rapidocr.",
-        )
-    check_way(reader.api_urls, allow_remote=reader.allow_remote)
     check_installed()
-    return Transcriber(ClusterPageReader(reader, address), ledger, reader.options, **more)
+
+    def has_joined() -> bool:
+        return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+    had_joined = has_joined()
+    try:
+        yield
+    finally:
+        if not had_joined and has_joined():
+            sys.modules["ray"].shutdown()
 
 
-# ── on a node ─────────────────────────────────────────────────────────────────────────────────────
+# ── on a node ────────────────────────────────────────────────────────────────────────────────────
 
 
 class NodeReader:
@@ -77,14 +156,10 @@ class NodeReader:
 
     Keeps no ledger. The file of the last page stays open for the next one, so one that is fetched from elsewhere is
     fetched once for all its pages. Errors are returned, as Ray would wrap those that are raised.
-
-    Args:
-        reader: How to read.
-        url: The server.
     """
 
     def __init__(self, reader: KoboldReader, url: str) -> None:
-        # Whether an outage is waited for is decided by the driver: there may be other servers.
+        # The driver decides whether to wait for a server that is gone: there may be others.
         self._reader = reader.changed(api_url=url, ledger="none", outage_patience_s=0)
         options = self._reader.options
         self._pages = LocalPageReader(self._reader.make_engine(), options.rotate_deg)
@@ -121,7 +196,27 @@ class NodeReader:
         self._cancel.set()
 
 
-# ── in the driver ─────────────────────────────────────────────────────────────────────────────────
+# ── in the driver ────────────────────────────────────────────────────────────────────────────────
+
+
+def transcriber(reader: KoboldReader, ledger: Ledger, *, address: str = LOCAL, **more: Any) -> Transcriber:
+    """Return what reads like `reader.transcriber`, on the Ray cluster at an address as `connect` takes it.
+
+    The cluster is joined when the first page is due or `redo` asks for the model, and not at all otherwise. `more` is
+    what `Transcriber` takes besides; `on_progress` hears of each task when its page is read.
+
+    Raises:
+        ConfigError: The reader asks no server.
+        MissingExtraError: Ray is not installed.
+    """
+    if reader.engine != "koboldcpp":
+        raise ConfigError(
+            "A cluster is for KoboldCpp servers, an actor for each; RapidOCR reads on this machine alone.",
+            hint="Leave out --ray, or --engine rapidocr.",
+        )
+    check_way(reader.api_urls, allow_remote=reader.allow_remote)
+    check_installed()
+    return Transcriber(ClusterPageReader(reader, address), ledger, reader.options, **more)
 
 
 class LostActorError(Exception):
@@ -129,11 +224,7 @@ class LostActorError(Exception):
 
 
 class RayActors:
-    """The actors of one cluster, which is joined here. An actor ends when no reference to it is left.
-
-    Args:
-        address: As `connect` takes it.
-    """
+    """The actors of the cluster at an address, which is joined here. An actor ends when no reference to it is left."""
 
     def __init__(self, address: str) -> None:
         self._ray = connect(address)
@@ -141,7 +232,7 @@ class RayActors:
     def start(self, reader: KoboldReader, url: str) -> Any:
         """Start a NodeReader on some node."""
         actor = self._ray.remote(NodeReader).options(
-            # It waits for its server most of the time; but Ray does not spread what asks for nothing.
+            # It waits for its server most of the time, but Ray does not spread actors that ask for no CPU.
             num_cpus=0.01,
             scheduling_strategy="SPREAD",
             max_concurrency=PAGES_A_SERVER + 2,  # `prepare` and `stop` beside the pages
@@ -153,7 +244,7 @@ class RayActors:
 
         Raises:
             LostActorError: The actor is gone.
-            ClusterError: The cluster is.
+            ClusterError: The cluster is gone.
             CancelledError: `cancel` was set; the actor has aborted its job.
         """
         try:
@@ -161,7 +252,7 @@ class RayActors:
             while not self._ray.wait([answer], timeout=_LOOK_S)[0]:
                 if cancel is not None and cancel.is_set():
                     actor.stop.remote()
-                    self._ray.wait([answer], timeout=_END_S)
+                    self._ray.wait([answer], timeout=10)  # while it aborts the job on its server
                     raise CancelledError
             return self._ray.get(answer)
         except self._ray.exceptions.RayActorError as err:
@@ -169,7 +260,7 @@ class RayActors:
         except self._ray.exceptions.RayError as err:
             raise ClusterError(
                 f"The Ray cluster failed: {_last_line(err)}",
-                hint="What was read is kept; the next run goes on from here.",
+                hint=_KEPT_HINT,
             ) from err
 
 
@@ -186,12 +277,7 @@ class _ServerOfRun:
 
 
 class ClusterPageReader:
-    """Reads pages on a Ray cluster; see `PageReader`.
-
-    Args:
-        reader: How to read, and the servers as the nodes reach them.
-        address: As `connect` takes it.
-    """
+    """The `PageReader` of a Ray cluster; the reader's servers are named as the nodes reach them."""
 
     name = "koboldcpp"
 
@@ -204,16 +290,16 @@ class ClusterPageReader:
         self._actors: RayActors | None = None
         self._facts: EngineFacts | None = None
         self._changed = threading.Condition()
-        """Of what follows, and of the servers."""
+        """Guards the servers, and the start of the outage."""
         self._outage_since_s: float | None = None
 
     @property
     def parallel(self) -> int:
-        """The pages that all actors together can have in hand."""
+        """Pages that all actors together work on at once."""
         return PAGES_A_SERVER * len(self._servers)
 
     def images(self, *_: object) -> None:
-        """Make no images here: an actor does."""
+        """Make no images here: the actor makes them."""
 
     def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:
         """Join the cluster and ask every server what it runs; see `PageReader.prepare`.
@@ -265,15 +351,12 @@ class ClusterPageReader:
         self.prepare(cancel)
         outcomes: dict[str, TaskOutcome] = {}
         failures: dict[str, KoboldReaderError] = {}
-        """Of the servers that had their chance with this page."""
-        while True:
-            todo = tuple(task for task in page.due_tasks if _is_servers_fault(outcomes.get(task)))
-            if not todo:
-                break
+        """By URL: of the servers that were asked for this page."""
+        while todo := tuple(task for task in page.due_tasks if _is_servers_fault(outcomes.get(task))):
             server = self._take(failures, cancel)
             if server is None:
                 if outcomes.keys() >= set(todo):
-                    break  # every server was asked, and what they answered is the page's error now
+                    break  # every server was asked, and their last answer is the page's error
                 self._wait_for_servers(failures, cancel)
                 failures.clear()
                 continue
@@ -285,7 +368,9 @@ class ClusterPageReader:
                     self._note_failure(server, failure)
                     failures[server.url] = failure
             finally:
-                self._give_back(server)
+                with self._changed:
+                    server.free_places += 1
+                    self._changed.notify_all()
         if on_progress:
             for task, outcome in outcomes.items():
                 on_progress(task, len(outcome.text) if isinstance(outcome, Reading) else 0)
@@ -294,7 +379,7 @@ class ClusterPageReader:
     def _read_with(
         self, server: _ServerOfRun, page: DuePage, outcomes: dict[str, TaskOutcome], cancel: threading.Event | None
     ) -> KoboldReaderError | None:
-        """Add what the server's actor read to the outcomes; return why another server is to be asked."""
+        """Add what the server's actor read to the outcomes; return why another server has to be asked."""
         answer = self._call(server, "read", page, cancel=cancel)
         if isinstance(answer, ServerError):
             return _own_error(answer)
@@ -315,7 +400,7 @@ class ClusterPageReader:
         return failure
 
     def _call(self, server: _ServerOfRun, method: str, *arguments: Any, cancel: threading.Event | None) -> Any:
-        """Call a method of the server's actor; where the actor is lost, start another one and call that."""
+        """Call a method of the server's actor; if the actor is lost, start another one and call that."""
         assert self._actors is not None  # noqa: S101  (`prepare` made it)
         lost: LostActorError | None = None
         for _ in range(ACTOR_LIVES):
@@ -334,17 +419,13 @@ class ClusterPageReader:
         raise ClusterError(
             f"The actor for {server.url} was lost {ACTOR_LIVES} times: {lost}",
             server=server.url,
-            hint="What was read is kept; the next run goes on from here.",
+            hint=_KEPT_HINT,
         )
 
     # ── servers ──────────────────────────────────────────────────────────────────────────────────
 
     def _take(self, exclude: Collection[str], cancel: threading.Event | None) -> _ServerOfRun | None:
-        """Wait for a place on a server; None: no server is left to be asked.
-
-        Raises:
-            CancelledError: `cancel` was set.
-        """
+        """Wait for a place on a server; None: no server is left to be asked."""
         with self._changed:
             while True:
                 if cancel is not None and cancel.is_set():
@@ -353,18 +434,13 @@ class ClusterPageReader:
                 if not left:
                     return None
                 now_s = time.monotonic()
-                # Servers that failed lately come last, but they come: there may be no other.
+                # Servers that failed lately come last: there may be no other.
                 usable = [server for server in left if not server.health.is_quarantined(now_s)] or left
                 server = max(usable, key=lambda server: server.free_places)
                 if server.free_places:
                     server.free_places -= 1
                     return server
                 self._changed.wait(_LOOK_S)
-
-    def _give_back(self, server: _ServerOfRun) -> None:
-        with self._changed:
-            server.free_places += 1
-            self._changed.notify_all()
 
     def _note_success(self, server: _ServerOfRun) -> None:
         with self._changed:
@@ -380,33 +456,155 @@ class ClusterPageReader:
                 log.warning("%s The other servers go on.", error)
 
     def _wait_for_servers(self, failures: Mapping[str, KoboldReaderError], cancel: threading.Event | None) -> None:
-        """Wait a while now that all servers failed.
-
-        Raises:
-            NoServerAvailableError: None has worked before, or they were waited for long enough.
-            CancelledError: `cancel` was set.
-        """
+        """Wait a while after all servers failed; raise if none has worked before, or the patience is at its end."""
         with self._changed:
             now_s = time.monotonic()
-            is_new = self._outage_since_s is None
-            since_s = self._outage_since_s = now_s if self._outage_since_s is None else self._outage_since_s
-            left_s = self._policy.outage_patience_s - (now_s - since_s)
+            if is_new := self._outage_since_s is None:
+                self._outage_since_s = now_s
+            left_s = self._policy.outage_patience_s - (now_s - (self._outage_since_s or now_s))
             if left_s <= 0 or not any(server.health.may_return for server in self._servers):
                 raise none_left(failures)
         if is_new:
             reasons = " ".join(map(str, failures.values()))
             log.warning("%s Waiting up to %.0f s for a server to come back.", reasons, left_s)
-        if (cancel or threading.Event()).wait(min(_OUTAGE_LOOK_S, left_s)):
+        if (cancel or threading.Event()).wait(min(5, left_s)):
             raise CancelledError
 
 
 def _own_error(error: ServerError) -> KoboldReaderError:
-    """Return the server's own error in place of an actor's remark that its only server cannot be used."""
+    """Return the server's own error where an actor reports that its only server cannot be used."""
     return next(iter(error.errors.values()), error) if isinstance(error, NoServerAvailableError) else error
 
 
 def _is_servers_fault(outcome: TaskOutcome | None) -> bool:
-    """Tell whether another server should be asked: not where the time limit was the user's."""
+    """Tell whether another server should be asked: not after a timeout, as the limit is the user's."""
     return outcome is None or (
         isinstance(outcome, ServerError | ImageNotSeenError) and not isinstance(outcome, ServerTimeoutError)
     )
+
+
+# ── pages as rows of a dataset ───────────────────────────────────────────────────────────────────
+
+
+BLOCK_ROWS = 256
+COLUMNS: dict[str, str] = {
+    "uri": "string",
+    "file_name": "string",
+    "folder": "string",
+    "page_number": "int32",
+    "page_label": "string",
+    "total_pages": "int32",
+    "file_sha256": "string",
+    "content_sha256": "string",
+    "page_status": "string",
+    "text": "string",
+    "ocr": "string",
+    "caption": "string",
+    "tags": "string",
+    "model": "string",
+    "confidence": "float64",
+    "failed_tasks": "string",
+    "page_error": "string",
+    "error_kind": "string",
+    "is_kept": "bool",
+    "metadata": "string",
+    "readings": "string",
+}
+"""Name and Arrow type of each column; a page without a value holds null. `metadata` and `readings` are JSON."""
+
+
+def page_row(result: PageResult) -> dict[str, Any]:
+    """Return a page as a row."""
+    readings = result.readings
+    first = readings.get(result.tasks[0])
+    error = result.error or next(iter(result.errors.values()), None)
+    return {
+        "uri": result.source.uri,
+        "file_name": result.source.name,
+        "folder": result.source.folder,
+        "page_number": result.page_number,
+        "page_label": result.page_label,
+        "total_pages": result.total_pages,
+        "file_sha256": result.file_sha256 or None,
+        "content_sha256": result.content_sha256 or None,
+        "page_status": result.status,
+        "text": result.text,
+        **{task: readings[task].text if task in readings else None for task in ("ocr", "caption", "tags")},
+        "model": first.model if first else None,
+        "confidence": first.confidence if first else None,
+        "failed_tasks": ",".join(result.failed_tasks) or None,
+        "page_error": str(error) if error else None,
+        "error_kind": type(error).__name__ if error else None,
+        "is_kept": result.is_kept,
+        "metadata": _json(dict(result.metadata)),
+        "readings": _json({task: asdict(reading) for task, reading in readings.items()}),
+    }
+
+
+def error_row(error: KoboldReaderError) -> dict[str, Any]:
+    """Return the row of a file or folder that could not be looked at."""
+    return {
+        **dict.fromkeys(COLUMNS),
+        **dict.fromkeys(("page_number", "total_pages"), 0),
+        "uri": str(error.source),
+        "page_status": "failed",
+        "text": "",
+        "page_error": str(error),
+        "error_kind": type(error).__name__,
+        "is_kept": False,
+        "metadata": "{}",
+        "readings": "{}",
+    }
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=dict)
+
+
+def read_pages(
+    paths: Paths,
+    servers: str | Sequence[str],
+    *,
+    reader: KoboldReader | None = None,
+    address: str = LOCAL,
+    fs: Any = None,
+    cancel: threading.Event | None = None,
+) -> Any:
+    """Read pages on a Ray cluster; return all of them, kept ones too, as a `ray.data.Dataset` in page order.
+
+    Everything is read before it returns, because only this process writes the ledger: each page is recorded as it comes
+    in, and the next call goes on after a call that was killed. Each page, failed ones too, is a row with the columns of
+    `kobold_reader.cluster.COLUMNS`; a file that could not be opened is a row with page number 0. The rows are kept in
+    the cluster, which stays joined: `.write_parquet(…)`, `.to_pandas()`.
+
+    Args:
+        paths: A file, a folder, a pattern, or a list of them; every node has to see local ones under the same path.
+        servers: KoboldCpp servers, all with the same model, as the nodes reach them.
+        reader: Everything else; its own servers are not asked.
+        address: `local` starts a cluster on this machine, `auto` joins the one that runs here, `HOST:6379` another.
+        fs: An fsspec filesystem that the paths belong to.
+        cancel: Set by another thread to stop.
+
+    Raises:
+        SourceError: Nothing could be taken from `paths`.
+        ServerError: No server can be used, or the cluster cannot; what was read before is kept in the ledger.
+        MissingExtraError: Ray is not installed.
+    """
+    connect(address)
+    import pyarrow as pa
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it reports every step on the console
+    # Named, or a column of nulls would have no type.
+    schema = pa.schema([pa.field(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+    selection = take(paths, fs)
+    urls = [servers] if isinstance(servers, str) else list(servers)
+    with (
+        (reader or KoboldReader()).changed(api_url=urls) as own,
+        own.open_ledger() as ledger,
+        closing(transcriber(own, ledger, address=address, cancel=cancel).run(selection.files)) as run,
+    ):
+        rows = chain(map(error_row, selection.errors), map(page_row, run))
+        batches = iter(lambda: list(islice(rows, BLOCK_ROWS)), [])
+        blocks = [ray.put(pa.Table.from_pylist(batch, schema=schema)) for batch in batches]
+    return ray.data.from_arrow_refs(blocks or [ray.put(schema.empty_table())])
