@@ -34,7 +34,7 @@ from kobold_reader.pages import local_path
 from kobold_reader.reader import KoboldReader
 from kobold_reader.web import views
 from kobold_reader.web.library import Library, Pictures, leaf_of
-from kobold_reader.web.security import Access, Guard
+from kobold_reader.web.security import Access, Guard, is_same
 
 log = logging.getLogger(__name__)
 
@@ -208,8 +208,8 @@ class _Pages:
         """Pages and files that could not be read, and why."""
         pages = self._archive.failed_pages()
         places = [place for place in self._archive.places() if place.error]
-        shown = {"failed_count": len(pages) + len(places), "pages": pages, "places": places}
-        return self._show("failed.html", view="failed", again=self._again.now, **shown)
+        count, again = len(pages) + len(places), self._again.now
+        return self._show("failed.html", view="failed", failed_count=count, pages=pages, places=places, again=again)
 
     def about(self, request: Request) -> Response:  # noqa: ARG002
         """What the archive holds."""
@@ -314,7 +314,7 @@ class _Pages:
                 raise HTTPException(413, "That is too much text for one page.")
         sent = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
         form = {name: values[0] for name, values in sent.items()}
-        if not self._access.is_change_token(form.get("token")):
+        if not is_same(form.get("token"), self._access.change_token):
             raise HTTPException(403, "This change was not asked for by one of our own pages. Open the page anew.")
         return form
 

@@ -2,7 +2,7 @@
 
 Any web page that is open in the same browser can send requests to this machine, and a foreign name can be made to
 resolve to it (DNS rebinding). So every request must name this very host, come from our own pages, and know the secret
-that was printed with the address. A content security policy lets pages load and run nothing but our own files.
+in the printed address. A content security policy lets pages load and run nothing but our own files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ HEADERS = {
 }
 _OWN_SITE = ("same-origin", "none")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_READING = ("GET", "HEAD")
 
 
 def _ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -49,7 +48,8 @@ def _ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
         return None
 
 
-def _same(given: str | None, expected: str) -> bool:
+def is_same(given: str | None, expected: str) -> bool:
+    """Compare a secret in a time that does not depend on where it differs."""
     return hmac.compare_digest((given or "").encode(), expected.encode())
 
 
@@ -60,7 +60,7 @@ class Access:
     host: str = "127.0.0.1"
     """What the server listens on."""
     port: int = 0
-    """Part of the cookie's name, since all ports of a host share their cookies."""
+    """Part of the cookie's name, as all ports of a host share their cookies."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     """The secret in the printed address."""
 
@@ -71,7 +71,7 @@ class Access:
         return address.is_loopback if address else self.host.lower() in _LOOPBACK
 
     def url(self, name: str) -> str:
-        """Return the address to open, by one of this machine's names."""
+        """Return the address to open, under one of this machine's names."""
         return f"http://{f'[{name}]' if ':' in name else name}:{self.port}/?token={self.token}"
 
     @property
@@ -86,7 +86,7 @@ class Access:
 
     @property
     def change_token(self) -> str:
-        """What every form that changes something carries: another site could send the form, but not read this."""
+        """A secret in every form that changes something: another site could send the form, but not read this."""
         return self._derived("change")
 
     def _derived(self, purpose: str) -> str:
@@ -100,14 +100,6 @@ class Access:
             return False
         own = socket.gethostname().lower()
         return name in {own, f"{own}.local"} or _ip_address(name) is not None
-
-    def is_token(self, given: str | None) -> bool:
-        """Tell whether this is the token of the printed address."""
-        return _same(given, self.token)
-
-    def is_change_token(self, given: str | None) -> bool:
-        """Tell whether this is what our own forms carry."""
-        return _same(given, self.change_token)
 
 
 class Guard:
@@ -133,19 +125,19 @@ class Guard:
     def _answer(self, scope: Scope) -> Response | None:
         """Return a refusal, or the redirect that sets the cookie; None where the request may pass."""
         headers, path = Headers(scope=scope), scope["path"]
-        is_reading = scope["method"] in _READING
+        is_reading = scope["method"] in {"GET", "HEAD"}
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if not self._access.knows(_host_name(headers)):
             return _refusal(421, "This address is not one of this server’s own.")
         if not is_reading and not _is_own_origin(headers):
             return _refusal(403, "This change was asked for by another web page.")
-        if is_reading and self._access.is_token(next((value for name, value in query if name == "token"), None)):
+        if is_reading and is_same(dict(reversed(query)).get("token"), self._access.token):
             return self._let_in(headers, path, query)
         if headers.get("sec-fetch-site", "none") not in _OWN_SITE:
             return _refusal(403, "This was asked for by another web page.")
         if is_reading and path.startswith("/static/"):
             return None
-        if not _same(_cookie(headers, self._access.cookie), self._access.session):
+        if not is_same(_cookie(headers, self._access.cookie), self._access.session):
             return _refusal(403, "Open the address that <code>kobold-reader web</code> printed: it carries the key.")
         return None
 
@@ -156,10 +148,8 @@ class Guard:
             return _refusal(403, "This was asked for by another web page.")
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         target = "/" + path.lstrip("/") + (f"?{rest}" if rest else "")
-        response: Response
-        if site in _OWN_SITE:
-            response = RedirectResponse(target, 303)
-        else:
+        response: Response = RedirectResponse(target, 303)
+        if site not in _OWN_SITE:
             # The link was opened from another site, such as a terminal in a web page. A redirect would still count as
             # that site's request; a page of ours that sends the browser on does not.
             onward = f'<meta http-equiv="refresh" content="0;url={escape(target)}">'

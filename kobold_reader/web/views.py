@@ -1,12 +1,12 @@
-"""What the templates show: filters, hits, one page with its marks and the outlines of its lines, the photo wall."""
+"""What the templates show: filters, hits, a page with its marks and the outlines of its lines, and the photo wall."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from itertools import groupby, pairwise
+from dataclasses import asdict, dataclass, fields
+from itertools import chain, groupby, pairwise
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,83 +23,8 @@ from kobold_reader.reading.results import SHARES, LineBox, Reading, lines_at
 from kobold_reader.reading.tags import keywords_of
 from kobold_reader.web.library import Leaf, Library, Overview, leaf_of
 
-LOW = 0.6
-
-
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """One line on the picture."""
-
-    number: int
-    """As its marks in the text have it."""
-    row: int
-    """Of the text as it is edited; a row may hold several lines side by side."""
-    points: str
-    """Of an SVG polygon."""
-    kind: str
-    """`passage` and `found`, as the marks in the text; "" for a line that was not searched for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Overlay:
-    """All lines of a page, drawn over its picture at any size."""
-
-    width: int
-    height: int
-    """In the unit of `points`; their ratio is the picture's."""
-    outlines: tuple[Outline, ...]
-    marks: tuple[Mark, ...]
-    """Tell in the text which line is which."""
-    is_low: bool
-    """The passage is in the lower part of the page, which a thumbnail may cut off."""
-
-    @property
-    def chosen(self) -> tuple[Outline, ...]:
-        """The lines that were searched for."""
-        return tuple(outline for outline in self.outlines if outline.kind)
-
-
-def overlay(page: PageRow, reading: Reading | None, marks: Sequence[Mark]) -> Overlay | None:
-    """Return the lines of a page, or None where their places are not known.
-
-    Args:
-        page: The page.
-        reading: Its reading; the boxes are of no use if the page's text is another one.
-        marks: In the page's text.
-    """
-    if reading is None or not reading.boxes or not reading.view_sizes:
-        return None
-    if reading.text != page.parts.get(reading.task) or reading.rotation_deg != page.metadata.get("rotation_deg", 0):
-        return None  # the picture is turned as the page's metadata say
-    size, boxes = reading.view_sizes[0], reading.boxes
-    lines = {kind: _lines_of(boxes, marks, kind) for kind in ("passage", "found")}
-    outlines = tuple(
-        Outline(
-            number,
-            reading.text.count("\n", 0, box.start),
-            _points(box, size),
-            " ".join(kind for kind, numbers in lines.items() if number in numbers),
-        )
-        for number, box in enumerate(boxes)
-    )
-    line_marks = tuple(Mark(box.start, box.end, "", line=number) for number, box in enumerate(boxes))
-    return Overlay(*size, outlines, line_marks, _is_low([boxes[at] for at in lines["found"] or lines["passage"]]))
-
-
-def _lines_of(boxes: Sequence[LineBox], marks: Iterable[Mark], kind: str) -> set[int]:
-    return {number for mark in marks if mark.kind == kind for number in lines_at(boxes, mark.start, mark.end)}
-
-
-def _is_low(boxes: Sequence[LineBox]) -> bool:
-    heights = [y for box in boxes for y in box.corners[1::2]]
-    return bool(heights) and (min(heights) + max(heights)) / 2 > LOW * SHARES
-
-
-def _points(box: LineBox, size: tuple[int, int]) -> str:
-    pairs = zip(box.corners[::2], box.corners[1::2], strict=True)
-    return " ".join(f"{round(x * size[0] / SHARES)},{round(y * size[1] / SHARES)}" for x, y in pairs)
-
-
+_LOW = 0.6
+"""Share of a page's height; a thumbnail may cut off what is below."""
 _HEADINGS = {"ocr": "", "caption": "Image description", "tags": "Keywords"}
 _FACTS = {
     "title": "Title",
@@ -122,16 +47,83 @@ _FILE_KINDS = {
 }
 
 
+# ── lines on the picture ─────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """One line on the picture."""
+
+    number: int
+    """The `line` of its mark in the text."""
+    row: int
+    """Row of the edited text; it may hold several lines side by side."""
+    points: str
+    """Points of an SVG polygon."""
+    kind: str
+    """`passage` and `found`, as the marks in the text; "" for a line that was not searched for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """All lines of a page, drawn over its picture at any size."""
+
+    width: int
+    height: int
+    """In the unit of `points`; their ratio is the picture's."""
+    outlines: tuple[Outline, ...]
+    marks: tuple[Mark, ...]
+    """One for each line of the text."""
+    is_low: bool
+    """The passage is in the lower part of the page, which a thumbnail may cut off."""
+
+    @property
+    def chosen(self) -> tuple[Outline, ...]:
+        """The lines that were searched for."""
+        return tuple(outline for outline in self.outlines if outline.kind)
+
+
+def overlay(page: PageRow, reading: Reading | None, marks: Sequence[Mark]) -> Overlay | None:
+    """Return the lines of a page; None where their places are unknown, or belong to another text than the page's."""
+    if reading is None or not reading.boxes or not reading.view_sizes:
+        return None
+    if reading.text != page.parts.get(reading.task) or reading.rotation_deg != page.metadata.get("rotation_deg", 0):
+        return None  # the picture is turned as the page's metadata say
+    size, boxes = reading.view_sizes[0], reading.boxes
+    lines: dict[str, set[int]] = {"passage": set(), "found": set()}
+    for mark in marks:
+        if mark.kind in lines:
+            lines[mark.kind].update(lines_at(boxes, mark.start, mark.end))
+    outlines = tuple(
+        Outline(
+            number,
+            reading.text.count("\n", 0, box.start),
+            _points(box, size),
+            " ".join(kind for kind, numbers in lines.items() if number in numbers),
+        )
+        for number, box in enumerate(boxes)
+    )
+    line_marks = tuple(Mark(box.start, box.end, "", line=number) for number, box in enumerate(boxes))
+    heights = [y for at in lines["found"] or lines["passage"] for y in boxes[at].corners[1::2]]
+    is_low = bool(heights) and (min(heights) + max(heights)) / 2 > _LOW * SHARES
+    return Overlay(*size, outlines, line_marks, is_low)
+
+
+def _points(box: LineBox, size: tuple[int, int]) -> str:
+    pairs = zip(box.corners[::2], box.corners[1::2], strict=True)
+    return " ".join(f"{round(x * size[0] / SHARES)},{round(y * size[1] / SHARES)}" for x, y in pairs)
+
+
 # ── what the templates call ──────────────────────────────────────────────────────────────────────
 
 
 def file_kind(file_type: str) -> str:
-    """Return what people call a MIME type."""
+    """Return the name that people use for a MIME type."""
     return _FILE_KINDS.get(file_type) or file_type.partition("/")[2].upper() or file_type
 
 
 def file_key(uri: str) -> str:
-    """Return the id of a file, since addresses hold no paths."""
+    """Return the id of a file in addresses, which hold no paths."""
     return hashlib.sha256(uri.encode()).hexdigest()[:32]
 
 
@@ -147,7 +139,7 @@ def file_size(size_bytes: int) -> str:
 
 
 def why_failed(failed: PageRow | Any) -> str:
-    """Return the error of a page or a place without the file and page, which are shown beside it."""
+    """Return the error of a page or a place, without the file and page, which are shown beside it."""
     place = str(failed.metadata.get("file_path"))
     if isinstance(failed, PageRow):
         place += f" page {failed.page_number}"
@@ -159,7 +151,7 @@ def why_failed(failed: PageRow | Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The filters in an address; "" for those not set."""
+    """The filters in an address; one that is not set is ""."""
 
     folder: str = ""
     status: str = ""
@@ -171,11 +163,11 @@ class Filters:
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Filters:
-        """Read them from an address or a form."""
+        """Read the filters from an address or a form."""
         return cls(**{field.name: query.get(field.name, "").strip() for field in fields(cls)})
 
     def asked(self) -> dict[str, Any]:
-        """Return them as arguments of `Archive.search`."""
+        """Return the filters as arguments of `Archive.search`."""
         keys = {"folder": self.folder, "page_status": self.status, "file_type": self.kind, "image_kind": self.shows}
         where = [
             # `~` keeps a value with `..` from being a range.
@@ -186,8 +178,8 @@ class Filters:
         return {"where": where, "since": self.since or None, "until": self.until or None}
 
     def address(self, path: str = "/", **more: object) -> str:
-        """Return the address of a view with these filters and more parameters, without those that are empty."""
-        given = {**more, **{field.name: getattr(self, field.name) for field in fields(self)}}
+        """Return the address of a view with these filters and more parameters, without empty ones."""
+        given = {**more, **asdict(self)}
         query = urlencode({name: str(value) for name, value in given.items() if value not in {"", None}})
         return f"{path}?{query}" if query else path
 
@@ -202,12 +194,12 @@ class ShownHit:
     leaf: Leaf
     is_description: bool
     pieces: tuple[tuple[str, bool], ...]
-    """The passage, cut where its marks begin and end; each with whether it is marked."""
+    """The passage, cut where its marks begin and end; each piece with whether it is marked."""
     address: str
     others: int
-    """How many pages show the same."""
+    """Number of other pages that show the same."""
     overlay: Overlay | None
-    """The passage on the picture; None where its place is not known."""
+    """The passage on the picture; None where its place is unknown."""
 
 
 def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filters) -> list[ShownHit]:
@@ -228,7 +220,7 @@ def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filte
             ShownHit(
                 leaf=leaf_of(page),
                 is_description=hit.page_part in {"caption", "tags"},
-                pieces=_pieces(hit.text, hit.marks),
+                pieces=_pieces(hit),
                 address=filters.address(f"/page/{hit.page_id}", q=query, at=at),
                 others=len(hit.alike),
                 overlay=overlay(page, readings[page.page_id].get(hit.page_part), marks),
@@ -237,9 +229,9 @@ def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filte
     return shown
 
 
-def _pieces(text: str, marks: Sequence[tuple[int, int]]) -> tuple[tuple[str, bool], ...]:
-    bounds = [0, *(bound for mark in marks for bound in mark), len(text)]
-    cut = [(text[start:end], number % 2 == 1) for number, (start, end) in enumerate(pairwise(bounds))]
+def _pieces(hit: Hit) -> tuple[tuple[str, bool], ...]:
+    bounds = [0, *chain.from_iterable(hit.marks), len(hit.text)]
+    cut = ((hit.text[start:end], number % 2 == 1) for number, (start, end) in enumerate(pairwise(bounds)))
     return tuple((piece, is_marked) for piece, is_marked in cut if piece)
 
 
@@ -258,7 +250,7 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True)
 class PageSheet:
-    """A page beside what was read of it."""
+    """A page beside its text."""
 
     page: PageRow
     label: str
@@ -271,17 +263,12 @@ class PageSheet:
     facts: tuple[tuple[str, str], ...]
     is_corrected: bool
     overlay: Overlay | None
-    """None where the places of its lines are not known."""
 
 
 def page_sheet(page: PageRow, readings: Mapping[str, Reading], query: str, at: str) -> PageSheet:
-    """Return a page as it is shown.
+    """Return a page with the words of `query` marked, and the passage at `PART.START.END` that was found.
 
-    Args:
-        page: The page.
-        readings: Those that its texts come from, by task.
-        query: What was searched for; its words are marked.
-        at: `PART.START.END` of the passage that was found.
+    `readings` are those that the page's texts come from, by task.
     """
     marks = {task: doubtful_marks(reading) for task, reading in readings.items()}
     doubtful_words = sum(map(len, marks.values()))
@@ -340,14 +327,14 @@ def _facts(page: PageRow) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class WallPhoto:
-    """A photo on the wall, shown in place of all that look like it."""
+    """A photo on the wall, shown in place of all photos that look like it."""
 
     leaf: Leaf
     """The largest of them."""
     date: str
-    """Of the oldest of them: the others may have lost theirs."""
+    """The date of the oldest; the others may have lost theirs."""
     others: int
-    """How many look like it, copies of the file included."""
+    """Number of photos that look like it, copies of the file included."""
 
 
 def photo_wall(overview: Overview, archive: Archive, limit: int) -> tuple[list[tuple[str, list[WallPhoto]]], bool]:
@@ -358,8 +345,7 @@ def photo_wall(overview: Overview, archive: Archive, limit: int) -> tuple[list[t
     for leaf in overview.photos:
         if leaf.page_id in seen:
             continue
-        if len(photos) == limit:
-            is_cut = True
+        if is_cut := len(photos) == limit:
             break
         alike = archive.alike(leaf.page_id)
         seen |= {leaf.page_id, *(one.page_id for one in alike)}
