@@ -22,7 +22,7 @@ from kobold_reader.errors import (
     ServerStatusError,
 )
 from kobold_reader.kobold import GenerateRequest, classify_error, parse_generate
-from kobold_reader.kobold.protocol import MAX_IMAGES, ServerInfo, version_tuple
+from kobold_reader.kobold.protocol import MAX_IMAGES, HttpAnswer, ServerInfo, version_tuple
 
 RECORDINGS = Path(__file__).parent / "recordings"
 URL = "http://127.0.0.1:5001"
@@ -80,12 +80,12 @@ def test_every_recorded_generate_is_a_value_or_a_named_error(name: str) -> None:
     status, headers, body = answered(name)
     if name in ERRORS:
         with pytest.raises(ERRORS[name]) as caught:
-            parse_generate(status, headers, body, asked(name), url=URL)
+            parse_generate(HttpAnswer(status, headers, body), asked(name), url=URL)
         assert URL in str(caught.value)
         assert caught.value.server == URL
         return
     result = recording(name)["body"]["results"][0]
-    completion = parse_generate(status, headers, body, asked(name), url=URL, elapsed_s=2.5)
+    completion = parse_generate(HttpAnswer(status, headers, body), asked(name), url=URL, elapsed_s=2.5)
     if name in HITS:
         assert (completion.text, completion.ending) == (HITS[name], "stop_sequence")
     else:
@@ -118,42 +118,42 @@ def reply(text: str, finish: str = "length", **more: object) -> bytes:
 def test_a_hit_stop_sequence_is_told_by_its_text(text: str, stops: tuple[str, ...], kept: str) -> None:
     request = GenerateRequest("", stop_sequence=stops)
     for aborted in (False, True):
-        completion = parse_generate(200, {}, reply(text), request, aborted=aborted)
+        completion = parse_generate(HttpAnswer(200, {}, reply(text)), request, aborted=aborted)
         assert (completion.text, completion.ending) == (kept, "stop_sequence")
 
 
 def test_an_ended_text_is_not_cut() -> None:
     request = GenerateRequest("", stop_sequence=("END",))
-    assert parse_generate(200, {}, reply("END", "stop"), request).text == "END"
+    assert parse_generate(HttpAnswer(200, {}, reply("END", "stop")), request).text == "END"
 
 
 def test_far_from_the_end_a_stop_sequence_is_text() -> None:
     request = GenerateRequest("", stop_sequence=("END",))
-    completion = parse_generate(200, {}, reply("END" + "x" * 5000), request)
+    completion = parse_generate(HttpAnswer(200, {}, reply("END" + "x" * 5000)), request)
     assert completion.ending == "length"
     assert len(completion.text) == 5003
 
 
 def test_an_abort_is_told_apart_from_a_cut() -> None:
     request = GenerateRequest("")
-    assert parse_generate(200, {}, reply("so far"), request, aborted=True).ending == "aborted"
-    assert parse_generate(200, {}, reply("whole", "stop"), request, aborted=True).ending == "eos"
+    assert parse_generate(HttpAnswer(200, {}, reply("so far")), request, aborted=True).ending == "aborted"
+    assert parse_generate(HttpAnswer(200, {}, reply("whole", "stop")), request, aborted=True).ending == "eos"
 
 
 def test_old_answers_have_no_counts() -> None:
-    completion = parse_generate(200, {}, reply("text", "stop"), GenerateRequest(""))
+    completion = parse_generate(HttpAnswer(200, {}, reply("text", "stop")), GenerateRequest(""))
     assert completion.prompt_tokens is None
     assert completion.completion_tokens is None
 
 
 def test_an_error_inside_koboldcpp_is_told_as_such() -> None:
     with pytest.raises(ResponseFormatError, match="an error inside KoboldCpp"):
-        parse_generate(200, {}, reply("", "error"), GenerateRequest(""))
+        parse_generate(HttpAnswer(200, {}, reply("", "error")), GenerateRequest(""))
 
 
 def test_half_a_surrogate_pair_does_not_reach_a_file() -> None:
     body = b'{"results": [{"text": "a\\ud83d b", "finish_reason": "stop"}]}'
-    completion = parse_generate(200, {}, body, GenerateRequest(""))
+    completion = parse_generate(HttpAnswer(200, {}, body), GenerateRequest(""))
     assert completion.text == "a\ufffd b"
     completion.text.encode()
 
@@ -189,7 +189,7 @@ GOOD = reply("x" * 600, "stop", prompt_tokens=3, completion_tokens=2)
 )
 def test_a_200_that_is_no_answer_is_never_a_text(body: bytes) -> None:
     with pytest.raises(ResponseFormatError) as caught:
-        parse_generate(200, {}, body, GenerateRequest(""), url=URL)
+        parse_generate(HttpAnswer(200, {}, body), GenerateRequest(""), url=URL)
     message = str(caught.value)
     assert message.startswith(URL)
     assert message.isprintable()
@@ -199,19 +199,19 @@ def test_a_200_that_is_no_answer_is_never_a_text(body: bytes) -> None:
 def test_a_length_that_is_not_kept_is_noticed() -> None:
     for promised in (len(GOOD) + 1, len(GOOD) - 1):
         with pytest.raises(ResponseFormatError, match="promised"):
-            parse_generate(200, {"Content-Length": str(promised)}, GOOD, GenerateRequest(""))
-    parse_generate(200, {"Content-Length": str(len(GOOD))}, GOOD, GenerateRequest(""))
+            parse_generate(HttpAnswer(200, {"Content-Length": str(promised)}, GOOD), GenerateRequest(""))
+    parse_generate(HttpAnswer(200, {"Content-Length": str(len(GOOD))}, GOOD), GenerateRequest(""))
 
 
 @given(st.binary(max_size=200) | st.integers(0, len(GOOD) - 1).map(lambda cut: GOOD[:cut]))
 def test_no_bytes_at_all_are_taken_for_a_text(body: bytes) -> None:
     with pytest.raises(ResponseFormatError):
-        parse_generate(200, {}, body, GenerateRequest(""))
+        parse_generate(HttpAnswer(200, {}, body), GenerateRequest(""))
 
 
 @given(st.text(), st.sampled_from(["stop", "length"]))
 def test_any_text_comes_through_unchanged(text: str, finish: str) -> None:
-    assert parse_generate(200, {}, reply(text, finish), GenerateRequest("")).text == text
+    assert parse_generate(HttpAnswer(200, {}, reply(text, finish)), GenerateRequest("")).text == text
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────
@@ -249,7 +249,7 @@ def detail(msg: str, kind: str = "service_unavailable") -> bytes:
 def test_errors_are_told_by_status_and_body(
     status: int, body: bytes, kind: type[KoboldReaderError], words: str
 ) -> None:
-    error = classify_error(status, body, URL)
+    error = classify_error(HttpAnswer(status, {}, body), URL)
     assert type(error) is kind
     assert words in str(error)
     assert str(error).startswith(URL)
@@ -258,22 +258,22 @@ def test_errors_are_told_by_status_and_body(
 
 def test_the_server_says_how_long_to_wait() -> None:
     msg = "You are sending requests too quickly. Please try again in 7 seconds."
-    error = classify_error(503, detail(msg), URL)
+    error = classify_error(HttpAnswer(503, {}, detail(msg)), URL)
     assert isinstance(error, ServerBusyError)
     assert error.retry_after_s == 7.0
-    busy = classify_error(503, detail("Server is busy; please try again later."), URL)
+    busy = classify_error(HttpAnswer(503, {}, detail("Server is busy; please try again later.")), URL)
     assert isinstance(busy, ServerBusyError)
     assert busy.retry_after_s is None
 
 
 def test_no_vision_is_not_retryable_and_busy_is() -> None:
-    assert not classify_error(503, detail("No Vision model loaded"), URL).retryable
-    assert classify_error(503, b"", URL).retryable
+    assert not classify_error(HttpAnswer(503, {}, detail("No Vision model loaded")), URL).retryable
+    assert classify_error(HttpAnswer(503, {}, b""), URL).retryable
 
 
 def test_a_redirect_is_named_without_its_secrets() -> None:
     headers = {"Location": "https://user:secret@elsewhere.example/api?token=abc"}
-    error = classify_error(307, b"", URL, headers=headers)
+    error = classify_error(HttpAnswer(307, headers, b""), URL)
     assert type(error) is ResponseFormatError
     assert "https://elsewhere.example/api" in str(error)
     assert "secret" not in str(error)
@@ -282,7 +282,7 @@ def test_a_redirect_is_named_without_its_secrets() -> None:
 
 @given(st.integers(300, 599), st.binary(max_size=100))
 def test_every_status_has_an_error(status: int, body: bytes) -> None:
-    error = classify_error(status, body, URL)
+    error = classify_error(HttpAnswer(status, {}, body), URL)
     assert str(error).startswith(URL)
     assert json.dumps(str(error))
 

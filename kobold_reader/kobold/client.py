@@ -1,8 +1,8 @@
-"""One KoboldCpp server, one attempt: a request in, a value or a named error out.
+"""One KoboldCpp server, one attempt: a request becomes a value or a named error.
 
 `pool` tries again and chooses servers; the reading engine decides whether the text is a reading of the page. KoboldCpp
-reports many failures as success (HTTP 200 with an empty vector, a dropped image); none of them passes as one here. The
-client also asks a server what it is, and makes sure that it is a KoboldCpp.
+reports many failures as success (HTTP 200 with an empty vector, a dropped image); here they are errors. The client also
+asks a server what it is, and makes sure that it is a KoboldCpp.
 """
 
 from __future__ import annotations
@@ -34,130 +34,18 @@ from kobold_reader.kobold.protocol import (
     ExpandedPrompt,
     GenerateRequest,
     ServerInfo,
+    is_count,
     no_vision_error,
     parse_generate,
     version_tuple,
 )
-from kobold_reader.kobold.transport import QUICK_READ_S, HttpAnswer, Job, Transport, normalize_url, was_reached
+from kobold_reader.kobold.transport import QUICK_READ_S, Job, Transport, normalize_url, was_reached
+
+log = logging.getLogger(__name__)
 
 OLDEST_VERSION = "1.76"
 """Older ones lack too much of what is needed (projectors, aborting one job) or answer otherwise."""
 OK, NOT_FOUND = 200, 404
-
-
-def ask_info(server: Transport) -> ServerInfo:
-    """Ask a server what it is; see `KoboldClient.info`.
-
-    A protected server masks the name of its model, so the password is proved first: tokencount answers 401 at once,
-    where generate would wait for its turn.
-    """
-    version = _version(server)
-    if version_tuple(version["version"]) < version_tuple(OLDEST_VERSION):
-        raise ServerError(
-            f"{server.url}: KoboldCpp {version['version']} is too old; {OLDEST_VERSION} is the oldest that can read "
-            "pages.",
-            server=server.url,
-            hint="Update KoboldCpp: it is one file, and the same models go on working.",
-        )
-    protected = version.get("protected") is True
-    if protected:
-        count_tokens(server, "x")
-    model = ask_model(server)
-    props = server.exchange("/props")  # since 1.79
-    template = None if props.status == NOT_FOUND else server.as_object(props).get("chat_template")
-    embedding_model = version.get("embeddingModel")
-    context = server.get("/api/extra/true_max_context_length")
-    return ServerInfo(
-        url=server.url,
-        model=model,
-        version=str(version["version"]),
-        vision=version.get("vision") is True,
-        protected=protected,
-        jinja=version.get("jinja") is True,
-        embeddings=version.get("embeddings") is True,
-        embedding_model=embedding_model if isinstance(embedding_model, str) and embedding_model else None,
-        context_tokens=natural_number(server, context, "tells no context size"),
-        chat_template=template if isinstance(template, str) else None,
-        text_model=version.get("llm") is not False,
-    )
-
-
-def ask_model(server: Transport) -> str:
-    """Return the stem of the model's file; one quick request."""
-    model = server.get("/api/v1/model").get("result")
-    if not isinstance(model, str):
-        raise server.unexpected("names no model", model)
-    return model.removeprefix("koboldcpp/")
-
-
-def count_tokens(server: Transport, text: str) -> int:
-    """Return the tokens of this very text, the start token included."""
-    answer = server.post("/api/extra/tokencount", {"prompt": text, "special": True})
-    return natural_number(server, answer, "holds no token count")
-
-
-def natural_number(server: Transport, answer: dict[str, Any], otherwise: str) -> int:
-    """Return `value` of an answer; raise a ResponseFormatError that says `otherwise` if it is no count."""
-    value = answer.get("value")
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise server.unexpected(otherwise, value)
-    return value
-
-
-def _version(server: Transport) -> dict[str, Any]:
-    try:
-        version = server.get("/api/extra/version")
-    except ServerStatusError as err:
-        if err.status == NOT_FOUND:
-            raise _not_koboldcpp(server, "it does not know /api/extra/version") from err
-        raise
-    except ResponseFormatError as err:
-        why = err.message.removeprefix(f"{server.url}: ").partition(". It begins")[0].rstrip(".")
-        raise _not_koboldcpp(server, why, hint=err.hint) from err
-    name = version.get("result")
-    if name != "KoboldCpp" or not isinstance(version.get("version"), str):
-        why = f"it calls itself {name[:60]!r}" if isinstance(name, str) else "it does not say what it is"
-        raise _not_koboldcpp(server, why)
-    return version
-
-
-def _not_koboldcpp(server: Transport, why: str, *, hint: str | None = None) -> ResponseFormatError:
-    other = "" if hint else _other_server(server)
-    if other:
-        return ResponseFormatError(
-            f"{server.url}: {other} answers there, not KoboldCpp.",
-            server=server.url,
-            hint="kobold-reader needs KoboldCpp, which reads the same GGUF files; its own port is 5001.",
-        )
-    return ResponseFormatError(
-        f"{server.url}: something answers there, but it is no KoboldCpp ({why}).",
-        server=server.url,
-        hint=hint or "Look at the address and the port: KoboldCpp's own port is 5001.",
-    )
-
-
-def _other_server(server: Transport) -> str:
-    """The name of a well-known server that is no KoboldCpp; "" for anything else."""
-    try:
-        root = server.exchange("/")
-        if root.status == OK and root.body.strip() == b"Ollama is running":
-            return "Ollama"
-        models = server.exchange("/v1/models")
-        if "llama.cpp" in _server_header(root) + _server_header(models):
-            return "llama.cpp's own server"
-        if isinstance(server.as_object(models).get("data"), list):
-            return "an OpenAI-compatible server (vLLM, LM Studio or another)"
-    except ServerError:
-        pass  # not one of these
-    return ""
-
-
-def _server_header(answer: HttpAnswer) -> str:
-    return next((value for name, value in answer.headers.items() if name.lower() == "server"), "")
-
-
-log = logging.getLogger(__name__)
-
 QUEUE_READ_S = 2 * 60 * 60.0
 """For a request that waits in the server's queue, silently, with nine others before it."""
 LONGEST_READ_S = 7 * 24 * 3600.0
@@ -173,7 +61,7 @@ class KoboldClient:
     """Speaks with one KoboldCpp server; safe to use from several threads.
 
     Args:
-        url: `http://127.0.0.1:5001` or as people write it: without scheme, ending in `/api/v1` …
+        url: As people write it, also without a scheme or ending in `/api/v1`.
         password: What the server was started with (`--password`).
         connect_timeout_s: For the TCP connection of every request.
         clock: Monotonic seconds.
@@ -228,14 +116,101 @@ class KoboldClient:
         """
         if self._info is None or refresh:
             self._info = None
-            info = ask_info(self._transport)
+            info = self._ask_info()
             self.prompt_cache.clear()
             self._info = info
         return self._info
 
+    def _ask_info(self) -> ServerInfo:
+        server, version = self._transport, self._version()
+        if version_tuple(version["version"]) < version_tuple(OLDEST_VERSION):
+            raise ServerError(
+                f"{self.url}: KoboldCpp {version['version']} is too old; {OLDEST_VERSION} is the oldest that can read "
+                "pages.",
+                server=self.url,
+                hint="Update KoboldCpp: it is one file, and the same models go on working.",
+            )
+        protected = version.get("protected") is True
+        if protected:
+            # It masks the name of its model. tokencount answers a wrong password with 401 at once; generate would wait
+            # for its turn.
+            self.count_tokens("x")
+        model = self.model()
+        props = server.exchange("/props")  # since 1.79
+        template = None if props.status == NOT_FOUND else server.as_object(props).get("chat_template")
+        embedding_model = version.get("embeddingModel")
+        context = server.get("/api/extra/true_max_context_length")
+        return ServerInfo(
+            url=self.url,
+            model=model,
+            version=str(version["version"]),
+            vision=version.get("vision") is True,
+            protected=protected,
+            jinja=version.get("jinja") is True,
+            embeddings=version.get("embeddings") is True,
+            embedding_model=embedding_model if isinstance(embedding_model, str) and embedding_model else None,
+            context_tokens=self._natural_number(context, "tells no context size"),
+            chat_template=template if isinstance(template, str) else None,
+            text_model=version.get("llm") is not False,
+        )
+
+    def _version(self) -> dict[str, Any]:
+        try:
+            version = self._transport.get("/api/extra/version")
+        except ServerStatusError as err:
+            if err.status == NOT_FOUND:
+                raise self._not_koboldcpp("it does not know /api/extra/version") from err
+            raise
+        except ResponseFormatError as err:
+            why = err.message.removeprefix(f"{self.url}: ").partition(". It begins")[0].rstrip(".")
+            raise self._not_koboldcpp(why, hint=err.hint) from err
+        name = version.get("result")
+        if name != "KoboldCpp" or not isinstance(version.get("version"), str):
+            why = f"it calls itself {name[:60]!r}" if isinstance(name, str) else "it does not say what it is"
+            raise self._not_koboldcpp(why)
+        return version
+
+    def _not_koboldcpp(self, why: str, *, hint: str | None = None) -> ResponseFormatError:
+        if not hint and (other := self._other_server()):
+            return ResponseFormatError(
+                f"{self.url}: {other} answers there, not KoboldCpp.",
+                server=self.url,
+                hint="kobold-reader needs KoboldCpp, which reads the same GGUF files; its own port is 5001.",
+            )
+        return ResponseFormatError(
+            f"{self.url}: something answers there, but it is no KoboldCpp ({why}).",
+            server=self.url,
+            hint=hint or "Look at the address and the port: KoboldCpp's own port is 5001.",
+        )
+
+    def _other_server(self) -> str:
+        """Return the name of a well-known server that is no KoboldCpp; "" for anything else."""
+        try:
+            root = self._transport.exchange("/")
+            if root.status == OK and root.body.strip() == b"Ollama is running":
+                return "Ollama"
+            models = self._transport.exchange("/v1/models")
+            if "llama.cpp" in root.header("server") + models.header("server"):
+                return "llama.cpp's own server"
+            if isinstance(self._transport.as_object(models).get("data"), list):
+                return "an OpenAI-compatible server (vLLM, LM Studio or another)"
+        except ServerError:
+            pass  # not one of these
+        return ""
+
+    def _natural_number(self, answer: dict[str, Any], otherwise: str) -> int:
+        """Return `value` of an answer; raise a ResponseFormatError that says `otherwise` if it is no count."""
+        value = answer.get("value")
+        if not is_count(value):
+            raise self._transport.unexpected(otherwise, value)
+        return value
+
     def model(self) -> str:
         """Return the model that is loaded now, asked anew; see `ServerInfo.model`. Raises as `info`."""
-        return ask_model(self._transport)
+        model = self._transport.get("/api/v1/model").get("result")
+        if not isinstance(model, str):
+            raise self._transport.unexpected("names no model", model)
+        return model.removeprefix("koboldcpp/")
 
     def require_vision(self) -> ServerInfo:
         """Make sure that the server can see.
@@ -264,14 +239,15 @@ class KoboldClient:
             ResponseFormatError: The server does not expand messages (1.76 and others before 1.115).
         """
         answer = self._transport.post("/api/extra/tokencount", {"messages": messages})
-        text, tokens = answer.get("prompt"), natural_number(self._transport, answer, "holds no token count")
+        text, tokens = answer.get("prompt"), self._natural_number(answer, "holds no token count")
         if not isinstance(text, str) or not text:
             raise self._transport.unexpected("holds no expanded prompt", text)
         return ExpandedPrompt(text=text, tokens=tokens)
 
     def count_tokens(self, text: str) -> int:
         """Return the tokens of this very text, the start token included; placeholders are not expanded."""
-        return count_tokens(self._transport, text)
+        answer = self._transport.post("/api/extra/tokencount", {"prompt": text, "special": True})
+        return self._natural_number(answer, "holds no token count")
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector per text, in order.
@@ -331,12 +307,12 @@ class KoboldClient:
     ) -> Completion:
         """Send a request once, wait for the answer, and leave nothing running on the server.
 
-        However this ends otherwise (time limit, cancel, Ctrl-C, an error in `on_progress`, a broken connection), the
-        job is aborted on the server, also while it is still queued. The caller is free as soon as the server has taken
+        If this ends without an answer (time limit, cancel, Ctrl-C, an error in `on_progress`, a broken connection), the
+        job is aborted on the server, also while it is still queued. The call returns as soon as the server has taken
         the abort.
 
         Args:
-            request: What is asked.
+            request: The prompt and how to answer it.
             time_limit_s: For the whole, the wait in the server's queue included. None: as long as the server shows any
                 sign of work (see `Silence`).
             on_progress: Called in this thread with the text so far, about every `poll_interval_s` ("" while it is
@@ -359,27 +335,34 @@ class KoboldClient:
         job = Job(self._transport, "/api/v1/generate", body, read_timeout_s=read_s)
         try:
             job.start()
-            seen = self._watch(
-                job,
-                genkey=genkey,
-                started=started,
-                time_limit_s=time_limit_s,
-                on_progress=on_progress,
-                cancel=cancel,
-            )
+            seen = self._watch(job, genkey, started, time_limit_s, on_progress, cancel)
         except BaseException:
             self._stop(job, genkey)
             raise
         if seen is None:
-            return self._finished(job, genkey, request, started)
+            elapsed_s = self._clock() - started
+            try:
+                answer = job.result()
+            except ServerConnectionError as err:
+                if was_reached(err):
+                    self._try_abort(genkey)  # the connection broke; the server may be writing on
+                raise
+            if answer.status in (502, 504):
+                self._try_abort(genkey)  # a proxy gave up; the server behind it did not
+            return parse_generate(answer, request, url=self.url, elapsed_s=elapsed_s)
         if self._stop(job, genkey):
             job.done.wait(self._abort_grace_s)
-        return self._partial(job, request, seen, started)
+        elapsed_s = self._clock() - started
+        if job.done.is_set():
+            try:
+                return parse_generate(job.result(), request, url=self.url, elapsed_s=elapsed_s, aborted=True)
+            except ServerError as err:
+                log.debug("%s: no answer to the aborted job: %s", self.url, err)
+        return Completion(text=seen, ending="aborted", elapsed_s=elapsed_s)
 
     def _watch(
         self,
         job: Job,
-        *,
         genkey: str,
         started: float,
         time_limit_s: float | None,
@@ -435,7 +418,7 @@ class KoboldClient:
             )
 
     def _text_so_far(self, genkey: str) -> str | None:
-        """The text written so far; None if the server did not tell, which is no error."""
+        """Return the text written so far; None if the server did not tell, which is no error."""
         try:
             answer = self._transport.post("/api/extra/generate/check", {"genkey": genkey}, read_timeout_s=QUICK_READ_S)
             text = answer["results"][0]["text"]
@@ -471,41 +454,6 @@ class KoboldClient:
             log.warning("%s: took no abort; it may still be writing.", self.url)
         return False
 
-    def _partial(self, job: Job, request: GenerateRequest, seen: str, started: float) -> Completion:
-        """The answer to an aborted job, or, if none came, the text as last seen."""
-        elapsed_s = self._clock() - started
-        if job.done.is_set():
-            try:
-                return self._parse(job.result(), request, elapsed_s, aborted=True)
-            except ServerError as err:
-                log.debug("%s: no answer to the aborted job: %s", self.url, err)
-        return Completion(text=seen, ending="aborted", elapsed_s=elapsed_s)
-
-    def _finished(self, job: Job, genkey: str, request: GenerateRequest, started: float) -> Completion:
-        elapsed_s = self._clock() - started
-        try:
-            answer = job.result()
-        except ServerConnectionError as err:
-            if was_reached(err):
-                self._try_abort(genkey)  # the connection broke; the server may be writing on
-            raise
-        if answer.status in (502, 504):
-            self._try_abort(genkey)  # a proxy gave up; the server behind it did not
-        return self._parse(answer, request, elapsed_s)
-
-    def _parse(
-        self, answer: HttpAnswer, request: GenerateRequest, elapsed_s: float, *, aborted: bool = False
-    ) -> Completion:
-        return parse_generate(
-            answer.status,
-            answer.headers,
-            answer.body,
-            request,
-            url=self.url,
-            elapsed_s=elapsed_s,
-            aborted=aborted,
-        )
-
 
 # ── a server that hangs, and one that is slow ─────────────────────────────────────────────────────
 
@@ -537,15 +485,12 @@ def silence_limit_s(perf: Mapping[str, Any], *, has_text: bool) -> float:
 
 
 class Silence:
-    """How long one job has shown no sign of work. No clock and no HTTP here.
+    """How long one job has shown no sign of work. The caller gives all times, on a monotonic clock.
 
     A limit on the whole request would have to know the machine: what takes a GPU seconds takes an old CPU an hour, and
     jobs of others come first in the queue. So the *silence* is limited: the time without new text of the job and
-    without a job of others coming to its end. A model that writes shows a token at a time, however slow; only the
-    reading of prompt and image is silent for long, and how long follows from the speed that the server reports.
-
-    Args:
-        now_s: Monotonic time at which the job was sent.
+    without the end of another client's job. A model that writes shows one token after the other, however slow. Only the
+    reading of prompt and image is silent for long; how long follows from the speed that the server reports.
     """
 
     def __init__(self, now_s: float) -> None:
@@ -555,7 +500,7 @@ class Silence:
         self._break(now_s)
 
     def hear(self, text: str | None, now_s: float) -> None:
-        """Take note of the job's text so far; None: the server did not tell."""
+        """Note the job's text so far; None: the server did not tell."""
         if text and text != self._text:
             self._text = text
             self._break(now_s)
@@ -565,7 +510,7 @@ class Silence:
         return now_s >= self._next_look_s
 
     def look(self, perf: Mapping[str, Any] | None, now_s: float) -> None:
-        """Take note of the server's counters; None: it did not answer."""
+        """Note the server's counters; None: it did not answer."""
         self._next_look_s = now_s + LOOK_S
         if perf is None:
             return
@@ -583,11 +528,11 @@ class Silence:
         self._next_look_s = now_s + 2 * LOOK_S
 
     def lasts_s(self, now_s: float) -> float:
-        """Return how long the silence has lasted."""
+        """Return how long the server has been silent."""
         return now_s - self._since_s
 
     def is_hang(self, now_s: float) -> bool:
-        """Tell whether it has lasted longer than this server's work explains."""
+        """Tell whether the silence is longer than this server's work explains."""
         return self.lasts_s(now_s) >= silence_limit_s(self._perf, has_text=bool(self._text))
 
     def is_lost(self, now_s: float) -> bool:

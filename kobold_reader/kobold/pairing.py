@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kobold_reader.errors import ConfigError
 from kobold_reader.kobold.families import Family, family_of, read_toml
@@ -81,9 +81,8 @@ class Pair:
 
 def pair_up(models: Sequence[GgufModel], projectors: Sequence[GgufProjector]) -> list[Pair]:
     """Judge every model with every projector that sees; those that fit come first."""
-    order: dict[Verdict, int] = {"fits": 0, "doubtful": 1, "does not load": 2}
     pairs = [judge(model, projector) for model in models for projector in projectors if projector.kind]
-    return sorted(pairs, key=lambda pair: order[pair.verdict])
+    return sorted(pairs, key=lambda pair: get_args(Verdict).index(pair.verdict))
 
 
 def judge(model: GgufModel, projector: GgufProjector) -> Pair:
@@ -121,7 +120,7 @@ def _doubt_by_facts(model: GgufModel, projector: GgufProjector) -> str:
 
 
 def _doubt_by_name(model: GgufModel, projector: GgufProjector) -> str:
-    """A doubt that remains where all facts agree: most text models share their architecture with one that sees."""
+    """Doubt a pair whose facts agree: most text models share their architecture with one that sees."""
     if model.basename and model.basename.casefold() == projector.basename.casefold():
         return ""  # both converted from one model
     family = _family_of_file(model)
@@ -194,10 +193,7 @@ def better_name(projector: GgufProjector, fits: Sequence[GgufModel]) -> str:
     """Return a name for a projector whose own says nothing; "" where it is good, or none can be told.
 
     Many repositories call theirs `mmproj-model-f16.gguf`, and KoboldCpp takes an old file of that name for the new one.
-
-    Args:
-        projector: The projector.
-        fits: The models that it fits.
+    `fits` are the models that the projector fits.
     """
     if not MEANINGLESS_NAME.fullmatch(projector.stem):
         return ""
@@ -249,7 +245,7 @@ def _template_advice(model: GgufModel, projector_kind: str, family: Family) -> T
 
 
 def _adapter(model: GgufModel, family: Family) -> str:
-    """KoboldCpp's name for the chat template that a model wants; "" where it is not known."""
+    """Return KoboldCpp's name for the chat template that a model wants; "" where it is not known."""
     if family.is_known and family.adapter:
         return family.adapter
     if model.architecture != "llama":
@@ -327,9 +323,6 @@ SHOWN_NAMES = 6
 
 class ModelReport:
     """The models and projectors in some files and folders, and their pairs.
-
-    Args:
-        paths: Files, or folders of them.
 
     Raises:
         MissingExtraError: The gguf package is not installed.
@@ -419,7 +412,7 @@ class ModelReport:
         return [pair.model for pair in self.pairs if pair.projector is projector and pair.verdict == "fits"]
 
     def _name(self, file: GgufFile) -> str:
-        """A file's path below the PATH it was found in."""
+        """Return a file's path below the PATH it was found in."""
         for root in self._roots:
             if file.path.is_relative_to(root) and str(file.path) != root:
                 return str(file.path.relative_to(root))

@@ -1,9 +1,9 @@
 """Several servers, leased one page at a time; requests that failed are sent again here.
 
-A lease holds one server for one page: alone in this process and, by a file lock, alone on this machine. KoboldCpp
-generates one thing at a time and keeps only the last image encoded, so two pages at once on one server would throw each
-other's image out. Each page takes a server that is free, so a fast server reads more pages. A server that fails is left
-alone for a while, longer each time, and is then tried with one page.
+A lease holds one server for one page, in this process and, by a file lock, on this machine. KoboldCpp generates one
+thing at a time and keeps only the last image encoded, so two pages at once on one server would throw each other's image
+out. Each page takes a free server, so a fast server reads more pages. A server that fails is left alone for a while,
+longer each time, and is then tried with one page.
 """
 
 from __future__ import annotations
@@ -89,12 +89,7 @@ class RetryPolicy:
     def delay_s(self, attempt: int, error: KoboldReaderError, random: Callable[[], float]) -> float:
         """Return how long to wait after the failure of an attempt (1-based).
 
-        A wait that the server asked for is never shortened; chance shortens only our own.
-
-        Args:
-            attempt: Number of the attempt that failed.
-            error: Its failure.
-            random: Gives a number in [0, 1).
+        `random`, in [0, 1), shortens our own wait, never one that the server asked for.
         """
         own_s = min(self.cap_s, _doubled(self.base_s, attempt)) * (1.0 - self.jitter * random())
         asked_s = error.retry_after_s if isinstance(error, ServerBusyError) else None
@@ -109,8 +104,8 @@ class RetryPolicy:
     ) -> bool:
         """Tell whether no further request should be sent to this server.
 
-        A time limit is not tried again: the same work would take the same time. Nor is a server that hangs: it was
-        waited for long enough. A malformed answer is tried once more only.
+        After a time limit the same work would take the same time, and a server that hangs has had time enough. A
+        malformed answer is tried once more only.
 
         Args:
             attempt: How many attempts failed, not counting those at a busy server.
@@ -137,12 +132,12 @@ class ServerHealth:
     error: KoboldReaderError | None = None
     """The last failure; None after a success."""
     failures: int = 0
-    """Failures in a row, since a page last ended well. That a server answers a question proves little."""
+    """Failures in a row since a page last ended well; an answer to a question about the server does not end them."""
     quarantined_until_s: float = 0.0
     """On the caller's clock."""
 
     def after_failure(self, error: KoboldReaderError, policy: RetryPolicy, now_s: float) -> ServerHealth:
-        """Return the health after one more failure: the server is left alone for a while."""
+        """Return the health after one more failure."""
         failures = self.failures + 1
         return ServerHealth(self.has_worked, error, failures, now_s + policy.quarantine_of(failures))
 
@@ -167,8 +162,8 @@ class Turn:
     """The right to use one server, among the threads and processes of this machine. Not re-entrant.
 
     A file lock alone is unfair: a process that lets go and asks again at once beats all that look only now and then,
-    and a second run would starve. So there are two locks: a process that waits holds the queue lock, and the work lock
-    is only ever taken by the holder of the queue lock. The operating system frees both when a process is killed.
+    and a second run would starve. So there are two locks: a process that waits holds the queue lock, and only the
+    holder of the queue lock takes the work lock. The operating system frees both when a process is killed.
 
     Args:
         key: Names the server, the same in every process.
@@ -240,16 +235,13 @@ class _Server:
 
 
 class Lease:
-    """One server, held for one page.
-
-    Attributes:
-        client: For requests that are not to be tried again.
-        info: What the server reported when it was checked.
-    """
+    """One server, held for one page."""
 
     def __init__(self, pool: ServerPool, server: _Server, info: ServerInfo) -> None:
         self.client = server.client
+        """For requests that are not to be tried again."""
         self.info = info
+        """What the server reported when it was checked."""
         self._pool = pool
         self._server = server
 
@@ -268,18 +260,18 @@ class Lease:
         )
 
     def fail(self, error: KoboldReaderError) -> None:
-        """Report that this server, not the page, is at fault: it is left alone for a while."""
+        """Report that this server, and not the page, is the cause of an error; it is left alone for a while."""
         self._pool.note_failure(self._server, error)
 
     def run(self, call: Callable[[KoboldClient], T], *, cancel: threading.Event | None = None) -> T:
         """Make any request to this server, and try it again as the pool's policy says.
 
-        What asking again cannot help is raised at once. After a failure of the server the next lease checks it anew,
-        and prefers others for a while.
+        Errors that a second try cannot help are raised at once. After a failure of the server the next lease checks it
+        anew, and prefers others for a while.
 
         Raises:
             CancelledError: `cancel` was set while waiting.
-            ServerChangedError: The server was restarted as something else, so what was prepared for it is void.
+            ServerChangedError: The server was restarted with other settings, so the prepared request is void.
             ServerError: The last failure.
         """
         policy, failures, busy_looks, busy_s = self._pool.policy, 0, 0, 0.0
@@ -317,7 +309,7 @@ class ServerPool:
         policy: When requests are tried again.
         outage_patience_s: In place of the policy's.
         lock_dir: Where processes of this machine see which server is taken; by default in the user's data folder.
-        sleep: Waits that many seconds, between two attempts.
+        sleep: Waits that many seconds.
         clock: Monotonic seconds.
         random: Numbers in [0, 1).
         make_client: From URL to client.
@@ -353,9 +345,9 @@ class ServerPool:
         self._freed = threading.Condition()
         self._closed = False
         self._models = threading.Lock()
-        """Held from the comparison of a server's model with the others' until it is recorded."""
+        """Held while a server's model is compared with the others' and recorded."""
         self._is_compared = False
-        """Whether all servers were asked for their model. One that changes it later is left out, and ends nothing."""
+        """Whether all servers were asked for their model. A server that changes it later is only left out."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -378,7 +370,7 @@ class ServerPool:
         self.close()
 
     def close(self) -> None:
-        """Grant no further leases; those held go on to their end."""
+        """Grant no further leases; those that are held go on."""
         with self._freed:
             self._closed = True
             self._freed.notify_all()
@@ -411,7 +403,7 @@ class ServerPool:
         Args:
             cancel: Set by another thread to stop waiting.
             vision: Whether the server must have a projector.
-            exclude: URLs of servers that had their chance. If no other is left, no server is waited for.
+            exclude: URLs of servers that were tried already. With any, no server is waited for that is away.
             on_wait: Called now and then while all that work are taken, with the seconds waited so far.
 
         Raises:
@@ -425,7 +417,10 @@ class ServerPool:
         try:
             yield Lease(self, server, info)
             if server.health.failures == failures:
-                self._note_success(server)
+                with server.checking:
+                    if failures and len(self._servers) > 1:
+                        log.warning("%s works again.", server.client.url)
+                    server.health = server.health.after_success()
         finally:
             self._give_back(server)
 
@@ -477,7 +472,7 @@ class ServerPool:
     def _try_each(
         self, candidates: Sequence[_Server], failed: dict[str, KoboldReaderError], *, vision: bool
     ) -> tuple[tuple[_Server, ServerInfo] | None, bool]:
-        """Try each server once; return the one taken, and whether one that is in use is worth waiting for."""
+        """Try each server once; return the one taken, and whether to wait for one that is in use."""
         is_taken = False
         now_s = self._clock()
         # Servers that failed lately come last, but they come: there may be no other.
@@ -563,16 +558,10 @@ class ServerPool:
             server.info = None
             server.health = server.health.after_failure(error, self.policy, self._clock())
             failures = server.health.failures
-        # Told once, not at every look. For an only server the error itself is enough.
+        # Logged as a warning once, not at every look. For a single server the error itself is enough.
         level = logging.WARNING if failures == 1 and len(self._servers) > 1 else logging.DEBUG
         again_in = _spelled(self.policy.quarantine_of(failures))
         log.log(level, "%s The other servers go on; it is tried again in %s.", error, again_in)
-
-    def _note_success(self, server: _Server) -> None:
-        with server.checking:
-            if server.health.failures and len(self._servers) > 1:
-                log.warning("%s works again.", server.client.url)
-            server.health = server.health.after_success()
 
     def _give_back(self, server: _Server) -> None:
         server.turn.give_back()
@@ -580,21 +569,16 @@ class ServerPool:
             self._freed.notify_all()
 
     def wait(self, seconds: float, cancel: threading.Event | None) -> None:
-        """Sleep; with `cancel` in slices, so that it is seen soon.
-
-        Raises:
-            CancelledError: `cancel` was set.
-        """
+        """Sleep; with `cancel` in slices, so that it is seen soon (CancelledError)."""
         if cancel is None:
             self._sleep(seconds)
             return
-        while seconds > 0:
-            if cancel.is_set():
-                raise CancelledError
+        while not cancel.is_set():
+            if seconds <= 0:
+                return
             self._sleep(min(CANCEL_POLL_S, seconds))
             seconds -= CANCEL_POLL_S
-        if cancel.is_set():
-            raise CancelledError
+        raise CancelledError
 
 
 def none_left(failed: Mapping[str, KoboldReaderError]) -> ServerError:

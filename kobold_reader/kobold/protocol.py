@@ -1,9 +1,9 @@
-"""KoboldCpp's requests and answers: frozen values, and the way from HTTP status and body to a value or a named error.
+"""KoboldCpp's requests and answers: what is sent, and how an HTTP answer becomes a value or a named error.
 
-Field names and their traps are those of `/api/v1/generate`, measured on 1.115.1; differences of 1.76 are noted.
-KoboldCpp says little by status: 503 is three things, 500 means a bad request, and 200 may carry `null`, an empty result
-or an internal error. So everything is judged by its body. Messages name KoboldCpp's settings by their flag and by their
-name in its launcher, because most users never see a command line.
+Fields are those of `/api/v1/generate`, measured on 1.115.1; differences of 1.76 are noted. The HTTP status tells
+little: 503 is three things, 500 means a bad request, and 200 may carry `null`, an empty result or an internal error. So
+the body decides. Messages name KoboldCpp's settings by their flag and by their name in its launcher, because most users
+never see a command line.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from typing_extensions import TypeIs
 
 from kobold_reader.errors import (
     AuthenticationError,
@@ -245,37 +247,47 @@ class ExpandedPrompt:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """The server's answer with any status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """Return the header of that name in lower case; "" where there is none."""
+        return next((value for key, value in self.headers.items() if key.lower() == name), "")
+
+
 EXCERPT_BYTES = 500
 LONGEST_TOKEN_CHARS = 256
 """Runs of blanks or dashes are single tokens in many vocabularies, the longest about 128 long."""
-RATE_LIMIT = re.compile(r"try again in (\d+(?:\.\d+)?) second", re.IGNORECASE)
 
 
-def parse_json(status: int, headers: Mapping[str, str], body: bytes, url: str) -> object:
+def parse_json(answer: HttpAnswer, url: str) -> object:
     """Decode the body of a 200 answer.
 
     Raises:
         ServerError: Another status (see `classify_error`), or a body that is cut or no JSON.
     """
-    if status != 200:  # noqa: PLR2004
-        raise classify_error(status, body, url, headers=headers)
-    promised = _header(headers, "content-length")
-    if promised.isdecimal() and not _header(headers, "content-encoding") and int(promised) != len(body):
-        raise _no_answer(url, f"is {int(promised) - len(body):+d} bytes off the length it promised", body)
+    if answer.status != 200:  # noqa: PLR2004
+        raise classify_error(answer, url)
+    body, promised = answer.body, answer.header("content-length")
+    if promised.isdecimal() and not answer.header("content-encoding") and int(promised) != len(body):
+        raise _unusable(url, f"is {int(promised) - len(body):+d} bytes off the length it promised", body)
     try:
         return json.loads(body.decode("utf-8"))
     except UnicodeDecodeError as err:
-        raise _no_answer(url, "is not UTF-8", body) from err
+        raise _unusable(url, "is not UTF-8", body) from err
     except (ValueError, RecursionError) as err:
-        if body.lstrip()[:1] == b"<":
-            raise _no_answer(url, "is a web page, not the answer of a KoboldCpp", body) from err
-        raise _no_answer(url, "is no JSON, or was cut off", body) from err
+        is_html = body.lstrip()[:1] == b"<"
+        why = "is a web page, not the answer of a KoboldCpp" if is_html else "is no JSON, or was cut off"
+        raise _unusable(url, why, body) from err
 
 
 def parse_generate(
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
+    answer: HttpAnswer,
     request: GenerateRequest,
     *,
     url: str = "the server",
@@ -289,9 +301,7 @@ def parse_generate(
     end: a stop inside a token is followed by the rest of that token. An empty text is returned as it is.
 
     Args:
-        status: HTTP status.
-        headers: Of the answer.
-        body: Raw bytes of the answer.
+        answer: As it came.
         request: What was asked.
         url: The server, for messages.
         elapsed_s: Passed through.
@@ -301,35 +311,34 @@ def parse_generate(
         ServerError: Any status but 200; as ResponseFormatError also a 200 without a usable result, `finish_reason`
             "error" included (the server failed inside; sent again it may work). Never a part of a text.
     """
-    answer = parse_json(status, headers, body, url)
-    if answer is None:
-        raise _no_answer(url, "is `null`: the server stumbled over the request", body)
-    results = answer.get("results") if isinstance(answer, dict) else None
+    body, value = answer.body, parse_json(answer, url)
+    if value is None:
+        raise _unusable(url, "is `null`: the server stumbled over the request", body)
+    results = value.get("results") if isinstance(value, dict) else None
     result = results[0] if isinstance(results, list) and len(results) == 1 else None
     if not isinstance(result, dict) or not isinstance(result.get("text"), str):
-        raise _no_answer(url, "holds no single result with a text", body)
+        raise _unusable(url, "holds no single result with a text", body)
     finish = result.get("finish_reason")
     if finish == "error":
-        raise _no_answer(
-            url,
-            "reports an error inside KoboldCpp (its console says more; often the context is too small for image and "
-            "answer)",
-            body,
-        )
+        why = "reports an error inside KoboldCpp (its console says more; often the context is too small for image and "
+        raise _unusable(url, f"{why}answer)", body)
     if finish not in ("stop", "length"):
-        raise _no_answer(url, f"ends for an unknown reason ({finish!r:.40})", body)
+        raise _unusable(url, f"ends for an unknown reason ({finish!r:.40})", body)
     logprobs = result.get("logprobs")
     if logprobs is not None and not isinstance(logprobs, dict):
-        raise _no_answer(url, "has log-probabilities of an unknown form", body)
-    counts: dict[Literal["prompt_tokens", "completion_tokens"], int | None] = {}
-    for name in ("prompt_tokens", "completion_tokens"):
-        count = counts[name] = result.get(name)  # None before 1.77
-        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-            raise _no_answer(url, f"has no number in {name}", body)
+        raise _unusable(url, "has log-probabilities of an unknown form", body)
+    for name in ("prompt_tokens", "completion_tokens"):  # None before 1.77
+        if result.get(name) is not None and not is_count(result[name]):
+            raise _unusable(url, f"has no number in {name}", body)
     # Half a surrogate pair is valid JSON, and breaks every file it is written to.
     text = result["text"].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text, ending = _cut_at_stop(text, finish, request, aborted=aborted)
-    return Completion(text=text, ending=ending, logprobs=logprobs, elapsed_s=elapsed_s, **counts)
+    return Completion(text, ending, result.get("prompt_tokens"), result.get("completion_tokens"), logprobs, elapsed_s)
+
+
+def is_count(value: object) -> TypeIs[int]:
+    """Tell whether a value from JSON is a whole number of 0 or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _cut_at_stop(text: str, finish: str, request: GenerateRequest, *, aborted: bool) -> tuple[str, Ending]:
@@ -347,11 +356,7 @@ def excerpt(body: bytes) -> str:
     return json.dumps(shown)[1:-1] + ("…" if len(body) > EXCERPT_BYTES else "")
 
 
-def _header(headers: Mapping[str, str], name: str) -> str:
-    return next((value for key, value in headers.items() if key.lower() == name), "")
-
-
-def _no_answer(url: str, why: str, body: bytes) -> ResponseFormatError:
+def _unusable(url: str, why: str, body: bytes) -> ResponseFormatError:
     got = f" It begins: {excerpt(body)}" if body else " It is empty."
     return ResponseFormatError(f"{url}: the answer {why}.{got}", server=url)
 
@@ -365,15 +370,15 @@ def no_vision_error(url: str) -> NoVisionModelError:
     )
 
 
-def classify_error(status: int, body: bytes, url: str, *, headers: Mapping[str, str] | None = None) -> ServerError:
+def classify_error(answer: HttpAnswer, url: str) -> ServerError:
     """Return the error that an answer other than 200 stands for."""
-    kind, msg = _detail(body)
+    status = answer.status
+    kind, msg = _detail(answer.body)
     told = f" ({msg})" if msg else ""
     facts: dict[str, Any] = {"status": status, "detail_type": kind, "detail_msg": msg, "server": url}
     if 300 <= status < 400:  # noqa: PLR2004
-        where = _location(_header(headers or {}, "location"))
         return ResponseFormatError(
-            f"{url}: redirected{where}; redirects are not followed, pages must not go elsewhere.",
+            f"{url}: redirected{_location(answer)}; redirects are not followed, pages must not go elsewhere.",
             server=url,
             hint="Give the address it leads to, if that is right.",
         )
@@ -384,6 +389,8 @@ def classify_error(status: int, body: bytes, url: str, *, headers: Mapping[str, 
             hint="Give the one KoboldCpp was started with (--api-password-file, or KOBOLD_READER_PASSWORD).",
         )
     if status in (429, 502, 503, 504):
+        if "no vision model" in msg.lower() or "no llava model" in msg.lower():
+            return no_vision_error(url)
         return _busy(status, msg, url, facts)
     if kind == "bad_input" or status in (400, 413, 422):
         is_too_big = status == 413 or "too big" in msg.lower()  # noqa: PLR2004
@@ -395,15 +402,12 @@ def classify_error(status: int, body: bytes, url: str, *, headers: Mapping[str, 
             **facts,
             hint="Look at the port and the path; KoboldCpp's own port is 5001.",
         )
-    return ServerStatusError(
-        f"{url}: HTTP {status}{told or ': ' + excerpt(body)}.", **facts, hint="The console of the server says more."
-    )
+    shown = told or f": {excerpt(answer.body)}"
+    return ServerStatusError(f"{url}: HTTP {status}{shown}.", **facts, hint="The console of the server says more.")
 
 
-def _busy(status: int, msg: str, url: str, facts: dict[str, Any]) -> ServerError:
-    if "no vision model" in msg.lower() or "no llava model" in msg.lower():
-        return no_vision_error(url)
-    wait = RATE_LIMIT.search(msg)
+def _busy(status: int, msg: str, url: str, facts: dict[str, Any]) -> ServerBusyError:
+    wait = re.search(r"try again in (\d+(?:\.\d+)?) second", msg, re.IGNORECASE)
     hint = None
     if wait or status == 429:  # noqa: PLR2004
         why = "requests come faster than it allows"
@@ -419,20 +423,19 @@ def _busy(status: int, msg: str, url: str, facts: dict[str, Any]) -> ServerError
 
 
 def _detail(body: bytes) -> tuple[str, str]:
-    """`detail.type` and `detail.msg`, as far as they exist."""
+    """Return `detail.type` and `detail.msg`; "" where they are missing."""
     try:
-        answer = json.loads(body.decode("utf-8"))
-    except (ValueError, RecursionError):
+        detail = json.loads(body.decode("utf-8"))["detail"]
+        kind, msg = detail.get("type"), detail.get("msg")
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return "", ""
-    detail = answer.get("detail") if isinstance(answer, dict) else None
-    kind, msg = (detail.get("type"), detail.get("msg")) if isinstance(detail, dict) else ("", "")
     return kind[:100] if isinstance(kind, str) else "", msg[:EXCERPT_BYTES] if isinstance(msg, str) else ""
 
 
-def _location(location: str) -> str:
-    """Where a redirect leads, without what may be secret in it."""
+def _location(answer: HttpAnswer) -> str:
+    """Return where a redirect leads, without what may be secret in it."""
     try:
-        parts = urlsplit(location)
+        parts = urlsplit(answer.header("location"))
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return ""
@@ -442,8 +445,7 @@ def _location(location: str) -> str:
 
 # ── models that think aloud ───────────────────────────────────────────────────────────────────────
 
-# Families that are known to think are told not to. These blocks come from models that do it all the same, or that are
-# unknown.
+# Families that are known to think are told not to. Some think all the same, and so do unknown models.
 THOUGHTS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -455,13 +457,12 @@ THOUGHTS = (
 )
 """How a thought begins and ends, by maker."""
 STARTS = [start for start, _ in THOUGHTS]
-ANY_START = "|".join(map(re.escape, STARTS))
-ANY_END = "|".join(re.escape(end) for _, end in THOUGHTS)
-CLOSED = re.compile(
-    "|".join(f"{re.escape(start)}.*?{re.escape(end)}" for start, end in THOUGHTS), re.DOTALL | re.IGNORECASE
+CLOSED, FROM_START, TO_END = (
+    re.compile(
+        "|".join(pattern.format(re.escape(start), re.escape(end)) for start, end in THOUGHTS), re.DOTALL | re.IGNORECASE
+    )
+    for pattern in ("{}.*?{}", "{}.*", ".*{1}")
 )
-FROM_START = re.compile(f"(?:{ANY_START}).*", re.DOTALL | re.IGNORECASE)
-TO_END = re.compile(f".*(?:{ANY_END})", re.DOTALL | re.IGNORECASE)
 
 
 def spoken(text: str, *, prompt: str = "", is_whole: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""HTTP exchanges with one server: its address, and an answer or an error named by its cause.
+"""HTTP exchanges with one server: a request to its address becomes an answer, or an error named by its cause.
 
 The only module that imports requests; no exception of requests or urllib3 leaves it. Nothing is sent twice here: no
 retry, no redirect, no proxy, no `.netrc` (the last two would send pages elsewhere, and a `.netrc` entry replaces the
@@ -18,7 +18,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -34,7 +33,7 @@ from kobold_reader.errors import (
     ServerError,
     ServerTimeoutError,
 )
-from kobold_reader.kobold.protocol import excerpt, parse_json
+from kobold_reader.kobold.protocol import HttpAnswer, excerpt, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ PRIVATE_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".loca
 
 
 def normalize_url(url: str) -> str:
-    """Bring an address as a user typed it into the form in which every message and lock names the server.
+    """Return an address as a user typed it in the form that every message and lock uses.
 
     A missing scheme becomes `http`; `/`, `/api`, `/v1`, `/api/v1` and `/api/extra` at the end are cut off; other path
     prefixes stay (KoboldCpp matches paths by their end, so a reverse proxy may add one).
@@ -86,9 +85,8 @@ def normalize_url(url: str) -> str:
 def address_kind(url: str) -> AddressKind:
     """Tell where pages sent to this address go: this machine, the local network, or beyond.
 
-    Names are judged by their form alone: `localhost`, dotless names and the suffixes of home networks are near.
-    Everything else counts as public, even if it would resolve to a near address; so do addresses shared by carriers
-    (100.64.0.0/10).
+    Names are judged by their form alone: `localhost`, dotless names and the suffixes of home networks are near. All
+    others are public, whatever they resolve to, and so are addresses shared by carriers (100.64.0.0/10).
     """
     host = (urlsplit(normalize_url(url)).hostname or "").rstrip(".")
     address = _ip(host)
@@ -153,15 +151,6 @@ BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """What KoboldCpp takes unless told more: `--maxrequestsize` of 1.115.1; fixed in 1.76."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """The server's answer, whatever its status."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class Transport:
     """Exchanges with one server; safe to use from several threads.
 
@@ -201,7 +190,7 @@ class Transport:
 
     def as_object(self, answer: HttpAnswer) -> dict[str, Any]:
         """Return the JSON object in an answer; raises as `get`."""
-        value = parse_json(answer.status, answer.headers, answer.body, self.url)
+        value = parse_json(answer, self.url)
         if not isinstance(value, dict):
             raise self.unexpected("is no JSON object", value)
         return value
@@ -214,17 +203,14 @@ class Transport:
     # ── bytes ───────────────────────────────────────────────────────────────────────────────────
 
     def refuse_if_closed(self) -> None:
-        """Raise a ConfigError once `closed` is set."""
+        """Raise a ConfigError if `closed` is set."""
         if self.closed:
             raise ConfigError(f"{self.url}: this client is closed.", server=self.url)
 
     def exchange(self, path: str, body: bytes | None = None, *, read_timeout_s: float = READ_S) -> HttpAnswer:
-        """GET, or POST if there is a body.
+        """Send a GET, or a POST if there is a body of JSON.
 
-        Args:
-            path: Begins with a slash.
-            body: JSON.
-            read_timeout_s: For each wait for bytes; the whole answer must come within twice that.
+        `read_timeout_s` is for each wait for bytes; the whole answer must come within twice that.
 
         Raises:
             ConfigError: The transport is closed, or the address or password cannot be sent.
@@ -273,7 +259,7 @@ class Transport:
     def _session(self) -> requests.Session:
         session = requests.Session()
         session.trust_env = False
-        # The one variable still honoured: many a KoboldCpp has a certificate of its own (--ssl).
+        # The only variable that still counts: a KoboldCpp often has a certificate of its own (--ssl).
         session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         session.headers.clear()
         session.headers.update(self._headers)
@@ -331,7 +317,7 @@ class Transport:
 
 
 def was_reached(error: ServerConnectionError) -> bool:
-    """Tell whether the connection stood before it failed, so that the server may have begun to work."""
+    """Tell whether there was a connection before it failed, so that the server may have begun to work."""
     never = (
         urllib3.exceptions.NewConnectionError,
         urllib3.exceptions.ConnectTimeoutError,
@@ -341,7 +327,7 @@ def was_reached(error: ServerConnectionError) -> bool:
 
 
 def _checked(password: str) -> str:
-    """Raise a ConfigError, which does not show it, for a password no HTTP header can carry."""
+    """Return the password; raise a ConfigError that does not show it if no HTTP header can carry it."""
     if not password.isprintable() or password != password.strip():
         raise ConfigError("The password has blanks at its ends or characters that cannot be sent.")
     try:
@@ -356,7 +342,7 @@ def _checked(password: str) -> str:
 
 
 def _causes(err: BaseException | None) -> Iterator[BaseException]:
-    """The error and what is behind it; urllib3 hides that in arguments, in `reason` and in `__cause__`."""
+    """Yield the error and its causes, which urllib3 keeps in arguments, in `reason` and in `__cause__`."""
     seen: set[int] = set()
     while err is not None and id(err) not in seen:
         seen.add(id(err))
@@ -373,9 +359,9 @@ def _short(err: BaseException) -> str:
 class Job:
     """One long POST in a thread of its own, so that the caller stays free to watch, abort and leave.
 
-    A synchronous generate cannot be interrupted from within, and a client that goes away does not stop the server: it
-    writes on to the limit (measured on KoboldCpp 1.115.1). So a job is aborted by another request, and its thread is
-    then left alone: it ends with the server's answer, which is dropped. It is a daemon, and keeps no program running.
+    A synchronous generate cannot be interrupted from within, and the server writes on to the limit when its client goes
+    away (measured on KoboldCpp 1.115.1). So another request aborts a job. Its thread then ends with the server's
+    answer, which is dropped; it is a daemon, and keeps no program running.
     """
 
     def __init__(self, transport: Transport, path: str, body: bytes, *, read_timeout_s: float) -> None:
@@ -395,7 +381,7 @@ class Job:
         self._thread = threading.Thread(target=run, name=f"kobold-reader {path}", daemon=True)
 
     def start(self) -> None:
-        """Send it. Ctrl-C may come while the thread starts, so any exception here must also abort the job."""
+        """Send the request. After any exception here (Ctrl-C while the thread starts) the job must be aborted too."""
         self._thread.start()
 
     def result(self) -> HttpAnswer:
