@@ -99,7 +99,8 @@ def opened(place: Path) -> Archive:
 
 
 def test_what_is_forgotten_is_in_no_byte(place: Path, made: Path, scans: Path, tmp_path: Path) -> None:
-    assert holding(place, *SECRETS) == {"ledger.sqlite", "archive.sqlite", "chroma.sqlite3"}, "else nothing is proved"
+    # Chroma may have written memory that it never used into its empty graph as well.
+    assert holding(place, *SECRETS) >= {"ledger.sqlite", "archive.sqlite", "chroma.sqlite3"}, "else nothing is proved"
     with opened(place) as archive:
         assert archive.forget([(scans / "secretplace.pdf").as_uri()]) == 1
         assert [hit.file_name for hit in archive.search("Lindqvist", mode="keyword")] == ["a.pdf"]
