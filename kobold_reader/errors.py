@@ -21,8 +21,8 @@ class KoboldReaderError(Exception):
     Args:
         message: What happened, and to what.
         source: URI or path of the file.
-        page_number: 1-based page of that file.
-        server: URL of the server, without credentials.
+        page_number: 1-based.
+        server: URL without credentials.
         hint: What to do next.
     """
 
@@ -154,16 +154,7 @@ class ServerChangedError(ServerConnectionError):
 
 
 class ServerStatusError(ServerError):
-    """The server answered with an HTTP error.
-
-    Args:
-        message: What happened.
-        status: HTTP status.
-        detail_type: `detail.type` of the answer.
-        detail_msg: `detail.msg` of the answer.
-        server: URL of the server.
-        hint: What to do next.
-    """
+    """The server answered with an HTTP error; `detail.type` and `detail.msg` are those of its answer."""
 
     def __init__(
         self,
@@ -182,7 +173,7 @@ class ServerStatusError(ServerError):
 
 
 class ServerBusyError(ServerStatusError):
-    """503: the queue is full, or requests come too fast; `retry_after_s` if the server told it."""
+    """503: the queue is full, or requests come too fast; `retry_after_s` if the server gave a time."""
 
     retryable = True
     retry_after_s: float | None = None
@@ -244,9 +235,7 @@ class ImageNotSeenError(TranscriptionError):
 class PagesFailedError(KoboldReaderError):
     """Some pages failed; all others were finished and kept.
 
-    Attributes:
-        documents: The Documents of the pages that were read (`list[llama_index.core.schema.Document]`).
-        errors: One error per failed page or file, each naming its source and page.
+    `documents` has the LlamaIndex Documents of the pages that were read, `errors` one error per failed page or file.
     """
 
     def __init__(self, documents: Sequence[Any], errors: Sequence[KoboldReaderError]) -> None:

