@@ -39,7 +39,7 @@ def test_keys_shapes_and_tokens(tmp_path: Path) -> None:
     fields = {"a.text": "Ærø", "a.number": 7, "a.flag": True, "a.list": [1, 2, 3]}
     path = write_gguf(tmp_path / "x.gguf", "llama", fields, {"mm.2.weight": (16, 32)}, ["a", "<img>", "b"])
     header = read_header(path, {"<img>", "[IMG]"})
-    assert (header.text("a.text"), header.number("a.number"), header.is_set("a.flag")) == ("Ærø", 7, True)
+    assert (header.text("a.text"), header.number("a.number"), header.fields["a.flag"]) == ("Ærø", 7, True)
     assert header.lengths["a.list"] == 3
     assert header.tensors == {"mm.2.weight": (16, 32)}
     assert header.tokens == {"<img>"}

@@ -398,10 +398,8 @@ def _projector(common: Mapping[str, Any], header: Header) -> GgufProjector:
     kind = "" if only_hears else named or header.text("clip.vision.projector_type")
     if not kind and not audio_kind:
         kind = "mlp"
-    if (
-        kind == "qwen2vl_merger"
-        and header.fields.get("clip.use_glu_mlp") is header.fields.get("clip.use_rms_norm") is True
-    ):
+    flags = [header.fields.get(f"clip.{name}") for name in ("use_glu_mlp", "use_rms_norm")]
+    if kind == "qwen2vl_merger" and flags == [True, True]:
         kind = "qwen2.5vl_merger"  # written before it had a name of its own
     return GgufProjector(
         **common,
