@@ -1,6 +1,6 @@
 """The demo: the sample pages are read and indexed in one folder, with or without a server.
 
-Without a usable server RapidOCR reads them. Only the demo falls back like this, and it says so.
+Without a usable server RapidOCR reads them. Only the demo falls back like this, and it tells the user.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEARCHES = {
 
 
 def copy_samples(folder: Path) -> Path:
-    """Copy the sample files into `folder/samples`, where links lead to them; returns that folder."""
+    """Copy the sample files into `folder/samples`, to which links lead; return that folder."""
     target = folder / "samples"
     with as_file(files("kobold_reader") / "_samples" / "archive") as source:
         for path in sorted(source.rglob("*")):
@@ -50,12 +50,12 @@ def sync_samples(
     """Read and index the samples; a second run asks nothing.
 
     Args:
-        archive: As `open_archive` returns it.
+        archive: The archive from `open_archive`.
         folder: The demo's folder.
         url: KoboldCpp's address; nothing needs to answer there.
-        password: Of that server.
+        password: Password of that server.
         tell: Called with sentences for the user.
-        callbacks: Of `Archive.sync`.
+        callbacks: Arguments of `Archive.sync`.
     """
     samples = copy_samples(folder)
     known = archive.settings_of(samples)
@@ -89,12 +89,7 @@ def _choose_reader(
 
 
 def _try_first_page(archive: Archive, samples: Path, url: str, password: str | None) -> None:
-    """Read one page into the archive's ledger, where the run finds it again.
-
-    Raises:
-        ServerTimeoutError: It took longer than FIRST_PAGE_LIMIT_S.
-        ServerError | TranscriptionError: The server, or its model, cannot be used.
-    """
+    """Read one page into the archive's ledger, where the run finds it; raise if that fails or takes too long."""
     reader = KoboldReader(api_url=url, api_password=password, on_error="skip", page_timeout_s=FIRST_PAGE_LIMIT_S)
     first = select([samples]).files[:1]
     with reader, archive.open_ledger(reader) as ledger, closing(reader.transcriber(ledger).run(first)) as results:

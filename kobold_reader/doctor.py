@@ -5,12 +5,13 @@ Each finding is one line with a remedy: the flag, and the field in KoboldCpp's l
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Literal
 
 from kobold_reader.embeddings import MiniLMEmbedding
+from kobold_reader.embeddings.minilm import INSTALL_HINT
 from kobold_reader.errors import AuthenticationError, MissingExtraError, ServerError, TranscriptionError
 from kobold_reader.kobold import (
     FAMILIES,
@@ -38,9 +39,7 @@ from kobold_reader.reading.selftest import (
 
 Level = Literal["ok", "advice", "problem"]
 Value = str | float | bool | None
-
 RECOMMENDED_CONTEXT_TOKENS = 8192
-OLDEST_MEASURED = (1, 115)
 SELF_TEST_LIMIT_S = 900.0
 """For one request; a machine without a GPU needs minutes for a large image."""
 PROMPT_TOKENS = 200
@@ -57,7 +56,7 @@ class Finding:
     server: str = ""
     """The server's address; "" for findings about this machine."""
     values: Mapping[str, Value] = field(default_factory=dict)
-    """The numbers behind the text, units in their names."""
+    """The facts that the text states, with units in their names."""
 
 
 def examine(
@@ -69,20 +68,18 @@ def examine(
     with_self_test: bool = True,
     on_self_test: Callable[[str], None] | None = None,
 ) -> list[Finding]:
-    """Return all findings about the servers and this machine. A server that is off is a finding, too.
-
-    A `problem` means that no page can be read.
+    """Return all findings about the servers and this machine. A `problem` means that no page can be read.
 
     Args:
-        urls: The servers.
-        password: The same for all.
+        urls: The servers; one that is off is a finding, too.
+        password: Password of all servers.
         family: Name of the model family; None: told by the model's name.
-        visionmaxres: What the user says the servers were started with.
-        with_self_test: Also let them read the test card, which takes some seconds.
+        visionmaxres: The value that the servers were started with, according to the user.
+        with_self_test: Also let the servers read the test card, which takes some seconds.
         on_self_test: Called with the address before a server is shown the card.
 
     Raises:
-        ConfigError: An address is not one, or no family has that name.
+        ConfigError: An address is not valid, or no family has that name.
     """
     findings: list[Finding] = []
     for url in urls:
@@ -90,7 +87,12 @@ def examine(
             try:
                 info = client.info()
             except AuthenticationError as err:
-                findings.append(_about_password(err, password))
+                text = "the password is wrong" if password else "it asks for a password, and none was given"
+                remedy = (
+                    f"Give the one it was started {SETTINGS['password'].remedy()}: in a file named by "
+                    "--api-password-file, or in the variable KOBOLD_READER_PASSWORD."
+                )
+                findings.append(Finding("server", "problem", f"{err.server}: {text}.", remedy, err.server or ""))
                 continue
             except ServerError as err:
                 findings.append(Finding("server", "problem", err.message, err.hint or "", client.url))
@@ -110,18 +112,7 @@ def examine(
     return findings + _examine_machine()
 
 
-def _about_password(error: AuthenticationError, password: str | None) -> Finding:
-    text = "the password is wrong" if password else "it asks for a password, and none was given"
-    remedy = (
-        f"Give the one it was started {SETTINGS['password'].remedy()}: in a file named by --api-password-file, or in "
-        "the variable KOBOLD_READER_PASSWORD."
-    )
-    return Finding("server", "problem", f"{error.server}: {text}.", remedy, error.server or "")
-
-
 class _ServerFindings:
-    """Collects the findings about a server that answers."""
-
     def __init__(self, client: KoboldClient, info: ServerInfo) -> None:
         self._client = client
         self._info = info
@@ -152,7 +143,7 @@ class _ServerFindings:
 
     def _find_version(self) -> None:
         version = self._info.version_tuple
-        if version >= OLDEST_MEASURED:
+        if version >= (1, 115):
             return
         features = {
             (1, 77): "token counts, so only a test card proves that it sees images",
@@ -165,7 +156,7 @@ class _ServerFindings:
         self._add("version", "advice", text, "Update KoboldCpp.", version=self._info.version)
 
     def find_model(self, family_name: str | None) -> bool:
-        """Examine model, template and projector; False: no language model is loaded."""
+        """Examine model, template and projector; return whether a language model is loaded."""
         info = self._info
         if not info.text_model:
             text = "no language model is loaded, so no page can be read there"
@@ -197,34 +188,33 @@ class _ServerFindings:
     def _find_template(self) -> None:
         info, family = self._info, self._family
         own_tags = f"the tags of family {family.name} are sent"
+        if info.chat_template == "" and not family.forced:
+            text = f"the model's file has no chat template: {own_tags}"
+            self._add("template", "advice", text, "Right if the family is; --family names it.", template="none")
+            return
+        remedy = ""
         if info.chat_template is None or family.forced:
-            self._add("template", "ok", f"chat template: {own_tags}", template="family")
-            return
-        if info.chat_template == "":
-            text, remedy = (
-                f"the model's file has no chat template: {own_tags}",
-                "Right if the family is; --family names it.",
-            )
-            self._add("template", "advice", text, remedy, template="none")
-            return
-        if info.jinja and family.is_known:
-            self._add("template", "ok", f"chat template: --jinja is on, so {own_tags}", template="jinja")
-            return
-        try:
-            expanded = self._client.expand([{"role": "user", "content": "Read."}]).text
-        except ServerError:
-            text = f"chat template: not told by this version; {own_tags}"
-            self._add("template", "ok", text, template="family")
-            return
-        if "### Instruction:" not in expanded:  # the tags of Alpaca
-            self._add("template", "ok", "chat template: the model's own is used", template="found")
-        elif family.is_known:
-            text = f"chat template: KoboldCpp does not know the model's own and would use Alpaca; {own_tags}"
-            self._add("template", "ok", text, template="alpaca")
+            text, template = own_tags, "family"
+        elif info.jinja and family.is_known:
+            text, template = f"--jinja is on, so {own_tags}", "jinja"
         else:
-            text = "chat template: KoboldCpp does not know the model's own and uses Alpaca, which suits few models"
-            remedy = f"Start it {SETTINGS['chatcompletionsadapter'].remedy('NAME')}, or name the family with --family."
-            self._add("template", "advice", text, remedy, template="alpaca")
+            try:
+                expanded = self._client.expand([{"role": "user", "content": "Read."}]).text
+            except ServerError:
+                text, template = f"not told by this version; {own_tags}", "family"
+            else:
+                text, template = "the model's own is used", "found"
+                if "### Instruction:" in expanded:  # the tags of Alpaca
+                    text, template = (
+                        f"KoboldCpp does not know the model's own and would use Alpaca; {own_tags}",
+                        "alpaca",
+                    )
+                    if not family.is_known:
+                        text = "KoboldCpp does not know the model's own and uses Alpaca, which suits few models"
+                        setting = SETTINGS["chatcompletionsadapter"].remedy("NAME")
+                        remedy = f"Start it {setting}, or name the family with --family."
+        level: Level = "advice" if remedy else "ok"
+        self._add("template", level, f"chat template: {text}", remedy, template=template)
 
     def find_self_test(self, password: str | None) -> SelfTest | None:
         """Let the server read the test card, after the page that another run is reading there."""
@@ -237,8 +227,7 @@ class _ServerFindings:
             level: Level = "advice" if isinstance(err, MissingExtraError) else "problem"
             self._add("self-test", level, f"self-test: {err.message}", err.hint or "")
             return None
-        smallest = tested.smallest
-        if smallest is None:
+        if (smallest := tested.smallest) is None:
             counted = "its token counts say that it saw the picture, but " if tested.is_counted else ""
             text = f"self-test: {counted}not one word of the test card came back, not even in the largest letters"
             remedy = "Load the projector that was made for this very model, or take a model that reads."
@@ -290,45 +279,38 @@ class _ServerFindings:
         context, side_px = self._info.context_tokens, min(self._family.max_side_px, visionmaxres_px)
         image, answer = image_tokens(self._family, side_px, side_px), self._family.max_length["ocr"]
         needed = image + PROMPT_TOKENS + answer
-        values: dict[str, Value] = {"context_tokens": context, "needed_tokens": needed}
-        if context >= needed:
-            text = f"enough for an image of up to {image} tokens and an answer of {answer}, a full page of text"
-            self._add("context", "ok", f"context of {context} tokens: {text}", **values)
-        else:
-            text = f"an image takes up to {image} of them, so a full page of text may be cut"
+        level: Level = "ok"
+        text, remedy = f"enough for an image of up to {image} tokens and an answer of {answer}, a full page of text", ""
+        if context < needed:
+            level, text = "advice", f"an image takes up to {image} of them, so a full page of text may be cut"
             remedy = f"Start it {SETTINGS['contextsize'].remedy(str(max(needed, RECOMMENDED_CONTEXT_TOKENS)))}."
-            self._add("context", "advice", f"context of {context} tokens: {text}", remedy, **values)
+        text = f"context of {context} tokens: {text}"
+        self._add("context", level, text, remedy, context_tokens=context, needed_tokens=needed)
 
     def find_embeddings(self) -> None:
         """Examine whether an embedding model is loaded."""
-        name = self._info.embedding_model
+        name = self._info.embedding_model if self._info.embeddings else None
+        text = "no embedding model is loaded (--embeddingsmodel); archives do not need one there"
         if self._info.embeddings:
             text = f"an embedding model is loaded ({name or 'name not told'})"
-            self._add("embeddings", "ok", text, embedding_model=name)
-        else:
-            text = "no embedding model is loaded (--embeddingsmodel); archives do not need one there"
-            self._add("embeddings", "ok", text, embedding_model=None)
+        self._add("embeddings", "ok", text, embedding_model=name)
 
 
 def _page_px(family: Family, max_side_px: int) -> int:
-    """Return the longest side, in px, of a whole A4 page for this family."""
+    """Return the longest side, in px, of the image of an A4 page for this family."""
     return long_side_px(210, 297, max_side_px, family.max_pixels)
 
 
 def _examine_machine() -> list[Finding]:
     findings = [Finding("ledger", "ok", f"readings are kept in {default_ledger_path()}")]
-    for module, extra, what in (
-        ("chromadb", "chroma", "searching by meaning (Chroma)"),
-        ("rapidocr", "rapidocr", "reading printed text without a server (RapidOCR)"),
+    pip = 'pip install "kobold-reader[{}]"'
+    for about, what, is_installed, remedy in (
+        ("chroma", "searching by meaning (Chroma)", find_spec("chromadb"), pip.format("chroma")),
+        ("rapidocr", "reading printed text without a server (RapidOCR)", find_spec("rapidocr"), pip.format("rapidocr")),
+        ("minilm", "the embedder MiniLM", MiniLMEmbedding.available(), INSTALL_HINT),
     ):
-        if importlib.util.find_spec(module):
-            findings.append(Finding(extra, "ok", f"installed: {what}"))
+        if is_installed:
+            findings.append(Finding(about, "ok", f"installed: {what}"))
         else:
-            findings.append(Finding(extra, "advice", f"not installed: {what}", f'pip install "kobold-reader[{extra}]"'))
-    if MiniLMEmbedding.available():
-        findings.append(Finding("minilm", "ok", "installed: the embedder MiniLM"))
-    else:
-        from kobold_reader.embeddings.minilm import INSTALL_HINT
-
-        findings.append(Finding("minilm", "advice", "not installed: the embedder MiniLM", INSTALL_HINT))
+            findings.append(Finding(about, "advice", f"not installed: {what}", remedy))
     return findings

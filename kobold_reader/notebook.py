@@ -1,6 +1,6 @@
-"""What was read, to look at in Jupyter: pages beside their text, hits, two texts compared.
+"""For Jupyter: pages beside their text, hits, and two texts compared.
 
-Needs nothing of Jupyter: the values that the functions return show themselves there, and `str()` gives their HTML.
+Jupyter need not be installed: it shows the values that the functions return, and `str()` gives their HTML.
 """
 
 from __future__ import annotations
@@ -30,11 +30,7 @@ _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 
 class Html:
-    """A piece of HTML that Jupyter shows.
-
-    Args:
-        content: Escaped already.
-    """
+    """A piece of HTML that Jupyter shows; `content` is escaped already."""
 
     def __init__(self, content: Markup) -> None:
         self._html = str(_macros("notebook.html").shown(content))
@@ -59,8 +55,8 @@ def show_pages(pages: Iterable[PageResult | BaseNode], *, limit: int = 20, size_
     """Show pages beside their text: their picture, status, confidence, doubtful words, and errors.
 
     Args:
-        pages: PageResults or Documents; of a generator no more than needed is taken.
-        limit: At most this many are shown.
+        pages: PageResults or Documents; from a generator at most one more than `limit` is taken.
+        limit: The most pages that are shown.
         size_px: Longest side of the pictures, which the notebook's file keeps: about 15 kB each at 300 px.
     """
     budget = ImageBudget(max_side_px=size_px, jpeg_quality=70, max_bytes=max(60_000, size_px * size_px))
@@ -73,19 +69,14 @@ def show_pages(pages: Iterable[PageResult | BaseNode], *, limit: int = 20, size_
 
 
 def show_hits(hits: Iterable[Hit]) -> Html:
-    """Show what a search found: place, score, and the passage with the query's words marked."""
+    """Show the hits of a search: place, score, and the passage with the query's words marked."""
     return Html(_macros("notebook.html").hits(list(hits)))
 
 
 def compare(text_a: str, text_b: str, *, names: tuple[str, str] = ("first", "second")) -> Html:
     """Show two readings of one page side by side, with the words in which they differ marked.
 
-    Only the page tells which of the two is right. Spaces and line ends are not compared.
-
-    Args:
-        text_a: One text.
-        text_b: The other.
-        names: Headings of the two.
+    Only the page shows which of the two is right. Spaces and line ends are not compared.
     """
     words_a, words_b = (
         [found for found in _TOKEN.finditer(text) if not found[0].isspace()] for text in (text_a, text_b)

@@ -1,1 +1,1 @@
-"""The command line: thin over what the library does."""
+"""The command line: a thin layer over the library."""

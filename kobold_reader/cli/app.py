@@ -1,6 +1,6 @@
-"""The command line: all commands, and the one place that turns an error into a sentence and an exit code.
+"""The command line: all commands, and the one place that turns an error into a message and an exit code.
 
-Importing this must stay cheap, since `--help` imports it: commands import what they need when they run.
+Importing this must stay cheap, as `--help` imports it: commands import what they need when they run.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from kobold_reader.cli.commands import (
 from kobold_reader.cli.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, exit_code
 from kobold_reader.cli.output import complain, notice, say, show_log
 from kobold_reader.errors import KoboldReaderError
+
+# Set before anything can import onnxruntime or tiktoken: no telemetry, no download.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 app = typer.Typer(
     name="kobold-reader",
@@ -84,12 +87,6 @@ def options(
     show_log(verbose)
 
 
-# Before anything can import onnxruntime or tiktoken: no telemetry, no download.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-_RETRY_S = 0.05
-
-
 def main() -> NoReturn:
     """Run the command line and exit; docs/commands.md lists the exit codes."""
     for stream in (sys.stdout, sys.stderr):
@@ -111,7 +108,7 @@ def run() -> int:
     command = typer.main.get_command(app)
     try:
         with interrupted_by_signals():
-            # Not `app()`: it exits by itself on Ctrl-C and on a closed pipe, and they could not be told apart here.
+            # `app()` itself exits on Ctrl-C and on a closed pipe, and they could not be told apart here.
             with command.make_context("kobold-reader", sys.argv[1:]) as context:
                 code = command.invoke(context)
             sys.stdout.flush()
@@ -127,11 +124,11 @@ def run() -> int:
         complain(str(err))
         return exit_code(err)
     except BrokenPipeError:
-        # The reader of our output is gone (`| head`): no error, but nothing more can be written.
+        # The program that read our output has ended (`| head`). That is no error, but no more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except OSError as err:
-        # A full disk, or a folder that may not be read, which the library did not name better.
+        # For example a full disk, or a folder that may not be read.
         complain(f"{err.filename or 'the system'}: {err.strerror or err}")
         return EXIT_INTERNAL
     return int(code or EXIT_OK)
@@ -153,14 +150,14 @@ def _explain_usage(error: Any) -> None:
 
 @contextlib.contextmanager
 def interrupted_by_signals() -> Iterator[None]:
-    """Make a logout, `kill`, a shutdown or Ctrl-Break end the command as Ctrl-C does, with its jobs aborted.
+    """Let a logout, `kill`, a shutdown or Ctrl-Break end the command as Ctrl-C does, with its jobs aborted.
 
     A signal that the parent process chose to ignore (`nohup`) stays ignored.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if _is_finalizer(frame):
-            threading.Timer(_RETRY_S, _send_again, [number]).start()
+            threading.Timer(0.05, _send_again, [number]).start()
         else:
             raise KeyboardInterrupt
 
@@ -186,7 +183,7 @@ def _send_again(number: int) -> None:
 
 
 def _is_finalizer(frame: FrameType | None) -> bool:
-    """Tell whether Python runs a finalizer just now, whose exceptions are printed and then lost."""
+    """Tell whether Python runs a finalizer now: its exceptions are printed and then lost."""
     while frame is not None:
         code = frame.f_code
         is_lock_callback = code.co_name == "cb" and "importlib" in code.co_filename

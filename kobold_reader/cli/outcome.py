@@ -1,4 +1,4 @@
-"""How a run over pages ended: what is said about it, its exit code, and what the ledger knows of lower resolutions."""
+"""How a run over pages ended: its messages and exit code, and the pages that could be read at a higher resolution."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class LowerResolution:
 
     pages: int
     read_px: int
-    """The most px, along the longest side, that one of them was read with."""
+    """Longest side of the largest image that one of them was read with."""
     now_px: int
-    """The most px that one of them would be read with now."""
+    """Longest side of the largest image that one of them would be read with now."""
     server: str
     tested: str
     """Day of the server's self-test; it may have been started with other settings since."""
@@ -59,7 +59,7 @@ class LowerResolution:
 
 
 def find_lower_resolution(ledger: Path, urls: Sequence[str]) -> LowerResolution | None:
-    """Compare a ledger's pages with the remembered self-test of the first server that has one; asks no server."""
+    """Compare a ledger's pages with the kept self-test of the first server that has one; ask no server."""
     file = SelfTestFile()
     url, tested = next(((url, found) for url in urls if (found := file.find(url))), ("", None))
     if tested is None or not ledger.is_file():
@@ -71,19 +71,12 @@ def find_lower_resolution(ledger: Path, urls: Sequence[str]) -> LowerResolution 
     for read_px, width_px, height_px, width_pt, height_pt, pages in rows:
         now_px = would_reach_px((width_px, height_px), (width_pt, height_pt), budget)
         if is_clearly_lower(read_px, now_px):
-            lower.append((read_px, now_px, pages))
+            lower.append((pages, read_px, now_px))
     if not lower:
         return None
-    return LowerResolution(
-        pages=sum(pages for _, _, pages in lower),
-        read_px=max(read_px for read_px, _, _ in lower),
-        now_px=max(now_px for _, now_px, _ in lower),
-        server=url,
-        tested=datetime.fromtimestamp(tested.tested_s, UTC).date().isoformat(),
-    )
-
-
-SHOWN_ERRORS = 10
+    pages_of_size, read_px_of_size, now_px_of_size = zip(*lower, strict=True)
+    tested_day = datetime.fromtimestamp(tested.tested_s, UTC).date().isoformat()
+    return LowerResolution(sum(pages_of_size), max(read_px_of_size), max(now_px_of_size), url, tested_day)
 
 
 @contextmanager
@@ -106,21 +99,17 @@ def notice_pages_left(stop_after: str | None, left_pages: int) -> None:
 def closing_code(
     errors: Sequence[KoboldReaderError], usable_pages: int, on_error: str, *, nothing_taken: bool = False
 ) -> int:
-    """Name the errors and return the exit code.
+    """Report the errors of files and pages, and return the exit code.
 
-    Args:
-        errors: Of files and pages.
-        usable_pages: Pages that did not fail.
-        on_error: As `--on-error` says.
-        nothing_taken: The paths held no file of a kind that is taken.
+    `nothing_taken`: the paths contain no file of a kind that is taken.
     """
     if nothing_taken and not errors:
         complain(f"nothing there is of a kind that is taken: {TAKEN}")
         return EXIT_SOURCE
-    for error in errors[:SHOWN_ERRORS]:
+    for error in errors[:10]:
         complain(str(error))
-    if len(errors) > SHOWN_ERRORS:
-        complain(f"and {len(errors) - SHOWN_ERRORS} more; `kobold-reader status` names all")
+    if more := len(errors[10:]):
+        complain(f"and {more} more; `kobold-reader status` names all")
     if not errors:
         return EXIT_OK
     if on_error == "raise":

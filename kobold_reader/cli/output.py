@@ -1,8 +1,9 @@
-"""Results go to stdout, everything else to stderr: lines, tables, numbers as people read them, the log, progress."""
+"""Output: results go to stdout, everything else to stderr (errors, notices, the log, progress)."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import sys
@@ -90,7 +91,7 @@ def spell_forecast(forecast: Forecast) -> str:
 
 
 def spell_kinds(by_kind: Mapping[PageKind, int]) -> str:
-    """Return how many pages need what."""
+    """Return the number of pages of each kind, in words."""
     words: dict[PageKind, str] = {
         "read": "read before",
         "text_layer": "with their own text",
@@ -106,25 +107,20 @@ def spell_skipped(skipped: Mapping[str, int]) -> str:
     """Return the files that were not taken, by ending: `skipped: 412 .mov, 3 .heic (pip install …)`."""
     from kobold_reader.pages import extra_hint
 
-    parts = []
-    for ending, count in sorted(skipped.items()):
-        hint = extra_hint(ending)
-        parts.append(f"{count} {ending or '(no ending)'}" + (f" ({hint})" if hint else ""))
-    return "skipped: " + ", ".join(parts)
+    hints = {ending: f" ({hint})" if (hint := extra_hint(ending)) else "" for ending in skipped}
+    counts = (f"{count} {ending or '(no ending)'}{hints[ending]}" for ending, count in sorted(skipped.items()))
+    return f"skipped: {', '.join(counts)}"
 
 
 def spell_statuses(pages: Mapping[str, int], kept: int = 0) -> str:
     """Return pages by status, and how many of them were read before: `3 pages: 1 failed, 2 ok (1 read before)`."""
-    total = sum(pages.values())
-    if not total:
+    if not (total := sum(pages.values())):
         return "no pages"
     by_status = ", ".join(f"{count} {status}" for status, count in sorted(pages.items()) if count)
     return f"{spell_count(total, 'page')}: {by_status}" + (f" ({kept} read before)" if kept else "")
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_PIPE_WIDTH = 10_000
-_UNWRAPPED_CHARS = 30
 
 
 def harmless(text: str) -> str:
@@ -133,18 +129,18 @@ def harmless(text: str) -> str:
 
 
 def say(text: str = "", *, is_harmless: bool = False) -> None:
-    """Write a line of results to stdout.
-
-    Args:
-        text: The line.
-        is_harmless: The parts that come from pages were cleaned by `harmless`; all other escape codes are our own.
-    """
+    """Write a line of results to stdout; `is_harmless`: `harmless` has cleaned the parts that come from pages."""
     sys.stdout.write(f"{text if is_harmless or not sys.stdout.isatty() else harmless(text)}\n")
+
+
+def say_json(value: object) -> None:
+    """Write a result to stdout as JSON."""
+    say(json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def notice(text: str) -> None:
     """Write a line for the person at the terminal to stderr."""
-    # The other end of the pipe may be closed (`2>&1 | head`): that must not end a night's work.
+    # The other end of the pipe may be closed (`2>&1 | head`), which must not end a night's work.
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{harmless(text)}\n")
         sys.stderr.flush()
@@ -172,18 +168,18 @@ def show_log(verbosity: int) -> None:
 
 
 def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table of results: as wide as the terminal; one line a row where stdout is piped."""
+    """Write a table of results: as wide as the terminal, or one line for each row where stdout is piped."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     # Without a terminal, rich assumes 80 columns and would cut the rows that a program reads.
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 10_000)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         cells = [row[number] for row in rows]
         # Names and numbers that are broken over two lines cannot be copied or compared.
-        is_short = all(" " not in cell and len(cell) <= _UNWRAPPED_CHARS for cell in cells)
+        is_short = all(" " not in cell and len(cell) <= 30 for cell in cells)  # noqa: PLR2004
         table.add_column(column, overflow="fold", no_wrap=is_short)
     for row in rows:
         table.add_row(*(Text(harmless(cell)) for cell in row))  # Text, not markup: a file may be called [red].gguf
@@ -194,10 +190,7 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 class PageProgress:
-    """Counts pages, and shows them on a terminal.
-
-    The time left is estimated from pages that this run read; pages that were read before cost nothing.
-    """
+    """Counts pages, shows them on a terminal, and estimates the time left from the pages that this run read."""
 
     def __init__(self, bar: Any = None) -> None:
         self._bar = bar
@@ -212,10 +205,10 @@ class PageProgress:
         """The user was told how long the run will take."""
 
     def expect(self, pages: int, to_read: int) -> None:
-        """Add pages that are to come, and how many of them need reading."""
+        """Add pages of the run, and how many of them need reading."""
         self._total += pages
         self._to_read += to_read
-        self._started_s = time.monotonic()  # the survey before is no reading
+        self._started_s = time.monotonic()  # without the time of the survey
         self._update(total=self._total)
 
     def page_done(self, *, is_kept: bool) -> None:
@@ -248,11 +241,7 @@ class PageProgress:
 
 @contextlib.contextmanager
 def page_progress(*, is_wanted: bool = True) -> Iterator[PageProgress]:
-    """Count pages, and show a bar if stderr is a terminal.
-
-    Args:
-        is_wanted: False shows none: results are written to the same terminal.
-    """
+    """Count pages, and show a bar if stderr is a terminal and the bar is wanted there."""
     if not sys.stderr.isatty() or not is_wanted:
         yield PageProgress()
         return

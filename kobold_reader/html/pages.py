@@ -1,4 +1,4 @@
-"""Pages beside their text: the templates, the pictures, and one HTML file written page by page."""
+"""Pages beside their text: templates, pictures, and an HTML file that is written page by page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 from base64 import b64encode
 from collections import Counter
 from pathlib import PurePosixPath
-from types import TracebackType
 from typing import IO, Any, Self
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,7 +18,7 @@ from kobold_reader.reading.results import PageResult, Status
 from kobold_reader.reading.tags import keywords_of
 
 PICTURE = ImageBudget(max_side_px=900, jpeg_quality=70, max_bytes=150_000)
-"""Large enough to check a doubtful word, small enough for a few hundred pages in one file."""
+"""Large enough to check a doubtful word, small enough for a few hundred pages in a file."""
 STATUS_WORDS: dict[Status, str] = {
     "ok": "read",
     "text_layer": "the file’s own text",
@@ -51,7 +50,7 @@ def templates(package: str = "kobold_reader.html") -> Environment:
     environment.globals |= {"status_words": STATUS_WORDS, "sentences": STATUS_SENTENCES}
     environment.filters |= {
         "base64": lambda data: b64encode(data).decode("ascii"),
-        "explained": _explained,
+        "explained": explained,
         "keywords": keywords_of,
         "reading_html": reading_html,
     }
@@ -62,12 +61,13 @@ def _finalize(value: Any) -> Any:
     return without_controls(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def _explained(error: KoboldReaderError) -> str:
+def explained(error: KoboldReaderError) -> str:
+    """Return an error's message and hint, without its page, which is shown beside it."""
     return f"{error.message} {error.hint or ''}".strip()
 
 
 def page_head(page: PageResult) -> dict[str, Any]:
-    """Return what the macro `headline` shows of a page: its number, status, model and confidence."""
+    """Return the arguments of the macro `headline`: a page's number, status, model and confidence."""
     name = f"Page {page.page_number}" if page.page_number else "The file"
     if page.page_number and page.page_label not in {"", str(page.page_number)}:
         name += f" ({page.page_label})"
@@ -88,14 +88,7 @@ def _doubtful_words(page: PageResult) -> int:
 def page_picture(
     opened: OpenFile, source: SourceFile, page_number: int, budget: ImageBudget, rotation_deg: int | None
 ) -> PageView:
-    """Make the picture of a page.
-
-    Args:
-        opened: Opens the file.
-        source: The page's file.
-        page_number: 1-based.
-        budget: The largest it may be.
-        rotation_deg: Clockwise turn with which the page was read; None: as the file stores it.
+    """Make the picture of a page, with the clockwise turn with which it was read; None: as the file stores it.
 
     Raises:
         SourceError: The page or its file cannot be opened any more.
@@ -108,19 +101,13 @@ def page_picture(
 
 
 def result_picture(page: PageResult, opened: OpenFile, budget: ImageBudget) -> PageView:
-    """Make the picture of a page as it was read; raises as `page_picture` does."""
+    """Make the picture of a page as it was read; see `page_picture`."""
     rotation_deg = next((one.rotation_deg for one in page.readings.values() if one.view_sizes), None)
     return page_picture(opened, page.source, page.page_number, budget, rotation_deg)
 
 
 class HtmlWriter:
-    """Writes PageResults as they come; the end of the `with` statement writes the end of the file.
-
-    Args:
-        out: Text stream; nothing is read back.
-        title: Of the whole.
-        opened: Opens the files for their pictures; closed by the caller.
-    """
+    """Writes PageResults as they come; the end of the `with` statement writes the end of the file."""
 
     def __init__(self, out: IO[str], title: str, opened: OpenFile) -> None:
         self._out = out
@@ -136,22 +123,20 @@ class HtmlWriter:
         self._out.write(self._macros.top(self._title))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return  # the file is not kept
-        if self._uri is not None:
-            self._out.write("</section>\n")
+        self._end_file()
         counts = [f"{count} {STATUS_WORDS[status]}" for status, count in self._counts.items()]
         self._out.write(self._macros.end(self._counts.total(), counts, self._failed, self._doubtful_words))
 
     def write(self, page: PageResult) -> None:
         """Write one page, or a file that cannot be opened."""
-        self._begin_file(page.source)
+        if page.source.uri != self._uri:
+            self._end_file()
+            self._uri = page.source.uri
+            folder = PurePosixPath(page.source.folder.replace("\\", "/")).name
+            self._out.write(self._macros.file_top(page.source.name, folder))
         if page.page_number:
             self._counts[page.status] += 1
             anchor, alt = f"p{self._counts.total()}", f"{page.source.name}, page {page.page_number}"
@@ -169,11 +154,6 @@ class HtmlWriter:
         self._out.write(self._macros.article(anchor, page, page_head(page), picture, problem, alt))
         self._out.flush()
 
-    def _begin_file(self, source: SourceFile) -> None:
-        if source.uri == self._uri:
-            return
+    def _end_file(self) -> None:
         if self._uri is not None:
             self._out.write("</section>\n")
-        self._uri = source.uri
-        folder = PurePosixPath(source.folder.replace("\\", "/")).name
-        self._out.write(self._macros.file_top(source.name, folder))

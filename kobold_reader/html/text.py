@@ -1,4 +1,4 @@
-"""Text as HTML: escaped, parts of it marked, Markdown tables laid out, and otherwise exactly as it was read."""
+"""Text as HTML: escaped, with marks and with Markdown tables laid out, otherwise exactly as it was read."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def without_controls(text: str) -> str:
 
 
 def escaped(text: str) -> Markup:
-    """Return text that is nothing but text, anywhere in HTML."""
+    """Return text that is safe anywhere in HTML."""
     return Markup(escape(without_controls(text)))  # noqa: S704
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A part of a text that is shown in a way of its own."""
+    """A part of a text that is highlighted."""
 
     start: int
     end: int
@@ -44,7 +44,7 @@ class Mark:
     hint: str = ""
     """Shown under the pointer, or at a tap."""
     line: int | None = None
-    """Number of the page's line that this is; such a mark is not visible by itself."""
+    """Number of the page's line that the mark covers; such a mark is not visible by itself."""
 
 
 def doubtful_marks(reading: Reading) -> list[Mark]:
@@ -60,7 +60,7 @@ def doubtful_marks(reading: Reading) -> list[Mark]:
 
 
 def reading_html(reading: Reading) -> Markup:
-    """Return a reading's text, its doubtful words marked with what else they may be."""
+    """Return a reading's text, with its doubtful words marked and their alternatives as hints."""
     return marked_html(reading.text, doubtful_marks(reading))
 
 
@@ -95,15 +95,14 @@ def _table_html(text: str, table: re.Match[str], marks: Sequence[Mark]) -> str:
 def _cells(text: str, start: int, end: int) -> list[tuple[int, int]]:
     bounds = [start, *(start + bar.end() for bar in _CELL_END.finditer(text[start:end])), end + 1]
     cells = [(first, last - 1) for first, last in pairwise(bounds)]
-    if not text[slice(*cells[0])].strip():
-        cells = cells[1:]
-    if cells and not text[slice(*cells[-1])].strip():
-        cells = cells[:-1]
+    for edge in (0, -1):
+        if cells and not text[slice(*cells[edge])].strip():
+            del cells[edge]
     return cells
 
 
 def _marked(text: str, start: int, end: int, marks: Iterable[Mark]) -> str:
-    """Escape a part of a text, cut where marks begin and end, each piece with all marks that cover it."""
+    """Escape a part of a text, cut where marks begin and end; each piece gets all marks that cover it."""
     inside = [mark for mark in marks if mark.start < end and mark.end > start]
     bounds = {bound for mark in inside for bound in (mark.start, mark.end) if start < bound < end}
     return "".join(

@@ -29,7 +29,7 @@ from kobold_reader.archive import Archive
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.store import PageRow
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
-from kobold_reader.html.pages import templates
+from kobold_reader.html.pages import explained, templates
 from kobold_reader.pages import local_path
 from kobold_reader.reader import KoboldReader
 from kobold_reader.web import views
@@ -233,8 +233,7 @@ class _Pages:
             try:
                 picture = await run_in_threadpool(self._pictures.picture, page, size)
             except SourceError as err:
-                sentence = f"{err.message} {err.hint or ''}".strip()
-                return PlainTextResponse(sentence, 404 if isinstance(err, SourceNotFoundError) else 409)
+                return PlainTextResponse(explained(err), 404 if isinstance(err, SourceNotFoundError) else 409)
         return Response(picture.image, media_type=picture.mime)
 
     def again(self, request: Request) -> Response:  # noqa: ARG002

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
-from kobold_reader.cli.output import harmless, notice, say
+from kobold_reader.cli.output import harmless, notice, say, say_json
 
 if TYPE_CHECKING:
     from kobold_reader.archive import Answer
@@ -53,7 +52,7 @@ def ask(
         numbers = ", ".join(f"[{number}]" for number in answer.invented)
         notice(f"the answer refers to {numbers}: there is no such page")
     if as_json:
-        say(json.dumps(answer.to_json(), ensure_ascii=False, indent=1))
+        say_json(answer.to_json())
     else:
         _say_sources(answer)
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_SERVER
 from kobold_reader.cli.options import ServerOptions, with_options
-from kobold_reader.cli.output import complain, notice, say, spell_count
+from kobold_reader.cli.output import complain, notice, say, say_json, spell_count
 
 _MARKS = {"ok": "ok     ", "advice": "advice ", "problem": "PROBLEM"}
 
@@ -39,7 +38,7 @@ def doctor(
         on_self_test=lambda url: notice(f"{url} is shown a test card; on a slow machine that takes a while …"),
     )
     if as_json:
-        say(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=1))
+        say_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
             say(f"{_MARKS[finding.level]} {finding.text}")

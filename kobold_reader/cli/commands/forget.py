@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -25,9 +26,9 @@ def forget(
 ) -> int:
     """Remove what was read of files; the files themselves stay.
 
-    In an archive, no byte of its files holds the forgotten words afterwards. End other programs that use the archive
-    first (`web`, notebooks): from their memory Chroma may write scraps into its files again. `index --reembed` removes
-    such scraps.
+    Afterwards no byte of an archive's files contains the forgotten words. First end other programs that use the archive
+    (`web`, notebooks): from their memory Chroma may write scraps into its files again. `index --reembed` removes such
+    scraps.
     """
     from kobold_reader.archive import Archive
     from kobold_reader.archive.sync import is_at
@@ -39,15 +40,18 @@ def forget(
     for path in paths:
         # The files of a folder that is a link are known under the folder it leads to.
         roots |= {path} if "://" in path else {local_uri(path), local_uri(Path(path).resolve())}
+
+    def forgotten(uris: Iterable[str]) -> list[str]:
+        return [uri for uri in uris if any(is_at(uri, root) for root in roots)]
+
     ledger_path = existing_ledger(ledger)
     readings = pages = corrections = 0
     with Archive.open(archive) if archive else nullcontext() as opened:
         if ledger_path:
             with Ledger(ledger_path) as kept:
-                readings = kept.forget([uri for uri in kept.uris() if any(is_at(uri, root) for root in roots)])
+                readings = kept.forget(forgotten(kept.uris()))
         if opened:
-            uris = [uri for uri in opened.uris() if any(is_at(uri, root) for root in roots)]
-            if uris:
+            if uris := forgotten(opened.uris()):
                 notice("the archive's files are rewritten, so that none of these pages can be read from their bytes")
             before = opened.status().corrections
             pages = opened.forget(uris)

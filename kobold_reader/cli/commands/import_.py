@@ -25,8 +25,8 @@ def import_(
         report = opened.import_corrections(folder)
         unfinished = opened.status().unfinished_pages
     corrected, taken_back = len(report.corrected), len(report.taken_back)
-    pages = f"{spell_count(report.pages, 'page')} in {spell_count(report.files, 'file')}: {corrected} corrected"
-    notice(pages + (f", {taken_back} as read again" if taken_back else ""))
+    counted = f"{spell_count(report.pages, 'page')} in {spell_count(report.files, 'file')}: {corrected} corrected"
+    notice(counted + (f", {taken_back} as read again" if taken_back else ""))
     if report.other_files:
         notice(f"{spell_count(report.other_files, 'file')} left aside: no export of kobold-reader")
     if unfinished and (corrected or taken_back):

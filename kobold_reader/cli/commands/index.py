@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kobold_reader.reading.survey import Outlook
 
 FIRST_PAGES = 5
-"""The time left is told after this many pages, where nothing was known of the model before."""
+"""The time left is first reported after this many pages, if the model's speed was unknown."""
 
 
 @with_options(ClusterOptions)
@@ -52,6 +52,8 @@ def index(
     from kobold_reader.archive import Archive
     from kobold_reader.archive.archive import CATALOG
     from kobold_reader.cli.outcome import closing_code, count_if_interrupted, find_lower_resolution, notice_pages_left
+    from kobold_reader.embeddings import MiniLMEmbedding
+    from kobold_reader.embeddings.minilm import INSTALL_HINT
     from kobold_reader.reader import take
 
     if paths and not (archive / CATALOG).exists() and not take(paths).files:
@@ -74,7 +76,11 @@ def index(
             if not paths:
                 return 0
         if opened.status().embedder == "none":
-            _notice_words_only()
+            if MiniLMEmbedding.available():
+                notice("words only: this archive has no vectors; index --reembed --embedder minilm makes them")
+            else:
+                why = "the embedder MiniLM is not installed, so this archive has no vectors."
+                notice(f"words only: {why} {INSTALL_HINT}")
         with page_progress() as progress, count_if_interrupted(pages):
             report = opened.sync(
                 paths or None,
@@ -94,16 +100,6 @@ def index(
     return closing_code(report.errors, usable, options.on_error, nothing_taken=bool(paths) and not report.files)
 
 
-def _notice_words_only() -> None:
-    from kobold_reader.embeddings import MiniLMEmbedding
-    from kobold_reader.embeddings.minilm import INSTALL_HINT
-
-    if MiniLMEmbedding.available():
-        notice("words only: this archive has no vectors; index --reembed --embedder minilm makes them")
-    else:
-        notice(f"words only: the embedder MiniLM is not installed, so this archive has no vectors. {INSTALL_HINT}")
-
-
 def _begin(outlook: Outlook, progress: PageProgress) -> None:
     files, pages = spell_count(outlook.files, "file"), spell_count(outlook.pages, "page")
     notice(f"{files}, {pages}: {spell_kinds(outlook.by_kind)}")
@@ -120,7 +116,7 @@ def _begin(outlook: Outlook, progress: PageProgress) -> None:
 
 def _count(result: PageResult, pages: Counter[str], progress: PageProgress) -> None:
     if not result.page_number:
-        return  # a file that cannot be opened: its pages were not expected either
+        return  # a file that cannot be opened: its pages were not counted as expected
     pages[result.status] += 1
     progress.page_done(is_kept=result.is_kept)
     if progress.read_pages == FIRST_PAGES and not result.is_kept and not progress.is_forecast and progress.left_s:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ from kobold_reader.cli.output import (
     notice,
     page_progress,
     say,
+    say_json,
     spell_bytes,
     spell_count,
     spell_duration,
@@ -54,7 +54,7 @@ def plan(
         selection = take(paths, known=ledger.kind_of)
         made = make_plan(reader, selection, ledger, sample=options.sample or 0, on_progress=progress.doing)
     if as_json:
-        say(json.dumps(made.to_dict(), ensure_ascii=False, indent=1))
+        say_json(made.to_dict())
     else:
         for line in _lines(made, reader.stop_after_s):
             say(line)

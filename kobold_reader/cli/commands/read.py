@@ -61,7 +61,7 @@ def read(
         if ledger.path == default_ledger_path() and not ledger.count()["files"]:
             notice(f"readings are kept in {ledger.path}")
         transcriber = transcriber_of(reader, ledger, on_progress=progress.doing)
-        outlook = transcriber.survey(selection.files, looks=False)  # looking at pages would delay the first result
+        outlook = transcriber.survey(selection.files, looks=False)  # to look at pages would delay the first result
         progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
         with count_if_interrupted(pages), closing(transcriber.run(selection.files)) as results:
             for result in results:
@@ -111,7 +111,7 @@ def _write(out: IO[str], result: PageResult, reader: KoboldReader, output_format
 
 @contextmanager
 def _destination(path: Path | None) -> Iterator[IO[str]]:
-    """Yield stdout, or a file that replaces the one at `path` only when everything was written."""
+    """Yield stdout, or a file that replaces the one at `path` after everything was written."""
     if path is None:
         yield sys.stdout
         return

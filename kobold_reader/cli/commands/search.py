@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kobold_reader.cli.options import ArchivesOption, ServerOptions, with_options
-from kobold_reader.cli.output import harmless, notice, say
+from kobold_reader.cli.output import harmless, notice, say, say_json
 from kobold_reader.options import GroupBy, Grouping, Mode
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def search(
             )
     hits = grouped(sorted(hits, key=lambda hit: -hit.score), grouping, limit)
     if as_json:
-        say(json.dumps([hit.to_json() for hit in hits], ensure_ascii=False, indent=1))
+        say_json([hit.to_json() for hit in hits])
         return 0
     group = ""
     for number, hit in enumerate(hits, start=1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE, ServerOptions
-from kobold_reader.cli.output import say, spell_count
+from kobold_reader.cli.output import say, say_json, spell_count
 
 if TYPE_CHECKING:
     from kobold_reader.archive import Alike
@@ -53,7 +52,7 @@ def status(
         facts["low_resolution"] = asdict(lower) if lower else None
         if groups is not None:
             facts["duplicates"] = [[one.to_json() for one in group] for group in groups]
-        say(json.dumps(facts, ensure_ascii=False, indent=1))
+        say_json(facts)
         return 0
     _say_facts(facts)
     if lower:

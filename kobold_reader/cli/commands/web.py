@@ -55,7 +55,7 @@ def web(
             _announce(access, open_browser=open_browser)
             server.run(app)
         except KeyboardInterrupt:
-            pass  # the usual end of a server is no error
+            pass  # the usual end of a server
         finally:
             close()
     return 0
