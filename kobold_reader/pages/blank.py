@@ -1,8 +1,7 @@
-"""Is anything on this page? Decided on its picture, and in doubt the answer is yes.
+"""Decides on a page's picture whether the page is blank. In doubt it is not.
 
-A page wrongly called blank is lost for good; one wrongly called inked costs a single request. Only four things are
-taken for paper: what is paler than writing, what is smaller than a letter, what is at the very edge, and the round
-shadow of a punched hole.
+A page wrongly called blank is lost for good; one wrongly called inked costs a single request. Only four things count
+as paper: marks paler than writing, marks smaller than a letter, marks at the very edge, and punched holes.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ _DPI = 100
 _UNKNOWN_SIDE_PX = 1200  # long side where the size of the paper is unknown: A4 at 103 dpi
 _MAX_SIDE_PX = 4000
 
-# Grey levels below the paper around it. Bleed-through and texture are under the first, pencil is over it; grainy paper
-# raises it up to the second.
+# Grey levels below the paper around. Bleed-through and texture are under the first, pencil is over it; grainy paper
+# raises the limit up to the second.
 _MIN_CONTRAST = 26
 _MAX_CONTRAST = 64
 _NOISE_FACTOR = 5.0
@@ -54,7 +53,7 @@ _GLANCE_SHARE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Ink:
-    """What was found on a page."""
+    """The ink found on a page."""
 
     is_blank: bool
     """Nothing but paper."""
@@ -78,9 +77,7 @@ def glance_size(judged: tuple[int, int]) -> tuple[int, int]:
 
 
 def find_ink_at_a_glance(picture: Image.Image, judged: tuple[int, int]) -> Ink | None:
-    """Judge a page that is written all over, in a tenth of the time; None where it takes a closer look.
-
-    A page that is blank, or nearly, always needs `find_ink`.
+    """Judge a page that is written all over in a tenth of the time; None for others, which need `find_ink`.
 
     Args:
         picture: Grey or RGB, of `glance_size` or larger.
@@ -107,14 +104,12 @@ def find_ink(picture: Image.Image) -> Ink:
     contrast, paper = _contrast(picture)
     grain = max(1, percentile(contrast, 0.75))
     threshold = round(min(max(_MIN_CONTRAST, _NOISE_FACTOR * grain), _MAX_CONTRAST))
-    mask = contrast.point([0] * threshold + [255] * (256 - threshold))
-    mask = _without_borders(mask)
+    mask = _without_borders(contrast.point([0] * threshold + [255] * (256 - threshold)))
     pixels = picture.width * picture.height
     inked, found = int(np.count_nonzero(np.asarray(mask))), True
     if inked <= _INKED_SHARE * pixels:
         inked, found = _components(mask)
-    flat = _is_flat(paper, picture)
-    is_blank = flat and not found
+    is_blank = not found and _is_flat(paper, picture)
     return Ink(is_blank, min(1.0, inked / pixels), is_white=False, mask=None if is_blank else mask)
 
 
@@ -125,14 +120,12 @@ def _contrast(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
     """
     grey = picture.convert("L")
     contrasts, papers = [], []
+    cells = 8 if min(picture.size) >= 64 else 1  # noqa: PLR2004 - 8 cells
+    # reduce() rounds up: without the box the paper would be shifted against its picture.
+    box = (0.0, 0.0, picture.width / cells, picture.height / cells)
     for plane in (grey, darkest_channel(picture)) if picture.mode == "RGB" else (grey,):
-        small = plane.reduce(8) if min(plane.size) >= 64 else plane  # noqa: PLR2004 - 8 cells
-        paper = _paper(small)
-        papers.append(paper)
-        # reduce() rounds up: without the box the paper would be shifted against its picture.
-        cells = 8 if small is not plane else 1
-        box = (0.0, 0.0, plane.width / cells, plane.height / cells)
-        smooth = paper.resize(plane.size, Image.Resampling.BILINEAR, box=box)
+        papers.append(_paper(plane.reduce(cells)))
+        smooth = papers[-1].resize(plane.size, Image.Resampling.BILINEAR, box=box)
         contrasts.append(ImageChops.difference(plane, smooth))
     return ImageChops.lighter(contrasts[0], contrasts[-1]), papers[0]
 
@@ -140,8 +133,8 @@ def _contrast(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
 def _paper(small: Image.Image) -> Image.Image:
     """The brightness of the sheet itself, without its writing.
 
-    Lamps and spines shade whole rows and columns, up to the very corner, where a median over a window sees too little;
-    so these are taken out first.
+    Lamps and spines shade whole rows and columns up to the corner, where the window of a median is too small; so rows
+    and columns are evened out first.
     """
     levels = np.asarray(small)
     rows, columns = (np.median(levels, axis=axis).astype(np.uint8) for axis in (1, 0))
@@ -153,9 +146,9 @@ def _paper(small: Image.Image) -> Image.Image:
 
 
 def _median_around(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The median of the 7 × 7 around each pixel: the same as Pillow's filter, three times as fast.
+    """The median of the 7 × 7 around each pixel, as Pillow's filter finds it, but three times as fast.
 
-    It is found bit by bit, highest first: a bit is set where at most half of the 49 are below the number with it.
+    It is found bit by bit, highest first: a bit is set where at most half of the 49 are below the number with that bit.
     """
     height, width = levels.shape
     padded = np.pad(levels, 3, mode="edge")
@@ -182,11 +175,7 @@ def _without_borders(mask: Image.Image) -> Image.Image:
 
 
 def _border(filled: bytes) -> int:
-    """How many lines, counted inwards from an edge, belong to a bar along that edge.
-
-    Args:
-        filled: How much of each line is dark, 0 to 255.
-    """
+    """The number of lines, counted inwards from an edge, that belong to a bar along it; `filled`: how dark each is."""
     reach, start = (round(len(filled) * share) for share in (_BORDER_SHARE, _BORDER_START))
     last = -1
     for index in range(reach):
@@ -216,8 +205,8 @@ def _is_flat(paper: Image.Image, picture: Image.Image) -> bool:
 
 def _components(mask: Image.Image) -> tuple[int, bool]:
     """Pixels of all connected shapes that are ink, and whether there is any."""
-    # Gaps of two pixels are closed first: thin writing breaks at this resolution, and a broken letter must not pass for
-    # dust. Areas count the pixels of the mask itself.
+    # Gaps of two pixels are closed first: thin writing breaks at this resolution, and a broken letter is no dust. Areas
+    # count the pixels of the mask itself.
     joined = mask
     for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
         joined = ImageChops.lighter(joined, ImageChops.offset(joined, *shift))
@@ -228,8 +217,8 @@ def _components(mask: Image.Image) -> tuple[int, bool]:
     small = [shape for shape in found if _is_small(shape)]
     specks = len(shapes) - len(found)
     if specks >= _DUSTY and specks >= _DUSTY_FACTOR * len(small):
-        # In that much dust, some specks are so close together that they pass for a letter. On a clean sheet the same
-        # small shape is a page number.
+        # In that much dust, some specks are so close that together they look like a letter. On a clean sheet the same
+        # shape is a page number.
         found = [shape for shape in found if not _is_small(shape)]
     return sum(shape.area for shape in found), bool(found)
 

@@ -1,4 +1,4 @@
-"""Image files: what Pillow opens, HEIC and AVIF included; the preview in a camera's raw file; comics (CBZ)."""
+"""Image files that Pillow opens, HEIC and AVIF included; previews in camera raw files; comics (CBZ)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from kobold_reader.pages.views import Placement, picture_images, placement_of
 # ── what Pillow opens ────────────────────────────────────────────────────────────────────────────
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
-"""Pillow's names of what is opened; its other plugins are never tried on strangers' bytes."""
+"""Pillow's other plugins are never tried on strangers' bytes."""
 _REDUCED_IMAGE = 1  # TIFF NewSubfileType bit 0: a thumbnail of another frame
 _NEW_SUBFILE_TYPE = 254
 
@@ -63,7 +63,7 @@ class PictureFile:
 
     Args:
         source: Local path, or the bytes of a picture that is inside another file.
-        sha256: Of the file; it is the content of a page that is the whole file.
+        sha256: Of the file.
         kind: `SourceFile.kind`.
         exif: Where it is not the picture's own, as for the preview of a raw photo.
 
@@ -97,7 +97,7 @@ class PictureFile:
         return Image.open(source, formats=self._formats)
 
     def _pages(self) -> list[int]:
-        """Indices of the frames that are pages: a thumbnail beside its picture is none."""
+        """Indices of the frames that are pages; a thumbnail beside its picture is not."""
         total = getattr(self._picture, "n_frames", 1)
         if self._picture.format != "TIFF" or total == 1:
             return [0]  # a moving picture is one page; an MPO's other frames are previews
@@ -107,7 +107,7 @@ class PictureFile:
                 self._picture.seek(index)
                 kind = self._picture.tag_v2.get(_NEW_SUBFILE_TYPE, 0)  # type: ignore[attr-defined]
             except LIBRARY_ERRORS:
-                kind = 0  # a damaged frame is a page all the same; its error is raised when it is read
+                kind = 0  # a damaged frame is a page too; its error is raised when it is read
             if not (isinstance(kind, int) and kind & _REDUCED_IMAGE):
                 pages.append(index)
         self._picture.seek(0)
@@ -136,7 +136,7 @@ class PictureFile:
         return placement_of(picture, is_camera=is_photo(exif), orientation=orientation_of(exif))
 
     def page_facts(self, page_number: int) -> PageFacts:
-        """What the page is."""
+        """Facts about the page."""
         with self._frame(page_number) as picture:
             check_pixels(*picture.size)
             placement = self._placement(picture)
@@ -166,30 +166,23 @@ class PictureFile:
         )
 
     def page_look(self, page_number: int) -> PageLook:
-        """What the page is a picture of."""
+        """Whether the page is a photo or a scan."""
         with self._frame(page_number) as picture:
             return look_at(picture, self._exif_of(picture))
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
-        """What the page looks like."""
+        """The images of the page."""
         with self._frame(page_number) as picture:
             original = None
             if len(self._frames) == 1 and picture.format in {"JPEG", "PNG"}:
-                original = self._bytes(budget.max_bytes)
+                if isinstance(self._source, bytes):
+                    original = self._source
+                elif self._source.stat().st_size <= budget.max_bytes:
+                    original = self._source.read_bytes()
+            placement = self._placement(picture)
             return picture_images(
-                picture,
-                self._placement(picture),
-                budget,
-                original=original,
-                rotate_deg=rotate_deg,
-                reopen=self._open,
+                picture, placement, budget, original=original, rotate_deg=rotate_deg, reopen=self._open
             )
-
-    def _bytes(self, most: int) -> bytes | None:
-        """The file's bytes, None where there are too many to be sent."""
-        if isinstance(self._source, bytes):
-            return self._source if len(self._source) <= most else None
-        return self._source.read_bytes() if self._source.stat().st_size <= most else None
 
 
 # ── camera raw files ─────────────────────────────────────────────────────────────────────────────
@@ -231,8 +224,8 @@ def open_raw(path: Path, sha256: str) -> PictureFile:
 def _raw_exif(path: Path, preview: bytes, sizes: Any) -> Image.Exif:
     """The raw file's own EXIF, or that of its preview, with the preview's orientation.
 
-    A preview without an orientation is turned as the sensor was. LibRaw gives a preview without EXIF a short one,
-    without dates, so the raw file's comes first.
+    LibRaw adds a short EXIF without dates to a preview that has none, so the raw file's EXIF is preferred. A preview
+    without an orientation is turned as the sensor was.
     """
     with Image.open(io.BytesIO(preview)) as picture:
         inner = exif_of(picture)
@@ -254,7 +247,6 @@ def _raw_exif(path: Path, preview: bytes, sizes: Any) -> Image.Exif:
 
 _MAX_ENTRY_BYTES = 256 * 1024 * 1024
 _MAX_ENTRIES = 100_000
-_LOCKED = 0x1
 _PICTURES = frozenset({"image", "heic", "avif"})
 _ZIP_ERRORS = (zipfile.BadZipFile, *LIBRARY_ERRORS)
 
@@ -279,12 +271,12 @@ class ComicFile:
             self._zip = zipfile.ZipFile(path)
         except _ZIP_ERRORS as error:
             raise CorruptSourceError(f"The file cannot be opened as a CBZ ({error}).") from error
-        entries = [entry for entry in self._zip.infolist()[:_MAX_ENTRIES] if _is_page(entry)]
+        entries = filter(_is_page, self._zip.infolist()[:_MAX_ENTRIES])
         self._pages = sorted(entries, key=lambda entry: natural_key(entry.filename))
         if not self._pages:
             self.close()
-            raise CorruptSourceError("The CBZ holds no pictures.")
-        if all(entry.flag_bits & _LOCKED for entry in self._pages):
+            raise CorruptSourceError("The CBZ contains no pictures.")
+        if all(entry.flag_bits & 1 for entry in self._pages):  # the bit of encrypted entries
             self.close()
             raise EncryptedSourceError("This CBZ is locked.", hint="Unpack it and read the folder.")
         self.facts = FileFacts(sha256, "cbz", len(self._pages), is_repaired=False)
@@ -315,11 +307,7 @@ class ComicFile:
         return self._open_page[1]
 
     def _read(self, entry: zipfile.ZipInfo) -> bytes:
-        """An entry's bytes: no more than the size it claims.
-
-        Raises:
-            PageRenderError: It is damaged, locked, or too large.
-        """
+        """An entry's bytes, no more than the size that it claims."""
         if entry.file_size > _MAX_ENTRY_BYTES:
             raise PageRenderError(f"The page unpacks to {entry.file_size:,} bytes, which is more than a picture has.")
         try:
@@ -329,20 +317,19 @@ class ComicFile:
             raise PageRenderError(f"The page cannot be unpacked ({error}).", hint="Copy the file again.") from error
 
     def page_facts(self, page_number: int) -> PageFacts:
-        """What the page is."""
+        """Facts about the page."""
         picture = self._page(page_number)
         with _as_page():
             facts = picture.page_facts(1)
-        return dataclasses.replace(
-            facts, page_number=page_number, page_label=str(page_number), metadata=picture.facts.metadata
-        )
+        label, metadata = str(page_number), picture.facts.metadata
+        return dataclasses.replace(facts, page_number=page_number, page_label=label, metadata=metadata)
 
     def page_look(self, page_number: int) -> PageLook:
-        """What the page is a picture of."""
+        """Whether the page is a photo or a scan."""
         return self._page(page_number).page_look(1)
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
-        """What the page looks like."""
+        """The images of the page."""
         picture = self._page(page_number)
         with _as_page():
             return picture.page_images(1, budget, rotate_deg)

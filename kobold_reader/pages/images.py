@@ -1,4 +1,4 @@
-"""Pillow's images: what is refused, and how an image becomes the bytes that a server takes."""
+"""Pillow's images: their errors and limits, sizes, greys, and how they are encoded for a server."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _GREY_TOLERANCE = 2
 
 @contextmanager
 def picture_errors(kind: type[SourceError]) -> Iterator[None]:
-    """Turn Pillow's exceptions into this kind of ours."""
+    """Raise Pillow's exceptions as this kind of ours."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata
@@ -185,7 +185,7 @@ def _saved(picture: Image.Image, kind: str, **options: int) -> bytes:
 
 
 def _may_be_line_art(picture: Image.Image, quality: int) -> bool:
-    """Whether PNG is smaller for some bands of a picture; for all of it that takes up to 40 times JPEG's time."""
+    """Whether PNG is smaller for some bands; PNG of the whole picture takes up to 40 times JPEG's time."""
     if picture.height < _BANDS * 4 * _BAND_PX:
         return True
     bands = Image.new(picture.mode, (picture.width, _BANDS * _BAND_PX))
@@ -201,10 +201,9 @@ def encode_within(
     """Make a picture of this size and encode it; with less quality, then smaller, until the bytes fit.
 
     Args:
-        make: Gives the picture at a width and height. It is called again for each smaller size, so that every picture
-            is resampled once.
+        make: Gives the picture at a width and height; called for each size, so that every picture is resampled once.
         size: Width and height to begin with.
-        budget: Its max_bytes and jpeg_quality.
+        budget: Only its max_bytes and jpeg_quality count.
 
     Raises:
         PageRenderError: Even the smallest picture is larger than max_bytes.

@@ -1,7 +1,7 @@
-"""What is painted on a PDF page, without painting it: is it one scan, and can its text layer stand for it?
+"""The layout of a PDF page, found without painting it: whether it is one scan, and whether its text layer is its text.
 
-In doubt the text layer cannot: a page asked for in vain costs one request, a page whose text is a stamp or the
-garbage of a broken font is lost to every search.
+In doubt the text layer is not: an unnecessary request costs little, but a page whose text is a stamp or the garbage of
+a broken font is lost to every search.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import pymupdf
 from PIL import Image
 
@@ -27,7 +28,7 @@ Page: TypeAlias = Any
 """A `pymupdf.Page`."""
 
 MUPDF_ERRORS = (pymupdf.mupdf.FzErrorBase, *LIBRARY_ERRORS)
-"""What PyMuPDF raises on bad files: its own errors, its core's, and Python's from half-read structures."""
+"""What PyMuPDF raises on bad files: its own errors, its core's, and Python's from incomplete structures."""
 
 _IMAGES = frozenset({"fill-image", "fill-imgmask"})
 _PATHS = frozenset({"fill-path", "stroke-path"})
@@ -35,7 +36,6 @@ _GRID = 128
 _CLOSE = 0.02  # an edge this share of a page away is at the page's edge
 _SCAN_COVERAGE = 0.5
 _REFERENCE = re.compile(r"\b(\d+) \d+ R\b")
-_MAX_LINKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ class Scan:
     """The one picture that a page is."""
 
     data: Callable[[], bytes]
-    """Gives its bytes: those of the file for a JPEG, else a lossless PNG of the pixels."""
+    """Gives its bytes: for a JPEG as stored, else a lossless PNG of the pixels."""
     is_jpeg: bool
     content_sha256: str | None
-    """Independent of the file that it is in; None where that takes more than can be told."""
+    """Independent of the file that it is in; None where it depends on too many objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What is on a page."""
+    """The facts of a page's layout."""
 
     size_pt: tuple[float, float]
     """Of the upright page."""
@@ -72,7 +72,7 @@ class Layout:
     is_grey: bool
     """Nothing on the page has colour."""
     scan: Scan | None
-    """The page is just this picture."""
+    """The one picture that the page is, if it is nothing else."""
 
     @property
     def is_scan_like(self) -> bool:
@@ -81,7 +81,7 @@ class Layout:
 
 
 def read_layout(document: Document, page: Page) -> Layout:
-    """Look at everything painted on a page, without painting it.
+    """Find a page's layout.
 
     Raises:
         pymupdf.mupdf.FzErrorBase: The page cannot be interpreted at all.
@@ -120,14 +120,12 @@ def read_layout(document: Document, page: Page) -> Layout:
 
 def _coverage(boxes: Sequence[Any], size: tuple[float, float]) -> float:
     """Share of the page under these boxes, overlaps counted once."""
-    rows = [0] * _GRID
+    covered = np.zeros((_GRID, _GRID), np.bool_)
     for left, top, right, bottom in boxes:
         x0, x1 = (round(min(max(x / size[0], 0.0), 1.0) * _GRID) for x in (left, right))
         y0, y1 = (round(min(max(y / size[1], 0.0), 1.0) * _GRID) for y in (top, bottom))
-        bits = (1 << x1) - (1 << x0) if x1 > x0 else 0
-        for row in range(y0, y1):
-            rows[row] |= bits
-    return sum(row.bit_count() for row in rows) / _GRID**2
+        covered[y0:y1, x0:x1] = True
+    return float(covered.mean())
 
 
 def _largest(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tuple[tuple[int, int], float | None]:
@@ -148,10 +146,7 @@ def _largest(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tup
 
 
 def _joined(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tuple[int, int]:
-    """The page in pixels of the finest of the images that cover it together.
-
-    A page is seldom as many points high as its scan is pixels at one resolution: each side has its own.
-    """
+    """The page in pixels of the finest of the images that cover it together; each side has a resolution of its own."""
     finest = [0.0, 0.0]
     for image in placed:
         a, b, c, d, _, _ = image["transform"]
@@ -173,7 +168,7 @@ def _scan(
 ) -> Scan | None:
     """The picture that the page is, where the page is just that."""
     visible = [what for what, _ in painted if what != "ignore-text"]
-    # What is under an opaque picture of the whole page is not seen; what is over it is.
+    # An opaque picture of the whole page hides what was painted before it, not what is painted after it.
     if not visible or visible[-1] != "fill-image" or len(placed) != 1:
         return None
     image = placed[0]
@@ -197,22 +192,21 @@ def _scan(
 
 
 def is_plain(document: Document, xref: int) -> bool:
-    """Whether an image shows what its pixels say: no mask, no inverted levels."""
+    """Whether an image is shown with its pixels unchanged: no mask, no inverted levels."""
     keys = (document.xref_get_key(xref, key) for key in ("Decode", "SMask", "Mask", "ImageMask"))
     return all(kind == "null" or value == "false" for kind, value in keys)
 
 
 def _stored_sha256(document: Document, xref: int, image: dict[str, Any]) -> str | None:
-    """Hash of a lossless picture as it is stored, and of what it takes to decode it.
+    """Hash of a lossless picture as it is stored, and of its decoder's settings; None where these link too far.
 
-    MuPDF's PNG of it may differ between releases, and hashing its pixels would decode a large page twice. None where
-    it takes more than can be told.
+    MuPDF's PNG of it may differ between releases, and hashing its pixels would decode a large page twice.
     """
     digest = hashlib.sha256()
     digest.update(f"{image['width']}x{image['height']}x{image['colorspace']}x{image['bpc']}".encode())
     for key in ("Filter", "DecodeParms"):
         _, value = document.xref_get_key(xref, key)
-        for _ in range(_MAX_LINKS):
+        for _ in range(3):
             value = _REFERENCE.sub(lambda match: _target(document, int(match[1])), value)
         if _REFERENCE.search(value):
             return None
@@ -222,7 +216,7 @@ def _stored_sha256(document: Document, xref: int, image: dict[str, Any]) -> str 
 
 
 def _target(document: Document, xref: int) -> str:
-    """What an object holds: its stream's checksum (JBIG2 globals), or else its own text."""
+    """An object's contents: its stream's checksum (JBIG2 globals), or else its own text."""
     if document.xref_is_stream(xref):
         return hashlib.sha256(document.xref_stream_raw(xref)).hexdigest()
     return str(document.xref_object(xref, compressed=True))
@@ -240,7 +234,7 @@ def _fills(image: dict[str, Any], flat: tuple[float, float]) -> bool:
 
 
 def _is_upright_jpeg(data: bytes, components: int) -> bool:
-    """A JPEG that means the same inside a PDF and outside: no CMYK, no EXIF turn."""
+    """Whether a JPEG looks the same inside a PDF and outside: no CMYK, no EXIF turn."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
             plain = is_plain_jpeg(data, picture) and orientation_of(exif_of(picture)) == 1
@@ -252,8 +246,8 @@ def _is_upright_jpeg(data: bytes, components: int) -> bool:
 def _xref(document: Document, page: Page, image: dict[str, Any]) -> int | None:
     """The object of the one image on the page.
 
-    Many programs list all images of the file under every page; the page's content names the one that is meant.
-    Comparing the pixels would decode them all.
+    Many programs list all images of the file under every page; the page's content names the right one. Comparing the
+    pixels would decode them all.
     """
     listed = document.get_page_images(page.number, full=True)
     if len(listed) > 1:
@@ -271,9 +265,9 @@ _TEXT_FLAGS = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
 _HIDDEN = 3  # text render mode: neither fill nor stroke
 _MAX_UNICODE = 0x10FFFF
 
-# Letters that a text layer needs before it may stand for the page: one where only text is painted, and more the more
-# of the page is image, as a stamp or a library's footer on a scan is not its text. Stamped scans have up to 70 letters,
-# pages with as much picture as text over 300.
+# Letters that a good text layer has at least: one where only text is painted, and more where more of the page is image,
+# as a stamp or a library's footer on a scan is not its text. Stamped scans have up to 70 letters, pages with as much
+# picture as text over 300.
 _MIN_LETTERS = 20
 _LETTERS_PER_COVERAGE = 600
 _MAX_GARBLED = 0.05
@@ -306,26 +300,26 @@ _LEADERS = re.compile(r"(\S)(?:\s?\1){2,}")  # dotted lines in a table of conten
 @dataclass(frozen=True, slots=True)
 class _PageText:
     text: str
-    """All of it, hidden text included."""
+    """Hidden text included."""
     outlines: int
     """Paths of the size of a letter."""
     visible: int = 0
     """Letters and digits that are painted and not painted over."""
     garbled: int = 0
-    """Visible characters that mean nothing: control codes, private use."""
+    """Visible characters without meaning: control codes, private use."""
     curves: int = 0
-    """In all paths, where letters are few enough for that to matter."""
+    """In all paths; counted only where letters are few."""
     is_alone: bool = False
     """Nothing but text is painted."""
 
 
 def _read_text(page: Page, painted: Sequence[tuple[str, Any]], images: Sequence[tuple[int, Any]]) -> _PageText:
-    """Read a page's text layer. One that cannot be read counts as none: the page's image remains.
+    """Read a page's text layer; one that cannot be read counts as none, as the page's image remains.
 
     Args:
         page: The page.
-        painted: What is painted, in order, with its boxes.
-        images: The images among it: their index in that order, and their boxes.
+        painted: What is painted, in order, with its box.
+        images: The images among that: their index in that order, and their boxes.
     """
     paths = [box for what, box in painted if what in _PATHS]
     outlines = sum(1 for box in paths if _is_glyph_sized(box))
@@ -351,13 +345,14 @@ def _read_text(page: Page, painted: Sequence[tuple[str, Any]], images: Sequence[
 
 
 def _verdict(found: _PageText, coverage: float) -> TextLayer:
-    """What a text layer is worth on a page of which this share is under images."""
+    """The quality of a text layer on a page of which this share is under images."""
     if not found.text:
         return "none"
     if found.garbled > _MAX_GARBLED * (found.visible + found.garbled) or is_garbled(found.text):
         return "poor"
+    # Where letters are drawn as outlines, the text layer is a caption or a watermark.
     if found.outlines > max(_MANY_PATHS, 3 * found.visible):
-        return "poor"  # the text layer is a caption or a watermark
+        return "poor"
     if found.curves > max(_MANY_CURVES, _CURVES_PER_LETTER * found.visible):
         return "poor"
     needed = 1 if found.is_alone else _MIN_LETTERS + _LETTERS_PER_COVERAGE * coverage
@@ -365,7 +360,7 @@ def _verdict(found: _PageText, coverage: float) -> TextLayer:
 
 
 def is_garbled(text: str) -> bool:
-    """Whether a font gave other characters than it shows. Short texts and other scripts pass."""
+    """Whether the font's characters are not those that it shows; False for short texts and other scripts."""
     plain = [character for character in _LEADERS.sub(" ", text) if not character.isspace()]
     letters = [character for character in plain if character.isalpha()]
     signs = sum(1 for character in plain if not character.isalnum() and unicodedata.category(character)[0] != "M")
@@ -394,6 +389,6 @@ def _inside(box: Box, outer: Box) -> bool:
 
 def _curves(page: Page) -> int:
     try:
-        return sum(1 for drawing in page.get_cdrawings() for item in drawing["items"] if item[0] == "c")
+        return sum(item[0] == "c" for drawing in page.get_cdrawings() for item in drawing["items"])
     except MUPDF_ERRORS:
         return 0

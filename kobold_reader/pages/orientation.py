@@ -1,18 +1,19 @@
-"""Which way is up: turns of pictures, and whether the writing on a page is sideways. In doubt it is upright.
+"""Turns pictures upright, and finds whether the writing on a page is sideways. In doubt it is upright.
 
 Letters are closer to their neighbours in a line than to the lines above and below, in print, typescript and
 handwriting, in columns and in tables, skewed or not; the shapes of a photo or a map have neighbours on all sides. So
-the nearest neighbours of some hundred shapes tell along which axis the writing runs.
+the nearest neighbours of some hundred shapes show along which axis the writing runs.
 
-They tell which end of that axis is up for Latin writing only: more pairs of neighbours are level at their bottoms than
-at their tops, because tall letters are many and letters with tails are few. By that measure Cyrillic, Greek, Armenian
-and Arabic print looks upside down. So it decides to which side a page that is surely sideways is turned, but never
-turns an upright page on its head: that takes reading a few lines (`Posture`).
+They show which end of that axis is up for Latin writing only: more pairs of neighbours are level at their bottoms than
+at their tops, because tall letters are common and letters with tails are rare. By that measure Cyrillic, Greek,
+Armenian and Arabic print looks upside down. So it decides to which side a page that is surely sideways is turned, but
+an upright page is never turned on its head by it: that takes reading a few lines (`Posture`).
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -47,7 +48,7 @@ _RULE_PX = 48  # at about 100 dpi: rules, bars and dark areas of photos are long
 _LETTER_PX = 5
 _MIN_SHAPES = 12
 _SAMPLE = 700  # letters whose neighbours are looked for
-_AT_ONCE = 128  # of them, as a dense page has thousands of possible neighbours
+_AT_ONCE = 128  # letters, as a dense page has thousands of possible neighbours
 _NEAR = 2.0  # letters: no neighbour is further away
 _BESIDE = 1.5
 _WORD = 2.0
@@ -83,22 +84,15 @@ def stored_box(box: Box, orientation: int, turn_deg: int) -> Box:
     return box
 
 
-def _moved(box: Box, step: Image.Transpose) -> Box:
+def _moved(box: Box, step: _Step) -> Box:
     left, top, right, bottom = box
-    match step:
-        case Image.Transpose.FLIP_LEFT_RIGHT:
-            return 1 - right, top, 1 - left, bottom
-        case Image.Transpose.FLIP_TOP_BOTTOM:
-            return left, 1 - bottom, right, 1 - top
-        case Image.Transpose.ROTATE_180:
-            return 1 - right, 1 - bottom, 1 - left, 1 - top
-        case Image.Transpose.TRANSPOSE:
-            return top, left, bottom, right
-        case Image.Transpose.TRANSVERSE:
-            return 1 - bottom, 1 - right, 1 - top, 1 - left
-        case Image.Transpose.ROTATE_90:
-            return top, 1 - right, bottom, 1 - left
-    return 1 - bottom, left, 1 - top, right
+    if step in {_Step.TRANSPOSE, _Step.TRANSVERSE, _Step.ROTATE_90, _Step.ROTATE_270}:
+        left, top, right, bottom = top, left, bottom, right
+    if step in {_Step.FLIP_LEFT_RIGHT, _Step.ROTATE_180, _Step.TRANSVERSE, _Step.ROTATE_270}:
+        left, right = 1 - right, 1 - left
+    if step in {_Step.FLIP_TOP_BOTTOM, _Step.ROTATE_180, _Step.TRANSVERSE, _Step.ROTATE_90}:
+        top, bottom = 1 - bottom, 1 - top
+    return left, top, right, bottom
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +102,10 @@ class Orientation:
     turn_deg: int = 0
     """Clockwise turn that puts it upright: 0, 90 or 270; 0 also where that is not known."""
     posture: Posture | None = None
-    """What only reading can tell, of the page as it is; None where nothing is open."""
+    """The two ways between which only reading can decide, for the page as it is; None where the turn is known."""
 
     def after(self, turn_deg: int) -> Posture | None:
-        """What is still open once the page was turned clockwise by `turn_deg`."""
+        """The posture once the page was turned clockwise by `turn_deg`."""
         step = CLOCKWISE[turn_deg]
         if self.posture is None or step is None:
             return self.posture
@@ -121,12 +115,12 @@ class Orientation:
 
 @dataclass(slots=True)
 class _Votes:
-    across: int = 0
-    """Letters whose nearest neighbour is beside them."""
-    down: int = 0
-    """Letters whose nearest neighbour is above or below."""
+    """How many letters have their nearest neighbour beside or below them, and which edges of neighbours are level."""
+
+    across: int
+    down: int
     bottoms: int = 0
-    """Neighbours across that are level at their bottoms and not at their tops; and so on."""
+    """Neighbours across that are level at their bottoms and not at their tops; the others are alike."""
     tops: int = 0
     rights: int = 0
     lefts: int = 0
@@ -170,24 +164,13 @@ def _posture(lines: Iterable[_Pixels], turns: tuple[int, int], size: tuple[int, 
     boxes = []
     for left, top, right, bottom in lines:
         pad = max(1.0, _LINE_PAD * min(right - left, bottom - top))
-        boxes.append(
-            (
-                max(0.0, left - pad) / width,
-                max(0.0, top - pad) / height,
-                min(width, right + pad) / width,
-                min(height, bottom + pad) / height,
-            )
-        )
+        start = max(0.0, left - pad) / width, max(0.0, top - pad) / height
+        boxes.append((*start, min(width, right + pad) / width, min(height, bottom + pad) / height))
     return Posture(turns=turns, lines=tuple(boxes)) if boxes else None
 
 
 class _Letters:
-    """The shapes that may be letters, all of about the page's letter size.
-
-    Args:
-        boxes: Left, top, right and bottom of each.
-        size: The page's letter size, px.
-    """
+    """The shapes that may be letters: left, top, right and bottom of each, and the page's letter size, in px."""
 
     def __init__(self, boxes: _Numbers, size: int) -> None:
         self._boxes = boxes
@@ -196,7 +179,7 @@ class _Letters:
 
     @classmethod
     def of(cls, shapes: list[Shape]) -> _Letters | None:
-        """The letters among these shapes, by the median of what is no speck; None where there are too few."""
+        """The letters among these shapes, by the median size of those that are no specks; None if there are too few."""
         if len(shapes) < _MIN_SHAPES:
             return None
         boxes = np.array([(one.left, one.top, one.right, one.bottom) for one in shapes], np.int32)
@@ -212,20 +195,18 @@ class _Letters:
 
     def votes(self) -> _Votes:
         """Look for the nearest neighbours of a sample of the letters."""
-        votes = _Votes()
         asked = np.arange(0, len(self._boxes), len(self._boxes) // _SAMPLE + 1)
         width, height = (self._right - self._left)[asked], (self._bottom - self._top)[asked]
-        # Letters that touch: a word is nearer to the lines above and below than to the next word.
+        # Letters that touch are one word, which is nearer to the lines above and below than to the next word.
         is_word = (np.maximum(width, height) >= _WORD * self._size) & (
             (width >= _WORD * height) | (height >= _WORD * width)
         )
-        votes.across = int(np.count_nonzero(is_word & (width > height)))
-        votes.down = int(np.count_nonzero(is_word & (height > width)))
+        votes = _Votes(int((is_word & (width > height)).sum()), int((is_word & (height > width)).sum()))
         beside, below = [], []
         for few in np.array_split(asked[~is_word], len(asked) // _AT_ONCE + 1):
             one, other, apart, is_across = self._nearest(few)
-            votes.across += int(np.count_nonzero(is_across))
-            votes.down += int(np.count_nonzero(~is_across))
+            votes.across += int(is_across.sum())
+            votes.down += int((~is_across).sum())
             pairs = np.stack((np.minimum(one, other), np.maximum(one, other)))
             is_near = apart <= _BESIDE * self._size
             beside.append(pairs[:, is_near & is_across])
@@ -242,7 +223,7 @@ class _Letters:
         asked = few[asked]
         across = np.maximum(self._left[other] - self._right[asked], self._left[asked] - self._right[other])
         down = np.maximum(self._top[other] - self._bottom[asked], self._top[asked] - self._bottom[other])
-        # Neither touching boxes nor a neighbour round the corner.
+        # Boxes that touch are no neighbours, nor are letters that are neither beside nor below.
         apart = np.where(across > 0, across, down)
         is_near = ((across > 0) != (down > 0)) & (apart <= _NEAR * self._size)
         asked, other, apart, is_across = asked[is_near], other[is_near], apart[is_near], across[is_near] > 0
@@ -251,7 +232,7 @@ class _Letters:
         return asked[nearest], other[nearest], apart[nearest], is_across[nearest]
 
     def _level(self, pairs: _Numbers, start: _Numbers, end: _Numbers) -> tuple[int, int]:
-        """How many pairs are level at their ends and not at their starts, and the other way round."""
+        """The number of pairs that are level at their ends and not at their starts, and the reverse."""
         one, other = np.unique(pairs, axis=1)
         longest = np.maximum(end[one] - start[one], end[other] - start[other])
         at_start, at_end = np.abs(start[one] - start[other]), np.abs(end[one] - end[other])
@@ -262,7 +243,7 @@ class _Letters:
         return int(np.count_nonzero(ends)), int(np.count_nonzero(starts))
 
     def lines(self, axis: _Axis) -> list[_Pixels]:
-        """Some pieces of lines along this axis, those with the most letters."""
+        """Pieces of lines along this axis: the few that have the most letters."""
         found: list[tuple[int, _Pixels]] = []
         used: set[int] = set()
         following = self._following(axis)
@@ -288,16 +269,15 @@ class _Letters:
 
     def _following(self, axis: _Axis) -> dict[int, list[int]]:
         """For each letter those that may continue its line, the nearest first."""
-        start, end, above, below = self._left, self._right, self._top, self._bottom
-        if axis == "down":
-            start, end, above, below = above, below, start, end
+        across, down = (self._left, self._right), (self._top, self._bottom)
+        (start, end), (above, below) = (across, down) if axis == "across" else (down, across)
         one, other = _between(start, end + 1, end + 2 * self._size)
         is_level = (above[other] <= below[one]) & (above[one] <= below[other])
         one, other = one[is_level], other[is_level]
         order = np.lexsort((other, start[other] - end[one], one))
-        following: dict[int, list[int]] = {}
+        following: defaultdict[int, list[int]] = defaultdict(list)
         for index, next_one in zip(one[order].tolist(), other[order].tolist(), strict=True):
-            following.setdefault(index, []).append(next_one)
+            following[index].append(next_one)
         return following
 
 

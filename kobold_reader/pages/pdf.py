@@ -1,7 +1,7 @@
-"""PDF files through MuPDF, and the books that it lays out: EPUB and XPS.
+"""PDF, EPUB and XPS files, opened with MuPDF.
 
-MuPDF mends what it can without a word: a file cut in half opens with white pages. Therefore a white page is believed
-only of a file that needed no mending, and a scan lifted out of a page is decoded strictly.
+MuPDF repairs what it can without a word: a file cut in half opens with white pages. So a white page counts as blank
+only in a file that needed no repair, and a scan that is lifted out of a page is decoded strictly.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,6 @@ pymupdf.TOOLS.mupdf_display_errors(False)
 pymupdf.TOOLS.mupdf_display_warnings(False)
 
 _NAMES = {"pdf": "a PDF", "epub": "an EPUB", "xps": "an XPS document"}
-_BOOK_PT = (0, 0, 420, 595)  # A5: a book has no pages of its own until it is laid out
-_BOOK_LETTER_PT = 11
 _MAX_IN_MEMORY = 256 * 1024 * 1024
 _NO_MALLOC = re.compile(r"\b(malloc|calloc|realloc)\b.* failed")
 _CUT_SHORT = re.compile("truncated image|premature end of (file|data)")
@@ -56,7 +54,7 @@ class PdfFile:
         path: Local path.
         sha256: Of the file.
         passwords: Tried in this order, after the empty one.
-        kind: "pdf", "epub" or "xps".
+        kind: `pdf`, `epub` or `xps`.
 
     Raises:
         CorruptSourceError: It cannot be opened, or holds no pages.
@@ -74,7 +72,8 @@ class PdfFile:
         try:
             self._document: Document = pymupdf.open(path, filetype=kind)
             if self._document.is_reflowable:
-                self._document.layout(rect=pymupdf.Rect(*_BOOK_PT), fontsize=_BOOK_LETTER_PT)
+                # A book has no pages of its own until it is laid out, here on A5 in 11 pt.
+                self._document.layout(rect=pymupdf.Rect(0, 0, 420, 595), fontsize=11)
         except MUPDF_ERRORS as error:
             # MuPDF's own message repeats the path, which may be that of a temporary copy.
             raise CorruptSourceError(
@@ -91,7 +90,7 @@ class PdfFile:
 
     def _file_facts(self, passwords: Sequence[str]) -> FileFacts:
         document = self._document
-        # MuPDF trusts the bytes more than what it is told, and knows HTML and plain text too.
+        # MuPDF trusts the bytes more than the kind that it is given, and opens HTML and plain text too.
         info = document.metadata or {}
         if document.is_pdf != (self._kind == "pdf") or (
             not document.is_pdf and str(info.get("format") or "") not in {"EPUB", "XPS"}
@@ -103,29 +102,20 @@ class PdfFile:
         if total < 1:
             raise CorruptSourceError("The file holds no pages.", hint=_HINT)
         info = document.metadata or {}
-        is_scan = False
-        if info.get("creationDate"):
-            try:
-                is_scan = self._layout_of(1).is_scan_like
-            except (SourceError, *MUPDF_ERRORS):
-                is_scan = False  # page 1 reports its damage itself
-        try:
+        is_scan, packet = False, None
+        with suppress(SourceError, *MUPDF_ERRORS):  # page 1 reports its damage itself
+            is_scan = bool(info.get("creationDate")) and self._layout_of(1).is_scan_like
+        with suppress(*MUPDF_ERRORS):
             packet = document.get_xml_metadata() if document.is_pdf else None
-        except MUPDF_ERRORS:
-            packet = None
         metadata = pdf_metadata(info, read_xmp(packet), is_scan=is_scan)
         return FileFacts(self._sha256, self._kind, total, bool(document.is_repaired), metadata)
 
     def _unlock(self, *, has_passwords: bool) -> Document:
-        """Open the file without its lock, where only its attachments are encrypted.
-
-        Raises:
-            EncryptedSourceError: The pages are encrypted too.
-        """
+        """Open the file without its lock, where only its attachments are encrypted."""
         version, *filters = (self._document.xref_get_key(-1, f"Encrypt/{key}")[1] for key in ("V", "StmF", "StrF"))
         is_open = version in {"4", "5"} and all(value in {"/Identity", "null"} for value in filters)
         if is_open and self._path.stat().st_size <= _MAX_IN_MEMORY:
-            # MuPDF asks for the password all the same; without this entry it cannot.
+            # MuPDF asks for the password even so; without this entry it cannot.
             data = self._path.read_bytes().replace(b"/Encrypt", b"/Ignored")
             self._document.close()
             self._document = pymupdf.open(stream=data, filetype="pdf")
@@ -136,7 +126,7 @@ class PdfFile:
         raise EncryptedSourceError("This PDF is locked.", hint="Give its password.")
 
     def close(self) -> None:
-        """Close the file, and free what MuPDF keeps of it."""
+        """Close the file, and free the images that MuPDF keeps of it."""
         self._layout = None
         self._document.close()
         pymupdf.TOOLS.store_shrink(100)
@@ -161,7 +151,7 @@ class PdfFile:
         return self._layout[1]
 
     def page_facts(self, page_number: int) -> PageFacts:
-        """What the page is."""
+        """Facts about the page."""
         layout = self._layout_of(page_number)
         content = layout.scan.content_sha256 if layout.scan else None
         metadata: dict[str, Scalar] = {}
@@ -185,7 +175,7 @@ class PdfFile:
             )
 
     def page_look(self, page_number: int) -> PageLook:
-        """What the page is a picture of, where the whole page is one."""
+        """Whether the page is a photo or a scan, where it is one picture."""
         layout = self._layout_of(page_number)
         if layout.scan is not None and layout.scan.is_jpeg:
             return look_at_jpeg(layout.scan.data())
@@ -193,7 +183,7 @@ class PdfFile:
         return PageLook("scan") if self._kind == "pdf" and layout.is_scan_like else PageLook()
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
-        """What the page looks like."""
+        """The images of the page."""
         layout = self._layout_of(page_number)
         self._rendered += 1
         if self._rendered % _SHRINK_EVERY == 0:
@@ -230,21 +220,16 @@ class PdfFile:
     def _check_images(self, page: Page, layout: Layout) -> None:
         """Refuse a page whose image ends before its last lines; MuPDF fills them up without an error.
 
-        Raises:
-            PageRenderError: More is missing than the last line or two, which scanners often leave out.
+        A missing line or two is accepted, as scanners often leave them out.
         """
-        # MuPDF warns once only, when it decodes the image; later it finds it in its store.
+        # MuPDF warns only once, when it decodes the image; later it takes the image from its store.
         if _CUT_SHORT.search(_warnings()) and layout.image_coverage >= _MATTERS:
             self._cut_short.setdefault(page.number, _stored_share(self._document, page))
         if self._cut_short.get(page.number, 1.0) < _COMPLETE:
             raise PageRenderError("The page's image is cut short.", hint="Copy or scan the file again.")
 
     def _ink(self, page: Page, layout: Layout, view: Image.Image) -> Ink:
-        """Judge the page, on the view where that is fine enough.
-
-        Raises:
-            PageRenderError: The page came out white because it is damaged.
-        """
+        """Judge the page, on the view where that is fine enough; refuse one that is white because it is damaged."""
         width, height = layout.size_pt
         dpi = layout.native_dpi or 100
         judged = analysis_size(width * dpi / 72, height * dpi / 72, _inches(layout))
@@ -256,9 +241,8 @@ class PdfFile:
         ink = find_ink(picture)
         if ink.is_white:
             if self._document.is_repaired:
-                raise PageRenderError(
-                    "The PDF is damaged, and this page was repaired into white: what it held is lost.", hint=_HINT
-                )
+                message = "The PDF is damaged, and this page was repaired into white: what it held is lost."
+                raise PageRenderError(message, hint=_HINT)
             if self._kind == "pdf" and _lost_contents(self._document, page):
                 raise PageRenderError("What the page should show cannot be decoded.", hint=_HINT)
             if layout.image_coverage > 0 and (warned := _warnings()):
@@ -269,7 +253,6 @@ class PdfFile:
 
 
 def _message(error: Exception) -> str:
-    """A library's own message, in one line."""
     return clean_text(str(error))[:200] or type(error).__name__
 
 
@@ -290,7 +273,7 @@ _PAINTED = frozenset({pymupdf.PDF_ANNOT_FREE_TEXT, pymupdf.PDF_ANNOT_WIDGET, pym
 
 
 def _load_page(document: Document, index: int) -> Page:
-    """The page, shown whole where its crop box leaves nothing of it: MuPDF would show white."""
+    """The page, without its crop box where that would leave nothing of it: MuPDF would show white."""
     page = document.load_page(index)
     if not document.is_pdf:
         return page
@@ -322,7 +305,7 @@ def _render(page: Page, layout: Layout, size: tuple[int, int], box: Box = WHOLE)
 
 
 def _label_of(page: Page) -> str:
-    """The label printed on the page, "" where the file has none."""
+    """The page's label; "" where the file has none."""
     try:
         label = str(page.get_label())
     except MUPDF_ERRORS:
@@ -332,12 +315,9 @@ def _label_of(page: Page) -> str:
 
 
 def _notes_of(page: Page) -> list[str]:
-    """Notes and comments that people pinned to the page, in its order.
-
-    Form fields and text boxes are not among them: they are painted anyway.
-    """
+    """Notes and comments that people pinned to the page, in its order, without text that is painted anyway."""
     notes: list[str] = []
-    try:
+    with suppress(*MUPDF_ERRORS):  # a broken annotation costs itself and those after it, not the page
         for annotation in page.annots() or ():
             if len(notes) >= _MAX_NOTES:
                 break
@@ -347,13 +327,11 @@ def _notes_of(page: Page) -> list[str]:
             note = str(annotation.info.get("content") or "").replace("\r", "\n").strip()
             if note and note not in notes:
                 notes.append(note[:_MAX_NOTE_CHARS])
-    except MUPDF_ERRORS:
-        return notes  # a broken annotation costs itself and those after it, not the page
     return notes
 
 
 def _stored_share(document: Document, page: Page) -> float:
-    """How much of the page's most incomplete image is there, 0 to 1; 0 where that is not known."""
+    """The share that is stored of the page's most incomplete image, 0 to 1; 0 where that is not known."""
     shares = []
     for xref, _, width, height, bits, *_ in document.get_page_images(page.number, full=True):
         try:
@@ -381,18 +359,15 @@ def _lost_contents(document: Document, page: Page) -> bool:
 _MAX_STRIPS = 2_000
 _MAX_STRIP_PIXELS = 100_000_000
 _SKEW = 0.002
-_SCALE = 0.02
+_SCALE = 0.02  # a strip's size and its pixels may differ by this share
 
 
 def _join_strips(document: Document, page: Page, layout: Layout) -> Image.Image | None:
-    """A scan that is on its page in strips, put together pixel by pixel; None where it must be painted.
+    """A scan that is stored in strips, put together pixel by pixel; None where MuPDF must paint it.
 
     MuPDF moves every image to whole pixels of what it paints, so at any size but the scan's own the letters on the
     seams are squeezed: measured on a printed page at 1024 px, its painting differs from the scan by 8.7 grey levels a
     pixel, the joined strips by none.
-
-    Raises:
-        PageRenderError: A strip is cut short or cannot be decoded.
     """
     width, height = layout.image_px
     if layout.rotation_deg or not 0 < width * height <= _MAX_STRIP_PIXELS:
@@ -412,14 +387,13 @@ def _join_strips(document: Document, page: Page, layout: Layout) -> Image.Image 
 
 
 def _is_strip(document: Document, strip: dict[str, Any], scale: tuple[float, float]) -> bool:
-    """Whether an image is upright, at the scan's own resolution, and shows what its pixels say."""
+    """Whether an image is upright, at the scan's own resolution, and shown with its pixels unchanged."""
     a, b, c, d, _, _ = strip["transform"]
     if a <= 0 or d <= 0 or abs(b) > _SKEW * a or abs(c) > _SKEW * d:
         return False
-    # A strip of a few rows is as much too high as its edge was rounded.
-    for pixels, side in ((strip["width"], a * scale[0]), (strip["height"], d * scale[1])):
-        if abs(pixels - side) > max(1, _SCALE * side):
-            return False
+    sides = ((strip["width"], a * scale[0]), (strip["height"], d * scale[1]))
+    if any(abs(pixels - side) > max(1, _SCALE * side) for pixels, side in sides):  # 1: a strip's edge may be rounded
+        return False
     if not strip["xref"] or strip.get("has-mask") or strip["colorspace"] not in {1, 3} or strip["bpc"] > 8:  # noqa: PLR2004 - a byte
         return False
     return is_plain(document, strip["xref"])

@@ -1,10 +1,7 @@
-"""Photo or scan, and a hash by which pictures that look alike are found: both from a small copy of a picture.
+"""Tells photos from scans, and finds a perceptual hash by which similar pictures are found, both on a small copy.
 
-Neither is needed to read a page, so nothing here fails for a picture that cannot be decoded: it is neither, and its
-error is raised when it is read.
-
-A photo shows a scene, also where a print of it was scanned; a scan shows a sheet with writing or drawing on it, also
-where a phone took the picture. So the pixels decide, and the file's metadata only where they leave it open:
+A photo shows a scene, even if a print of it was scanned; a scan shows a sheet with writing or drawing on it, even if a
+phone took the picture. So the pixels decide, and the file's metadata only where they leave it open:
 
 - A sheet has one colour: within 16 levels of the commonest are 0.70 to 1.00 of the pixels of the public scans and
   receipts that this was measured on, and 0.06 to 0.44 of those of photos. The limit is in between; it is lower where
@@ -22,8 +19,8 @@ import io
 import math
 import operator
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -45,27 +42,17 @@ _COSINES = tuple(
 
 
 def perceptual_hash(picture: Image.Image) -> str | None:
-    """Return 16 hexadecimal digits; None where nothing tells the picture from others, as in fog or the dark.
-
-    Args:
-        picture: Upright; its proportions do not count.
-    """
+    """Return 16 hexadecimal digits for an upright picture; None where it has no features, as in fog or the dark."""
     small = picture.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
     levels = small.tobytes()
     if max(levels) - min(levels) < _FLAT:
         return None
     rows = [levels[start : start + _SIDE] for start in range(0, _SIDE * _SIDE, _SIDE)]
-    across = [[_product(row, cosines) for cosines in _COSINES] for row in rows]
-    found = [_product([row[x] for row in across], cosines) for cosines in _COSINES for x in range(_KEPT)]
-    middle = sum(sorted(found)[_KEPT * _KEPT // 2 - 1 : _KEPT * _KEPT // 2 + 1]) / 2
-    bits = 0
-    for value in found:
-        bits = bits << 1 | (value > middle)
-    return f"{bits:016x}"
-
-
-def _product(values: Iterable[float], cosines: Iterable[float]) -> float:
-    return float(sum(map(operator.mul, values, cosines)))
+    across = [[sum(map(operator.mul, row, cosines)) for cosines in _COSINES] for row in rows]
+    columns = list(zip(*across, strict=True))
+    found = [sum(map(operator.mul, column, cosines)) for cosines in _COSINES for column in columns]
+    middle = median(found)
+    return f"{int(''.join('01'[value > middle] for value in found), 2):016x}"
 
 
 _THUMBNAIL_PX = 256
@@ -89,14 +76,12 @@ _LIGHT_PX = 8
 _LIGHTEST = 235
 _SCANNER_DPI = frozenset({150, 200, 240, 400, 600, 1200, 2400})
 """What scanners are set to; 300 is what picture editors write into everything."""
+_Device: TypeAlias = Literal["camera", "scanner"] | None
 _SCANNER = re.compile(r"scan|twain|naps2|paperport|\bfax|copier|workcentre|imagerunner", re.IGNORECASE)
 
 
-_Device: TypeAlias = Literal["camera", "scanner"] | None
-
-
 def device_of(exif: Image.Exif, dpi: object = None) -> _Device:
-    """What took a picture, by its EXIF and by Pillow's `info["dpi"]`; None where they do not tell."""
+    """The device that took a picture, by its EXIF and Pillow's `info["dpi"]`; None where they do not tell."""
     if is_photo(exif):
         return "camera"
     base = ExifTags.Base
@@ -107,12 +92,7 @@ def device_of(exif: Image.Exif, dpi: object = None) -> _Device:
 
 
 def photo_or_scan(thumbnail: Image.Image, device: _Device) -> Literal["photo", "scan"] | None:
-    """Return what a picture is; None for an icon, which is neither.
-
-    Args:
-        thumbnail: Grey or RGB, its longest side 256 px or less.
-        device: As `device_of` tells.
-    """
+    """Judge a grey or RGB picture whose longest side is 256 px or less; None for an icon, which is neither."""
     if max(thumbnail.size) < _SMALLEST_PX:
         return None
     grey = thumbnail.convert("L")
@@ -129,7 +109,7 @@ def photo_or_scan(thumbnail: Image.Image, device: _Device) -> Literal["photo", "
 
 @dataclass(frozen=True, slots=True)
 class _Sheet:
-    """A picture taken for a sheet of paper."""
+    """A picture judged as if it were a sheet of paper."""
 
     share: float
     """Share of the pixels in its colour."""
@@ -140,12 +120,7 @@ class _Sheet:
 
 
 def _sheet(thumbnail: Image.Image, grey: Image.Image) -> _Sheet:
-    """Take the commonest tone of a picture for that of a sheet.
-
-    Args:
-        thumbnail: As it is.
-        grey: The same in grey; lamps and shadows may have been taken out.
-    """
+    """Judge a picture as if its commonest tone were that of a sheet; `grey` may be without lamps and shadows."""
     levels = grey.histogram()
     near = {level: sum(levels[level - _NEAR : level + _NEAR + 1]) for level in range(_NEAR, 256 - _NEAR)}
     level = max(near, key=lambda one: near[one])
@@ -169,7 +144,7 @@ def _sheet(thumbnail: Image.Image, grey: Image.Image) -> _Sheet:
 
 
 def _evenly_lit(grey: Image.Image) -> Image.Image:
-    """The picture as if the same light fell on all of it; what is brightest nearby becomes paper."""
+    """The picture as if the same light fell on all of it; the brightest tone nearby becomes paper."""
     cells = (max(1, grey.width // _LIGHT_PX), max(1, grey.height // _LIGHT_PX))
     light = grey.resize(cells, Image.Resampling.BOX).filter(ImageFilter.MedianFilter(3))
     light = light.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.GaussianBlur(3))
@@ -185,7 +160,7 @@ def _drawn(grey: Image.Image) -> float:
 
 
 def look_at(picture: Image.Image, exif: Image.Exif) -> PageLook:
-    """Look at a picture that is opened and not yet decoded: a JPEG is decoded small, and stays so.
+    """Look at a picture that is open and not yet decoded; a JPEG is decoded small, and stays so.
 
     Raises:
         PageRenderError: It is too large to decode.
@@ -202,7 +177,7 @@ def look_at(picture: Image.Image, exif: Image.Exif) -> PageLook:
 
 
 def look_at_jpeg(data: bytes) -> PageLook:
-    """Look at the one picture that a PDF page is."""
+    """Look at the JPEG that a PDF page consists of; an empty look where it cannot be decoded."""
     try:
         with picture_errors(PageRenderError), Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
             return look_at(picture, exif_of(picture))

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, TypeAlias
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages.values import Kind
@@ -193,12 +195,7 @@ def _absolute(path: Path) -> Path:
 
 def local_path(uri: str) -> str:
     """Return the path of a local file's URI; any other URI as it is."""
-    if not uri.startswith("file:"):
-        return uri
-    from urllib.parse import urlsplit
-    from urllib.request import url2pathname
-
-    return url2pathname(urlsplit(uri).path)
+    return url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -271,7 +268,7 @@ def select(
     Args:
         paths: Files, folders, patterns (`scans/**/*.pdf`) or URLs (`s3://bucket/scans`).
         fs: The filesystem of the paths, instead of the local one.
-        recursive: Look into folders inside folders.
+        recursive: Search folders inside folders.
         known: Tells the kind of a file that was read before and has not changed since; such a file is not opened.
     """
     finder = _Finder(recursive, known)
@@ -294,14 +291,13 @@ class _Finder:
 
     def add(self, path: str | Path, fs: FileSystem | None) -> None:
         text = str(path)
-        if fs is not None and not _is_local(fs):
+        protocol = getattr(fs, "protocol", ())
+        if fs is not None and not {"file", "local"} & {*([protocol] if isinstance(protocol, str) else protocol)}:
             self._add_remote(text, fs)
         elif isinstance(path, str) and (match := re.match(r"([a-z][a-z0-9+.\-]+)(://|::)", text)):
             self._add_url(text, match[1])
         else:
             self._add_local(Path(text).expanduser() if text.startswith("~") else Path(text))
-
-    # this machine
 
     def _add_local(self, path: Path) -> None:
         try:
@@ -382,8 +378,6 @@ class _Finder:
             else:
                 self.skipped[path.suffix.lower()] += 1
 
-    # other filesystems
-
     def _add_url(self, url: str, protocol: str) -> None:
         if protocol == "file":
             self._add_local(Path(local_path(url)))
@@ -420,7 +414,7 @@ class _Finder:
     def _take_all(self, found: Mapping[str, Mapping[str, Any]], fs: FileSystem, root: str) -> None:
         for name in sorted(found, key=natural_key):
             inside = str(name).removeprefix(root).strip("/").split("/")
-            if not any(_is_hidden(part) for part in (inside if root else inside[-1:])):
+            if not any(map(_is_hidden, inside if root else inside[-1:])):
                 self._take_remote(fs, found[name], named=False)
 
     def _take_remote(self, fs: FileSystem, info: Mapping[str, Any], *, named: bool) -> None:
@@ -447,8 +441,6 @@ class _Finder:
             self._take(found, lambda: fs.open(found.path, "rb"))
         except _FS_ERRORS as error:
             self._fail(f"The file cannot be read ({error}).", uri)
-
-    # both
 
     def _take(self, found: SourceFile, open_it: Callable[[], IO[bytes]]) -> None:
         kind = self.known(found) if self.known else None
@@ -502,9 +494,3 @@ def _stays_inside(link: Path, root: Path) -> bool:
         return link.resolve(strict=True).is_relative_to(root)
     except (OSError, RuntimeError):
         return False
-
-
-def _is_local(fs: FileSystem) -> bool:
-    protocol = getattr(fs, "protocol", "")
-    names = (protocol,) if isinstance(protocol, str) else protocol
-    return "file" in names or "local" in names

@@ -97,29 +97,26 @@ class Row:
         return self.right - self.left
 
     @property
-    def top(self) -> int:
-        """Top of its risers."""
-        return min(cell[1] for cell in self.cells) - round(_RISER * self.letter_px)
+    def whole_cells(self) -> list[Cell]:
+        """Its cells with their risers and tails."""
+        riser, tail = round(_RISER * self.letter_px), round(_TAIL * self.letter_px)
+        return [(left, top - riser, right, bottom + tail) for left, top, right, bottom in self.cells]
 
     @property
-    def bottom(self) -> int:
-        """Bottom of its tails."""
-        return max(cell[3] for cell in self.cells) + round(_TAIL * self.letter_px)
-
-    def whole(self, cell: Cell) -> Cell:
-        """A cell with its risers and tails."""
-        left, top, right, bottom = cell
-        return left, top - round(_RISER * self.letter_px), right, bottom + round(_TAIL * self.letter_px)
+    def box(self) -> Cell:
+        """All of it, risers and tails included."""
+        cells = self.whole_cells
+        return self.left, min(cell[1] for cell in cells), self.right, max(cell[3] for cell in cells)
 
     def gaps(self, letters: Image.Image, start: int, end: int) -> list[tuple[int, int]]:
         """Where the row shows no ink between two places: start and end of each gap."""
         inked = np.zeros(max(0, end - start), np.bool_)
-        for cell in self.cells:
-            left, top, right, _ = self.whole(cell)
-            left, right = max(left, start), min(right, end)
+        for cell_left, top, cell_right, bottom in self.cells:
+            left, right = max(cell_left, start), min(cell_right, end)
             if left < right:
-                # The middle of the line: tails and risers of the neighbouring lines close no gap.
-                middle = letters.crop((left, (top + cell[1]) // 2, right, cell[3]))
+                # Only the middle of the line counts: tails and risers of the neighbouring lines close no gap.
+                above = top - round(_RISER * self.letter_px)
+                middle = letters.crop((left, (above + top) // 2, right, bottom))
                 inked[left - start : right - start] |= np.asarray(middle).any(axis=0)
         edges = np.flatnonzero(np.diff(inked, prepend=True, append=True)) + start
         return [(int(one), int(other)) for one, other in edges.reshape(-1, 2)]
@@ -210,8 +207,7 @@ def _in_order(pieces: Sequence[Row], size: float, width_px: int) -> list[Row]:
         if one.letter_px >= letter_px * (1 if one.width < size else _DUST)
         and (one.width > _NARROW * size or edge <= one.left <= one.right <= width_px - edge)
     ]
-    boxes = [(float(one.left), float(one.top), float(one.right), float(one.bottom)) for one in writing]
-    gutter = find_gutter(boxes, width_px)
+    gutter = find_gutter([one.box for one in writing], width_px)
     if gutter is None:
         return _joined(writing, 0)
     across = _joined([one for one in writing if one.left < gutter < one.right], 0)
@@ -220,7 +216,7 @@ def _in_order(pieces: Sequence[Row], size: float, width_px: int) -> list[Row]:
     block = 0
     for heading in [*across, None]:
         for index, side in enumerate(sides):
-            above = [one for one in side if heading is None or one.cells[0][3] <= heading.top + heading.letter_px]
+            above = [one for one in side if heading is None or one.cells[0][3] <= heading.box[1] + heading.letter_px]
             rows += _joined(above, block := block + 1)
             sides[index][:] = [one for one in side if one not in above]
         if heading is not None:
@@ -293,7 +289,7 @@ class Tile:
     lines: tuple[LinePiece, ...]
     """The writing it shows."""
     cover: Image.Image | None
-    """Where it is covered with paper (255), at the plan's scale; None: nowhere."""
+    """A mask of what is covered with paper, at the plan's scale; None: nothing."""
 
 
 @dataclass(frozen=True)
@@ -345,12 +341,12 @@ def is_worth_a_look(width_px: float, height_px: float, budget: ImageBudget) -> b
 
 
 def plan_tiles(picture: Image.Image, native_px: tuple[float, float], budget: ImageBudget) -> TilePlan | None:
-    """Plan the tiles of a page; None where it is legible whole, or holds no lettering.
+    """Plan the tiles of a page; None where it is legible whole, or contains no lettering.
 
     Args:
         picture: The page, upright, of about `plan_size`, grey or RGB.
         native_px: The size beyond which the page has no more detail.
-        budget: How large each image may be, and how fine it should be.
+        budget: The limits of each image.
     """
     if budget.min_px_per_inch is None or not is_worth_a_look(*native_px, budget):
         return None
@@ -385,7 +381,7 @@ class _Cutter:
         self._side = max(1.0, budget.max_side_px / scale - pad)
         self._area = None if budget.max_pixels is None else budget.max_pixels / scale**2
         self._zone = min(_ZONE * self._letter_px, self._side / 4)
-        self._boxes = [(row.left, row.top, row.right, row.bottom) for row in self._rows]
+        self._boxes = [row.box for row in self._rows]
         self._gaps: dict[int, list[tuple[int, int]]] = {}
         self._bands = self._banded()
 
@@ -419,12 +415,11 @@ class _Cutter:
     def _extent(self, start: int, end: int) -> Cell:
         return functools.reduce(_around, self._boxes[start:end])
 
-    def _width(self, height: float) -> float:
-        """How wide a tile of that height may be."""
+    def _widest(self, height: float) -> float:
         return self._side if self._area is None else min(self._side, self._area / max(height, 1.0))
 
     def _columns(self, width: float, height: float) -> int:
-        count, most = 1, self._width(height)
+        count, most = 1, self._widest(height)
         while count <= MAX_TILES and width > count * most - (count - 1) * self._zone:
             count += 1
         return count
@@ -444,17 +439,14 @@ class _Cutter:
         if self._rows[start].block == self._rows[end - 1].block:
             return False
         left, top, right, bottom = box
-        return any(
-            left < (row.left + row.right) / 2 < right and top < (row.top + row.bottom) / 2 < bottom
-            for number, row in enumerate(self._rows)
-            if not start <= number < end
-        )
+        others = (*self._boxes[:start], *self._boxes[end:])
+        return any(left < (x0 + x1) / 2 < right and top < (y0 + y1) / 2 < bottom for x0, y0, x1, y1 in others)
 
     def _across(self, start: int, end: int) -> list[_Shown]:
         """Divide some rows among tiles side by side."""
         left, top, right, bottom = self._extent(start, end)
         count = self._columns(right - left, bottom - top)
-        most = self._width(bottom - top)
+        most = self._widest(bottom - top)
         begins = {number: self._rows[number].left for number in range(start, end)}
         tiles: list[_Shown] = []
         since = float(left)
@@ -534,7 +526,7 @@ def _cells_between(row: Row, start: int, end: int) -> list[Cell]:
         return []
     return [
         (max(cell[0], start), cell[1], min(cell[2], end), cell[3])
-        for cell in map(row.whole, row.cells)
+        for cell in row.whole_cells
         if cell[0] < end and cell[2] > start
     ]
 
@@ -554,7 +546,7 @@ def _tile(writing: Writing, shown: _Shown, size: tuple[int, int]) -> Tile:
                 draw.rectangle((cell[0] - left, cell[1] - top, cell[2] - 1 - left, cell[3] - 1 - top), fill=level)
 
     for row in writing.rows:
-        fill(((x0 - 1, y0, x1 + 1, y1) for x0, y0, x1, y1 in map(row.whole, row.cells)), 255)
+        fill(((x0 - 1, y0, x1 + 1, y1) for x0, y0, x1, y1 in row.whole_cells), 255)
     for cells in shown.values():
         fill(cells, 0)
     lines = tuple(

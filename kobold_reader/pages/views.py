@@ -1,4 +1,4 @@
-"""A page's views: the whole page as large as the budget allows, and its tiles where that is too small to be read.
+"""The views of a page: the whole page as large as the budget allows, and tiles where that is too small to be read.
 
 The pixels come from a frame of an image file, from a scan lifted out of a PDF, or are painted by MuPDF.
 """
@@ -73,13 +73,13 @@ def placement_of(picture: Image.Image, *, is_camera: bool, orientation: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """Gives the pixels of a page, as it is placed before it is turned upright."""
+    """Gives the pixels of a page before it is turned upright."""
 
     placement: Placement
     draw: Callable[[tuple[int, int], Box], Image.Image]
     """Gives a part of the page at a size, resampled once."""
     shrink: Callable[[tuple[int, int]], Image.Image]
-    """Gives the page at a small size, to look for its writing."""
+    """Gives the page at a small size, in which its writing is looked for."""
     rotation_deg: int = 0
     """Clockwise turn that is in the pixels already."""
 
@@ -91,10 +91,10 @@ def page_images(
 
     Args:
         canvas: Gives the pixels.
-        ink: What was found on the page, with its mask where `rotate_deg` is None.
-        budget: How large each image may be.
-        rotate_deg: Clockwise turn asked for beyond the placement's: 0, 90, 180 or 270; None: as the ink tells.
-        passing: The view, if the page is not turned: the stored bytes, untouched.
+        ink: The ink on the page, with its mask where `rotate_deg` is None.
+        budget: The limits of each image.
+        rotate_deg: Clockwise turn beyond the placement's: 0, 90, 180 or 270; None: as the ink shows.
+        passing: The view of stored bytes, untouched; used if the page is not turned.
     """
     placement = canvas.placement
     turn_deg, posture = rotate_deg or 0, None
@@ -168,13 +168,13 @@ def picture_images(
     rotate_deg: int | None,
     reopen: Callable[[], Image.Image],
 ) -> PageImages:
-    """The view of a picture, its tiles where they are needed, and whether anything is on it.
+    """The view of a picture that is open and not yet decoded, and its tiles where they are needed.
 
     Args:
-        picture: Opened, not yet decoded.
-        placement: How it is placed on its paper.
-        budget: How large the view may be.
-        original: Its encoded bytes, where they are to be sent untouched if they may be.
+        picture: The picture.
+        placement: Its placement on its paper.
+        budget: The limits of each image.
+        original: Its encoded bytes, which are sent untouched where the server takes them.
         rotate_deg: As for `page_images`.
         reopen: Opens a JPEG or PNG anew, as one that was decoded small stays small.
     """
@@ -211,7 +211,7 @@ def _pixels(
     is_passing: bool,
     has_mask: bool,
 ) -> tuple[Image.Image, Ink]:
-    """A picture's pixels, as many as are needed, grey where it has no colour; and what is on it.
+    """As many of a picture's pixels as are needed, grey where it has no colour; and its ink.
 
     A JPEG's decoder halves while it decodes, from the same coefficients: the page is decoded at a smaller size, no
     smaller than its view, and that is resampled once. RapidOCR reads it as well as all pixels resampled; averaging
@@ -253,7 +253,7 @@ def _decoded(reopen: Callable[[], Image.Image], need: tuple[int, int]) -> Image.
 def _passing(
     picture: Image.Image, placement: Placement, budget: ImageBudget, original: bytes, rotate_deg: int
 ) -> Mime | None:
-    """The type of bytes that may be sent untouched, None where they may not."""
+    """The type of the stored bytes if they may be sent untouched, else None."""
     if rotate_deg or placement.orientation != 1 or len(original) > budget.max_bytes:
         return None
     if placement.square != picture.size or fit_size(*picture.size, budget) != picture.size:
@@ -264,7 +264,7 @@ def _passing(
 
 
 def scan_images(data: bytes, inches: tuple[float, float], budget: ImageBudget, rotate_deg: int | None) -> PageImages:
-    """The view of a scan lifted out of a PDF page that is nothing else."""
+    """The images of a PDF page that is one scan, from the scan's bytes."""
 
     def opened() -> Image.Image:
         return Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
