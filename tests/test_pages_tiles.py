@@ -49,8 +49,8 @@ def test_every_line_is_found_and_measured(skew: float) -> None:
     assert writing.letter_px == pytest.approx(0.08 * 1.1 * DPI, rel=0.15), "11 pt"
     covered = Image.new("L", page.size)
     for row in writing.rows:
-        for cell in row.cells:
-            ImageDraw.Draw(covered).rectangle(row.whole(cell), fill=255)
+        for cell in row.whole_cells:
+            ImageDraw.Draw(covered).rectangle(cell, fill=255)
     outside = ImageChops.multiply(ImageChops.invert(covered), ImageChops.invert(page.convert("L")))
     assert sum(outside.histogram()[128:]) <= 0.01 * sum(page.convert("L").histogram()[:128])
 

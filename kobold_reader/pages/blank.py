@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageStat
 
-from kobold_reader.pages.images import darkest_channel, percentile, size_at
+from kobold_reader.pages.images import darkest_channel, percentile, size_at_dpi
 from kobold_reader.pages.shapes import Shape, find_shapes
 
 _WHITE = 254
 _DPI = 100
-_UNKNOWN_SIDE_PX = 1200  # long side where the size of the paper is unknown: A4 at 103 dpi
-_MAX_SIDE_PX = 4000
 
 # Grey levels below the paper around. Bleed-through and texture are under the first, pencil is over it; grainy paper
 # raises the limit up to the second.
@@ -42,9 +40,9 @@ _FLAT_RANGE = 80  # grey levels between the darkest and lightest large areas of 
 _FLAT_CHROMA = 8.0
 _HOLE_PX = (13, 36)  # 3.3 to 9 mm
 
-# At a glance, at 25 dpi, a pixel is a square millimetre: two dark pixels side by side are no speck. Of 43 receipts and
-# about 20 printed scans all but the palest have 0.0013 to 0.04 of their pixels in such pairs; dust, holes, bars, and
-# sheets with a word or two of handwriting on them have 0.0002 at most.
+# At a glance, at 25 dpi, a pixel is a square millimetre: two dark pixels side by side are more than a speck. Of 43
+# receipts and about 20 printed scans all but the palest have 0.0013 to 0.04 of their pixels in such pairs; dust, holes,
+# bars, and sheets with a word or two of handwriting on them have 0.0002 at most.
 _GLANCE = 4  # times smaller than `analysis_size`
 _GLANCE_CONTRAST = 48
 _GLANCE_INSET = 0.125  # no hole and no bar reaches further
@@ -67,8 +65,7 @@ class Ink:
 
 def analysis_size(width_px: float, height_px: float, inches: tuple[float, float] | None) -> tuple[int, int]:
     """The size at which to judge a picture: 100 dpi, or the size it has if that is less."""
-    wanted = min(max(inches) * _DPI, _MAX_SIDE_PX) if inches else _UNKNOWN_SIDE_PX
-    return size_at(wanted, width_px, height_px)
+    return size_at_dpi(_DPI, width_px, height_px, inches)
 
 
 def glance_size(judged: tuple[int, int]) -> tuple[int, int]:
@@ -79,9 +76,7 @@ def glance_size(judged: tuple[int, int]) -> tuple[int, int]:
 def find_ink_at_a_glance(picture: Image.Image, judged: tuple[int, int]) -> Ink | None:
     """Judge a page that is written all over in a tenth of the time; None for others, which need `find_ink`.
 
-    Args:
-        picture: Grey or RGB, of `glance_size` or larger.
-        judged: Its `analysis_size`.
+    The picture is grey or RGB, of `glance_size` or larger; `judged` is its `analysis_size`.
     """
     small = picture.reduce(max(1, round(picture.width * _GLANCE / judged[0]))).convert("L")
     if min(small.size) < 2 * _GLANCE:
@@ -114,9 +109,9 @@ def find_ink(picture: Image.Image) -> Ink:
 
 
 def _contrast(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """How far each pixel is from the paper around it, and the paper itself (small, grey).
+    """The difference of each pixel from the paper around it, and the paper itself (small, grey).
 
-    Writing in colour is darkest in one channel, light writing on dark lighter in grey: both count.
+    Writing in colour is darkest in one channel, light writing on dark paper is lighter in grey: both count.
     """
     grey = picture.convert("L")
     contrasts, papers = [], []
@@ -187,7 +182,7 @@ def _border(filled: bytes) -> int:
 
 
 def _inset(picture: Image.Image, share: float) -> Image.Image:
-    """The picture without this share of it on each side."""
+    """The picture without this share on each side."""
     x, y = round(picture.width * share), round(picture.height * share)
     return picture.crop((x, y, max(x + 1, picture.width - x), max(y + 1, picture.height - y)))
 
@@ -204,9 +199,9 @@ def _is_flat(paper: Image.Image, picture: Image.Image) -> bool:
 
 
 def _components(mask: Image.Image) -> tuple[int, bool]:
-    """Pixels of all connected shapes that are ink, and whether there is any."""
-    # Gaps of two pixels are closed first: thin writing breaks at this resolution, and a broken letter is no dust. Areas
-    # count the pixels of the mask itself.
+    """The number of pixels in connected shapes that are ink, and whether there is any such shape."""
+    # Gaps of two pixels are closed first: thin writing breaks at this resolution, and a broken letter would look like
+    # dust. Areas count the pixels of the mask itself.
     joined = mask
     for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
         joined = ImageChops.lighter(joined, ImageChops.offset(joined, *shift))
@@ -224,7 +219,7 @@ def _components(mask: Image.Image) -> tuple[int, bool]:
 
 
 def _is_small(shape: Shape) -> bool:
-    """Whether two or three specks that touch could look like this; they would not form a 1."""
+    """Whether this may be two or three specks that touch; these would not form a 1."""
     across, down = shape.right - shape.left - 2, shape.bottom - shape.top - 2
     if down >= _NUMERAL_PX and across * 2 <= down:
         return False

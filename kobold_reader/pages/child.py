@@ -1,4 +1,4 @@
-"""The parent's side of the child process in which files are opened."""
+"""The child process in which files are opened, as its parent sees it."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def _default_memory_limit() -> int:
 
 
 class PageChild:
-    """Opens files in a child process; one file at a time, one request at a time.
+    """Opens files in a child process; one file at a time, one request at a time; safe to share between threads.
 
-    Safe to share between threads. The process starts with the first request. When it crashes or takes too long, that
-    request raises CorruptSourceError with the file and page, and the next one starts a fresh process that opens the
-    same file again: a page that crashes the child costs itself alone.
+    The process starts with the first request. When it crashes or takes too long, that request raises CorruptSourceError
+    with the file and page, and the next one starts a fresh process that opens the same file again: only the page that
+    crashed the child is lost. A request about a damaged page raises PageRenderError.
 
     Args:
         timeout_s: Longest silence of the child in one request; hashing a large file is not silent.
         memory_limit_bytes: Most memory the child may ask for; 0: no limit; left out: half of the machine's, between 1
-            and 4 GiB. Only Linux enforces it: there a bomb is a named error. Elsewhere only the bounds on pixels,
+            and 4 GiB. Only Linux enforces it, and makes a bomb a named error. Elsewhere only the bounds on pixels,
             unpacked bytes and time protect the machine.
     """
 
@@ -95,12 +95,12 @@ class PageChild:
 
         Args:
             path: Local path.
-            source: What errors call the file, its URI; the path where left out.
+            source: The file's URI, for errors; left out: the path.
             kind: `SourceFile.kind`.
             passwords: Tried after the empty one.
 
         Raises:
-            SourceError: One of its subclasses says why the file cannot be opened.
+            SourceError: One of its subclasses tells why the file cannot be opened.
         """
         request = {
             "do": "open",
@@ -120,20 +120,11 @@ class PageChild:
             return facts
 
     def page_facts(self, page_number: int) -> PageFacts:
-        """Facts about a page of the open file.
-
-        Raises:
-            PageRenderError: This page is damaged.
-            CorruptSourceError: This page made the child crash or hang.
-        """
+        """Facts about a page of the open file."""
         return self._ask_page({"do": "page_facts"}, page_number, PageFacts)
 
     def page_look(self, page_number: int) -> PageLook:
-        """Whether a page of the open file is a photo or a scan; an empty look where it cannot be decoded.
-
-        Raises:
-            CorruptSourceError: This page made the child crash or hang.
-        """
+        """Whether a page of the open file is a photo or a scan; an empty look where it cannot be decoded."""
         return self._ask_page({"do": "page_look"}, page_number, PageLook)
 
     def page_images(self, page_number: int, budget: ImageBudget, *, rotate_deg: int | None = 0) -> PageImages:
@@ -141,13 +132,9 @@ class PageChild:
 
         Args:
             page_number: 1-based.
-            budget: How large its image may be.
-            rotate_deg: Clockwise turn beyond what the file itself asks for: 0, 90, 180 or 270; None: upright, as far
-                as the picture tells which way is up, and the rest in `PageImages.posture`.
-
-        Raises:
-            PageRenderError: This page is damaged.
-            CorruptSourceError: The file is cut short, or this page made the child crash or hang.
+            budget: The limits of each image.
+            rotate_deg: Clockwise turn beyond the file's own: 0, 90, 180 or 270; None: upright, as far as the picture
+                shows which way is up, with the rest in `PageImages.posture`.
         """
         if rotate_deg not in {None, 0, 90, 180, 270}:
             raise ConfigError(f"rotate_deg must be 0, 90, 180 or 270, not {rotate_deg}.")
@@ -172,7 +159,7 @@ class PageChild:
             return self._ask(request, page_number, kind)
 
     def _ask(self, request: dict[str, Any], page_number: int | None, kind: type[_Answer]) -> _Answer:
-        """Send one request and wait for its answer; any other way out ends the child."""
+        """Send one request and wait for its answer; end the child if none arrives."""
         where: dict[str, Any] = {"source": request["source"], "page_number": page_number}
         process = self._running(request["source"])
         answered = False
@@ -278,7 +265,6 @@ class _ChildProcess:
         self.stdin: Any = self.popen.stdin
         self.frames: queue.SimpleQueue[_Frame | None] = queue.SimpleQueue()
         self._last_lines: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
-        # The threads hold the pipes and what they fill, not this object.
         self._readers = (
             threading.Thread(target=_read_frames, args=(self.popen.stdout, self.frames), daemon=True),
             threading.Thread(target=_read_lines, args=(self.popen.stderr, self._last_lines), daemon=True),

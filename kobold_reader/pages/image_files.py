@@ -27,8 +27,6 @@ from kobold_reader.pages.sources import HEAD_BYTES, install_line, kind_of, natur
 from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
 from kobold_reader.pages.views import Placement, picture_images, placement_of
 
-# ── what Pillow opens ────────────────────────────────────────────────────────────────────────────
-
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
 """Pillow's other plugins are never tried on strangers' bytes."""
 _REDUCED_IMAGE = 1  # TIFF NewSubfileType bit 0: a thumbnail of another frame
@@ -59,13 +57,13 @@ def _needs_extra(what: str, kind: str) -> UnsupportedSourceError:
 
 
 class PictureFile:
-    """An image file: one page for each frame of a TIFF, else one page.
+    """An image file, or the bytes of a picture inside another file; each frame of a TIFF is a page.
 
     Args:
-        source: Local path, or the bytes of a picture that is inside another file.
+        source: Local path, or the bytes.
         sha256: Of the file.
         kind: `SourceFile.kind`.
-        exif: Where it is not the picture's own, as for the preview of a raw photo.
+        exif: Used instead of the picture's own, as for the preview of a raw photo.
 
     Raises:
         CorruptSourceError: The bytes are no image, or its head is damaged.
@@ -197,7 +195,7 @@ def open_raw(path: Path, sha256: str) -> PictureFile:
 
     Raises:
         UnsupportedSourceError: rawpy is not installed.
-        CorruptSourceError: It is no raw file that LibRaw knows, or holds no preview.
+        CorruptSourceError: It is no raw file that LibRaw knows, or contains no preview.
     """
     try:
         import rawpy
@@ -213,7 +211,7 @@ def open_raw(path: Path, sha256: str) -> PictureFile:
                 Image.fromarray(data).save(buffer, "PNG")
                 data = buffer.getvalue()
     except rawpy.LibRawNoThumbnailError as error:
-        raise CorruptSourceError("The raw photo holds no preview.", hint=hint) from error
+        raise CorruptSourceError("The raw photo contains no preview.", hint=hint) from error
     except (rawpy.LibRawError, *LIBRARY_ERRORS) as error:
         reason = error.args[0] if error.args else type(error).__name__
         text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else reason
@@ -256,12 +254,8 @@ class ComicFile:
 
     Nothing is unpacked to disk, and no more than one page at a time.
 
-    Args:
-        path: Local path.
-        sha256: Of the file.
-
     Raises:
-        CorruptSourceError: It is no ZIP, or holds no pictures.
+        CorruptSourceError: It is no ZIP, or contains no pictures.
         EncryptedSourceError: Its pictures are locked.
     """
 

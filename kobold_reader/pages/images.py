@@ -72,11 +72,7 @@ def picture_errors(kind: type[SourceError]) -> Iterator[None]:
 
 
 def check_pixels(width_px: int, height_px: int) -> None:
-    """Refuse an image that would need too much memory.
-
-    Raises:
-        PageRenderError: It has more than `MAX_PIXELS`, or none at all.
-    """
+    """Raise PageRenderError if an image has more than `MAX_PIXELS`, or no pixel."""
     if width_px < 1 or height_px < 1:
         raise PageRenderError(f"The picture measures {width_px} × {height_px} px.")
     if width_px * height_px > MAX_PIXELS:
@@ -103,6 +99,11 @@ def size_at(long_side_px: float, width_px: float, height_px: float) -> tuple[int
     """The size of these proportions with this long side, never larger than given."""
     scale = min(1.0, long_side_px / max(width_px, height_px))
     return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+
+def size_at_dpi(dpi: int, width_px: float, height_px: float, inches: tuple[float, float] | None) -> tuple[int, int]:
+    """The size of a page at this resolution, never larger than given; paper of unknown size counts as 12 inches."""
+    return size_at(min(max(inches) * dpi, 4000) if inches else 12 * dpi, width_px, height_px)
 
 
 def shrunk(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -147,7 +148,7 @@ def darkest_channel(picture: Image.Image) -> Image.Image:
 
 
 def without_colour(picture: Image.Image) -> Image.Image:
-    """An RGB picture that holds only grey as a grey one: a third of the bytes, the same pixels."""
+    """The picture as grey if it is RGB without colour: the same pixels in a third of the bytes."""
     if picture.mode != "RGB":
         return picture
     red, green, blue = picture.split()
@@ -200,10 +201,7 @@ def encode_within(
 ) -> tuple[bytes, Mime, Image.Image]:
     """Make a picture of this size and encode it; with less quality, then smaller, until the bytes fit.
 
-    Args:
-        make: Gives the picture at a width and height; called for each size, so that every picture is resampled once.
-        size: Width and height to begin with.
-        budget: Only its max_bytes and jpeg_quality count.
+    `make` gives the picture at a width and height; it is called for each size, so that every picture is resampled once.
 
     Raises:
         PageRenderError: Even the smallest picture is larger than max_bytes.

@@ -79,13 +79,18 @@ class Layout:
         """Mostly image, and no text to speak of."""
         return self.image_coverage >= _SCAN_COVERAGE and self.text_layer != "good"
 
+    @property
+    def inches(self) -> tuple[float, float]:
+        """Width and height of the upright page."""
+        return self.size_at(1)
+
+    def size_at(self, dpi: float) -> tuple[float, float]:
+        """Width and height of the upright page in pixels at this resolution."""
+        return self.size_pt[0] * dpi / 72, self.size_pt[1] * dpi / 72
+
 
 def read_layout(document: Document, page: Page) -> Layout:
-    """Find a page's layout.
-
-    Raises:
-        pymupdf.mupdf.FzErrorBase: The page cannot be interpreted at all.
-    """
+    """Find a page's layout; one of `MUPDF_ERRORS` is raised if the page cannot be interpreted at all."""
     rotation = int(page.rotation) % 360
     is_sideways = rotation in {90, 270}
     size = (float(page.rect.width), float(page.rect.height))
@@ -129,7 +134,7 @@ def _coverage(boxes: Sequence[Any], size: tuple[float, float]) -> float:
 
 
 def _largest(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tuple[tuple[int, int], float | None]:
-    """Pixels of the image that covers most of the page (0, 0 where none does), and the best resolution in dpi."""
+    """Pixels of the image that covers most of the page (0, 0 if none does), and the best resolution in dpi."""
     best, pixels, dpi = 0.0, (0, 0), 0.0
     for image in placed:
         a, b, c, d, _, _ = image["transform"]
@@ -166,7 +171,7 @@ def _scan(
     placed: Sequence[dict[str, Any]],
     flat: tuple[float, float],
 ) -> Scan | None:
-    """The picture that the page is, where the page is just that."""
+    """The one picture that the page is, if it is nothing else."""
     visible = [what for what, _ in painted if what != "ignore-text"]
     # An opaque picture of the whole page hides what was painted before it, not what is painted after it.
     if not visible or visible[-1] != "fill-image" or len(placed) != 1:
@@ -316,10 +321,7 @@ class _PageText:
 def _read_text(page: Page, painted: Sequence[tuple[str, Any]], images: Sequence[tuple[int, Any]]) -> _PageText:
     """Read a page's text layer; one that cannot be read counts as none, as the page's image remains.
 
-    Args:
-        page: The page.
-        painted: What is painted, in order, with its box.
-        images: The images among that: their index in that order, and their boxes.
+    `painted` is all that is painted, in order, with boxes; `images` are the images' indices in that order and boxes.
     """
     paths = [box for what, box in painted if what in _PATHS]
     outlines = sum(1 for box in paths if _is_glyph_sized(box))

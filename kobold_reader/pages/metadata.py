@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -50,7 +51,7 @@ def clean_title(value: object) -> str:
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Names or keywords as one line: each once, none cut, at most 300 characters, as metadata takes room in a chunk."""
+    """Names or keywords as one line of at most 300 characters, each once and whole; metadata takes room in a chunk."""
     kept: dict[str, None] = {}
     length = 0
     for name in names:
@@ -120,7 +121,7 @@ def picture_metadata(picture: Image.Image, exif: Image.Exif | None = None) -> di
         next(filter(None, (_first(written, key) for written in sources.values())), "")
         for key in ("title", "description", "author")
     )
-    # EXIF has a description only; it is the title where there is no other.
+    # EXIF has a description only; it is the title if there is no other.
     caption = clean_title(exif.get(_BASE.ImageDescription)) or clean_title(exif.get(_BASE.DocumentName))
     title, description = clean_title(title), clean_text(description)
     description = description or (caption if title else "")
@@ -146,12 +147,10 @@ def picture_metadata(picture: Image.Image, exif: Image.Exif | None = None) -> di
 
 def _stars(ratings: Iterable[str]) -> int | None:
     for rating in ratings:
-        try:
+        with suppress(ValueError, OverflowError):
             stars = int(float(rating))
-        except (ValueError, OverflowError):
-            continue
-        if stars in {-1, 1, 2, 3, 4, 5}:  # -1: rejected; 0: nobody has rated it
-            return stars
+            if stars in {-1, 1, 2, 3, 4, 5}:  # -1: rejected; 0: nobody has rated it
+                return stars
     return None
 
 
@@ -349,10 +348,8 @@ def _xmp_of(picture: Image.Image) -> Written:
         if not packet and name == "APP1" and segment.startswith(_XMP_SEGMENT):
             packet = segment.removeprefix(_XMP_SEGMENT)
     if not packet:
-        try:
+        with suppress(*LIBRARY_ERRORS):
             packet = getattr(picture, "tag_v2", {}).get(_BASE.XMLPacket)
-        except LIBRARY_ERRORS:
-            packet = None
     written = read_xmp(packet if isinstance(packet, (bytes, str)) else None)
     leaves = [path.replace("|", "/").rpartition("/")[2] for path in written.get("paths", [])]
     return {**written, "keywords": written.get("keywords") or leaves}

@@ -52,12 +52,12 @@ _AT_ONCE = 128  # letters, as a dense page has thousands of possible neighbours
 _NEAR = 2.0  # letters: no neighbour is further away
 _BESIDE = 1.5
 _WORD = 2.0
-_SMALL, _LONG, _THICK = 0.5, 12.0, 3.0  # letters: anything else is no letter, accent or joined word of the page's size
+_SMALL, _LONG, _THICK = 0.5, 12.0, 3.0  # letters: limits of a letter, an accent or a joined word
 _UPRIGHT_SHARE = 0.65
 _SIDEWAYS_SHARE = 0.8  # columns of Chinese, Japanese and Korean reach 0.76
 _SIDEWAYS_PAIRS = 60
 
-# How many more neighbours must share one line than the other: a ratio, and standard deviations.
+# The lead that votes for one way up need over those for the other: as a ratio, and in standard deviations.
 _CLEAR_RATIO = 3.0
 _CLEAR_SIGMAS = 3.5
 _CLEAR_VOTES = 30
@@ -179,7 +179,7 @@ class _Letters:
 
     @classmethod
     def of(cls, shapes: list[Shape]) -> _Letters | None:
-        """The letters among these shapes, by the median size of those that are no specks; None if there are too few."""
+        """The letters among these shapes, by the median size of all but specks; None if there are too few."""
         if len(shapes) < _MIN_SHAPES:
             return None
         boxes = np.array([(one.left, one.top, one.right, one.bottom) for one in shapes], np.int32)
@@ -223,7 +223,7 @@ class _Letters:
         asked = few[asked]
         across = np.maximum(self._left[other] - self._right[asked], self._left[asked] - self._right[other])
         down = np.maximum(self._top[other] - self._bottom[asked], self._top[asked] - self._bottom[other])
-        # Boxes that touch are no neighbours, nor are letters that are neither beside nor below.
+        # Neighbours do not touch, and are beside or below each other, not diagonal.
         apart = np.where(across > 0, across, down)
         is_near = ((across > 0) != (down > 0)) & (apart <= _NEAR * self._size)
         asked, other, apart, is_across = asked[is_near], other[is_near], apart[is_near], across[is_near] > 0
@@ -282,7 +282,7 @@ class _Letters:
 
 
 def _between(places: _Numbers, lowest: _Numbers, highest: _Numbers) -> tuple[_Numbers, _Numbers]:
-    """All pairs of a range and a place within it, bounds included, by their indices."""
+    """All pairs of a range and a place in it, bounds included, as indices."""
     order = np.argsort(places, kind="stable")
     first = np.searchsorted(places[order], lowest, "left")
     counts = np.maximum(np.searchsorted(places[order], highest, "right") - first, 0)

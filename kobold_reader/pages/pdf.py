@@ -39,25 +39,19 @@ pymupdf.TOOLS.mupdf_display_warnings(False)
 
 _NAMES = {"pdf": "a PDF", "epub": "an EPUB", "xps": "an XPS document"}
 _MAX_IN_MEMORY = 256 * 1024 * 1024
-_NO_MALLOC = re.compile(r"\b(malloc|calloc|realloc)\b.* failed")
+_NO_MEMORY = re.compile(r"\b(malloc|calloc|realloc)\b.* failed")
 _CUT_SHORT = re.compile("truncated image|premature end of (file|data)")
-_MATTERS = 0.25  # share of the page under images from which on a cut image is the page's loss
+_MATTERS = 0.25  # share of the page under images from which on an image that is cut short matters
 _COMPLETE = 0.98
 _SHRINK_EVERY = 10  # pages; MuPDF's store of decoded images grows to 256 MB otherwise
 _HINT = "Copy or scan it again."
 
 
 class PdfFile:
-    """An open PDF, EPUB or XPS.
-
-    Args:
-        path: Local path.
-        sha256: Of the file.
-        passwords: Tried in this order, after the empty one.
-        kind: `pdf`, `epub` or `xps`.
+    """An open file of kind `pdf`, `epub` or `xps`.
 
     Raises:
-        CorruptSourceError: It cannot be opened, or holds no pages.
+        CorruptSourceError: It cannot be opened, or contains no pages.
         EncryptedSourceError: None of the passwords opens it.
         UnsupportedSourceError: It is a document of another kind.
     """
@@ -81,26 +75,24 @@ class PdfFile:
             ) from error
         try:
             self.facts = self._file_facts(passwords)
-        except SourceError:
+        except (SourceError, *MUPDF_ERRORS) as error:
             self._document.close()
-            raise
-        except MUPDF_ERRORS as error:
-            self._document.close()
+            if isinstance(error, SourceError):
+                raise
             raise CorruptSourceError(f"The file's structure cannot be read ({_message(error)}).") from error
 
     def _file_facts(self, passwords: Sequence[str]) -> FileFacts:
         document = self._document
         # MuPDF trusts the bytes more than the kind that it is given, and opens HTML and plain text too.
         info = document.metadata or {}
-        if document.is_pdf != (self._kind == "pdf") or (
-            not document.is_pdf and str(info.get("format") or "") not in {"EPUB", "XPS"}
-        ):
+        is_known = document.is_pdf or info.get("format") in {"EPUB", "XPS"}
+        if document.is_pdf != (self._kind == "pdf") or not is_known:
             raise UnsupportedSourceError(f"It is called {_NAMES[self._kind]}, but its bytes are of another kind.")
         if document.needs_pass and not any(document.authenticate(word) for word in ("", *passwords)):
             document = self._unlock(has_passwords=bool(passwords))
         total = document.page_count
         if total < 1:
-            raise CorruptSourceError("The file holds no pages.", hint=_HINT)
+            raise CorruptSourceError("The file contains no pages.", hint=_HINT)
         info = document.metadata or {}
         is_scan, packet = False, None
         with suppress(SourceError, *MUPDF_ERRORS):  # page 1 reports its damage itself
@@ -139,7 +131,7 @@ class PdfFile:
         except SourceError:
             raise
         except MUPDF_ERRORS as error:
-            if isinstance(error, MemoryError) or _NO_MALLOC.search(str(error)):
+            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
                 raise PageRenderError("The page needs more memory than the reader may use.") from error
             raise PageRenderError(f"The page cannot be read ({_message(error)}).") from error
 
@@ -158,7 +150,7 @@ class PdfFile:
         with self._page(page_number) as page:
             notes = _notes_of(page) if self._kind == "pdf" else []
             if notes and layout.text_layer != "good":
-                metadata["notes"] = clean_text("; ".join(notes))  # the text that is read will not hold them
+                metadata["notes"] = clean_text("; ".join(notes))  # they are missing from the text that is read
             return PageFacts(
                 page_number=page_number,
                 page_label=(_label_of(page) if self._kind == "pdf" else "") or str(page_number),
@@ -193,18 +185,13 @@ class PdfFile:
             if scan is not None and (scan.is_jpeg or fit_size(*layout.image_px, budget) == layout.image_px):
                 data = scan.data()
                 self._check_images(page, layout)
-                return scan_images(data, _inches(layout), budget, rotate_deg)
+                return scan_images(data, layout.inches, budget, rotate_deg)
             return self._rendering(page, layout, budget, rotate_deg)
 
     def _rendering(self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """The images of a page that MuPDF paints, or that is put together from its strips."""
-        width, height = layout.size_pt
-        dpi = layout.native_dpi or budget.max_dpi
-        placement = Placement((width * dpi / 72, height * dpi / 72), _inches(layout))
-        strips = None
-        if layout.is_in_strips and layout.is_scan_like:
-            strips = _join_strips(self._document, page, layout)
-        if strips:
+        placement = Placement(layout.size_at(layout.native_dpi or budget.max_dpi), layout.inches)
+        if strips := _join_strips(self._document, page, layout):
             canvas = picture_canvas(without_colour(strips), placement, layout.rotation_deg)
         else:
             draw = functools.partial(_render, page, layout)
@@ -230,9 +217,7 @@ class PdfFile:
 
     def _ink(self, page: Page, layout: Layout, view: Image.Image) -> Ink:
         """Judge the page, on the view where that is fine enough; refuse one that is white because it is damaged."""
-        width, height = layout.size_pt
-        dpi = layout.native_dpi or 100
-        judged = analysis_size(width * dpi / 72, height * dpi / 72, _inches(layout))
+        judged = analysis_size(*layout.size_at(layout.native_dpi or 100), layout.inches)
         picture = view
         if view.width > judged[0] or view.height > judged[1]:
             picture = shrunk(view, judged)
@@ -241,7 +226,7 @@ class PdfFile:
         ink = find_ink(picture)
         if ink.is_white:
             if self._document.is_repaired:
-                message = "The PDF is damaged, and this page was repaired into white: what it held is lost."
+                message = "The PDF is damaged, and this page was repaired into white: its contents are lost."
                 raise PageRenderError(message, hint=_HINT)
             if self._kind == "pdf" and _lost_contents(self._document, page):
                 raise PageRenderError("What the page should show cannot be decoded.", hint=_HINT)
@@ -258,10 +243,6 @@ def _message(error: Exception) -> str:
 
 def _warnings() -> str:
     return clean_text(pymupdf.TOOLS.mupdf_warnings(reset=False))
-
-
-def _inches(layout: Layout) -> tuple[float, float]:
-    return layout.size_pt[0] / 72, layout.size_pt[1] / 72
 
 
 # ── one page ─────────────────────────────────────────────────────────────────────────────────────
@@ -370,7 +351,8 @@ def _join_strips(document: Document, page: Page, layout: Layout) -> Image.Image 
     pixel, the joined strips by none.
     """
     width, height = layout.image_px
-    if layout.rotation_deg or not 0 < width * height <= _MAX_STRIP_PIXELS:
+    is_joinable = layout.is_in_strips and layout.is_scan_like and not layout.rotation_deg
+    if not is_joinable or not 0 < width * height <= _MAX_STRIP_PIXELS:
         return None
     scale = (width / layout.size_pt[0], height / layout.size_pt[1])
     strips = page.get_image_info(xrefs=True)

@@ -154,7 +154,7 @@ def _evenly_lit(grey: Image.Image) -> Image.Image:
 
 
 def _drawn(grey: Image.Image) -> float:
-    """Share of pixels in areas of exactly one tone."""
+    """Share of the pixels that are in areas of exactly one tone."""
     around = ImageChops.difference(grey.filter(ImageFilter.MaxFilter(3)), grey.filter(ImageFilter.MinFilter(3)))
     return around.histogram()[0] / (grey.width * grey.height)
 

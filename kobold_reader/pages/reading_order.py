@@ -1,4 +1,4 @@
-"""The order in which a person reads the boxes of a page: by columns where there are columns, else line by line.
+"""The order in which a person reads the boxes of a page: by columns if there are columns, else line by line.
 
 A box is (left, top, right, bottom) in px. The rule for columns was measured on two-column pages, ruled tables and
 single columns at 72 to 300 dpi: it reads two-column pages by column and leaves tables alone.
@@ -66,7 +66,7 @@ def find_gutter(boxes: Sequence[Box], page_width_px: float) -> float | None:
 def _lines(boxes: Sequence[Box], indices: Sequence[int]) -> list[list[int]]:
     """Group boxes into lines, top to bottom; each joins the line of its neighbour to the left.
 
-    Following the neighbour, not the first box, keeps a line together that runs up or down on a skewed page.
+    Comparing with the neighbour, not with the first box, keeps the lines of a skewed page together.
     """
     lines: list[list[int]] = []
     for index in sorted(indices, key=lambda one: (boxes[one][0], boxes[one][1])):

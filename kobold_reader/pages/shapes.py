@@ -37,9 +37,7 @@ class Shape:
 def find_shapes(mask: Image.Image, ink: Image.Image | None = None) -> list[Shape] | None:
     """The connected shapes of a mask of 0 and 255; None where there are too many to be writing.
 
-    Args:
-        mask: Pixels that touch, also at a corner, are one shape.
-        ink: Areas count the pixels of this mask, or of `mask` itself.
+    Pixels that touch, also at a corner, are one shape. Areas count the pixels of `ink`, or of the mask itself.
     """
     starts, ends = _runs(np.asarray(mask))
     if not starts.size:
@@ -68,7 +66,7 @@ def find_shapes(mask: Image.Image, ink: Image.Image | None = None) -> list[Shape
 
 
 def _in_one_line(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """All rows one after the other, with a pixel of paper before the first and after each."""
+    """All rows in one, with a pixel of paper before the first and after each."""
     height, width = mask.shape
     line = np.zeros(height * (width + 1) + 1, np.bool_)
     line[1:].reshape(height, width + 1)[:, :width] = mask
@@ -76,14 +74,14 @@ def _in_one_line(mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _runs(mask: NDArray[np.uint8]) -> tuple[_Numbers, _Numbers]:
-    """Where ink begins and ends, counted along the rows; each row is one longer than the mask is wide."""
+    """The places where ink begins and ends, counted along the rows; each row is one longer than the mask is wide."""
     line = _in_one_line(mask)
     edges = np.flatnonzero(line[1:] != line[:-1])
     return edges[::2], edges[1::2]
 
 
 def _connected(starts: _Numbers, ends: _Numbers, stride: int) -> _Numbers:
-    """The number of each run's shape: that of one of its runs."""
+    """The number of each run's shape, which is the number of one of its runs."""
     # The runs of the row above that touch: from the first that ends late enough to the last that begins soon enough.
     first = np.searchsorted(ends, starts - stride, "left")
     after = np.searchsorted(starts, ends - stride, "right")
@@ -113,10 +111,7 @@ def _followed(parent: _Numbers) -> _Numbers:
 def without_rules(mask: Image.Image, longest_px: int, *, slack_px: int = 0) -> Image.Image:
     """The mask without runs that are longer than a stroke, along both axes.
 
-    Args:
-        mask: Of 0 and 255.
-        longest_px: A stroke is no longer.
-        slack_px: How far a rule may climb or jump to each side: on a scan it is askew.
+    A rule may climb or jump by `slack_px` to each side, as on a scan it is askew.
     """
     pixels = np.array(mask)
     for _ in range(2):

@@ -66,7 +66,7 @@ _EXTRAS = {"heic": "heic", "avif": "heic", "raw": "raw"}
 def kind_of(head: bytes, name: str) -> Kind | None:
     """The kind of a file by its first bytes, or by its ending where they tell nothing; None: it is not taken."""
     by_ending = _KINDS_BY_ENDING.get(PurePath(name).suffix.lower())
-    # The PDF standard allows a kilobyte of anything before the header.
+    # The PDF standard allows a kilobyte of other bytes before the header.
     if b"%PDF-" in head and not head.startswith(_ZIP):
         return "pdf"
     if head.startswith(_RAW_STARTS) or head[8:10] == b"CR":
@@ -113,7 +113,7 @@ def install_line(kind: Kind) -> str:
 
 
 def extra_hint(ending: str) -> str | None:
-    """The command that installs what is missing to read the files of a key of `Selection.skipped`."""
+    """The command that installs what is missing to read the files counted under a key of `Selection.skipped`."""
     _, _, inside = ending.rpartition(" holding ")
     kind = _KINDS_BY_ENDING.get(inside, inside)
     return install_line(kind) if missing_extra(kind) else None
@@ -322,7 +322,7 @@ class _Finder:
             self._fail("There is no such file or folder.", local_uri(path), SourceNotFoundError, hint)
         for name in sorted(found, key=natural_key):
             if Path(name).is_dir():
-                if "**" not in path.parts:  # `**` has listed what is inside
+                if "**" not in path.parts:  # `**` has listed its contents
                     root = Path(name).resolve()
                     self._walk(root, root)
             elif not _is_hidden(Path(name).name):

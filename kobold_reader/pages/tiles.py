@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
 
-from kobold_reader.pages.images import darkest_channel, fit_size, percentile, size_at
+from kobold_reader.pages.images import darkest_channel, fit_size, percentile, size_at_dpi
 from kobold_reader.pages.orientation import runs_across
 from kobold_reader.pages.reading_order import find_gutter
 from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
@@ -29,8 +29,6 @@ MAX_TILES = 40
 """A page is cut into no more, even if its print remains too small."""
 
 _DPI = 150
-_UNKNOWN_SIDE_PX = 1800  # long side where the size of the paper is unknown: A4 at 154 dpi
-_MAX_SIDE_PX = 4000
 _INCH_LETTER = 0.08  # height of the small letters of 10 pt print, as `Writing.letter_px` measures them
 _AIM = 1.25  # tiles are this much finer than the threshold: measured on receipts, recall still rises there (README)
 _GAIN = 1.1  # a page is not cut to gain less
@@ -328,9 +326,8 @@ class TilePlan:
 
 
 def plan_size(width_px: float, height_px: float, inches: tuple[float, float] | None) -> tuple[int, int]:
-    """The size at which to plan: 150 dpi, or the size it has if that is less."""
-    wanted = min(max(inches) * _DPI, _MAX_SIDE_PX) if inches else _UNKNOWN_SIDE_PX
-    return size_at(wanted, width_px, height_px)
+    """The size at which the tiles of a page are planned: 150 dpi, or its own size if that is less."""
+    return size_at_dpi(_DPI, width_px, height_px, inches)
 
 
 def is_worth_a_look(width_px: float, height_px: float, budget: ImageBudget) -> bool:
@@ -343,10 +340,7 @@ def is_worth_a_look(width_px: float, height_px: float, budget: ImageBudget) -> b
 def plan_tiles(picture: Image.Image, native_px: tuple[float, float], budget: ImageBudget) -> TilePlan | None:
     """Plan the tiles of a page; None where it is legible whole, or contains no lettering.
 
-    Args:
-        picture: The page, upright, of about `plan_size`, grey or RGB.
-        native_px: The size beyond which the page has no more detail.
-        budget: The limits of each image.
+    The picture is upright, of about `plan_size`, grey or RGB. Beyond `native_px` the page has no more detail.
     """
     if budget.min_px_per_inch is None or not is_worth_a_look(*native_px, budget):
         return None

@@ -64,7 +64,7 @@ class PageFacts:
     text: str
     """The text layer, also where it is hidden OCR text; "" without one."""
     text_layer: TextLayer
-    """"good" where the text can stand for a transcription; "poor" where it is hidden, sparse or garbled."""
+    """"good" if the text may be used as the transcription; "poor" if it is hidden, sparse or garbled."""
     image_coverage: float
     """Share of the page under images, 0 to 1."""
     rotation_deg: int

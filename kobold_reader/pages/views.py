@@ -91,10 +91,10 @@ def page_images(
 
     Args:
         canvas: Gives the pixels.
-        ink: The ink on the page, with its mask where `rotate_deg` is None.
+        ink: Of the page, with its mask where `rotate_deg` is None.
         budget: The limits of each image.
         rotate_deg: Clockwise turn beyond the placement's: 0, 90, 180 or 270; None: as the ink shows.
-        passing: The view of stored bytes, untouched; used if the page is not turned.
+        passing: A view of the stored bytes, used if the page is not turned.
     """
     placement = canvas.placement
     turn_deg, posture = rotate_deg or 0, None
@@ -170,13 +170,8 @@ def picture_images(
 ) -> PageImages:
     """The view of a picture that is open and not yet decoded, and its tiles where they are needed.
 
-    Args:
-        picture: The picture.
-        placement: Its placement on its paper.
-        budget: The limits of each image.
-        original: Its encoded bytes, which are sent untouched where the server takes them.
-        rotate_deg: As for `page_images`.
-        reopen: Opens a JPEG or PNG anew, as one that was decoded small stays small.
+    The bytes in `original` are sent untouched where the server takes them. `reopen` opens a JPEG or PNG anew, as one
+    that was decoded small stays small. `rotate_deg` is that of `page_images`.
     """
     check_pixels(*picture.size)
     stored_size = picture.size

@@ -62,7 +62,7 @@ class PageFile(Protocol):
 
 
 def _hash_file(path: Path, tick: Callable[[], None]) -> str:
-    """The file's sha256; `tick` is called between pieces, as a slow disk is no hang."""
+    """The file's sha256; `tick` is called between pieces, as a slow disk is not a hang."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:
@@ -87,17 +87,10 @@ def open_file(
     sha256: str | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> PageFile:
-    """Open a file.
-
-    Args:
-        path: Local path.
-        kind: `SourceFile.kind`.
-        passwords: Tried after the empty one.
-        sha256: Of the file, where it is known.
-        tick: Called now and then while a large file is hashed.
+    """Open a file of a `SourceFile.kind`; `tick` is called now and then while it is hashed.
 
     Raises:
-        SourceError: One of its subclasses says why it cannot be opened.
+        SourceError: One of its subclasses tells why it cannot be opened.
     """
     if sha256 is None:
         sha256 = _hash_file(path, tick)
@@ -165,7 +158,7 @@ class Worker:
                 try:
                     return file.page_look(request["page_number"])
                 except SourceError:
-                    return PageLook()  # it is no picture, or cannot be decoded
+                    return PageLook()  # not a picture, or one that cannot be decoded
             case "page_images":
                 budget = ImageBudget(**request["budget"])
                 return self._page(request).page_images(request["page_number"], budget, request["rotate_deg"])
