@@ -27,14 +27,11 @@ class KoboldEmbedding(BaseEmbedding):
         default="http://127.0.0.1:5001", description="One server, or several with the same model."
     )
     api_password: str | None = Field(default=None, exclude=True, repr=False)
+    model_name: str = Field(default="koboldcpp", description="A name for people; the server has one model.")
+    embed_batch_size: int = Field(default=32, gt=0, le=2048, description="Texts in one request.")
 
     _pool: ServerPool | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
-
-    def __init__(self, **arguments: Any) -> None:
-        arguments.setdefault("model_name", "koboldcpp")
-        arguments.setdefault("embed_batch_size", 32)
-        super().__init__(**arguments)
 
     @classmethod
     @override

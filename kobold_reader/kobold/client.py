@@ -472,7 +472,7 @@ IDLE_LIMIT_S = 300.0
 
 
 def silence_limit_s(perf: Mapping[str, Any], *, has_text: bool) -> float:
-    """Return how many seconds a server that works may show nothing.
+    """Return for how many seconds a server that works may show no sign of it.
 
     Args:
         perf: Body of `/api/extra/perf`: `last_process` and `last_eval` are ms per token (1.76 and later).

@@ -138,15 +138,10 @@ class Family:
         return any(re.search(pattern, model, re.IGNORECASE) for pattern in self.patterns)
 
     def instruction(self, task: str, *, wording: str | None = None, hint: str | None = None) -> str:
-        """Return the text of the user's turn.
-
-        Args:
-            task: One of `tasks`.
-            wording: The user's own, in place of the family's.
-            hint: What the user knows about the pages.
+        """Return the text of the user's turn, with the user's own wording of the task and hint about the pages.
 
         Raises:
-            ConfigError: The family takes neither.
+            ConfigError: The family takes neither wording nor hint.
         """
         if not self.takes_instructions and (wording or hint):
             what = "hint" if hint else f"prompt of your own ({task})"
@@ -221,13 +216,7 @@ def _family(row: dict[str, Any]) -> Family:
     encoder = dict(data["encoders"][row.pop("encoder")])
     template = dict(read_toml("chat_templates.toml")[row.pop("template")])
     template.pop("known_by", None)
-    fields = {
-        "encoder": encoder.pop("name"),
-        "template": template.pop("name"),
-        **encoder,
-        **template,
-        **row,
-    }
+    fields = {"encoder": encoder.pop("name"), "template": template.pop("name"), **encoder, **template, **row}
     prompts = fields["prompts"]
     fields["prompts"] = {
         task: re.sub(r"\{(\w+)\}", lambda found: data["wording"][found[1]], text)
@@ -242,8 +231,9 @@ def _family(row: dict[str, Any]) -> Family:
 def _load_recommended() -> dict[int, tuple[Recommendation, ...]]:
     by_memory: dict[int, tuple[Recommendation, ...]] = {}
     for row in read_toml("families.toml")["recommended"]:
+        memory_gb = row["memory_gb"]
         one = Recommendation(row["family"], row["model"], row["note"])
-        by_memory[row["memory_gb"]] = (*by_memory.get(row["memory_gb"], ()), one)
+        by_memory[memory_gb] = (*by_memory.get(memory_gb, ()), one)
     return by_memory
 
 
@@ -301,10 +291,9 @@ def choose_family(info: ServerInfo, override: str | None = None) -> Family:
 
 
 def _by_marks(chat_template: str) -> Family | None:
-    """The family with most marks, of those whose marks are all in the template."""
-    fitting = [
-        family for family in FAMILIES.values() if family.marks and all(mark in chat_template for mark in family.marks)
-    ]
+    """Return the family with most marks, of those whose marks are all in the template."""
+    marked = [family for family in FAMILIES.values() if family.marks]
+    fitting = [family for family in marked if all(mark in chat_template for mark in family.marks)]
     return max(fitting, key=lambda family: len(family.marks), default=None)
 
 
@@ -343,20 +332,15 @@ ALPACA = "### Instruction:"
 
 
 def render_prompt(client: KoboldClient, info: ServerInfo, family: Family, instruction: str) -> ExpandedPrompt:
-    """Return the whole prompt for one instruction, ending where the answer begins.
+    """Return the whole prompt for one instruction, up to where the answer begins.
 
     The server's own template is used where it has one, since it knows the model's file. The family's tags are used
     where the server has no template or writes Alpaca, where it takes the template for another one
     (`Family.trusts_server`), before 1.115 (which expands no messages), with `--jinja` (templates for lists of parts
     write Python source into the prompt), and where the user chose the family. For an unknown family the tags are those
-    that the chat template in the model's file shows, and `--jinja` is trusted, since there is nothing to prefer.
-    Placeholders (`{{[INPUT]}}`) are never sent: the server counts them, and not what they become.
-
-    Args:
-        client: Remembers the result until the server is asked about itself again.
-        info: Of that client.
-        family: From `choose_family`.
-        instruction: The text of the user's turn; may be empty.
+    in the chat template of the model's file, and `--jinja` is trusted, as no other tags are known. Placeholders
+    (`{{[INPUT]}}`) are never sent: the server counts them, and not what they become. The client remembers the result
+    until the server is asked about itself again.
     """
     key = (info.model, info.version, family.name, str(family.forced), instruction)
     if key not in client.prompt_cache:
@@ -384,7 +368,7 @@ def _counted(client: KoboldClient, text: str) -> ExpandedPrompt:
 
 
 def _expand(client: KoboldClient, instruction: str) -> ExpandedPrompt | None:
-    """The prompt in the server's template; None where it has none, or its prompt lacks the instruction."""
+    """Return the prompt in the server's template; None where it has none, or its prompt lacks the instruction."""
     try:
         expanded = client.expand([{"role": "user", "content": instruction}])
     except (ResponseFormatError, BadRequestError) as err:
@@ -394,9 +378,9 @@ def _expand(client: KoboldClient, instruction: str) -> ExpandedPrompt | None:
 
 
 def _with_opening(text: str, family: Family) -> str:
-    """Return the prompt with the start of the answer behind it, past any thought.
+    """Return the prompt with the start of the answer after it, past any thought.
 
-    Tags other than the family's are left alone: they come from an adapter that the user chose.
+    Tags other than the family's stay as they are: they come from an adapter that the user chose.
     """
     if family.user_start.strip() not in text:
         return text

@@ -515,10 +515,9 @@ class ServerPool:
             return info
 
     def _runs_known_model(self, server: _Server) -> bool:
-        """A restart between two pages breaks no connection, so the model is asked for before each page."""
-        known = server.info
+        """Ask for the model before each page: a restart between two pages breaks no connection."""
         try:
-            return known is not None and server.client.model() == known.model
+            return server.info is not None and server.client.model() == server.info.model
         except ServerError as err:
             log.debug("%s", err)
             return False
@@ -534,11 +533,7 @@ class ServerPool:
             raise ConfigError(message, hint="Start all with the same model, or use only one of them.")
 
     def refuse_changed(self, server: _Server, known: ServerInfo) -> None:
-        """Check that a server whose connection broke is still the same; do nothing if it is still away.
-
-        Raises:
-            ServerChangedError: Its model, version, template, context or projector is another than before.
-        """
+        """Raise a ServerChangedError if a server whose connection broke has come back with other settings."""
         try:
             info = server.client.info(refresh=True)
         except ServerError as err:
@@ -553,7 +548,7 @@ class ServerPool:
             )
 
     def note_failure(self, server: _Server, error: KoboldReaderError) -> None:
-        """Record a failure of the server: it is checked anew, and others are preferred for a while."""
+        """Record a failure of the server, so that it is checked anew, and others are preferred for a while."""
         with server.checking:
             server.info = None
             server.health = server.health.after_failure(error, self.policy, self._clock())
@@ -582,15 +577,12 @@ class ServerPool:
 
 
 def none_left(failed: Mapping[str, KoboldReaderError]) -> ServerError:
-    """Return the error for the case that no server can be used, from the last error of each by URL."""
+    """Return the error that no server can be used, from the last error of each, by URL."""
     errors = list(failed.values())
     if errors and all(isinstance(error, NoVisionModelError) for error in errors):
         return NoVisionModelError(errors[0].message, server=errors[0].server, hint=errors[0].hint)
-    if len(errors) == 1:
-        message = f"No server can be used. {errors[0]}"
-    else:
-        message = f"None of the {len(errors)} servers can be used. {' '.join(map(str, errors))}"
-    return NoServerAvailableError(message, errors=dict(failed))
+    whole = "No server" if len(errors) == 1 else f"None of the {len(errors)} servers"
+    return NoServerAvailableError(f"{whole} can be used. {' '.join(map(str, errors))}", errors=dict(failed))
 
 
 def _spelled(seconds: float) -> str:

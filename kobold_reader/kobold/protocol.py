@@ -12,7 +12,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -136,26 +136,13 @@ class GenerateRequest:
                 images, no tokens to write, an empty stop sequence.
         """
         self._check()
-        body: dict[str, object] = {
-            **OFF,
-            "prompt": self.prompt,
-            "genkey": genkey,
-            "max_length": self.max_length,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
-            "rep_pen": self.rep_pen,
-            "dry_multiplier": self.dry_multiplier,
-            "sampler_seed": self.sampler_seed,
-            "stop_sequence": list(self.stop_sequence),
-            "grammar": self.grammar or "",
-            "replace_instruct_placeholders": self.replace_instruct_placeholders,
-        }
-        if self.logprobs:
-            body["logprobs"] = True
-        if self.reasoning_effort is not None:
-            body["reasoning_effort"] = self.reasoning_effort
+        body = {**OFF, **{field.name: getattr(self, field.name) for field in fields(self)}}
+        body.update(genkey=genkey, grammar=self.grammar or "")
+        del body["images"]
+        if not self.logprobs:
+            del body["logprobs"]
+        if self.reasoning_effort is None:
+            del body["reasoning_effort"]
         rest = json.dumps(body, allow_nan=False).encode("ascii")
         return b'{"images": [%b], %b' % (b", ".join(map(_quoted, self.images)), rest[1:])
 
@@ -179,17 +166,17 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model wrote. The caller decides whether it is a reading of the page."""
+    """The text of the model. The caller decides whether it is a reading of the page."""
 
     text: str
-    """Without the stop sequence and what follows it; may be empty."""
+    """Cut before the stop sequence; may be empty."""
     ending: Ending
     """`eos`: the model ended by itself. `stop_sequence`: one was hit. `length`: cut off, by `max_length` or a limit of
     the server. `aborted`: by us."""
     prompt_tokens: int | None = None
-    """All that was read, image included; None before 1.77 and where the answer to an aborted request did not come."""
+    """Image included; None before 1.77 and where no answer to an aborted request came."""
     completion_tokens: int | None = None
-    """All that was written, the end token included; None as above."""
+    """The end token included; None as above."""
     logprobs: Mapping[str, Any] | None = None
     """As the server sent them: `content[]` of token, logprob, top_logprobs, and more."""
     elapsed_s: float = 0.0
@@ -209,13 +196,13 @@ class ServerInfo:
     vision: bool
     """Whether a projector is loaded; before 1.97 only whether one was named."""
     protected: bool
-    """Whether it asks for a password; ours was accepted then."""
+    """Whether it asks for a password; it has accepted ours then."""
     jinja: bool
     """Whether Jinja renders chat templates (`--jinja`)."""
     embeddings: bool
     """Whether an embedding model is loaded."""
     embedding_model: str | None
-    """Its name, where told (not by every 1.115)."""
+    """Its name, where the server reports it (not every 1.115 does)."""
     context_tokens: int
     chat_template: str | None
     """Of the model's file; "" if it has none, None if the server cannot tell (before 1.79)."""
@@ -297,19 +284,14 @@ def parse_generate(
     """Read the answer of `/api/v1/generate`.
 
     `finish_reason` is "stop" for the end token alone; it is "length" for the token limit, a hit stop sequence and an
-    abort alike (1.76 and 1.115.1). A hit stop sequence is told by its text, which `trim_stop: false` leaves near the
+    abort alike (1.76 and 1.115.1). A hit stop sequence is found by its text, which `trim_stop: false` leaves near the
     end: a stop inside a token is followed by the rest of that token. An empty text is returned as it is.
 
-    Args:
-        answer: As it came.
-        request: What was asked.
-        url: The server, for messages.
-        elapsed_s: Passed through.
-        aborted: Whether we sent an abort for this request.
+    `url` is for messages, `elapsed_s` is passed through, `aborted` tells that we sent an abort for this request.
 
     Raises:
         ServerError: Any status but 200; as ResponseFormatError also a 200 without a usable result, `finish_reason`
-            "error" included (the server failed inside; sent again it may work). Never a part of a text.
+            "error" included (the server failed inside; sent again it may work).
     """
     body, value = answer.body, parse_json(answer, url)
     if value is None:
@@ -470,8 +452,8 @@ def spoken(text: str, *, prompt: str = "", is_whole: bool = True) -> str:
 
     Args:
         text: The answer, or the answer so far.
-        prompt: What it continues: some templates begin the thought themselves.
-        is_whole: False while more may come: an end that may be the beginning of a tag is held back.
+        prompt: The prompt before it: some templates begin the thought themselves.
+        is_whole: False while more may come; an end that may be the beginning of a tag is held back then.
 
     >>> spoken("<think>Slates, then.</think>The roof.")
     'The roof.'
@@ -487,14 +469,12 @@ def spoken(text: str, *, prompt: str = "", is_whole: bool = True) -> str:
 
 
 def without_begun(text: str, tags: Iterable[str]) -> str:
-    """Return a text that goes on without an end that may be the beginning of one of the tags.
+    """Return an unfinished text without an end that may be the beginning of one of the tags.
 
     >>> without_begun("The roof.<|im_", ["<|im_end|>"])
     'The roof.'
     """
     lower, tags = text.casefold(), [tag.casefold() for tag in tags]
-    longest = max((len(tag) for tag in tags), default=0)
-    for length in range(min(longest, len(text)), 0, -1):
-        if any(tag.startswith(lower[-length:]) for tag in tags):
-            return text[:-length]
-    return text
+    longest = min(len(text), max(map(len, tags), default=0))
+    begun = (length for length in range(longest, 0, -1) if any(tag.startswith(lower[-length:]) for tag in tags))
+    return text[: len(text) - next(begun, 0)]

@@ -75,18 +75,12 @@ def _say_families(*, as_json: bool) -> None:
     from kobold_reader.kobold import FAMILIES, RECOMMENDED
 
     families = [family for family in FAMILIES.values() if family.is_known]
+    tasks = {family.name: [task for task in TASKS if task in family.tasks] for family in families}
     if as_json:
+        names = ("name", "language_model", "encoder", "max_side_px", "tasks", "min_version", "tested")
         facts = {
             "families": [
-                {
-                    "name": family.name,
-                    "language_model": family.language_model,
-                    "encoder": family.encoder,
-                    "max_side_px": family.max_side_px,
-                    "tasks": [task for task in TASKS if task in family.tasks],
-                    "min_version": family.min_version,
-                    "tested": family.tested,
-                }
+                {name: tasks[family.name] if name == "tasks" else getattr(family, name) for name in names}
                 for family in families
             ],
             "recommended": {
@@ -102,7 +96,7 @@ def _say_families(*, as_json: bool) -> None:
                 family.name,
                 f"{family.language_model}; {family.encoder}",
                 str(family.max_side_px),
-                " ".join(task for task in TASKS if task in family.tasks),
+                " ".join(tasks[family.name]),
                 family.min_version,
                 "yes" if family.tested else "no",
             )
