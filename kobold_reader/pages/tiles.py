@@ -407,7 +407,7 @@ class _Cutter:
         return bands[::-1]
 
     def _extent(self, start: int, end: int) -> Cell:
-        return functools.reduce(_around, self._boxes[start:end])
+        return _around(*self._boxes[start:end])
 
     def _widest(self, height: float) -> float:
         return self._side if self._area is None else min(self._side, self._area / max(height, 1.0))
@@ -506,8 +506,9 @@ class _Cutter:
         return place, place
 
 
-def _around(one: Cell, other: Cell) -> Cell:
-    return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
+def _around(*cells: Cell) -> Cell:
+    lefts, tops, rights, bottoms = zip(*cells, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 def _size(box: Cell) -> tuple[int, int]:
@@ -527,8 +528,8 @@ def _cells_between(row: Row, start: int, end: int) -> list[Cell]:
 
 def _tile(writing: Writing, shown: _Shown, size: tuple[int, int]) -> Tile:
     width, height = size
-    boxes = {number: functools.reduce(_around, cells) for number, cells in shown.items()}
-    left, top, right, bottom = functools.reduce(_around, boxes.values())
+    boxes = {number: _around(*cells) for number, cells in shown.items()}
+    left, top, right, bottom = _around(*boxes.values())
     pad = round(_PAD * writing.letter_px) + 1
     left, top, right, bottom = max(0, left - pad), max(0, top - pad), min(width, right + pad), min(height, bottom + pad)
     cover = Image.new("L", (right - left, bottom - top), 0)

@@ -136,7 +136,7 @@ def page_images(
 
 
 def _dpi(size: tuple[int, int], placement: Placement) -> float | None:
-    """Pixels per inch of paper of a whole page of that size."""
+    """Pixels per inch of paper of a whole page."""
     return None if placement.inches is None else max(size) / max(placement.inches)
 
 
@@ -175,11 +175,8 @@ def picture_images(
     """
     check_pixels(*picture.size)
     stored_size = picture.size
-    passing = None
-    mime = None if original is None else _passing(picture, placement, budget, original, rotate_deg or 0)
-    if mime and original is not None:
-        passing = PageView(original, mime, *stored_size, _dpi(stored_size, placement), 0, is_passthrough=True)
-    if passing and mime == "image/jpeg" and rotate_deg is not None:
+    passing = None if rotate_deg or original is None else _passing(picture, placement, budget, original)
+    if passing and passing.mime == "image/jpeg" and rotate_deg is not None:
         judged = analysis_size(*placement.square, placement.inches)
         with reopen() as small:
             small.draft("L", glance_size(judged))  # it is read to its end, so a JPEG that is cut short fails here too
@@ -245,17 +242,16 @@ def _decoded(reopen: Callable[[], Image.Image], need: tuple[int, int]) -> Image.
         return flatten(picture).copy()
 
 
-def _passing(
-    picture: Image.Image, placement: Placement, budget: ImageBudget, original: bytes, rotate_deg: int
-) -> Mime | None:
-    """The type of the stored bytes if they may be sent untouched, else None."""
-    if rotate_deg or placement.orientation != 1 or len(original) > budget.max_bytes:
+def _passing(picture: Image.Image, placement: Placement, budget: ImageBudget, original: bytes) -> PageView | None:
+    """The view of the stored bytes if these may be sent untouched, else None."""
+    is_small = len(original) <= budget.max_bytes and fit_size(*picture.size, budget) == picture.size
+    if not is_small or placement.orientation != 1 or placement.square != picture.size:
         return None
-    if placement.square != picture.size or fit_size(*picture.size, budget) != picture.size:
+    is_jpeg = is_plain_jpeg(original, picture)
+    if not is_jpeg and not is_plain_png(original, picture):
         return None
-    if is_plain_jpeg(original, picture):
-        return "image/jpeg"
-    return "image/png" if is_plain_png(original, picture) else None
+    mime: Mime = "image/jpeg" if is_jpeg else "image/png"
+    return PageView(original, mime, *picture.size, _dpi(picture.size, placement), 0, is_passthrough=True)
 
 
 def scan_images(data: bytes, inches: tuple[float, float], budget: ImageBudget, rotate_deg: int | None) -> PageImages:
