@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -53,8 +54,6 @@ CONTEXT_SHARE = 0.75
 """KoboldCpp cuts `max_length` to 80 % of its context without a word, so we stay below it."""
 ANSWER_SHARE = 0.25
 """This much of a small context is kept free for the answer."""
-STREAM_POLL_S = 0.2
-"""Between two looks at an answer that is being written."""
 WAIT_LOGGED_AFTER_S = 2.0
 
 
@@ -62,11 +61,11 @@ class KoboldLLM(CustomLLM):
     """Answers with the model loaded in KoboldCpp, under the template that the server knows for it.
 
     It takes the same lease as reading, so a question never throws a page's image out of the server's cache; a wait for
-    the lease is logged. A conversation is given to the model as one instruction, with its turns one below the other,
-    which every template can take. Thoughts are no part of an answer. Can be pickled; `to_dict` leaves the password out.
+    the lease is logged. The model gets a conversation as one instruction, with one turn below the other, which every
+    template can take. Thoughts are no part of an answer. Can be pickled; `to_dict` leaves the password out.
 
-    Streams show the answer while it is written, by polling (KoboldCpp's own streams may end without saying so); the
-    last piece comes with the answer itself. Leaving a stream early, and Ctrl-C, abort the job on the server. The async
+    Streams show the answer while it is written, by polling (KoboldCpp's own streams may end without a sign); the last
+    piece comes with the answer itself. Leaving a stream early, and Ctrl-C, abort the job on the server. The async
     methods leave the event loop free. With `formatted=True` a prompt is sent as it is, without a template.
     `max_length`, `temperature` and `stop` can be given with each call.
 
@@ -117,13 +116,9 @@ class KoboldLLM(CustomLLM):
             if self._pool is None:
                 urls = [self.api_url] if isinstance(self.api_url, str) else self.api_url
                 check_way(urls, allow_remote=self.allow_remote)
-                self._pool = ServerPool(
-                    urls,
-                    password=self.api_password,
-                    make_client=lambda url: KoboldClient(
-                        url, password=self.api_password, poll_interval_s=STREAM_POLL_S
-                    ),
-                )
+                # The clients look at an answer that is being written five times a second.
+                client = partial(KoboldClient, password=self.api_password, poll_interval_s=0.2)
+                self._pool = ServerPool(urls, make_client=client)
             return self._pool
 
     # ── what fits ────────────────────────────────────────────────────────────────────────────────
@@ -257,11 +252,7 @@ class KoboldLLM(CustomLLM):
             completion = lease.generate(request, on_progress=show if on_text else None, cancel=cancel)
         return CompletionResponse(
             text=_answer_text(completion, request, info),
-            raw={
-                "ending": completion.ending,
-                "prompt_tokens": completion.prompt_tokens,
-                "completion_tokens": completion.completion_tokens,
-            },
+            raw={name: getattr(completion, name) for name in ("ending", "prompt_tokens", "completion_tokens")},
         )
 
     def _request(self, info: ServerInfo, family: Family, prompt: ExpandedPrompt, **kwargs: Any) -> GenerateRequest:

@@ -63,11 +63,8 @@ _LOCK_TIMEOUT_S = 120
 class MiniLMTokenizer:
     """The model's word pieces, for splitters: `SentenceSplitter(tokenizer=…, chunk_size=…)`.
 
-    It counts the text alone, without the model's two special tokens and without cutting it off. Can be pickled; loads
-    at the first call.
-
-    Args:
-        model_dir: Folder with `tokenizer.json`; by default that of the installed model package.
+    It counts the text alone, without the model's two special tokens and without cutting it off. `model_dir` is by
+    default that of the installed model package. Can be pickled; loads at the first call.
     """
 
     def __init__(self, model_dir: str | None = None) -> None:
@@ -199,17 +196,11 @@ class _Model:
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Indexes of texts to run together, the longest first, so that little is padded."""
-    batch: list[int] = []
-    longest = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) + 1) * longest > _BATCH_TOKENS:
-            yield batch
-            batch = []
-        if not batch:
-            longest = lengths[index]
-        batch.append(index)
-    if batch:
-        yield batch
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    while order:
+        count = max(1, _BATCH_TOKENS // max(1, lengths[order[0]]))
+        yield order[:count]
+        order = order[count:]
 
 
 def _load_tokenizer(model_dir: Path) -> Any:

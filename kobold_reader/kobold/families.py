@@ -53,7 +53,7 @@ class ImageRule:
 
 
 class Decoding(TypedDict, total=False):
-    """Fields of GenerateRequest in which families differ; one that is left out keeps its default."""
+    """Fields of GenerateRequest in which families differ; others keep their defaults."""
 
     temperature: float
     top_k: int
@@ -62,15 +62,6 @@ class Decoding(TypedDict, total=False):
     rep_pen: float
     dry_multiplier: float
     reasoning_effort: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ChatTemplate:
-    """The tags around a turn; see `chat_templates.toml`."""
-
-    user_start: str
-    user_end: str
-    assistant_start: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +84,7 @@ class Family:
     patterns: tuple[str, ...] = ()
     """Regular expressions searched in the model's name, ignoring case."""
     marks: tuple[str, ...] = ()
-    """Where the name tells nothing: texts that the chat template in the model's file all holds."""
+    """Where the name tells nothing: texts that are all in the chat template of the model's file."""
     stop_sequence: tuple[str, ...] = ()
     adapter: str = ""
     """KoboldCpp's name for the template; "" where it has none."""
@@ -297,12 +288,11 @@ def _by_marks(chat_template: str) -> Family | None:
     return max(fitting, key=lambda family: len(family.marks), default=None)
 
 
-def template_in(file_template: str) -> ChatTemplate | None:
-    """Return the tags that the chat template of a model's file would write; None where they cannot be told."""
-    for row in read_toml("chat_templates.toml").values():
-        if "known_by" in row and all(text in file_template for text in row["known_by"]):
-            return ChatTemplate(row["user_start"], row["user_end"], row["assistant_start"])
-    return None
+def _template_in(file_template: str) -> Mapping[str, str] | None:
+    """Return the row of `chat_templates.toml` that the chat template of a model's file shows, if any."""
+    rows = read_toml("chat_templates.toml").values()
+    known = (row for row in rows if "known_by" in row and all(text in file_template for text in row["known_by"]))
+    return next(known, None)
 
 
 def image_tokens(family: Family, width_px: int, height_px: int) -> int:
@@ -350,7 +340,7 @@ def render_prompt(client: KoboldClient, info: ServerInfo, family: Family, instru
 
 def _render(client: KoboldClient, info: ServerInfo, family: Family, instruction: str) -> ExpandedPrompt:
     is_general = not family.is_known and not family.forced
-    shown = template_in(info.chat_template or "") if is_general else None
+    shown = _template_in(info.chat_template or "") if is_general else None
     if info.chat_template and family.trusts_server and not family.forced and (is_general or not info.jinja):
         expanded = _expand(client, instruction)
         # Nothing speaks against Alpaca where neither the family nor the file shows another template.
@@ -358,7 +348,7 @@ def _render(client: KoboldClient, info: ServerInfo, family: Family, instruction:
             text = _with_opening(expanded.text, family)
             return expanded if text == expanded.text else _counted(client, text)
     if shown is not None:
-        return _counted(client, f"{shown.user_start}{instruction}{shown.user_end}{shown.assistant_start}")
+        return _counted(client, f"{shown['user_start']}{instruction}{shown['user_end']}{shown['assistant_start']}")
     opening = f"{family.assistant_start}{family.no_think}"
     return _counted(client, f"{family.user_start}{instruction}{family.user_end}{opening}")
 

@@ -279,7 +279,7 @@ RANK_POOLING = 4
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """What all kinds of files have; by itself: a file that is none of the kinds below."""
+    """Facts of every kind of file. A file of this very class is of none of the kinds below."""
 
     path: Path
     """Of a split model, its first part: the one that KoboldCpp is given."""
@@ -288,11 +288,9 @@ class GgufFile:
     name: str
     basename: str
     size_label: str
-    """Like `7B`."""
     size_bytes: int
     """All parts together."""
     parts: int
-    """Number of files it consists of."""
 
     @property
     def stem(self) -> str:
@@ -305,11 +303,9 @@ class GgufModel(GgufFile):
     """A language model."""
 
     input_width: int
-    """What a projector must deliver: the embedding length, once more for each deepstack layer."""
+    """The width of a projector for it: the embedding length, once more for each deepstack layer."""
     context_tokens: int | None
-    """What it was trained for."""
     chat_template: str
-    """"" where the file has none."""
     image_tokens: frozenset[str]
     """Those tokens of its vocabulary that some server puts around an image."""
     has_vocabulary: bool
@@ -330,7 +326,7 @@ class GgufProjector(GgufFile):
     has_tiles: bool
     """Whether large images are cut (LLaVA 1.6)."""
     audio_kind: str
-    """Its type for sound; "" where it is deaf."""
+    """Its type for sound; "" for none."""
     minicpmv_version: int | None
     file_type: int | None
     """`general.file_type`."""

@@ -46,19 +46,18 @@ MEANINGLESS_NAME = re.compile(
 )
 FILE_TYPES: Mapping[int | None, str] = {0: "f32", 1: "f16", 7: "q8_0", 32: "bf16"}
 QUANTIZATION = re.compile(r"[-_.](UD[-_.])?(I?Q\d\w*|b?f16|f32|fp16|mxfp4\w*)$", re.IGNORECASE)
-SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateAdvice:
-    """What KoboldCpp does about a chat template, and what to tell it."""
+    """How KoboldCpp treats a chat template, and arguments that correct it."""
 
     text: str
     """For people."""
     rule: str
-    """The rule of AutoGuess that hits; "" for none."""
+    """The rule of AutoGuess that matches; "" for none."""
     settings: Mapping[str, str | bool]
-    """What to add to KoboldCpp's arguments."""
+    """To add to KoboldCpp's arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +199,7 @@ def better_name(projector: GgufProjector, fits: Sequence[GgufModel]) -> str:
     told = projector.basename or projector.name
     if told and projector.size_label and projector.size_label.casefold() not in told.casefold():
         told = f"{told}-{projector.size_label}"
-    stems = {QUANTIZATION.sub("", SPLIT.sub("", model.stem)) for model in fits}
+    stems = {QUANTIZATION.sub("", re.sub(r"-\d{5}-of-\d{5}$", "", model.stem)) for model in fits}
     if len(stems) == 1 and (not told or not family_of(told).is_known):
         told = stems.pop()  # LLaVA's projectors are called after CLIP
     told = re.sub(r"[^\w.]+", "-", told).strip("-.")

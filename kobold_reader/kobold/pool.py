@@ -91,13 +91,13 @@ class RetryPolicy:
 
         `random`, in [0, 1), shortens our own wait, never one that the server asked for.
         """
-        own_s = min(self.cap_s, _doubled(self.base_s, attempt)) * (1.0 - self.jitter * random())
+        own_s = min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 60)) * (1.0 - self.jitter * random())
         asked_s = error.retry_after_s if isinstance(error, ServerBusyError) else None
         return own_s if asked_s is None else max(own_s, asked_s)
 
     def quarantine_of(self, failures: int) -> float:
         """Return how many seconds a server is left alone after that many failures in a row."""
-        return min(self.quarantine_cap_s, _doubled(self.quarantine_s, failures))
+        return min(self.quarantine_cap_s, self.quarantine_s * 2.0 ** min(failures - 1, 60))
 
     def gives_up(
         self, attempt: int, error: KoboldReaderError, busy_s: float = 0.0, *, has_others: bool = False
@@ -118,10 +118,6 @@ class RetryPolicy:
         if not error.retryable or isinstance(error, ServerTimeoutError | ServerHungError):
             return True
         return attempt >= (min(2, self.attempts) if isinstance(error, ResponseFormatError) else self.attempts)
-
-
-def _doubled(first_s: float, number: int) -> float:
-    return first_s * 2.0 ** min(number - 1, 60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +159,8 @@ class Turn:
 
     A file lock alone is unfair: a process that lets go and asks again at once beats all that look only now and then,
     and a second run would starve. So there are two locks: a process that waits holds the queue lock, and only the
-    holder of the queue lock takes the work lock. The operating system frees both when a process is killed.
-
-    Args:
-        key: Names the server, the same in every process.
-        folder: Place of the lock files; made if missing.
+    holder of the queue lock takes the work lock. The operating system frees both when a process is killed. `key` names
+    the server in every process; `folder` is for the lock files, and is made if missing.
     """
 
     def __init__(self, key: str, folder: Path) -> None:

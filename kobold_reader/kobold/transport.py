@@ -154,10 +154,7 @@ BODY_LIMIT_BYTES = 32 * 1024 * 1024
 class Transport:
     """Exchanges with one server; safe to use from several threads.
 
-    Args:
-        url: Normalized.
-        password: Sent as `Authorization: Bearer`; never shown.
-        connect_timeout_s: For the TCP connection.
+    The password is sent as `Authorization: Bearer`, and never shown.
     """
 
     def __init__(self, url: str, password: str | None, connect_timeout_s: float) -> None:
@@ -196,7 +193,7 @@ class Transport:
         return value
 
     def unexpected(self, why: str, value: object) -> ResponseFormatError:
-        """Return an error that shows what came instead."""
+        """Return an error that shows the unexpected value."""
         shown = excerpt(repr(value).encode("utf-8", "backslashreplace"))
         return ResponseFormatError(f"{self.url}: the answer {why}: {shown}.", server=self.url)
 
@@ -245,15 +242,8 @@ class Transport:
             if isinstance(err, requests.RequestException):
                 err.request = err.response = None  # their headers hold the password, their body the page
             raise self._named(err, read_timeout_s, len(body or b"")) from err
-        log.debug(
-            "%s%s: HTTP %d, %d bytes sent, %d received, %.3f s",
-            self.url,
-            path,
-            answer.status,
-            len(body or b""),
-            len(answer.body),
-            time.monotonic() - started,
-        )
+        facts = (self.url, path, answer.status, len(body or b""), len(answer.body), time.monotonic() - started)
+        log.debug("%s%s: HTTP %d, %d bytes sent, %d received, %.3f s", *facts)
         return answer
 
     def _session(self) -> requests.Session:
