@@ -510,7 +510,7 @@ def _split_sets(paths: Iterable[Path]) -> Iterator[tuple[Path, Sequence[Path], S
 
 def _read_set(first: Path, parts: Sequence[Path], missing: Sequence[int]) -> GgufFile:
     if missing:
-        named = ", ".join(str(number) for number in missing[:SHOWN_PARTS])
+        named = ", ".join(map(str, missing[:SHOWN_PARTS]))
         more = f" and {len(missing) - SHOWN_PARTS} more" if len(missing) > SHOWN_PARTS else ""
         of = f"{named}{more} of {len(parts) + len(missing)}"
         text = f"part {of} is missing." if len(missing) == 1 else f"parts {of} are missing."

@@ -422,25 +422,17 @@ class ModelReport:
         return {
             "models": [
                 {
-                    "file": str(model.path),
-                    "architecture": model.architecture,
+                    **_facts(model, "architecture", "context_tokens", "parts", "size_bytes"),
                     "width": model.input_width,
-                    "context_tokens": model.context_tokens,
                     "family": family_of(model.stem).name,
                     "has_template": bool(model.chat_template),
                     "template_rule": guess_template(model.chat_template),
-                    "parts": model.parts,
-                    "size_bytes": model.size_bytes,
                 }
                 for model in self.models
             ],
             "projectors": [
                 {
-                    "file": str(projector.path),
-                    "kind": projector.kind,
-                    "audio_kind": projector.audio_kind,
-                    "width": projector.width,
-                    "image_size_px": projector.image_size_px,
+                    **_facts(projector, "kind", "audio_kind", "width", "image_size_px"),
                     "image": what_it_sees(projector) if projector.kind else "",
                     "wants": wants(projector) if projector.kind else "",
                     "fits": [str(model.path) for model in self._fitting(projector)],
@@ -462,16 +454,14 @@ class ModelReport:
                 for pair in self.pairs
             ],
             "embedding_models": [
-                {
-                    "file": str(model.path),
-                    "architecture": model.architecture,
-                    "dimensions": model.dimensions,
-                    "context_tokens": model.context_tokens,
-                }
-                for model in self.embedding_models
+                _facts(model, "architecture", "dimensions", "context_tokens") for model in self.embedding_models
             ],
-            "others": [{"file": str(other.path), "architecture": other.architecture} for other in self.others],
+            "others": [_facts(other, "architecture") for other in self.others],
             "problems": [
                 {"file": error.source, "why": f"{error.message} {error.hint or ''}".strip()} for error in self.errors
             ],
         }
+
+
+def _facts(file: GgufFile, *names: str) -> dict[str, Any]:
+    return {"file": str(file.path), **{name: getattr(file, name) for name in names}}

@@ -308,11 +308,8 @@ class Transport:
 
 def was_reached(error: ServerConnectionError) -> bool:
     """Tell whether there was a connection before it failed, so that the server may have begun to work."""
-    never = (
-        urllib3.exceptions.NewConnectionError,
-        urllib3.exceptions.ConnectTimeoutError,
-        urllib3.exceptions.SSLError,
-    )
+    kinds = urllib3.exceptions
+    never = (kinds.NewConnectionError, kinds.ConnectTimeoutError, kinds.SSLError)
     return not any(isinstance(cause, never) for cause in _causes(error.__cause__))
 
 
