@@ -128,7 +128,7 @@ class KoboldClient:
                 f"{self.url}: KoboldCpp {version['version']} is too old; {OLDEST_VERSION} is the oldest that can read "
                 "pages.",
                 server=self.url,
-                hint="Update KoboldCpp: it is one file, and the same models go on working.",
+                hint="Update KoboldCpp: it is one file, and the same models still work.",
             )
         protected = version.get("protected") is True
         if protected:
@@ -149,7 +149,7 @@ class KoboldClient:
             jinja=version.get("jinja") is True,
             embeddings=version.get("embeddings") is True,
             embedding_model=embedding_model if isinstance(embedding_model, str) and embedding_model else None,
-            context_tokens=self._natural_number(context, "tells no context size"),
+            context_tokens=self._natural_number(context, "holds no context size"),
             chat_template=template if isinstance(template, str) else None,
             text_model=version.get("llm") is not False,
         )
@@ -348,7 +348,7 @@ class KoboldClient:
                     self._try_abort(genkey)  # the connection broke; the server may be writing on
                 raise
             if answer.status in (502, 504):
-                self._try_abort(genkey)  # a proxy gave up; the server behind it did not
+                self._try_abort(genkey)  # a proxy gave up; its server may be writing on
             return parse_generate(answer, request, url=self.url, elapsed_s=elapsed_s)
         if self._stop(job, genkey):
             job.done.wait(self._abort_grace_s)
@@ -468,7 +468,7 @@ PROMPT_TOKENS = 16_384
 TEXT_TOKENS = 100
 """Allowed between two signs of new text, in tokens."""
 IDLE_LIMIT_S = 300.0
-"""A server that reports for this long that it has nothing to do has lost the job, or its answer was lost."""
+"""A server that reports itself idle for this long has lost the job, or its answer was lost."""
 
 
 def silence_limit_s(perf: Mapping[str, Any], *, has_text: bool) -> float:
@@ -536,5 +536,5 @@ class Silence:
         return self.lasts_s(now_s) >= silence_limit_s(self._perf, has_text=bool(self._text))
 
     def is_lost(self, now_s: float) -> bool:
-        """Tell whether the server has had nothing to do all the while, though the job is not answered."""
+        """Tell whether the server has been idle for long without an answer to the job."""
         return self._idle_since_s is not None and now_s - self._idle_since_s >= IDLE_LIMIT_S

@@ -84,7 +84,7 @@ class Family:
     patterns: tuple[str, ...] = ()
     """Regular expressions searched in the model's name, ignoring case."""
     marks: tuple[str, ...] = ()
-    """Where the name tells nothing: texts that are all in the chat template of the model's file."""
+    """For models without a telling name: texts that are all in the chat template of the model's file."""
     stop_sequence: tuple[str, ...] = ()
     adapter: str = ""
     """KoboldCpp's name for the template; "" where it has none."""
@@ -240,15 +240,15 @@ RECOMMENDED: Mapping[int, tuple[Recommendation, ...]] = LazyTable(_load_recommen
 
 
 def family_of(model: str) -> Family:
-    """Return the family that a model's name tells; the general one, "unknown", where it tells none."""
+    """Return the family of a model by its name; the general one, "unknown", if the name fits none."""
     return next((family for family in FAMILIES.values() if family.matches(model)), FAMILIES[UNKNOWN])
 
 
 def choose_family(info: ServerInfo, override: str | None = None) -> Family:
     """Return the family that the user named, or that of the server's model.
 
-    The model is known by its name; where that tells nothing, by the chat template in its file. An unknown model gets
-    the general family and a warning in the log; so does a server that is too old for the family.
+    The model is known by its name, or else by the chat template in its file. For an unknown model this is the general
+    family, with a warning in the log. A server that is too old for the family is logged too.
 
     Raises:
         ConfigError: No family has that name; the message lists them.

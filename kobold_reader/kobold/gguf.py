@@ -1,4 +1,4 @@
-"""GGUF files on a disk: language models, projectors and embedding models, told by their headers.
+"""GGUF files: language models, projectors and embedding models, recognised by their headers.
 
 A header has keys with values, and the names and shapes of the tensors; their contents are not read. The reader of the
 gguf package makes a numpy view of every token (18 s and 545 MB for a vocabulary of 152,000 where this takes half a
@@ -56,7 +56,7 @@ def projector_kinds() -> Mapping[str, ProjectorKind]:
 
 
 def width_of(kind: str, tensors: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Return how wide a language model's input must be for a projector of that kind; None where it cannot be told.
+    """Return how wide a language model's input must be for a projector of that kind; None if unknown.
 
     The tensors tell. `clip.vision.projection_dim` does not: in LLaVA's and MobileVLM's files it is CLIP's own.
     """
@@ -294,7 +294,7 @@ class GgufFile:
 
     @property
     def stem(self) -> str:
-        """What a server reports, behind `koboldcpp/`."""
+        """The model's name on a server, after `koboldcpp/`."""
         return self.path.stem
 
 

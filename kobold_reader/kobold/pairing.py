@@ -137,7 +137,7 @@ def _doubt_by_name(model: GgufModel, projector: GgufProjector) -> str:
 
 
 def _family_of_file(file: GgufModel | GgufProjector) -> Family:
-    """The family told by a file's name, or by the names inside it."""
+    """Return the family by a file's name, or by the names in its header."""
     found = [family_of(name) for name in (file.stem, file.name, file.basename)]
     return next((family for family in found if family.is_known), found[0])
 
@@ -189,7 +189,7 @@ def min_version(pair: Pair) -> str:
 
 
 def better_name(projector: GgufProjector, fits: Sequence[GgufModel]) -> str:
-    """Return a name for a projector whose own says nothing; "" where it is good, or none can be told.
+    """Return a better name for a projector with a meaningless one; "" if its name is good, or none is known.
 
     Many repositories call theirs `mmproj-model-f16.gguf`, and KoboldCpp takes an old file of that name for the new one.
     `fits` are the models that the projector fits.

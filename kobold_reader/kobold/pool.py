@@ -363,7 +363,7 @@ class ServerPool:
         self.close()
 
     def close(self) -> None:
-        """Grant no further leases; those that are held go on."""
+        """Grant no further leases; those that are held stay valid."""
         with self._freed:
             self._closed = True
             self._freed.notify_all()

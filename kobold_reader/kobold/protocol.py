@@ -61,7 +61,7 @@ SETTINGS: Mapping[str, ServerSetting] = {
 Ending = Literal["eos", "stop_sequence", "length", "aborted"]
 
 MAX_IMAGES = 4
-"""Every version takes this many: 1.76 uses the first 4, 1.115.1 the last 16, and neither tells."""
+"""Every version takes this many: 1.76 uses the first 4, 1.115.1 the last 16, and neither reports it."""
 IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 OFF: Mapping[str, object] = {
@@ -96,7 +96,7 @@ def _quoted(image: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One request for text; nothing is left to the defaults of the server."""
+    """One request for text, independent of the server's defaults."""
 
     prompt: str
     """The very text that the model continues, template tags included."""
@@ -106,7 +106,7 @@ class GenerateRequest:
     max_length: int = 2048
     """Limit of new tokens; the server cuts it to 80 % of its context."""
     temperature: float = 0.1
-    """At 0 the log-probabilities say nothing (they are taken after the samplers); 0.1 with a fixed seed is nearly
+    """At 0 the log-probabilities are useless (they are taken after the samplers); 0.1 with a fixed seed is nearly
     greedy, repeatable, and still shows doubt."""
     top_k: int = 0
     """0 switches it off."""
@@ -295,7 +295,7 @@ def parse_generate(
     """
     body, value = answer.body, parse_json(answer, url)
     if value is None:
-        raise _unusable(url, "is `null`: the server stumbled over the request", body)
+        raise _unusable(url, "is `null`: the server could not handle the request", body)
     results = value.get("results") if isinstance(value, dict) else None
     result = results[0] if isinstance(results, list) and len(results) == 1 else None
     if not isinstance(result, dict) or not isinstance(result.get("text"), str):
@@ -353,7 +353,7 @@ def no_vision_error(url: str) -> NoVisionModelError:
 
 
 def classify_error(answer: HttpAnswer, url: str) -> ServerError:
-    """Return the error that an answer other than 200 stands for."""
+    """Return the error for an answer with another status than 200."""
     status = answer.status
     kind, msg = _detail(answer.body)
     told = f" ({msg})" if msg else ""

@@ -148,7 +148,7 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Ten times an answer of 8,192 tokens with all their log-probabilities."""
 CHUNK_BYTES = 64 * 1024
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
-"""What KoboldCpp takes unless told more: `--maxrequestsize` of 1.115.1; fixed in 1.76."""
+"""Largest request that KoboldCpp takes by default: `--maxrequestsize` of 1.115.1; fixed in 1.76."""
 
 
 class Transport:
@@ -302,7 +302,7 @@ class Transport:
             what = f"the connection was closed without an answer ({_short(causes[-1])})"
             hint = "If it has stopped, its console says why."
             if sent_bytes > BODY_LIMIT_BYTES:
-                hint = f"{sent_bytes / 1e6:.0f} MB were sent; KoboldCpp takes 32 MB unless told more."
+                hint = f"{sent_bytes / 1e6:.0f} MB were sent; KoboldCpp takes 32 MB by default."
         return ServerConnectionError(f"{self.url}: {what}.", server=self.url, hint=hint)
 
 
