@@ -62,25 +62,9 @@ LOCAL = "local"
 
 
 def check_installed() -> None:
-    """Refuse where Ray is missing, without importing it: that takes seconds.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """Raise MissingExtraError where Ray is missing; do not import it, as that takes seconds."""
     if not all(importlib.util.find_spec(name) for name in ("ray", "pyarrow")):
         raise MissingExtraError("ray", "Reading on a Ray cluster")
-
-
-def _import_ray() -> Any:
-    check_installed()
-    # Set before the first import. A cluster that is started here sends no usage reports.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are in its own log files
-    import ray
-
-    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)  # it reports every step on the console
-    return ray
 
 
 def connect(address: str = LOCAL) -> Any:
@@ -94,7 +78,14 @@ def connect(address: str = LOCAL) -> Any:
         MissingExtraError: Ray is not installed.
         ClusterError: No cluster answers there.
     """
-    ray = _import_ray()
+    check_installed()
+    # Set before the first import. A cluster that is started here sends no usage reports.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are in its own log files
+    import ray
+
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)  # it reports every step on the console
     if ray.is_initialized():
         return ray
     options = {"address": address, "log_to_driver": False, "configure_logging": False}
@@ -200,10 +191,10 @@ class NodeReader:
 
 
 def transcriber(reader: KoboldReader, ledger: Ledger, *, address: str = LOCAL, **more: Any) -> Transcriber:
-    """Return what reads like `reader.transcriber`, on the Ray cluster at an address as `connect` takes it.
+    """Return the counterpart of `reader.transcriber` for the Ray cluster at an address (see `connect`).
 
-    The cluster is joined when the first page is due or `redo` asks for the model, and not at all otherwise. `more` is
-    what `Transcriber` takes besides; `on_progress` hears of each task when its page is read.
+    The cluster is joined when the first page is due or `redo` asks for the model, and not at all otherwise. `more` are
+    further arguments of `Transcriber`; `on_progress` is called for each task when its page was read.
 
     Raises:
         ConfigError: The reader asks no server.
@@ -302,13 +293,7 @@ class ClusterPageReader:
         """Make no images here: the actor makes them."""
 
     def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:
-        """Join the cluster and ask every server what it runs; see `PageReader.prepare`.
-
-        Raises:
-            ClusterError: The cluster cannot be joined, or was lost.
-            ConfigError: The servers run different models.
-            NoServerAvailableError: None of them can be used.
-        """
+        """Join the cluster and ask each server what it runs, which must be one model; see `PageReader.prepare`."""
         with self._starting:
             if self._facts is None:
                 self._actors = RayActors(self._address)
@@ -351,7 +336,7 @@ class ClusterPageReader:
         self.prepare(cancel)
         outcomes: dict[str, TaskOutcome] = {}
         failures: dict[str, KoboldReaderError] = {}
-        """By URL: of the servers that were asked for this page."""
+        """By URL, of the servers that were asked for this page."""
         while todo := tuple(task for task in page.due_tasks if _is_servers_fault(outcomes.get(task))):
             server = self._take(failures, cancel)
             if server is None:
@@ -488,27 +473,16 @@ def _is_servers_fault(outcome: TaskOutcome | None) -> bool:
 
 BLOCK_ROWS = 256
 COLUMNS: dict[str, str] = {
-    "uri": "string",
-    "file_name": "string",
-    "folder": "string",
+    **dict.fromkeys(("uri", "file_name", "folder"), "string"),
     "page_number": "int32",
     "page_label": "string",
     "total_pages": "int32",
-    "file_sha256": "string",
-    "content_sha256": "string",
-    "page_status": "string",
-    "text": "string",
-    "ocr": "string",
-    "caption": "string",
-    "tags": "string",
+    **dict.fromkeys(("file_sha256", "content_sha256", "page_status", "text", "ocr", "caption", "tags"), "string"),
     "model": "string",
     "confidence": "float64",
-    "failed_tasks": "string",
-    "page_error": "string",
-    "error_kind": "string",
+    **dict.fromkeys(("failed_tasks", "page_error", "error_kind"), "string"),
     "is_kept": "bool",
-    "metadata": "string",
-    "readings": "string",
+    **dict.fromkeys(("metadata", "readings"), "string"),
 }
 """Name and Arrow type of each column; a page without a value holds null. `metadata` and `readings` are JSON."""
 

@@ -39,18 +39,13 @@ def copy_samples(folder: Path) -> Path:
     return target
 
 
-def open_archive(folder: Path, url: str, password: str | None) -> Archive:
-    """Open the demo's archive, or make it."""
-    return Archive.open(folder / "archive", create=True, api_url=url, api_password=password)
-
-
 def sync_samples(
     archive: Archive, folder: Path, url: str, password: str | None, *, tell: Callable[[str], None], **callbacks: Any
 ) -> SyncReport:
     """Read and index the samples; a second run asks nothing.
 
     Args:
-        archive: The archive from `open_archive`.
+        archive: Where they are indexed.
         folder: The demo's folder.
         url: KoboldCpp's address; nothing needs to answer there.
         password: Password of that server.

@@ -73,7 +73,7 @@ def examine(
     Args:
         urls: The servers; one that is off is a finding, too.
         password: Password of all servers.
-        family: Name of the model family; None: told by the model's name.
+        family: Name of the model family; None: from the model's name.
         visionmaxres: The value that the servers were started with, according to the user.
         with_self_test: Also let the servers read the test card, which takes some seconds.
         on_self_test: Called with the address before a server is shown the card.
@@ -201,7 +201,7 @@ class _ServerFindings:
             try:
                 expanded = self._client.expand([{"role": "user", "content": "Read."}]).text
             except ServerError:
-                text, template = f"not told by this version; {own_tags}", "family"
+                text, template = f"this version does not report it; {own_tags}", "family"
             else:
                 text, template = "the model's own is used", "found"
                 if "### Instruction:" in expanded:  # the tags of Alpaca
@@ -259,9 +259,9 @@ class _ServerFindings:
         elif given_px:
             text = f"images of up to {given_px} px are sent, as you say"
         elif measured_px is None:
-            text = f"unless it was told otherwise, this server shrinks every image to {DEFAULT_VISIONMAXRES_PX} px; "
+            text = f"this server shrinks every image to {DEFAULT_VISIONMAXRES_PX} px, unless it was started otherwise; "
             text += (
-                "this model's token counts do not tell it"
+                "this model's token counts do not show the number"
                 if is_tested
                 else "no server reports this number, the self-test measures it"
             )
@@ -292,7 +292,7 @@ class _ServerFindings:
         name = self._info.embedding_model if self._info.embeddings else None
         text = "no embedding model is loaded (--embeddingsmodel); archives do not need one there"
         if self._info.embeddings:
-            text = f"an embedding model is loaded ({name or 'name not told'})"
+            text = f"an embedding model is loaded ({name or 'name not reported'})"
         self._add("embeddings", "ok", text, embedding_model=name)
 
 

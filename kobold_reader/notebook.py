@@ -113,8 +113,7 @@ def _article(page: PageResult | BaseNode, opened: OpenFile, budget: ImageBudget)
             picture = _document_picture(page, opened, budget) if page.metadata.get("page_number") else None
     except SourceError as err:
         problem = err.message
-    article: Markup = _macros("notebook.html").article(name, head, text, picture, problem)
-    return article
+    return Markup(_macros("notebook.html").article(name, head, text, picture, problem))  # noqa: S704
 
 
 def _document_head(document: BaseNode) -> dict[str, Any]:
@@ -128,8 +127,7 @@ def _document_head(document: BaseNode) -> dict[str, Any]:
 
 def _document_text(document: BaseNode) -> Markup:
     if error := document.metadata.get("page_error"):
-        shown: Markup = _macros("notebook.html").error(error)
-        return shown
+        return Markup(_macros("notebook.html").error(error))  # noqa: S704
     return marked_html(document.get_content(MetadataMode.NONE), [])
 
 

@@ -229,7 +229,7 @@ def test_index_tells_after_the_first_pages_what_nobody_knew_before(
 ) -> None:
     said = index(kobold, scans, tmp_path / "archive")
     assert "11 to be read\n" in said.err
-    assert "how long that takes is told after the first 5 pages" in said.err
+    assert "the time is estimated after the first 5 pages" in said.err
     assert "pages left: about" in said.err
     assert said.err.count("by the first 5\n") == 1
 

@@ -47,22 +47,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for command in (
-    demo.demo,
-    plan.plan,
-    read.read,
-    index.index,
-    search.search,
-    ask.ask,
-    web.web,
-    status.status,
-    doctor.doctor,
-    models.models,
-    export.export,
-    import_.import_,
-    forget.forget,
-):
-    app.command(command.__name__.rstrip("_"))(command)
+for module in (demo, plan, read, index, search, ask, web, status, doctor, models, export, import_, forget):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name.rstrip("_"))(getattr(module, name))
 
 
 def _print_version(wanted: bool) -> None:

@@ -52,7 +52,7 @@ class ServerOptions:
     ] = 0
 
     def given_urls(self) -> list[str]:
-        """Return the servers that were named: those given, else the environment's."""
+        """Return the servers that the user named: those given, else the environment's."""
         return self.api_url or _list_of(os.environ.get(URL_VARIABLE))
 
     def urls(self) -> list[str]:
@@ -103,23 +103,19 @@ class ReadingOptions(ServerOptions):
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help=about("allow_remote"))] = False
 
     def reader(self) -> KoboldReader:
-        """Return the reader that the options describe.
-
-        Raises:
-            ConfigError: An option is out of its range.
-        """
+        """Return the reader that the options describe; raise ConfigError where one is out of its range."""
         from kobold_reader.reader import KoboldReader
 
         return KoboldReader(api_url=self.urls(), api_password=self.password(), **self._arguments())
 
     def changes(self) -> dict[str, Any]:
-        """Return the arguments of KoboldReader that were named, for a run that repeats past settings."""
+        """Return the arguments of KoboldReader that differ from the defaults, for a run that repeats past settings."""
         plain = type(self)()._arguments()  # noqa: SLF001  (another one of this very class)
         changes = {name: value for name, value in self._arguments().items() if value != plain[name]}
         return changes | ({"api_url": urls} if (urls := self.given_urls()) else {})
 
     def _arguments(self) -> dict[str, Any]:
-        """Return the arguments of KoboldReader, less where the server is."""
+        """Return the arguments of KoboldReader, without the server's."""
         alike = {field.name: getattr(self, field.name) for field in fields(ReadingOptions) if field.name in OPTIONS}
         del alike["api_url"], alike["api_password"]
         return alike | {
@@ -146,7 +142,7 @@ class ReadingOptions(ServerOptions):
 
 @dataclass
 class ClusterOptions(ReadingOptions):
-    """How pages are read, on this machine or past it."""
+    """How pages are read, on this machine or on a cluster."""
 
     ray: Annotated[
         str | None,
@@ -158,7 +154,7 @@ class ClusterOptions(ReadingOptions):
 
     @contextmanager
     def reading(self) -> Iterator[Callable[..., Transcriber]]:
-        """Yield what makes a transcriber of a reader and a ledger: for this machine, or for the cluster named."""
+        """Yield a function that makes a transcriber of a reader and a ledger, on this machine or on the cluster."""
         from kobold_reader.reader import KoboldReader
 
         if self.ray is None:
@@ -175,7 +171,7 @@ def _list_of(text: str | None) -> list[str]:
 
 
 def _text_of(path: Path, option: str) -> str:
-    """Return the text of a file that an option names; its content appears in no error."""
+    """Return the text of a file that an option names; no error shows its content."""
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
     except OSError as err:

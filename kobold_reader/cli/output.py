@@ -202,7 +202,7 @@ class PageProgress:
         self.read_pages = 0
         """Pages that this run has read."""
         self.is_forecast = False
-        """The user was told how long the run will take."""
+        """The user has seen how long the run will take."""
 
     def expect(self, pages: int, to_read: int) -> None:
         """Add pages of the run, and how many of them need reading."""

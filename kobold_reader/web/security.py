@@ -12,13 +12,12 @@ import hmac
 import ipaddress
 import secrets
 import socket
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -120,34 +119,33 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        await (self._answer(scope) or self._app)(scope, receive, send_with_headers)
+        await (self._answer(Request(scope)) or self._app)(scope, receive, send_with_headers)
 
-    def _answer(self, scope: Scope) -> Response | None:
+    def _answer(self, request: Request) -> Response | None:
         """Return a refusal, or the redirect that sets the cookie; None where the request may pass."""
-        headers, path = Headers(scope=scope), scope["path"]
-        is_reading = scope["method"] in {"GET", "HEAD"}
-        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        headers = request.headers
+        is_reading = request.method in {"GET", "HEAD"}
         if not self._access.knows(_host_name(headers)):
             return _refusal(421, "This address is not one of this server’s own.")
         if not is_reading and not _is_own_origin(headers):
             return _refusal(403, "This change was asked for by another web page.")
-        if is_reading and is_same(dict(reversed(query)).get("token"), self._access.token):
-            return self._let_in(headers, path, query)
+        if is_reading and is_same(request.query_params.get("token"), self._access.token):
+            return self._let_in(request)
         if headers.get("sec-fetch-site", "none") not in _OWN_SITE:
             return _refusal(403, "This was asked for by another web page.")
-        if is_reading and path.startswith("/static/"):
-            return None
-        if not is_same(_cookie(headers, self._access.cookie), self._access.session):
+        is_static = is_reading and request.scope["path"].startswith("/static/")
+        if not is_static and not is_same(request.cookies.get(self._access.cookie), self._access.session):
             return _refusal(403, "Open the address that <code>kobold-reader web</code> printed: it carries the key.")
         return None
 
-    def _let_in(self, headers: Headers, path: str, query: Iterable[tuple[str, str]]) -> Response:
+    def _let_in(self, request: Request) -> Response:
         """Give the browser its cookie, and send it on to the address without the token."""
-        site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode", "navigate")
+        site = request.headers.get("sec-fetch-site", "none")
+        mode = request.headers.get("sec-fetch-mode", "navigate")
         if site not in _OWN_SITE and mode != "navigate":
             return _refusal(403, "This was asked for by another web page.")
-        rest = urlencode([(name, value) for name, value in query if name != "token"])
-        target = "/" + path.lstrip("/") + (f"?{rest}" if rest else "")
+        rest = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "token"])
+        target = "/" + request.scope["path"].lstrip("/") + (f"?{rest}" if rest else "")
         response: Response = RedirectResponse(target, 303)
         if site not in _OWN_SITE:
             # The link was opened from another site, such as a terminal in a web page. A redirect would still count as
@@ -177,15 +175,6 @@ def _is_own_origin(headers: Headers) -> bool:
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and parts.netloc.lower() == headers.get("host", "").lower()
-
-
-def _cookie(headers: Headers, name: str) -> str | None:
-    cookies: SimpleCookie = SimpleCookie()
-    try:
-        cookies.load(headers.get("cookie", ""))
-    except CookieError:
-        return None
-    return cookies[name].value if name in cookies else None
 
 
 def _refusal(status: int, sentence: str) -> Response:

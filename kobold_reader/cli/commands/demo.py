@@ -20,16 +20,17 @@ def demo(
     ),
 ) -> int:
     """Read the sample archive, index it, and search it three times; no server needed."""
+    from kobold_reader.archive import Archive
     from kobold_reader.cli.commands.search import show_hit
     from kobold_reader.cli.outcome import closing_code
-    from kobold_reader.demo import SEARCHES, open_archive, sync_samples
+    from kobold_reader.demo import SEARCHES, sync_samples
     from kobold_reader.embeddings import MiniLMEmbedding
     from kobold_reader.embeddings.minilm import INSTALL_HINT
 
     url, password = options.urls()[0], options.password()
     if not MiniLMEmbedding.available():
         notice(f"Searching by words only: the embedder MiniLM is not installed. {INSTALL_HINT}")
-    with open_archive(folder, url, password) as archive:
+    with Archive.open(folder / "archive", create=True, api_url=url, api_password=password) as archive:
         with page_progress() as progress:
             report = sync_samples(
                 archive,

@@ -108,9 +108,7 @@ def _begin(outlook: Outlook, progress: PageProgress) -> None:
         timed = spell_count(forecast.timed_pages, "page")
         notice(f"{spell_forecast(forecast)}, by {timed} that {forecast.model or 'the engine'} read before")
     elif outlook.to_read_pages > FIRST_PAGES:
-        notice(
-            f"how long that takes is told after the first {FIRST_PAGES} pages (`kobold-reader plan` tells it before)"
-        )
+        notice(f"the time is estimated after the first {FIRST_PAGES} pages (`kobold-reader plan` estimates it before)")
     progress.is_forecast = bool(forecast)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,7 +58,11 @@ def status(
     if lower:
         say(f"low resolution: {lower}")
     if groups is not None:
-        _say_duplicates(groups)
+        say(f"duplicates: {spell_count(len(groups), 'group')}")
+        for group in groups:
+            for number, one in enumerate(group):
+                how = "" if not number else "  same: " if one.is_equal else "  like: "
+                say(f"{how}{one.file_path}" + (f" page {one.page_number}" if "#page=" in one.link else ""))
     return 0
 
 
@@ -116,11 +120,3 @@ def _say_facts(facts: Mapping[str, Any]) -> None:
                 say(f"{key}: {item['file']}{page}{why}")
         else:
             say(f"{key}: {value}")
-
-
-def _say_duplicates(groups: Sequence[Sequence[Alike]]) -> None:
-    say(f"duplicates: {spell_count(len(groups), 'group')}")
-    for group in groups:
-        for number, one in enumerate(group):
-            how = "" if not number else "  same: " if one.is_equal else "  like: "
-            say(f"{how}{one.file_path}" + (f" page {one.page_number}" if "#page=" in one.link else ""))

@@ -69,8 +69,7 @@ def _announce(access: Access, *, open_browser: bool) -> None:
         )
     is_everywhere = access.host in {"0.0.0.0", "::"}  # noqa: S104
     urls = [access.url(name) for name in (["127.0.0.1", socket.gethostname()] if is_everywhere else [access.host])]
-    for url in urls:
-        say(url)
+    say("\n".join(urls))
     sys.stdout.flush()  # a program that reads them through a pipe is waiting
     notice("Ctrl-C ends it.")
     if open_browser:
