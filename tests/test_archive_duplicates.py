@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.duplicates import MOST_BITS, Duplicates, Likeness
-from kobold_reader.archive.store import Catalog, PageRow, Place
+from kobold_reader.archive.rows import PageRow, Place
+from kobold_reader.archive.store import Catalog
 from kobold_reader.cli.app import app
 from kobold_reader.options import Grouping
 from kobold_reader.reading.ledger import Ledger

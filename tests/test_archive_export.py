@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from kobold_reader import Archive
 from kobold_reader.archive.export import relative_names, safe_paths
-from kobold_reader.archive.rows import version_of
-from kobold_reader.archive.store import PageRow, Place
+from kobold_reader.archive.rows import PageRow, Place, version_of
 from kobold_reader.documents import page_id
 from kobold_reader.errors import ConfigError, SourceNotFoundError, UnsupportedSourceError
 

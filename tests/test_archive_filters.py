@@ -13,8 +13,9 @@ import pytest
 from kobold_reader.archive import Hit, words
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.query import parse_query
+from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import Searcher, grouped, passage
-from kobold_reader.archive.store import Catalog, PageRow
+from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import Near
 from kobold_reader.errors import ConfigError
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.store import PageRow
+from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.sync import Syncer, SyncReport
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import StoreError

@@ -17,8 +17,7 @@ from starlette.testclient import TestClient
 from typing_extensions import override
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.rows import version_of
-from kobold_reader.archive.store import PageRow, Place
+from kobold_reader.archive.rows import PageRow, Place, version_of
 from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, marked_html
 from kobold_reader.pages import local_uri

@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.store import PageRow
+from kobold_reader.archive.rows import PageRow
 from kobold_reader.html.text import Mark
 from kobold_reader.pages import PageView
 from kobold_reader.reading import page_reader as upright

@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import has_magic
@@ -28,8 +28,9 @@ from kobold_reader.archive.corrections import Correction, check_correctable, rea
 from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, to_frame
 from kobold_reader.archive.filters import parse_filter
+from kobold_reader.archive.rows import PageRow, Place
 from kobold_reader.archive.search import ArchiveRetriever, Hit, Searcher
-from kobold_reader.archive.store import LOCK, Catalog, PageRow, Place, check_folder
+from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
 from kobold_reader.archive.vector_index import Indexer, ServerAccess, VectorIndex, choose_embedder, record_of
 from kobold_reader.archive.vectors import ChromaServer
@@ -42,8 +43,6 @@ from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import Outlook, forecast_by_ledger
 from kobold_reader.reading.transcriber import Transcriber
-
-__all__ = ["CATALOG", "Archive", "ArchiveStatus", "BusyError", "root_name"]
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +104,12 @@ class Archive:
         """Open an archive.
 
         Args:
-            folder: Of the archive.
-            create: Make it if there is none.
+            folder: The archive's folder.
+            create: Make an archive if there is none.
             embedder: For a new archive: `minilm`, `koboldcpp` or `none`; None: MiniLM if it is installed, else words
                 only. An archive keeps its embedder; asking for another one is refused.
-            api_url: KoboldCpp, if the embedder is its own.
-            api_password: Of that server.
+            api_url: KoboldCpp, which embeds (`koboldcpp`) and answers questions.
+            api_password: The password of that server.
             chroma_url: A Chroma server for the vectors; all else stays in the folder. The archive remembers it. If its
                 vectors were elsewhere before, the next `sync` makes them there, without reading a page.
 
@@ -122,7 +121,10 @@ class Archive:
         """
         folder = Path(folder)
         access = ServerAccess((api_url,) if isinstance(api_url, str) else tuple(api_url), api_password)
-        exists = (folder / CATALOG).is_file() and _is_complete(folder / CATALOG)
+        exists = False
+        if (folder / CATALOG).is_file():
+            with closing(Catalog(folder / CATALOG)) as made:
+                exists = made.meta("embedder") is not None  # it is written last
         if not exists and not create:
             raise StoreError(
                 f"there is no archive in {folder}.", hint=f"Make one with: kobold-reader index PATH --archive {folder}"
@@ -140,7 +142,8 @@ class Archive:
             ) from err
         catalog = Catalog(folder / CATALOG)
         archive = cls(folder, catalog, access, VectorIndex(folder, catalog, access, chosen))
-        try:
+        with ExitStack() as opened:
+            opened.push(archive)
             if not exists:
                 catalog.set_meta("embedder", record_of(chosen))
             elif embedder is not None and embedder != (kept := archive._index.record()["kind"]):
@@ -151,9 +154,7 @@ class Archive:
             if chroma_url is not None:
                 with archive._locked():
                     archive._index.move_to(chroma_url)
-        except BaseException:
-            archive.close()
-            raise
+            opened.pop_all()
         return archive
 
     def close(self) -> None:
@@ -171,28 +172,23 @@ class Archive:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the archive for writing.
-
-        Raises:
-            BusyError: Another process does.
-        """
-        lock = FileLock(self.folder / LOCK, timeout=LOCK_WAIT_S)
+        """Hold the archive for writing; raises BusyError if another process does."""
         try:
-            lock.acquire()
+            lock = FileLock(self.folder / LOCK, timeout=LOCK_WAIT_S).acquire()
         except Timeout:
             raise BusyError(
                 f"another process is writing to the archive {self.folder}.",
                 hint="Wait for it to end; searching goes on meanwhile.",
             ) from None
-        try:
-            yield
-        finally:
-            self._index.end_writing()
-            lock.release()
+        with lock:
+            try:
+                yield
+            finally:
+                self._index.end_writing()
 
     @contextmanager
     def _writing(self) -> Iterator[Indexer]:
-        """Hold the archive for writing, with its indexer, after finishing what a killed `forget` began."""
+        """Hold the archive for writing, after finishing what a killed `forget` began."""
         with self._locked():
             self._end_erasing()
             yield self._index.begin_writing()
@@ -219,24 +215,23 @@ class Archive:
         on_progress: Callable[[str], None] | None = None,
         make_transcriber: Callable[..., Transcriber] = KoboldReader.transcriber,
     ) -> SyncReport:
-        """Read what is new or changed, and index it; what is gone is marked missing.
+        """Read what is new or changed, and index it; mark what is gone as missing.
 
         Args:
             paths: Files, folders, patterns; None: those of past runs.
-            reader: What to read with; None: as in past runs, else KoboldReader's defaults.
+            reader: None: as in past runs, else KoboldReader's defaults.
             changes: KoboldReader arguments in which this run differs from past ones, where `reader` is None.
             prune: Remove what is missing, only below these paths, and never where a folder is absent or empty.
-            remember: The next run without paths repeats these paths and settings.
+            remember: Whether the next run without paths repeats these paths and settings.
             cancel: Set by another thread to stop; what was read until then is indexed.
             on_page: Called for every page when its reading is known.
-            on_start: Called with what is ahead, before the first page is read; where past runs had different
+            on_start: Called with the work ahead, before the first page is read; where past runs had different
                 settings, once for the paths of each.
             on_progress: Called with a line of text while a page is being read.
-            make_transcriber: Called with reader, ledger and options, as `KoboldReader.transcriber`;
-                `cluster.transcriber` reads on other machines.
+            make_transcriber: Called as `KoboldReader.transcriber`; `cluster.transcriber` reads on other machines.
 
         Raises:
-            SourceError: Nothing could be taken from the paths.
+            SourceError: No file was found at the paths.
             ServerError: No server can go on; what was read and indexed is kept.
             StoreError: Another process is writing, or the disk is full.
         """
@@ -305,9 +300,7 @@ class Archive:
     def reembed(self, embedder: EmbedderKind | None = None, *, chroma_url: str | None = None) -> int:
         """Make all vectors anew, without reading a page; returns the number of pages.
 
-        Args:
-            embedder: As in `open`; None: the same as before.
-            chroma_url: As in `open`; None: where they are now.
+        The arguments are those of `open`; None: the same as before.
 
         Raises:
             MissingExtraError | ServerError: The embedder cannot be used; nothing was changed.
@@ -329,16 +322,13 @@ class Archive:
     def forget(self, uris: Sequence[str]) -> int:
         """Remove files with their pages, words, vectors, readings and corrections, also from the bytes of all files.
 
-        What a copy shows, another file that the archive knows, stays. The other pages' vectors are copied, about 700
-        chunks a second. After a kill nothing of the files can be found; the next `forget` or `sync` erases the bytes.
+        Pages that another known file shows too stay. The other pages' vectors are copied, about 700 chunks a second.
+        After a kill nothing of the files can be found; the next `forget` or `sync` erases the bytes.
 
         Chroma 1.5.9 saves the unused part of its graph as it finds it in memory, at the first use after opening. A
-        process that had these pages in memory, such as a web server, a notebook or this one, may so write scraps of
-        them again while it goes on: end it. `reembed` in a new process removes such scraps. Vectors on a Chroma server
-        are deleted there; the bytes of that server's files are its own.
-
-        Args:
-            uris: Of the files.
+        process that had these pages in memory, such as a web server, a notebook or this one, may therefore write scraps
+        of them again while it goes on: end it. `reembed` in a new process removes such scraps. Vectors on a Chroma
+        server are deleted there; the bytes of that server's files are not erased.
 
         Returns:
             The number of pages removed.
@@ -376,8 +366,8 @@ class Archive:
 
     # ── corrections ──────────────────────────────────────────────────────────────────────────────
 
-    def correct(self, page_id: str, text: str) -> None:
-        """Replace a page's transcription by a person's text, which is found at once and wins over any reading.
+    def correct(self, page_id: str, text: str | None) -> None:
+        """Replace a page's transcription by a person's text, which is found at once and is kept over any reading.
 
         The correction belongs to what the page shows: copies of the file have it too, and it stays through renames,
         `redo` and `reembed`. While another run is indexing, or the embedder's server is off, the page is found by its
@@ -385,25 +375,13 @@ class Archive:
 
         Args:
             page_id: As in `Hit.page_id`.
-            text: Of the whole page, without its image description; "": the page has none. The text as it was read
-                takes the correction back.
+            text: Of the whole page, without its image description; "": the page has none. None, or the text as it was
+                read, takes the correction back.
 
         Raises:
             ConfigError: There is no such page, or the text cannot be recorded.
             StoreError: The archive cannot be written.
         """
-        self._correct(page_id, text)
-
-    def uncorrect(self, page_id: str) -> None:
-        """Take a page's correction back, if it has one: its text is again as it was read.
-
-        Raises:
-            ConfigError: There is no such page.
-            StoreError: The archive cannot be written.
-        """
-        self._correct(page_id, None)
-
-    def _correct(self, page_id: str, text: str | None) -> None:
         row = self._catalog.page(page_id)
         if row is None:
             raise ConfigError(
@@ -413,6 +391,10 @@ class Archive:
         check_correctable(row)
         if self._catalog.correct({page_id: text}):
             self._index_corrected([page_id])
+
+    def uncorrect(self, page_id: str) -> None:
+        """Take a page's correction back, if it has one: its text is again as it was read."""
+        self.correct(page_id, None)
 
     def _index_corrected(self, page_ids: Sequence[str]) -> None:
         """Make the vectors of pages just corrected, if that is possible now."""
@@ -433,15 +415,10 @@ class Archive:
         return read_text(row) if row is not None else ""
 
     def export(self, folder: str | Path, *, to: ExportFormat = "md", group_by: GroupBy = "file") -> ExportReport:
-        """Write all texts to files that people can read, and edit for `import_corrections`.
+        """Write all texts to files in a folder, for people to read and to edit for `import_corrections`.
 
-        An existing file is overwritten only if nothing is lost by it: it is as it was exported, or everything edited
-        in it was imported.
-
-        Args:
-            folder: Where to; made if missing.
-            to: `md`, `txt` or `jsonl`.
-            group_by: `file`: one for each file; `folder`: one for each folder.
+        One file is written for each file or folder (`group_by`). An existing file is overwritten only if nothing is
+        lost by it: it is as it was exported, or everything edited in it was imported.
 
         Raises:
             ConfigError: The folder is a file, or `to` or `group_by` is unknown.
@@ -449,13 +426,10 @@ class Archive:
         return Exporter(self._catalog, Path(folder), to, group_by).run()
 
     def import_corrections(self, folder: str | Path) -> ImportReport:
-        """Take what was edited in exported files as corrections: only pages whose text was changed since the export.
+        """Import the edits in a folder of exported files, or in one of them, as corrections.
 
         A file whose marks are damaged is left aside as a whole. A page that was corrected elsewhere since the export
         keeps that correction.
-
-        Args:
-            folder: One that was exported to, or a single file of it.
 
         Raises:
             SourceError: There is no export.
@@ -493,11 +467,11 @@ class Archive:
                 its `date_taken`, else `date_digitized`, `creation_date`, `last_modified_date`.
             until: Pages of this year, month or day or earlier.
             folder: Pages of files in it or below: a path, or any part of one (`letters`, `letters/1954`).
-            by: `file` or `folder`: hits of one together, best first, at most five pages of each.
-            all_copies: Each of several pages that show the same (copies, photos that look alike) as a hit of its own;
-                else only the best of them, which names the others in `Hit.alike`. The same holds with `by`.
+            by: `file` or `folder`: bring their hits together, best first, at most five pages of each.
+            all_copies: Return each of several pages that show the same (copies, photos that look alike); else only the
+                best of them, which names the others in `Hit.alike`. The same holds with `by`.
             on_notice: Called with a line of text for people when the embedder cannot be reached and only words are
-                searched; left out: logged as a warning.
+                searched.
 
         Raises:
             ConfigError: Empty query, unknown mode, key or folder; a date of another shape.
@@ -509,8 +483,7 @@ class Archive:
     def duplicates(self) -> list[tuple[Alike, ...]]:
         """Return groups of pages that show the same: copies of a file, one scan in several files, photos nearly alike.
 
-        The largest file of each group comes first; `is_equal` tells of each other whether its bytes are the same. Of
-        copies of a file with many pages only the first page is named.
+        The largest file of each group comes first. Of copies of a file with many pages only the first page is named.
         """
         return self._duplicates.groups()
 
@@ -534,12 +507,8 @@ class Archive:
     ) -> RetrieverQueryEngine:
         """Return LlamaIndex's query engine over `search`, which answers from pages that fit the model's context.
 
-        Args:
-            llm: Answers; None: the model of this archive's KoboldCpp. LlamaIndex's own default is never used.
-            limit: At most this number of pages.
-            where: Conditions on metadata, as in `search`.
-            streaming: Whether its responses are streams.
-            on_notice: As in `search`; also called for pages that do not fit the context, and for a cut answer.
+        Options are those of `search`; `on_notice` is also called for pages that do not fit the context, and for a cut
+        answer. Without `llm` the model of this archive's KoboldCpp answers, never LlamaIndex's own default.
         """
         retriever = self.as_retriever(limit=limit, where=where, on_notice=on_notice)
         return query_engine(retriever, llm or self._llm(), on_notice, streaming=streaming)
@@ -562,14 +531,7 @@ class Archive:
     ) -> AnswerStream:
         """Find pages for a question, and return the answer as a stream of text.
 
-        Where the search finds nothing, no request is sent.
-
-        Args:
-            question: What is asked.
-            llm: Answers; None: the model of this archive's KoboldCpp.
-            limit: At most this number of pages.
-            where: Conditions on metadata, as in `search`.
-            on_notice: As in `as_query_engine`.
+        Options are those of `as_query_engine`. If the search finds nothing, no request is sent.
 
         Raises:
             ConfigError: An empty question.
@@ -644,22 +606,19 @@ class Archive:
 
     def uris(self) -> list[str]:
         """Return the URIs of all files that the archive knows, also those that were pruned."""
-        uris = dict.fromkeys(self._catalog.places())
-        path = self.folder / LEDGER
-        if path.is_file():
-            with Ledger(path, read_only=True) as ledger:
-                uris |= dict.fromkeys(ledger.uris())
-        return list(uris)
+        uris = list(self._catalog.places())
+        if (self.folder / LEDGER).is_file():
+            with Ledger(self.folder / LEDGER, read_only=True) as ledger:
+                uris += ledger.uris()
+        return list(dict.fromkeys(uris))
 
     def settings_of(self, path: str | Path) -> dict[str, Any]:
-        """Return the KoboldReader settings that a path was read with: its own, or those of the nearest folder above.
+        """Return the KoboldReader settings that a path was read with; {} if it never was.
 
-        A pattern counts as a folder. Empty where it never was read.
+        They are its own, or those of the nearest folder or pattern above.
         """
         roots, name = self._catalog.roots(), root_name(path)
-        if name in roots:
-            return roots[name]
-        above = [root for root in roots if _covers(_address(root), _address(name))]
+        above = [name] if name in roots else [root for root in roots if _covers(_address(root), _address(name))]
         return roots[max(above, key=len)] if above else {}
 
     def to_dataframe(self) -> Any:
@@ -697,18 +656,10 @@ class Archive:
         )
 
 
-def _is_complete(path: Path) -> bool:
-    """Tell whether an archive was made completely: its embedder is written last."""
-    with closing(Catalog(path)) as catalog:
-        return catalog.meta("embedder") is not None
-
-
 def root_name(path: str | Path) -> str:
     """Return a path as it is remembered: absolute, so that another working directory changes nothing."""
     text = str(path)
-    if "://" in text:
-        return text
-    return str((Path(text).expanduser() if text.startswith("~") else Path(text)).absolute())
+    return text if "://" in text else str((Path(text).expanduser() if text.startswith("~") else Path(text)).absolute())
 
 
 def _address(path: str) -> str:

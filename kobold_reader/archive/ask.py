@@ -55,7 +55,6 @@ _LEAST_SCORE = 0.01
 """Hits with a lower score were found by chance."""
 _LEAST_CHARS = 200
 """A shorter part of a page is not worth asking about."""
-_CUT_AGAIN = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,7 @@ class ContextPostprocessor(BaseNodePostprocessor):
                     f"the context of {context_tokens} tokens: only the part around the passage found was used"
                 )
                 return cut
-            length = int(length * _CUT_AGAIN)
+            length = int(length * 0.9)
         remedy = SETTINGS["contextsize"].remedy(str(max(8192, 2 * context_tokens)))
         raise ContextTooSmallError(
             f"the question leaves no room for a page in the context of {context_tokens} tokens.",
@@ -208,13 +207,7 @@ class ContextPostprocessor(BaseNodePostprocessor):
 
 
 class PageSynthesizer(BaseSynthesizer):
-    """Asks the model once, with `QUESTION_PROMPT`.
-
-    Args:
-        llm: The model.
-        on_notice: Called with a line of text for people.
-        streaming: Whether the response is a stream.
-    """
+    """Asks the model once, with `QUESTION_PROMPT`; calls `on_notice` if the answer was cut off."""
 
     def __init__(self, llm: LLM, on_notice: Callable[[str], None], *, streaming: bool = False) -> None:
         super().__init__(llm=llm, streaming=streaming, empty_response=NOT_FOUND)
@@ -283,10 +276,7 @@ def query_engine(
 def stream_answer(engine: RetrieverQueryEngine, hits: Mapping[str, Hit], question: str) -> AnswerStream:
     """Find pages now, and answer while the stream is iterated.
 
-    Args:
-        engine: From `query_engine`, streaming.
-        hits: By page id, filled by the engine's retriever.
-        question: The question.
+    The engine, from `query_engine`, streams; its retriever fills `hits`, by page id.
     """
     bundle = QueryBundle(question)
     nodes = engine.retrieve(bundle)

@@ -12,8 +12,6 @@ import json
 import sys
 from typing import Any
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Write everything that comes on stdin."""

@@ -18,22 +18,6 @@ from typing import Any, Final
 from kobold_reader.archive.rows import PageRow, version_of
 from kobold_reader.errors import ConfigError
 
-__all__ = [
-    "Correction",
-    "as_it_stands",
-    "as_read",
-    "bare",
-    "check_correctable",
-    "clean",
-    "create",
-    "delete",
-    "find",
-    "is_as_read",
-    "is_same_text",
-    "put",
-    "read_text",
-]
-
 PART: Final = "ocr"
 """Only the transcription is corrected; captions and tags stay as they were made."""
 
@@ -104,7 +88,7 @@ def is_same_text(one: str, other: str) -> bool:
 
 
 def bare(text: str) -> str:
-    """Return a text as it is compared with another: without spaces at line ends."""
+    """Return a text without the spaces at line ends, for comparing."""
     return "\n".join(line.rstrip() for line in clean(text).split("\n"))
 
 
@@ -112,11 +96,7 @@ def bare(text: str) -> str:
 
 
 def check_correctable(row: PageRow) -> None:
-    """Check that a correction can be recorded for a page.
-
-    Raises:
-        ConfigError: The page could never be opened, so its content is unknown.
-    """
+    """Raise ConfigError for a page that could never be opened, so that its content is unknown."""
     if not row.content_sha256:
         raise ConfigError(
             "this page could never be opened: a correction belongs to what a page shows, and that is not known.",
@@ -137,10 +117,10 @@ def is_as_read(row: PageRow, text: str) -> bool:
     return read.status != "failed" and is_same_text(text, read.parts.get(PART, ""))
 
 
-def as_it_stands(db: sqlite3.Connection, row: PageRow) -> PageRow:
+def applied(db: sqlite3.Connection, row: PageRow) -> PageRow:
     """Return a page with its correction, if it has one, else as it was read."""
     correction = find(db, row.content_sha256) if row.content_sha256 else None
-    return as_read(row) if correction is None else _corrected(row, correction.text)
+    return as_read(row) if correction is None else _corrected(as_read(row), correction.text)
 
 
 def as_read(row: PageRow) -> PageRow:
@@ -161,7 +141,6 @@ def as_read(row: PageRow) -> PageRow:
 
 
 def _corrected(row: PageRow, text: str) -> PageRow:
-    row = as_read(row)
     parts = _with_part(row.parts, text)
     status = "ok" if text else "no_text"
     metadata = _without_reading(row.metadata) | {"page_status": status, "text_source": "correction"}

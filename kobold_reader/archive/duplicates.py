@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kobold_reader.archive.store import Catalog, PageRow, Place
+from kobold_reader.archive.rows import PageRow, Place
+from kobold_reader.archive.store import Catalog
 from kobold_reader.documents import page_link
 
 MOST_BITS = 10
@@ -28,9 +29,7 @@ class Likeness(Generic[Name]):
     """Perceptual hashes by name, and which of them are near each other.
 
     Each hash is compared with all others. Of 100,000 hashes, that takes a millisecond for one and five seconds for all.
-
-    Args:
-        hashes: Names with their hashes of 16 hexadecimal digits; any other text is left out.
+    A hash is a text of 16 hexadecimal digits; any other text is left out.
     """
 
     def __init__(self, hashes: Iterable[tuple[Name, str]]) -> None:
@@ -162,15 +161,11 @@ class Duplicates:
                 page_number=row.page_number,
                 link=page_link(place.uri, str(place.metadata.get("file_type")), row.page_number),
                 file_size=_size(place),
-                is_equal=_is_equal(row, first),
+                is_equal=row.page_id == first.page_id or row.content_sha256 == first.content_sha256 != "",
             )
             for row, place in found
         ]
         return tuple(sorted(alike, key=lambda one: (not one.is_equal, -one.file_size, one.file_path, one.page_number)))
-
-
-def _is_equal(row: PageRow, other: PageRow) -> bool:
-    return row.page_id == other.page_id or (row.content_sha256 != "" and row.content_sha256 == other.content_sha256)
 
 
 def _size(place: Place) -> int:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -30,8 +30,9 @@ from kobold_reader.archive.export_format import (
     parse,
     render,
 )
-from kobold_reader.archive.store import Catalog, PageRow, Place
-from kobold_reader.documents import page_id, page_link
+from kobold_reader.archive.rows import PageRow, Place
+from kobold_reader.archive.store import Catalog
+from kobold_reader.documents import page_link
 from kobold_reader.errors import (
     ConfigError,
     CorruptSourceError,
@@ -62,13 +63,7 @@ class ExportReport:
 
 
 class Exporter:
-    """One export of one archive.
-
-    Args:
-        catalog: What is written.
-        folder: Where to.
-        form: Format of the files.
-        group_by: Whether a file is written for each indexed file or for each folder.
+    """One export of one archive to a folder.
 
     Raises:
         ConfigError: The folder is a file, or the format or grouping is unknown.
@@ -92,7 +87,11 @@ class Exporter:
         names = relative_names(self._catalog.uris_of_pages(), roots)
         for path, uris in sorted(self._targets(names).items()):
             rows = [row for uri in uris for row in self._catalog.pages_at(uri)]
-            blocks = [block for row in rows for block in _blocks(row, str(names[row.uri]))]
+            blocks = [
+                Block(str(names[row.uri]), row.sha256, row.page_number, part, row.status, row.parts.get(part, ""))
+                for row in rows
+                for part in (TRANSCRIPTION, *sorted(row.parts.keys() - {TRANSCRIPTION}))
+            ]
             target = self._folder / path
             try:
                 self._write(target, render(blocks, self._form).encode())
@@ -119,12 +118,7 @@ class Exporter:
         return {path: folders[folder] for folder, path in safe_paths(folder_names, ending).items()}
 
     def _write(self, target: Path, content: bytes) -> None:
-        """Write a file, unless the one that is there holds more than what was exported.
-
-        Raises:
-            StoreError: The file was left as it is.
-            OSError: It cannot be written.
-        """
+        """Write a file, or raise StoreError if the present one holds more than what was exported."""
         if target.is_symlink() or target.exists():
             present = target.read_bytes()
             if present == content:
@@ -149,29 +143,20 @@ class Exporter:
                 raise StoreError(
                     "it was not written by kobold-reader, and is not overwritten.", hint="Export to another folder."
                 )
-            found = parse(text)
+            edited = [one for one in parse(text) if one.is_edited]
         except DamagedError as err:
             raise StoreError(
                 f"it was changed and is damaged, and is not overwritten ({err})",
                 hint="Export to another folder, or remove it.",
             ) from err
-        for one in found:
-            if one.is_edited and not self._is_imported(one.block):
+        for one in edited:
+            row = self._catalog.page(one.block.page_id)
+            if row is None or not is_same_text(one.block.text, row.parts.get(one.block.part, "")):
                 raise StoreError(
                     f"page {one.block.page_number}, line {one.line}, was edited and not imported; it is not "
                     "overwritten.",
                     hint="Import it first, or export to another folder.",
                 )
-
-    def _is_imported(self, block: Block) -> bool:
-        row = self._catalog.page(page_id(block.sha256, block.page_number))
-        return row is not None and is_same_text(block.text, row.parts.get(block.part, ""))
-
-
-def _blocks(row: PageRow, name: str) -> Iterable[Block]:
-    parts = sorted({TRANSCRIPTION, *row.parts}, key=lambda part: (part != TRANSCRIPTION, part))
-    for part in parts:
-        yield Block(name, row.sha256, row.page_number, part, row.status, row.parts.get(part, ""))
 
 
 def _folder_of(uri: str) -> str:
@@ -184,8 +169,7 @@ _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
 """Names that are devices on Windows, whatever their ending."""
 _MAX_NAME_BYTES = 180
-"""Of one name: 255 on most systems, less what is appended."""
-_MAX_ENDING_BYTES = 20
+"""Most systems take 255; a tail, an ending and the name of the partial file need some."""
 
 
 def relative_names(uris: Iterable[str], roots: Iterable[str]) -> dict[str, PurePosixPath]:
@@ -202,19 +186,21 @@ def relative_names(uris: Iterable[str], roots: Iterable[str]) -> dict[str, PureP
 def safe_paths(names: Mapping[str, PurePosixPath], ending: str) -> dict[str, PurePosixPath]:
     """Return a path for each name that every system accepts, and no two that are the same file on any.
 
-    Args:
-        names: By key. Of two that differ only in upper and lower case, the second, in the order of the keys, gets a
-            tail made of its key.
-        ending: Of all files, with its dot.
+    Of two names that differ only in upper and lower case, the second, in the order of the keys, gets a tail made of its
+    key. `ending` has its dot.
     """
+
+    def folded(path: PurePosixPath) -> str:
+        return unicodedata.normalize("NFC", str(path)).casefold()
+
     taken: set[str] = set()
     found = {}
     for key, name in sorted(names.items()):
         path = PurePosixPath(*[_safe_name(part) for part in name.parts or ("_",)])
         file = path.with_name(path.name + ending)
-        if _folded(file) in taken:
+        if folded(file) in taken:
             file = path.with_name(f"{path.name}~{_tail(key)}{ending}")
-        taken.add(_folded(file))
+        taken.add(folded(file))
         found[key] = file
     return found
 
@@ -227,13 +213,9 @@ def _safe_name(name: str) -> str:
         safe = f"_{safe}"
     if len(safe.encode()) > _MAX_NAME_BYTES:
         ending = PurePosixPath(safe).suffix
-        tail = f"~{_tail(name)}{ending if len(ending.encode()) < _MAX_ENDING_BYTES else ''}"
+        tail = f"~{_tail(name)}{ending if len(ending.encode()) < 20 else ''}"  # noqa: PLR2004
         safe = safe.encode()[: _MAX_NAME_BYTES - len(tail.encode())].decode(errors="ignore") + tail
     return safe or "_"
-
-
-def _folded(path: PurePosixPath) -> str:
-    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def _tail(key: str) -> str:
@@ -268,14 +250,11 @@ class Importer:
         self._report = ImportReport()
 
     def run(self, folder: Path) -> ImportReport:
-        """Take the edits in the files below a folder, or in one file.
-
-        Raises:
-            SourceError: There is no export.
-        """
+        """Take the edits in the files below a folder, or in one file; raises SourceError if there is no export."""
         if not folder.exists():
             raise SourceNotFoundError("there is no such file or folder.", source=str(folder))
-        for path in _files(folder):
+        below = (path for path in sorted(folder.rglob("*")) if path.suffix.lower()[1:] in FORMATS and path.is_file())
+        for path in [folder] if folder.is_file() else below:
             try:
                 self._import_file(path)
             except DamagedError as err:
@@ -294,11 +273,7 @@ class Importer:
         return self._report
 
     def _import_file(self, path: Path) -> None:
-        """Take all edits of one file, or none of them.
-
-        Raises:
-            DamagedError: Its marks are damaged.
-        """
+        """Take all edits of one file, or none of them and raise DamagedError."""
         text = decode(path.read_bytes())
         if not is_export(text):
             self._report.other_files += 1
@@ -328,13 +303,9 @@ class Importer:
             (self._report.taken_back if is_as_read(row, wanted) else self._report.corrected).append(row.page_id)
 
     def _row(self, found: FoundBlock) -> PageRow | None:
-        """Return the page of a block; None if it is gone and nothing was edited.
-
-        Raises:
-            DamagedError: The block was edited, and its page is not in the archive.
-        """
+        """Return the page of a block; None if it is gone and nothing was edited, else raise DamagedError."""
         block = found.block
-        row = self._catalog.page(page_id(block.sha256, block.page_number))
+        row = self._catalog.page(block.page_id)
         if row is not None and row.sha256 == block.sha256:
             return row
         if found.is_edited:
@@ -345,11 +316,7 @@ class Importer:
         return None
 
     def _is_wanted(self, found: FoundBlock, row: PageRow, origin: str, edited: AbstractSet[str]) -> bool:
-        """Tell whether a block's text is to become, or to end, a correction.
-
-        Raises:
-            ConfigError: It was edited, and cannot be taken.
-        """
+        """Tell whether a block's text makes or ends a correction; raises ConfigError if it was edited in vain."""
         block = found.block
         if is_same_text(block.text, row.parts.get(block.part, "")):
             return False
@@ -369,15 +336,6 @@ class Importer:
                 hint="Export it anew to see that one, and edit that.",
             )
         return True
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    if folder.is_file():
-        yield folder
-        return
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower().removeprefix(".") in FORMATS and path.is_file():
-            yield path
 
 
 # ── the archive as a table ────────────────────────────────────────────────────────────────────────
@@ -405,11 +363,7 @@ COLUMNS = (
 
 
 def to_frame(pages: Iterable[PageRow], places: Iterable[Place]) -> Any:
-    """Return the pages as a pandas DataFrame, by path and page; unknown values are missing.
-
-    Args:
-        pages: Of the archive.
-        places: Its files; one that cannot be opened has a row as page 0.
+    """Return a pandas DataFrame of an archive by path and page; a file that cannot be opened has a row as page 0.
 
     Raises:
         MissingExtraError: pandas is not installed.
@@ -418,25 +372,21 @@ def to_frame(pages: Iterable[PageRow], places: Iterable[Place]) -> Any:
         import pandas as pd
     except ImportError as err:
         raise MissingExtraError("notebook", "A table of pages") from err
-    rows = [*map(_row, pages), *(_failed(place) for place in places if place.error)]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    rows = [
+        {
+            **page.metadata,
+            "page_number": page.page_number,
+            "page_status": page.status,
+            "text_length": len(page.text),
+            "link": page_link(page.uri, str(page.metadata.get("file_type")), page.page_number),
+            "error": page.error,
+            "page_id": page.page_id,
+        }
+        for page in pages
+    ]
+    failed = {"page_number": 0, "page_status": "failed", "text_length": 0}
+    rows += [{**place.metadata, **failed, "link": place.uri, "error": place.error} for place in places if place.error]
+    frame = pd.DataFrame([{key: row.get(key) for key in COLUMNS} for row in rows], columns=list(COLUMNS))
     # pandas does not know that a column without values, or with nothing but None, is one of numbers.
     frame = frame.astype({"page_number": "int64", "text_length": "int64", "confidence": "float64"})
     return frame.sort_values(["file_path", "page_number"], ignore_index=True)
-
-
-def _row(page: PageRow) -> dict[str, Any]:
-    own = {
-        "page_number": page.page_number,
-        "page_status": page.status,
-        "text_length": len(page.text),
-        "link": page_link(page.uri, str(page.metadata.get("file_type")), page.page_number),
-        "error": page.error,
-        "page_id": page.page_id,
-    }
-    return {**{key: page.metadata.get(key) for key in COLUMNS}, **own}
-
-
-def _failed(place: Place) -> dict[str, Any]:
-    own = {"page_number": 0, "page_status": "failed", "text_length": 0, "link": place.uri, "error": place.error}
-    return {**{key: place.metadata.get(key) for key in COLUMNS}, **own}

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from kobold_reader.archive.corrections import bare, clean
+from kobold_reader.documents import page_id
 from kobold_reader.errors import ConfigError
 from kobold_reader.options import ExportFormat
 
@@ -53,6 +54,11 @@ class Block:
     status: str
     text: str
 
+    @property
+    def page_id(self) -> str:
+        """Id of its page in an archive."""
+        return page_id(self.sha256, self.page_number)
+
 
 @dataclass(frozen=True, slots=True)
 class FoundBlock:
@@ -62,11 +68,11 @@ class FoundBlock:
     exported: str
     """`hash_of` the text as it was exported."""
     line: int
-    """Line of its mark."""
+    """Of its mark."""
     number: int
-    """Its number in the file."""
+    """Of the block, 1-based."""
     total: int
-    """Number of blocks that the file had."""
+    """How many blocks the file had."""
 
     @property
     def is_edited(self) -> bool:
@@ -75,12 +81,7 @@ class FoundBlock:
 
 
 class DamagedError(Exception):
-    """A file of an export cannot be divided into its pages any more.
-
-    Args:
-        line: 1-based.
-        why: What is wrong there.
-    """
+    """A file of an export cannot be divided into its pages any more."""
 
     def __init__(self, line: int, why: str) -> None:
         super().__init__(f"line {line}: {why}")

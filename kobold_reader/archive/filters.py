@@ -212,13 +212,7 @@ def create(db: sqlite3.Connection) -> None:
 
 
 def put(db: sqlite3.Connection, page: int, metadata: Mapping[str, Any]) -> None:
-    """Index the metadata of a page that has none indexed.
-
-    Args:
-        db: The archive's connection, inside a transaction.
-        page: Its number.
-        metadata: Flat.
-    """
+    """Index the metadata of a page, by its number, that has none indexed."""
     given = _indexed(metadata)
     db.execute(
         "INSERT OR IGNORE INTO facet_values (key, value) SELECT key, value FROM json_each(?) WHERE value IS NOT NULL",
@@ -251,18 +245,6 @@ def keys(db: sqlite3.Connection) -> set[str]:
         "SELECT key FROM found WHERE key IS NOT NULL"
     )
     return {key for (key,) in found} - {DATE}
-
-
-def values(db: sqlite3.Connection, key: str) -> list[Any]:
-    """Return the different values of one key."""
-    return [value for (value,) in db.execute("SELECT value FROM facet_values WHERE key = ?", (key,))]
-
-
-def pages_by_value(db: sqlite3.Connection, key: str) -> Iterator[tuple[Any, int]]:
-    """Yield the value and the number of each page that has this key."""
-    yield from db.execute(
-        "SELECT value, page FROM facet_values JOIN facet_pages ON value_id = facet_values.id WHERE key = ?", (key,)
-    )
 
 
 def meant(db: sqlite3.Connection, filter_: Filter) -> set[int] | None:

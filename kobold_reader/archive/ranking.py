@@ -88,10 +88,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class Weighing:
-    """How a query is to be answered."""
+    """How far the terms of a query, its words and its vectors count."""
 
     information: tuple[float, ...]
-    """For each term its share of what the query says; they add up to 1."""
+    """For each term its share of the query's information; they add up to 1."""
     trust: float
     """Share of the words in a score; the rest is the vectors'."""
     is_exact: bool
@@ -101,11 +101,8 @@ class Weighing:
 def rank(query: Query, found: WordHits, dense: Sequence[tuple[str, float]], limit: int) -> list[Scored]:
     """Merge the three lists.
 
-    Args:
-        query: What was asked.
-        found: What the words know; its `evidence` covers the pages of `dense`.
-        dense: Pages with the cosine of their nearest chunk, the best first; empty without vectors.
-        limit: Length of the result.
+    `dense` has pages with the cosine of their nearest chunk, the best first, all of them covered by `found.evidence`;
+    it is empty without vectors.
     """
     weighing = weigh(query, found, has_vectors=bool(dense))
     words, trigrams = _relative(found.words), _relative(found.trigrams)
@@ -264,7 +261,7 @@ class PageText:
 
     @cached_property
     def skeletons(self) -> frozenset[str]:
-        """Skeletons of all words."""
+        """The skeletons of all words."""
         return frozenset(_skeletons(self.words))
 
     @cached_property
@@ -284,14 +281,7 @@ class PageText:
 
 
 def evidence_of(query: Query, page: PageText, frequencies: Sequence[int], misreadings: Misreadings) -> Evidence:
-    """Weigh what a page holds of a query.
-
-    Args:
-        query: Its terms are looked for.
-        page: Where they are looked for.
-        frequencies: For each term, the number of pages that hold it as typed.
-        misreadings: Those of all pages that are weighed.
-    """
+    """Weigh what a page holds of a query; `frequencies` are the numbers of pages that hold each term as typed."""
     adjacent = tuple(next(spaced_spans(pair, page.body), None) is not None for pair in pairwise(query.terms))
     strengths = []
     for index, (term, frequency) in enumerate(zip(query.terms, frequencies, strict=True)):
@@ -308,12 +298,9 @@ def match_strength(
 ) -> float:
     """Return how surely the page holds the term: 1 exactly, 0 not at all.
 
-    Args:
-        term: What is looked for.
-        page: Where it is looked for.
-        is_known: Whether any page holds the term exactly as typed. Such a plain word is probably not misread elsewhere
-            (`water` does not mean `later`), so resemblance counts for less.
-        misreadings: Those of all pages, where this is one of several.
+    `is_known`: whether any page holds the term exactly as typed. Such a plain word is probably not misread elsewhere
+    (`water` does not mean `later`), so resemblance counts for less. `misreadings` are those of all pages, if this is
+    one of several.
     """
     strength = _strength_on_page(term, page) or IN_NAMES * _exact_strength(term, page.names)
     if strength > 0:
@@ -326,7 +313,11 @@ def match_strength(
     misreadings = misreadings or Misreadings([page])
     if len(term.parts) == 1:
         is_doubtful = term.kind is Kind.PHRASE or (is_known and term.kind is Kind.WORD)
-        return _fuzzy_strength(term, page, misreadings) * (0.5 if is_doubtful else 1.0)
+        word = term.parts[0]
+        shortest = _MIN_FUZZY_NAME if term.kind is Kind.NAME else _MIN_FUZZY
+        if any(char.isdigit() for char in word):
+            shortest = _MIN_NEAR_NUMBER
+        return misreadings.best(word, page) * (0.5 if is_doubtful else 1.0) if len(word) >= shortest else 0.0
     total = 0.0
     for part in term.parts:
         kind = Kind.CODE if part.isdigit() else Kind.WORD if term.kind is Kind.PHRASE else term.kind
@@ -361,15 +352,6 @@ def _exact_strength(term: Term, text: str) -> float:
         return SPACED
     notation = term.notation
     return next((strength for *_, strength in notation.spans(text)), 0.0) if notation else 0.0
-
-
-def _fuzzy_strength(term: Term, page: PageText, misreadings: Misreadings) -> float:
-    word = term.parts[0]
-    if any(char.isdigit() for char in word):
-        shortest = _MIN_NEAR_NUMBER
-    else:
-        shortest = _MIN_FUZZY_NAME if term.kind is Kind.NAME else _MIN_FUZZY
-    return misreadings.best(word, page) if len(word) >= shortest else 0.0
 
 
 # ── occurrences in folded text ────────────────────────────────────────────────────────────────────
@@ -412,9 +394,7 @@ def surest_matches(term: Term, folded: str) -> list[tuple[int, int, float]]:
 def _parts_pattern(parts: tuple[str, ...], folded: str) -> re.Pattern[str]:
     """Parts of a term on their own: letters may touch a number (RM9.00), digits may not.
 
-    Args:
-        parts: With up to three separators between them, or none (12MAR2018).
-        folded: The term with the first part.
+    The parts have up to three separators between them, or none (12MAR2018). `folded` is the term with the first part.
     """
     if not folded[0].isdigit():
         before = r"(?<![^\W\d_])"
@@ -473,11 +453,7 @@ def _allowed_edits(word: str) -> int:
 
 
 class Misreadings:
-    """Likely misreadings among the words of some pages; each word is compared once, on however many pages it is.
-
-    Args:
-        pages: All that will be asked about.
-    """
+    """Likely misreadings among the words of some pages; each word is compared once, however many pages have it."""
 
     def __init__(self, pages: Sequence[PageText]) -> None:
         self._pages = pages

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
-
-__all__ = ["FILE_KEYS", "PAGE_COLUMNS", "PLACE_COLUMNS", "PageRow", "Place", "to_json", "version_of"]
+from typing import Any, Final, Self, TypeVar
 
 FILE_KEYS: Final = (
     "file_name",
@@ -21,8 +19,12 @@ FILE_KEYS: Final = (
 )
 """Metadata of the place, not of the content: a rename changes these and nothing else."""
 
-_JSON: Final = {"parts", "metadata", "node_ids", "as_read"}
-"""Columns that hold JSON."""
+_FROM_COLUMN: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(("parts", "metadata", "as_read"), json.loads),
+    "node_ids": lambda text: tuple(json.loads(text)),
+    "is_missing": bool,
+}
+"""How the values of columns are read that SQLite has no type for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,6 @@ class Place:
     """Why it could not be opened at the last try."""
     former_sha256: str = ""
     """Of the content before; kept until a page of the new content was read, because half a copy is no new content."""
-
-    @classmethod
-    def from_row(cls, row: tuple[Any, ...]) -> Self:
-        """Return a row of PLACE_COLUMNS as a value."""
-        values = _unpacked(cls, row)
-        return cls(**values | {"is_missing": bool(values["is_missing"])})
-
-    def to_row(self) -> tuple[Any, ...]:
-        """Return the values of PLACE_COLUMNS."""
-        return _packed(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +68,6 @@ class PageRow:
     as_read: Mapping[str, Any] | None = None
     """Of a corrected page: what was read."""
 
-    @classmethod
-    def from_row(cls, row: tuple[Any, ...]) -> Self:
-        """Return a row of PAGE_COLUMNS as a value."""
-        values = _unpacked(cls, row)
-        return cls(**values | {"node_ids": tuple(values["node_ids"])})
-
-    def to_row(self) -> tuple[Any, ...]:
-        """Return the values of PAGE_COLUMNS."""
-        return _packed(self)
-
     @property
     def text(self) -> str:
         """All parts, as shown in a hit."""
@@ -102,6 +84,7 @@ class PageRow:
         return replace(self, uri=place.uri, metadata={**place.metadata, **kept})
 
 
+Row = TypeVar("Row", Place, PageRow)
 PLACE_COLUMNS: Final = ", ".join(Place.__slots__)
 PAGE_COLUMNS: Final = ", ".join(PageRow.__slots__)
 
@@ -111,14 +94,21 @@ def to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _packed(value: Place | PageRow) -> tuple[Any, ...]:
-    columns = ((name, getattr(value, name)) for name in value.__slots__)
-    return tuple(to_json(held) if name in _JSON and held is not None else held for name, held in columns)
+def to_row(value: Place | PageRow) -> tuple[Any, ...]:
+    """Return the values of PLACE_COLUMNS or PAGE_COLUMNS."""
+    columns = (getattr(value, name) for name in value.__slots__)
+    return tuple(to_json(one) if isinstance(one, Mapping | tuple) else one for one in columns)
 
 
-def _unpacked(kind: type[Place | PageRow], row: tuple[Any, ...]) -> dict[str, Any]:
+def from_row(kind: type[Row], row: tuple[Any, ...]) -> Row:
+    """Return a place from PLACE_COLUMNS, or a page from PAGE_COLUMNS."""
     columns = zip(kind.__slots__, row, strict=True)
-    return {name: json.loads(held) if name in _JSON and held is not None else held for name, held in columns}
+    return kind(
+        **{
+            name: _FROM_COLUMN[name](held) if name in _FROM_COLUMN and held is not None else held
+            for name, held in columns
+        }
+    )
 
 
 def version_of(parts: Mapping[str, str]) -> str:

@@ -19,7 +19,8 @@ from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.filters import Filter, check_folder_known, check_keys
 from kobold_reader.archive.query import Kind, Query, fold_with_offsets, parse_query
 from kobold_reader.archive.ranking import Scored, rank, surest_matches
-from kobold_reader.archive.store import Catalog, PageRow
+from kobold_reader.archive.rows import PageRow
+from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import Near
 from kobold_reader.documents import EMBED_KEYS, LLM_KEYS, page_link
 from kobold_reader.errors import ConfigError
@@ -106,13 +107,7 @@ class Hit:
 
 
 def grouped(hits: Iterable[Hit], by: Grouping, limit: int) -> list[Hit]:
-    """Bring hits of one file or folder together, the group of the best hit first.
-
-    Args:
-        hits: Best first.
-        by: `page`: each is a group of its own.
-        limit: Number of groups at most, each of five pages at most.
-    """
+    """Bring hits, best first, of one file or folder together; returns `limit` groups, each of five pages at most."""
     groups: dict[str, list[Hit]] = {}
     for hit in hits:
         group = groups.setdefault(hit.group(by), [])
@@ -122,13 +117,7 @@ def grouped(hits: Iterable[Hit], by: Grouping, limit: int) -> list[Hit]:
 
 
 class Searcher:
-    """Searches one archive.
-
-    Args:
-        catalog: Pages and words.
-        dense: None where there are no vectors.
-        duplicates: Which pages show the same; None: those of the catalog.
-    """
+    """Searches one archive; by words only, where `dense` is None."""
 
     def __init__(self, catalog: Catalog, dense: DenseSearch | None, duplicates: Duplicates | None = None) -> None:
         self._catalog = catalog
@@ -174,13 +163,7 @@ class Searcher:
         return [replace(hit, alike=self._duplicates.alike(row)) for hit, (_, row) in zip(hits, chosen, strict=True)]
 
     def _near(self, query: str, length: int, allowed: set[int] | None) -> dict[str, Near]:
-        """Return the nearest chunk of each page, by page id, nearest first.
-
-        Args:
-            query: What was asked.
-            length: Pages wanted.
-            allowed: Numbers of the pages that the filter means; None: all.
-        """
+        """Return the nearest chunk of each of `length` pages that the filter means, by page id, nearest first."""
         if self._dense is None:
             return {}
         wanted = length * CHUNKS_PER_PAGE
@@ -265,8 +248,8 @@ def _best_passage(query: Query, row: PageRow, nearest: tuple[str, str] | None) -
     """Return a passage and the part it is from: of the chunk that the vectors found, else where the words are."""
     if nearest is not None and nearest[0] in row.parts:
         return nearest[0], passage(nearest[1], query)
-    passages = {part: passage(text, query) for part, text in row.parts.items()} or {"ocr": passage("", query)}
-    return max(passages.items(), key=lambda one: len(one[1].marks))
+    passages = [(part, passage(text, query)) for part, text in (row.parts or {"ocr": ""}).items()]
+    return max(passages, key=lambda one: len(one[1].marks))
 
 
 # ── the passage that is shown ─────────────────────────────────────────────────────────────────────
@@ -301,10 +284,7 @@ class _Span:
 def passage(text: str, query: Query, *, length: int = PASSAGE_CHARS) -> Passage:
     """Choose the window that holds most of the query; the beginning if no term is found.
 
-    Args:
-        text: Text of the page, or of the chunk that the vectors found.
-        query: What was asked.
-        length: Characters of the window, about; it ends between words where it can.
+    It has about `length` characters, and ends between words where it can.
     """
     spans = _spans(text, query)
     start = _best_start(spans, length)
@@ -359,8 +339,7 @@ def _best_start(spans: Sequence[_Span], length: int) -> int:
 class ArchiveRetriever(BaseRetriever):
     """Retrieves whole pages by hybrid search; the text of a node is all text of its page.
 
-    Args:
-        search: From a query to hits, best first; its archive has to stay open while the retriever is used.
+    The archive of `search` has to stay open while the retriever is used.
     """
 
     def __init__(self, search: Callable[[str], list[Hit]]) -> None:

@@ -17,17 +17,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from kobold_reader.archive import corrections, filters, words
 from kobold_reader.archive.filters import Filter
-from kobold_reader.archive.rows import FILE_KEYS, PAGE_COLUMNS, PLACE_COLUMNS, PageRow, Place, to_json
+from kobold_reader.archive.rows import PAGE_COLUMNS, PLACE_COLUMNS, PageRow, Place, from_row, to_json, to_row
 from kobold_reader.errors import StoreError
-
-__all__ = ["FILE_KEYS", "LOCK", "Catalog", "PageRow", "Place", "check_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -83,25 +81,22 @@ class Catalog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
-        with self._errors("open"):
-            self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
-            try:
-                self._prepare()
-            except BaseException:
-                self.db.close()
-                raise
+        with self._errors("open"), ExitStack() as opened:
+            self.db = opened.enter_context(
+                closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30))
+            )
+            self._prepare()
+            opened.pop_all()
 
     def _prepare(self) -> None:
         if (found := self._format()) not in {0, FORMAT}:
             folder = self.path.parent
+            newer = "Update kobold-reader, or make" if found > FORMAT else "Make"
             raise StoreError(
                 f"the archive {folder} has format {found}; this release of kobold-reader reads format {FORMAT} only.",
-                hint=(
-                    ("Update kobold-reader, or make" if found > FORMAT else "Make")
-                    + f" the archive anew: remove {self.path.name} and the folder chroma in {folder}, then index its "
-                    "paths again. Its ledger stays, so no page is read again. Corrections are in the file removed: "
-                    "`export` of the release that made it saves them."
-                ),
+                hint=f"{newer} the archive anew: remove {self.path.name} and the folder chroma in {folder}, then index "
+                "its paths again. Its ledger stays, so no page is read again. Corrections are in the file removed: "
+                "`export` of the release that made it saves them.",
             )
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=FULL")
@@ -171,6 +166,10 @@ class Catalog:
     def _column(self, query: str, *values: object) -> list[Any]:
         return [value for (value,) in self._rows(query, *values)]
 
+    def _change(self, query: str, values: Iterable[tuple[object, ...]], doing: str = "write") -> None:
+        with self.transaction(doing) as db:
+            db.executemany(query, values)
+
     # ── settings and generation ──────────────────────────────────────────────────────────────────
 
     def meta(self, key: str) -> str | None:
@@ -179,8 +178,7 @@ class Catalog:
 
     def set_meta(self, key: str, value: str) -> None:
         """Remember a setting of the archive."""
-        with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._change("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value)])
 
     @property
     def generation(self) -> int:
@@ -203,13 +201,11 @@ class Catalog:
 
     def remember_root(self, path: str, settings: Mapping[str, Any]) -> None:
         """Remember a path and the settings it is read with."""
-        with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO roots VALUES (?, ?)", (path, to_json(settings)))
+        self._change("INSERT OR REPLACE INTO roots VALUES (?, ?)", [(path, to_json(settings))])
 
     def forget_root(self, path: str) -> None:
         """Forget that this path was ever read."""
-        with self.transaction("forget") as db:
-            db.execute("DELETE FROM roots WHERE path = ?", (path,))
+        self._change("DELETE FROM roots WHERE path = ?", [(path,)], "forget")
 
     def places(self) -> dict[str, Place]:
         """Return all places by URI, in the order in which they came."""
@@ -225,12 +221,11 @@ class Catalog:
 
     def _places(self, where: str, *values: object) -> list[Place]:
         query = f"SELECT {PLACE_COLUMNS} FROM places WHERE {where}"  # noqa: S608
-        return list(map(Place.from_row, self._rows(query, *values)))
+        return [from_row(Place, row) for row in self._rows(query, *values)]
 
     def put_place(self, place: Place) -> None:
         """Record where a content is; a place keeps its rank among the places of its content and loses its stamp."""
-        with self.transaction() as db:
-            db.execute(_PUT_PLACE, place.to_row())
+        self._change(_PUT_PLACE, [to_row(place)])
 
     def mark_missing(self, uris: Iterable[str]) -> None:
         """Mark places as missing; they are still found, and lose their stamps."""
@@ -244,13 +239,11 @@ class Catalog:
 
     def put_stamps(self, stamps: Mapping[str, str]) -> None:
         """Stamp files; "" takes a stamp away."""
-        with self.transaction() as db:
-            db.executemany("UPDATE places SET settled = ? WHERE uri = ?", [(text, uri) for uri, text in stamps.items()])
+        self._change("UPDATE places SET settled = ? WHERE uri = ?", [(text, uri) for uri, text in stamps.items()])
 
     def remove_places(self, uris: Iterable[str]) -> None:
         """Remove places; pages whose last place went are orphans from then on."""
-        with self.transaction() as db:
-            db.executemany("DELETE FROM places WHERE uri = ?", [(uri,) for uri in uris])
+        self._change("DELETE FROM places WHERE uri = ?", [(uri,) for uri in uris])
 
     # ── pages, read ──────────────────────────────────────────────────────────────────────────────
 
@@ -279,7 +272,7 @@ class Catalog:
         """Return pages whose indexing was begun and not finished, with their corrections."""
         with self._guard("read") as db:
             rows = self._select("indexed_as IS NULL ORDER BY sha256, page_number")
-            return [corrections.as_it_stands(db, row) for row in rows]
+            return [corrections.applied(db, row) for row in rows]
 
     def unfinished_of(self, page_ids: Sequence[str]) -> list[PageRow]:
         """Return the unfinished pages that have the same content as these."""
@@ -300,7 +293,7 @@ class Catalog:
 
     def _select(self, where: str, *values: object) -> list[PageRow]:
         query = f"SELECT {PAGE_COLUMNS} FROM pages WHERE {where}"  # noqa: S608
-        return list(map(PageRow.from_row, self._rows(query, *values)))
+        return [from_row(PageRow, row) for row in self._rows(query, *values)]
 
     def uris_of_pages(self) -> list[str]:
         """Return the URIs at which pages are shown."""
@@ -322,12 +315,18 @@ class Catalog:
 
     def count_pages(self) -> int:
         """Count all pages."""
-        return int(self._column("SELECT count(*) FROM pages")[0])
+        return self._count("pages")
 
     def count_failed(self) -> int:
         """Count the pages and the files that failed at the last try, without loading any."""
-        counts = (f"SELECT count(*) FROM {table} WHERE error IS NOT NULL" for table in ("pages", "places"))  # noqa: S608
-        return sum(self._column(query)[0] for query in counts)
+        return self._count("pages WHERE error IS NOT NULL") + self._count("places WHERE error IS NOT NULL")
+
+    def count_corrections(self) -> int:
+        """Count the contents that were corrected."""
+        return self._count("corrections")
+
+    def _count(self, rows: str) -> int:
+        return int(self._column(f"SELECT count(*) FROM {rows}")[0])  # noqa: S608
 
     def count_by_status(self) -> dict[str, int]:
         """Count pages by status."""
@@ -345,16 +344,15 @@ class Catalog:
 
     def metadata_values(self, key: str) -> list[str]:
         """Return the different values of one key, as text."""
-        with self._guard("read") as db:
-            return [str(value) for value in filters.values(db, key)]
+        return list(map(str, self._column("SELECT value FROM facet_values WHERE key = ?", key)))
 
     def values_of_pages(self, key: str) -> list[tuple[str, Any]]:
         """Return the id of each page that has this key in its metadata, with the value."""
-        with self._guard("read") as db:
-            numbered = list(filters.pages_by_value(db, key))
-            numbers = to_json([number for _, number in numbered])
-            ids = dict(db.execute(f"SELECT id, page_id FROM pages WHERE id {_IN_LIST}", (numbers,)))  # noqa: S608
-        return [(ids[number], value) for value, number in numbered]
+        return self._rows(
+            "SELECT page_id, value FROM facet_values JOIN facet_pages ON value_id = facet_values.id "
+            "JOIN pages ON pages.id = page WHERE key = ?",
+            key,
+        )
 
     def with_contents_of(self, page_ids: Sequence[str]) -> list[str]:
         """Return the ids of all pages that have, byte for byte, the content of one of these."""
@@ -385,29 +383,23 @@ class Catalog:
         with self._guard("read") as db:
             return corrections.find(db, content_sha256)
 
-    def count_corrections(self) -> int:
-        """Count the contents that were corrected."""
-        return int(self._column("SELECT count(*) FROM corrections")[0])
-
-    def as_it_stands(self, row: PageRow) -> PageRow:
+    def with_correction(self, row: PageRow) -> PageRow:
         """Return a page with its correction, if there is one now, else as it was read."""
         with self._guard("read") as db:
-            return corrections.as_it_stands(db, row)
+            return corrections.applied(db, row)
 
     # ── pages, written ───────────────────────────────────────────────────────────────────────────
 
     def begin(self, rows: Iterable[PageRow]) -> list[PageRow]:
         """Step 1: write rows as unfinished, with every node id they have had or will have; returns them so."""
         with self.transaction() as db:
-            return self._begin(db, rows)
+            return [self._begin(db, row) for row in rows]
 
-    def _begin(self, db: sqlite3.Connection, rows: Iterable[PageRow]) -> list[PageRow]:
-        begun: list[PageRow] = []
-        for row in rows:
-            old = db.execute("SELECT node_ids FROM pages WHERE page_id = ?", (row.page_id,)).fetchone()
-            ids = tuple(dict.fromkeys([*(json.loads(old[0]) if old else ()), *row.node_ids]))
-            begun.append(replace(row, node_ids=ids, indexed_as=None))
-            self._put(db, begun[-1])
+    def _begin(self, db: sqlite3.Connection, row: PageRow) -> PageRow:
+        old = db.execute("SELECT node_ids FROM pages WHERE page_id = ?", (row.page_id,)).fetchone()
+        ids = tuple(dict.fromkeys([*(json.loads(old[0]) if old else ()), *row.node_ids]))
+        begun = replace(row, node_ids=ids, indexed_as=None)
+        self._put(db, begun)
         return begun
 
     def finish(self, rows: Iterable[PageRow]) -> None:
@@ -417,22 +409,17 @@ class Catalog:
         """
         with self.transaction() as db:
             for row in rows:
-                now = corrections.as_it_stands(db, row)
+                now = corrections.applied(db, row)
                 self._put(db, replace(now, indexed_as=row.version if now == row else None))
                 self._put_words(db, now)
             self._next_generation(db)
 
     def correct(self, texts: Mapping[str, str | None], origin: str = "") -> int:
-        """Record corrections, with the rows and words of all pages concerned; their vectors are due from then on.
+        """Record corrections, with the rows and words of all pages concerned; returns how many corrections changed.
 
-        Needs no writer's lock: a run that is indexing one of these pages at this moment leaves it unfinished.
-
-        Args:
-            texts: By page id; None, or the text as it was read, takes a correction back.
-            origin: The file that they come from.
-
-        Returns:
-            How many corrections changed.
+        `texts` are by page id; None, or the text as it was read, takes a correction back. `origin` is the file that
+        they come from. The vectors of these pages are due from then on. Needs no writer's lock: a run that is indexing
+        one of these pages at this moment leaves it unfinished.
         """
         changed: set[str] = set()
         with self.transaction("correct") as db:
@@ -449,8 +436,8 @@ class Catalog:
                     corrections.put(db, row.content_sha256, text, origin)
                 changed.add(row.content_sha256)
             concerned = self._select(f"content_sha256 {_IN_LIST}", to_json(sorted(changed)))
-            for row in self._begin(db, [corrections.as_it_stands(db, row) for row in concerned]):
-                self._put_words(db, row)
+            for row in concerned:
+                self._put_words(db, self._begin(db, corrections.applied(db, row)))
             if concerned:
                 self._next_generation(db)
         return len(changed)
@@ -458,17 +445,11 @@ class Catalog:
     def forget(
         self, uris: Iterable[str], contents: Iterable[str] = (), is_known: Callable[[str], bool] = lambda _: False
     ) -> int:
-        """Remove places, and pages whose last place went, with their words and corrections.
+        """Remove places, and pages whose last place went, with their words and corrections; returns how many pages.
 
-        What was removed is still readable in the bytes: `is_erasing` until `erase_deleted`.
-
-        Args:
-            uris: The places.
-            contents: Of pages that are to be forgotten with their corrections, beside those at the places.
-            is_known: Whether another file has such a content, also a pruned one; the content then keeps its correction.
-
-        Returns:
-            The number of pages removed.
+        What was removed is still readable in the bytes: `is_erasing` until `erase_deleted`. Corrections of further
+        `contents` are removed too. Where `is_known` tells that another file has a content, also a pruned one, the
+        content keeps its correction.
         """
         with self._guard("forget") as db:
             db.execute("PRAGMA secure_delete=ON")
@@ -524,7 +505,7 @@ class Catalog:
     @staticmethod
     def _put(db: sqlite3.Connection, row: PageRow) -> None:
         old = db.execute("SELECT id, metadata FROM pages WHERE page_id = ?", (row.page_id,)).fetchone()
-        put = db.execute(_PUT_PAGE, row.to_row())
+        put = db.execute(_PUT_PAGE, to_row(row))
         if old is None:
             filters.put(db, put.lastrowid or 0, row.metadata)
         elif old[1] != to_json(row.metadata):
@@ -548,11 +529,7 @@ _DRIVE_REMOTE: Final = 4
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder on a network share: SQLite and Chroma need file locks that work.
-
-    Raises:
-        StoreError: With the reason and what to do.
-    """
+    """Raise StoreError for a folder on a network share: SQLite and Chroma need file locks that work."""
     kind = _filesystem(folder.absolute())
     if _NETWORK.fullmatch(kind):
         raise StoreError(
@@ -564,18 +541,13 @@ def check_folder(folder: Path) -> None:
 def _filesystem(folder: Path) -> str:
     """Return the kind of file system that a folder is on; "" if it cannot be found out."""
     if os.name == "nt":
-        return _windows_drive(folder)
+        import ctypes
+
+        windll = getattr(ctypes, "windll", None)
+        is_remote = windll is not None and windll.kernel32.GetDriveTypeW(folder.anchor) == _DRIVE_REMOTE
+        return "smb" if is_remote or str(folder).startswith("\\\\") else ""
     within = [(point, kind) for point, kind in _mounts() if folder.is_relative_to(point)]
     return max(reversed(within), key=lambda mount: len(mount[0]), default=("", ""))[1]  # the last mount hides others
-
-
-def _windows_drive(folder: Path) -> str:
-    import ctypes
-
-    if str(folder).startswith("\\\\"):
-        return "smb"
-    windll = getattr(ctypes, "windll", None)
-    return "smb" if windll and windll.kernel32.GetDriveTypeW(folder.anchor) == _DRIVE_REMOTE else ""
 
 
 def _mounts() -> Iterator[tuple[str, str]]:

@@ -3,9 +3,8 @@
 Pages are read in a thread ahead of indexing, so that the server does not wait for embeddings. Nothing is removed by
 default: files that are gone are marked as missing, counted, and still found.
 
-A file is stamped once all its pages are in the archive as they should be. The stamp holds its size, its time of change
-and everything else that decides what is due. A later run passes over files whose stamps still fit; the pages of all
-other files are looked at one by one.
+A file is stamped once all its pages are in the archive. The stamp holds its size, its time of change and everything
+else that decides what is due. A later run passes over files whose stamps still fit, and looks at each page of the rest.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ from kobold_reader.reading.pipeline import Ahead
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.release import RELEASE
-
-__all__ = ["FileStamps", "SyncReport", "Syncer", "is_at"]
 
 AHEAD_RESULTS: Final = 64
 LEDGER_MARK: Final = "ledger_mark"
@@ -84,12 +81,8 @@ class _PageCount:
 class FileStamps:
     """The stamps of one run.
 
-    Args:
-        catalog: Has the stamps with the places of the files.
-        ledger: Of the archive. If the last run was interrupted, or another process has written into the ledger since,
-            no stamp is trusted.
-        options: With `redo` or `sample` every page is looked at, and nothing is stamped.
-        engine_name: Whose readings count.
+    No stamp is trusted if the last run was interrupted, or another process has written into the archive's ledger since.
+    With the options `redo` and `sample` every page is looked at, and nothing is stamped.
 
     Attributes:
         passed: The pages, by status, of each file that was passed over, by URI.
@@ -195,14 +188,7 @@ class FileStamps:
 
 
 class Syncer:
-    """One run over one selection of files.
-
-    Args:
-        catalog: Records files and pages.
-        indexer: The one writer of the archive.
-        stamps: Tell which files need no look.
-        on_page: Called for every page as soon as its reading is known.
-    """
+    """One run over one selection of files; `on_page` is called for every page as soon as its reading is known."""
 
     def __init__(
         self,
@@ -301,7 +287,7 @@ class Syncer:
                 # What was read of this content before is still true, and still found; the error is noted beside it.
                 row = replace(read, error=row.error)
             row = replace(row, content_sha256=row.content_sha256 or old.content_sha256)
-        return self._catalog.as_it_stands(row), old
+        return self._catalog.with_correction(row), old
 
     def _count(self, result: PageResult, *, is_corrected: bool) -> None:
         report = self._report
@@ -387,15 +373,12 @@ class Syncer:
             self._report.missing_files = len(missing)
             if newly := [place.uri for place in missing if not place.is_missing]:
                 self._catalog.mark_missing(newly)
-        self._show_at_first_place({place.sha256 for place in gone} | self._left)
-        self._indexer.remove_orphans()
-
-    def _show_at_first_place(self, contents: set[str]) -> None:
-        """Give pages whose place is gone the metadata of the place that now shows their content."""
-        for sha256 in contents:
+        # Pages whose place is gone get the metadata of the place that now shows their content.
+        for sha256 in {place.sha256 for place in gone} | self._left:
             if first := self._catalog.first_place(sha256):
                 rows = [row for row in self._catalog.pages_of(sha256) if row.uri != first.uri]
                 self._indexer.rename([row.at(first) for row in rows])
+        self._indexer.remove_orphans()
 
 
 def is_at(uri: str, root: str) -> bool:

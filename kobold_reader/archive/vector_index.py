@@ -1,8 +1,7 @@
 """The vector index of an archive: how pages get into Chroma, and how a query finds their chunks.
 
 Only one process writes at a time, through the `Indexer`. Readers compare the archive's generation at each query, and
-open Chroma again when another process has written. The embedder is chosen when the archive is made, recorded, and opened
-again from the record.
+open Chroma again when another process has written. The embedder is chosen and recorded when the archive is made.
 """
 
 from __future__ import annotations
@@ -14,32 +13,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.utils import node_to_metadata_dict
 
+from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import DenseSearch
-from kobold_reader.archive.store import Catalog, PageRow
+from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import ChromaServer, Near, Node, Vectors, discard, is_settled, rewrite, settle
 from kobold_reader.documents import EMBED_KEYS, LLM_KEYS
 from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, StoreError
 from kobold_reader.options import EmbedderKind, Mode
 
-__all__ = [
-    "BATCH_PAGES",
-    "Embedder",
-    "Indexer",
-    "ServerAccess",
-    "VectorIndex",
-    "choose_embedder",
-    "open_embedder",
-    "record_of",
-]
-
-_KOBOLD_MAX_TOKENS: Final = 480
-"""Embedding models of the BERT kind take 512; KoboldCpp silently cuts longer texts at the front."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +62,20 @@ def record_of(embedder: Embedder | None) -> str:
 
 
 def choose_embedder(kind: EmbedderKind | None, access: ServerAccess) -> Embedder | None:
-    """Return the embedder for a new archive; None: words only.
-
-    Args:
-        kind: None: MiniLM if it is installed, else words only.
-        access: KoboldCpp, for its own embedder.
+    """Return the embedder for a new archive (None: MiniLM if it is installed); None: words only.
 
     Raises:
         MissingExtraError: MiniLM was asked for and is not installed.
         ServerError: KoboldCpp was asked for and has no embedding model, or does not answer.
         ConfigError: No such embedder.
     """
-    from kobold_reader.embeddings import MiniLMEmbedding
+    if kind is None:
+        from kobold_reader.embeddings import MiniLMEmbedding
 
-    match kind:
-        case "none":
-            return None
-        case None:
-            return _minilm() if MiniLMEmbedding.available() else None
-        case "minilm":
-            return _minilm()
-        case "koboldcpp":
-            return _koboldcpp(access)
-    raise ConfigError(f"embedder: {kind!r} is not one of minilm, koboldcpp, none.")
+        kind = "minilm" if MiniLMEmbedding.available() else "none"
+    if kind not in get_args(EmbedderKind):
+        raise ConfigError(f"embedder: {kind!r} is not one of {', '.join(get_args(EmbedderKind))}.")
+    return None if kind == "none" else _open(kind, access)
 
 
 def open_embedder(record: Mapping[str, Any], access: ServerAccess) -> Embedder:
@@ -107,7 +86,7 @@ def open_embedder(record: Mapping[str, Any], access: ServerAccess) -> Embedder:
         ServerError: It is KoboldCpp's, and the server does not answer.
         ConfigError: KoboldCpp runs another embedding model now: its vectors would not fit.
     """
-    embedder = _minilm() if record["kind"] == "minilm" else _koboldcpp(access)
+    embedder = _open(record["kind"], access)
     if (embedder.name, embedder.dimension) != (record["name"], record["dimension"]):
         raise ConfigError(
             f"the archive's vectors were made by {record['name']} ({record['dimension']} dimensions), but the server "
@@ -117,23 +96,18 @@ def open_embedder(record: Mapping[str, Any], access: ServerAccess) -> Embedder:
     return embedder
 
 
-def _minilm() -> Embedder:
-    from kobold_reader.embeddings import MiniLMEmbedding
+def _open(kind: str, access: ServerAccess) -> Embedder:
+    from kobold_reader.embeddings import KoboldEmbedding, MiniLMEmbedding
 
-    model = MiniLMEmbedding()
-    dimension = len(model.get_query_embedding("ready"))
-    return Embedder("minilm", "all-MiniLM-L6-v2", dimension, 256, model, model.tokenizer)
-
-
-def _koboldcpp(access: ServerAccess) -> Embedder:
-    from kobold_reader.embeddings import KoboldEmbedding
-
+    if kind == "minilm":
+        minilm = MiniLMEmbedding()
+        dimension = len(minilm.get_query_embedding("ready"))
+        return Embedder("minilm", "all-MiniLM-L6-v2", dimension, 256, minilm, minilm.tokenizer)
     model = KoboldEmbedding(api_url=list(access.urls), api_password=access.password)
     dimension = len(model.get_query_embedding("ready"))
-    return Embedder("koboldcpp", model.loaded_model(), dimension, _KOBOLD_MAX_TOKENS, model)
+    # Embedding models of the BERT kind take 512 tokens; KoboldCpp silently cuts longer texts at the front.
+    return Embedder("koboldcpp", model.loaded_model(), dimension, 480, model)
 
-
-log = logging.getLogger(__name__)
 
 BATCH_PAGES: Final = 32
 CHUNK_TOKENS: Final = 96
@@ -141,19 +115,14 @@ CHUNK_TOKENS: Final = 96
 questions by meaning over the samples: the right page came first for 3 of them with 96 tokens, for 1 with 254; among the
 first three for 8 against 6."""
 OVERLAP_TOKENS: Final = 24
-SPECIAL_TOKENS: Final = 2
-"""Start and end, which every text gets in addition."""
 SERVER: Final = "chroma_server"
-"""Under this key the catalog has the Chroma server of an archive."""
+"""The catalog's key for an archive's Chroma server."""
 
 
 class Indexer:
-    """Brings Chroma and the words to what the catalog's rows say; the only writer of an archive.
+    """Brings Chroma and the words to the state of the catalog's rows; the only writer of an archive.
 
-    Args:
-        catalog: The rows.
-        vectors: None for an archive of words only.
-        embedder: None for an archive of words only.
+    An archive of words only has neither `vectors` nor `embedder`.
     """
 
     def __init__(self, catalog: Catalog, vectors: Vectors | None, embedder: Embedder | None) -> None:
@@ -161,7 +130,7 @@ class Indexer:
         self._vectors = vectors
         self._embedder = embedder
         if embedder is not None:
-            size = min(CHUNK_TOKENS, embedder.max_tokens - SPECIAL_TOKENS)
+            size = min(CHUNK_TOKENS, embedder.max_tokens - 2)  # every text gets a start and an end in addition
             tokenizer = {} if embedder.tokenizer is None else {"tokenizer": embedder.tokenizer}
             overlap = min(OVERLAP_TOKENS, size // 4)
             self._splitter = SentenceSplitter(chunk_size=size, chunk_overlap=overlap, **tokenizer)
@@ -201,9 +170,9 @@ class Indexer:
     def remove_orphans(self) -> int:
         """Remove pages of contents that no place has any more; returns their number."""
         rows = self._catalog.orphans()
-        if rows and self._vectors is not None:
-            self._vectors.delete([node_id for row in rows for node_id in row.node_ids])
         if rows:
+            if self._vectors is not None:
+                self._vectors.delete([node_id for row in rows for node_id in row.node_ids])
             self._catalog.remove_pages([row.page_id for row in rows])
         return len(rows)
 
@@ -243,11 +212,7 @@ def _chroma_metadata(node: TextNode) -> dict[str, Any]:
 class VectorIndex:
     """The embedder and the vectors of one open archive; safe to use from several threads.
 
-    Args:
-        folder: The archive's.
-        catalog: Records the embedder and the Chroma server, and counts generations.
-        access: KoboldCpp, for its own embedder.
-        embedder: Just chosen for a new archive, so that it is not opened twice.
+    A new archive gives the embedder that it has just chosen, so that it is not opened twice.
     """
 
     def __init__(self, folder: Path, catalog: Catalog, access: ServerAccess, embedder: Embedder | None = None) -> None:
@@ -352,7 +317,7 @@ class VectorIndex:
     def erase_deleted(self) -> None:
         """Write the vectors anew without what the catalog has forgotten; only for the writer. Asks no embedder.
 
-        Of vectors on a Chroma server, the nodes are deleted; the bytes of its files are the server's own affair.
+        Nodes on a Chroma server are deleted, but not erased from the bytes of its files.
         """
         with self._lock:
             record = self.record()
@@ -396,7 +361,7 @@ class VectorIndex:
 
 @dataclass
 class _VectorSearch:
-    """One search by vectors; where they cannot be asked after all, the words remain."""
+    """One search by vectors; if they cannot be used after all, only words are searched."""
 
     index: VectorIndex
     embedder: Embedder

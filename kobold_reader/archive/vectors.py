@@ -34,21 +34,17 @@ from kobold_reader.archive.store import Catalog
 from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
 from kobold_reader.kobold import check_way
 
-__all__ = ["COLLECTION", "ChromaServer", "Near", "Node", "Vectors", "discard", "is_settled", "rewrite", "settle"]
-
 COLLECTION: Final = "pages"
 BATCH: Final = 1000
 """Chroma's own limit is 5461; larger batches than this are no faster (measured on Chroma 1.5.9)."""
-_IDS_AT_ONCE: Final = 500
-_PAGES_AT_ONCE: Final = 100
+IDS_AT_ONCE: Final = 500
+PAGES_AT_ONCE: Final = 100
 FEW_NODES: Final = 1500
 """Up to this number, nodes are compared one by one, at 50 µs each. To find a few among very many, Chroma walks through
 most of its graph (200,000 nodes: 200 of them take 440 ms, 1,000 190 ms, 10,000 85 ms)."""
-_FULL_BYTES: Final = 1 << 20
+FULL_BYTES: Final = 1 << 20
 """A disk with less room counts as full: Chroma's files grow by more than that."""
-_SWAP_TRIES: Final = 10
-_ENDINGS: Final = ("new", "gone", "part")
-_PORT: Final = 8000
+PORT: Final = 8000
 
 Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
@@ -76,13 +72,13 @@ class ChromaServer:
         parts = urlsplit(url)
         try:
             is_server = parts.scheme in {"http", "https"} and parts.hostname and parts.path in {"", "/"}
-            port = parts.port or _PORT
+            port = parts.port or PORT
         except ValueError:
             is_server, port = False, 0
         if not is_server or "@" in parts.netloc:
             raise ConfigError(
                 "--chroma-url names no Chroma server.",
-                hint=f"One like http://127.0.0.1:{_PORT} ; `chroma run --path DIR` starts one.",
+                hint=f"One like http://127.0.0.1:{PORT} ; `chroma run --path DIR` starts one.",
             )
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         plain = f"{parts.scheme}://{host}:{port}"
@@ -235,13 +231,12 @@ class Vectors:
         for ids in _batches(list(metadata), BATCH):
             old = self._metadata(ids)
             if old:
-                self.collection.update(
-                    ids=list(old), metadatas=[_replacing(metadata[node_id], old[node_id]) for node_id in old]
-                )
+                new = [_replacing(metadata[node_id], old[node_id]) for node_id in old]
+                self.collection.update(ids=list(old), metadatas=new)
 
     def _metadata(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
-        for some in _batches(ids, _IDS_AT_ONCE):
+        for some in _batches(ids, IDS_AT_ONCE):
             answer = self.collection.get(ids=list(some), include=["metadatas"])
             found |= dict(zip(answer["ids"], answer["metadatas"], strict=True))
         return found
@@ -249,7 +244,7 @@ class Vectors:
     @_store_errors
     def delete(self, ids: Sequence[str]) -> None:
         """Remove nodes; unknown ids are ignored."""
-        for some in _batches(ids, _IDS_AT_ONCE):
+        for some in _batches(ids, IDS_AT_ONCE):
             self.collection.delete(ids=list(some))
 
     @_store_errors
@@ -266,13 +261,7 @@ class Vectors:
 
     @_store_errors
     def query(self, embedding: Sequence[float], limit: int, node_ids: Sequence[str] | None = None) -> list[Near]:
-        """Return the nearest chunks, nearest first.
-
-        Args:
-            embedding: Of the query.
-            limit: At most this number of chunks.
-            node_ids: Only some of these; ids that the collection does not have are left out.
-        """
+        """Return the nearest chunks, nearest first, of all nodes or of `node_ids`; unknown ids are left out."""
         from chromadb.errors import ChromaError
 
         if node_ids is not None and len(node_ids) <= FEW_NODES:
@@ -304,12 +293,11 @@ class Vectors:
     def _nearest_of(self, embedding: Sequence[float], node_ids: Sequence[str]) -> list[Near]:
         found: list[Near] = []
         query = np.asarray(embedding, dtype=np.float32)
-        for some in _batches(node_ids, _IDS_AT_ONCE):
+        for some in _batches(node_ids, IDS_AT_ONCE):
             answer = self.collection.get(ids=list(some), include=["embeddings"])
             if answer["ids"]:
                 vectors = np.asarray(answer["embeddings"], dtype=np.float32)
-                lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)
-                # Nothing is near a vector of length 0.
+                lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)  # may be 0
                 found += map(_near, answer["ids"], (vectors @ query / np.maximum(lengths, 1e-12)).tolist())
         return sorted(found, key=lambda near: -near.cosine)
 
@@ -336,9 +324,8 @@ def _connection(place: Path | ChromaServer) -> Iterator[Any]:
 
     if isinstance(place, Path):
         place.mkdir(parents=True, exist_ok=True)
-        system = System(
-            Settings(is_persistent=True, persist_directory=str(place.absolute()), anonymized_telemetry=False)
-        )
+        settings = Settings(is_persistent=True, persist_directory=str(place.absolute()), anonymized_telemetry=False)
+        system = System(settings)
         api: Any = system.instance(ServerAPI)
         system.start()
         try:
@@ -347,16 +334,14 @@ def _connection(place: Path | ChromaServer) -> Iterator[Any]:
             system.stop()
         return
     parts = urlsplit(place.url)
-    system = System(
-        Settings(
-            chroma_api_impl="chromadb.api.fastapi.FastAPI",
-            chroma_server_host=parts.hostname,
-            chroma_server_http_port=parts.port or _PORT,
-            chroma_server_ssl_enabled=parts.scheme == "https",
-            anonymized_telemetry=False,
-        )
+    settings = Settings(
+        chroma_api_impl="chromadb.api.fastapi.FastAPI",
+        chroma_server_host=parts.hostname,
+        chroma_server_http_port=parts.port or PORT,
+        chroma_server_ssl_enabled=parts.scheme == "https",
+        anonymized_telemetry=False,
     )
-    api = system.instance(ServerAPI)
+    api = System(settings).instance(ServerAPI)
     # Chroma 1.5.9 never closes its connections, and would send them through a proxy that the environment names.
     api._session.close()  # noqa: SLF001
     with httpx.Client(timeout=None, trust_env=False, headers=api._session.headers) as api._session:  # noqa: S113, SLF001
@@ -371,7 +356,7 @@ def _near(node_id: str, cosine: float) -> Near:
 def _hint(error: Exception, place: Path | ChromaServer | None, otherwise: str) -> str:
     is_full = any(text in str(error) for text in ("disk is full", "No space left"))
     with suppress(OSError):  # Chroma does not always say why it could not write
-        is_full = is_full or (isinstance(place, Path) and shutil.disk_usage(place).free < _FULL_BYTES)
+        is_full = is_full or (isinstance(place, Path) and shutil.disk_usage(place).free < FULL_BYTES)
     return "The disk is full. Make room on the disk; the same command continues from here." if is_full else otherwise
 
 
@@ -400,7 +385,7 @@ def rewrite(folder: Path, catalog: Catalog, *, embedder: str, dimension: int) ->
     settle(folder)
     if not folder.exists():
         return
-    part = _beside(folder, "part")
+    new, _, part = _beside(folder)
     with closing(Vectors(folder, embedder=embedder, dimension=dimension)) as old:
         is_ours = old.is_of(embedder, dimension)
         if is_ours:
@@ -410,7 +395,7 @@ def rewrite(folder: Path, catalog: Catalog, *, embedder: str, dimension: int) ->
         return
     with _os_errors(folder):
         _flush(part)
-        part.rename(_beside(folder, "new"))
+        part.rename(new)
     settle(folder)
 
 
@@ -426,9 +411,9 @@ def _copy(old: Vectors, part: Path, catalog: Catalog) -> None:
         assert child.stdin  # noqa: S101  (a pipe)
         with suppress(BrokenPipeError):  # the child has ended, and says why
             child.stdin.write(json.dumps(made) + "\n")
-            while some := list(itertools.islice(pages, _PAGES_AT_ONCE)):
+            while some := list(itertools.islice(pages, PAGES_AT_ONCE)):
                 there: set[str] = set()
-                for ids in _batches([node_id for _, node_ids, _ in some for node_id in node_ids], _IDS_AT_ONCE):
+                for ids in _batches([node_id for _, node_ids, _ in some for node_id in node_ids], IDS_AT_ONCE):
                     if (found := old.stored(ids))["ids"]:
                         child.stdin.write(json.dumps(found) + "\n")
                         there |= set(found["ids"])
@@ -440,7 +425,7 @@ def _copy(old: Vectors, part: Path, catalog: Catalog) -> None:
             f"the vectors in {old.place} cannot be written anew: {reason}.",
             hint=_hint(RuntimeError(err), part.parent, "Make room on the disk, and repeat; nothing is lost."),
         )
-    for page_ids in _batches(lost, _PAGES_AT_ONCE):
+    for page_ids in _batches(lost, PAGES_AT_ONCE):
         catalog.begin(catalog.pages(page_ids))
 
 
@@ -454,7 +439,7 @@ def _flush(folder: Path) -> None:
 
 def is_settled(folder: Path) -> bool:
     """Tell whether nothing that a killed `rewrite` left is beside Chroma's folder."""
-    return not any(_beside(folder, ending).exists() for ending in _ENDINGS)
+    return not any(left.exists() for left in _beside(folder))
 
 
 def settle(folder: Path) -> None:
@@ -463,9 +448,9 @@ def settle(folder: Path) -> None:
     Raises:
         StoreError: Another process holds the folder open (Windows).
     """
-    new, gone, part = (_beside(folder, ending) for ending in _ENDINGS)
+    new, gone, part = _beside(folder)
     with _os_errors(folder):
-        for _ in range(_SWAP_TRIES if new.exists() else 0):
+        for _ in range(10 if new.exists() else 0):
             _remove(folder)
             try:
                 new.rename(folder)
@@ -474,32 +459,35 @@ def settle(folder: Path) -> None:
                 # A search that opens the archive at this very instant makes an empty folder.
                 if not folder.exists():
                     raise
-        for left in (gone, part):
-            if left.exists():
-                shutil.rmtree(left)
+        _remove_trees(gone, part)
 
 
 def discard(folder: Path) -> None:
-    """Remove Chroma's folder and whatever `rewrite` left beside it."""
+    """Remove Chroma's folder and what `rewrite` left beside it."""
+    new, _, part = _beside(folder)
     with _os_errors(folder):
-        for left in (_beside(folder, "new"), _beside(folder, "part")):
-            if left.exists():
-                shutil.rmtree(left)
+        _remove_trees(new, part)
         _remove(folder)
 
 
 def _remove(folder: Path) -> None:
     """Remove Chroma's folder in one step: half of one would not open again."""
-    gone = _beside(folder, "gone")
-    if gone.exists():
-        shutil.rmtree(gone)
+    _, gone, _ = _beside(folder)
+    _remove_trees(gone)
     if folder.exists():
         folder.rename(gone)
         shutil.rmtree(gone)
 
 
-def _beside(folder: Path, ending: str) -> Path:
-    return folder.with_name(f"{folder.name}.{ending}")
+def _remove_trees(*folders: Path) -> None:
+    for folder in folders:
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def _beside(folder: Path) -> tuple[Path, Path, Path]:
+    new, gone, part = (folder.with_name(f"{folder.name}.{ending}") for ending in ("new", "gone", "part"))
+    return new, gone, part
 
 
 @contextmanager

@@ -70,12 +70,8 @@ def create(db: sqlite3.Connection) -> None:
 def put(db: sqlite3.Connection, page_id: str, *, text: str, names: str, number: int | None = None) -> None:
     """Index a page in place of what was indexed under its id.
 
-    Args:
-        db: The archive's connection, inside a transaction.
-        page_id: Key of the page.
-        number: Its row id, by which searches are narrowed; None: the next that is free.
-        text: Its text.
-        names: Words of its file and folder names.
+    `names` are the words of its file and folder names; `number` is its row id, by which searches are narrowed (None:
+    the next that is free).
     """
     delete(db, page_id)
     # Words broken at the end of a line are also indexed whole.
@@ -120,12 +116,8 @@ def look_up(
 ) -> WordHits:
     """Search both indexes, and weigh what the pages found really hold.
 
-    Args:
-        db: The archive's connection.
-        query: What is asked.
-        limit: Length of each list.
-        only: Numbers of the pages to search; None: all.
-        also: Further pages to weigh: those that the vectors found.
+    Each list has `limit` pages at most. `only` has the numbers of the pages to search (None: all), `also` the ids of
+    further pages to weigh: those that the vectors found.
     """
     frequencies = tuple(document_frequency(db, term) for term in query.terms)
     terms = list(zip(query.terms, frequencies, strict=True))
@@ -198,7 +190,7 @@ def _match(db: sqlite3.Connection, table: str, expression: str, limit: int, cond
         ) JOIN word_pages ON word_pages.id = number ORDER BY score, page_id""",  # noqa: S608
         (expression, limit),
     )
-    return [(page_id, score) for page_id, score in found]
+    return found.fetchall()
 
 
 # ── what the indexes are asked: FTS5 expressions; "" finds nothing ────────────────────────────────

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp
 
 from kobold_reader.archive import Archive
 from kobold_reader.archive.filters import parse_filter
-from kobold_reader.archive.store import PageRow
+from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
 from kobold_reader.html.pages import explained, templates
 from kobold_reader.pages import local_path

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from kobold_reader.archive import Archive
 from kobold_reader.archive.corrections import as_read
 from kobold_reader.archive.filters import DATE_KEYS, Filter
-from kobold_reader.archive.store import PageRow
+from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import CorruptSourceError, LedgerError, SourceError, SourceNotFoundError, StoreError
 from kobold_reader.html.pages import page_picture
 from kobold_reader.pages import ImageBudget, PageView, SourceFile, local_path, select

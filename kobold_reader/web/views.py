@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from kobold_reader.archive import Archive, Hit
 from kobold_reader.archive.query import parse_query
+from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import passage
-from kobold_reader.archive.store import PageRow
 from kobold_reader.html.pages import STATUS_SENTENCES, STATUS_WORDS
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html
 from kobold_reader.pages import local_path

@@ -21,8 +21,8 @@ from typing_extensions import override
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive import words
 from kobold_reader.archive.query import parse_query
-from kobold_reader.archive.rows import version_of
-from kobold_reader.archive.store import Catalog, PageRow
+from kobold_reader.archive.rows import PageRow, version_of
+from kobold_reader.archive.store import Catalog
 from tests.benchmarks.questions import PICTURES, QUESTIONS, Question
 
 SAMPLES = Path(__file__).parents[2] / "kobold_reader" / "_samples" / "archive"
