@@ -34,9 +34,6 @@ class Correction:
     """The file it was imported from; "" for one made by `Archive.correct`."""
 
 
-# ── the table ─────────────────────────────────────────────────────────────────────────────────────
-
-
 def create(db: sqlite3.Connection) -> None:
     """Make the table."""
     db.execute(
@@ -64,9 +61,6 @@ def delete(db: sqlite3.Connection, content_sha256: str) -> int:
     return db.execute("DELETE FROM corrections WHERE content_sha256 = ?", (content_sha256,)).rowcount
 
 
-# ── texts ─────────────────────────────────────────────────────────────────────────────────────────
-
-
 def clean(text: str) -> str:
     r"""Return a text as it is recorded: newlines are `\n`, no white space around it.
 
@@ -90,9 +84,6 @@ def is_same_text(one: str, other: str) -> bool:
 def bare(text: str) -> str:
     """Return a text without the spaces at line ends, for comparing."""
     return "\n".join(line.rstrip() for line in clean(text).split("\n"))
-
-
-# ── pages ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def check_correctable(row: PageRow) -> None:

@@ -92,9 +92,6 @@ def hash_of(text: str) -> str:
     return hashlib.sha256(bare(text).encode()).hexdigest()[:16]
 
 
-# ── writing ───────────────────────────────────────────────────────────────────────────────────────
-
-
 def render(blocks: Sequence[Block], form: ExportFormat) -> str:
     r"""Return blocks as the text of one file, with `\n` newlines."""
     pieces = []
@@ -146,9 +143,6 @@ def _escaped(line: str) -> str:
 def _unescaped(line: str) -> str:
     found = _LOOKS_LIKE.match(line)
     return f"{found[1]}{line[found.end(1) + 1 :]}" if found else line
-
-
-# ── reading back ──────────────────────────────────────────────────────────────────────────────────
 
 
 def decode(raw: bytes) -> str:

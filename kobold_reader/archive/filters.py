@@ -30,9 +30,6 @@ _MOST_NAMED = 20
 """Folders named in a message."""
 
 
-# ── conditions ────────────────────────────────────────────────────────────────────────────────────
-
-
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One condition; a page without the key never meets it."""
@@ -112,9 +109,6 @@ def _names(path: str) -> list[str]:
     return [fold(name) for name in re.split(r"[/\\]+", path) if name]
 
 
-# ── what is typed ─────────────────────────────────────────────────────────────────────────────────
-
-
 def parse_filter(
     where: Iterable[str] = (), *, since: str | None = None, until: str | None = None, folder: str | Path | None = None
 ) -> Filter:
@@ -189,8 +183,6 @@ def check_folder_known(folder: str, paths: Iterable[str]) -> None:
     more = f" and {len(folders) - _MOST_NAMED} more" if len(folders) > _MOST_NAMED else ""
     raise ConfigError(f"in: no page is in {folder!r}; there are {', '.join(sorted(folders)[:_MOST_NAMED])}{more}.")
 
-
-# ── the index of metadata ─────────────────────────────────────────────────────────────────────────
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS facet_values (

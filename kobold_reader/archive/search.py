@@ -64,7 +64,6 @@ class Hit:
     marks: tuple[tuple[int, int], ...]
     """Start and end, within `text`, of what the query's words matched."""
     page_text: str
-    """All text of the page."""
     page_part: str
     """ocr, caption or tags: the part that the passage is from."""
     link: str
@@ -348,16 +347,22 @@ class ArchiveRetriever(BaseRetriever):
 
     @override
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        hits = self._search(query_bundle.query_str)
-        return [NodeWithScore(node=_node(hit), score=hit.score) for hit in hits if hit.page_text]
+        return [
+            NodeWithScore(
+                node=text_node(hit.page_id, hit.page_text, {**hit.metadata, "link": hit.link, "passage": hit.text}),
+                score=hit.score,
+            )
+            for hit in self._search(query_bundle.query_str)
+            if hit.page_text
+        ]
 
 
-def _node(hit: Hit) -> TextNode:
-    metadata = {**hit.metadata, "link": hit.link, "passage": hit.text}
+def text_node(node_id: str, text: str, metadata: dict[str, Any]) -> TextNode:
+    """Return a node of which embedders and models are given the same metadata as of a Document."""
     return TextNode(
-        id_=hit.page_id,
-        text=hit.page_text,
+        id_=node_id,
+        text=text,
         metadata=metadata,
-        excluded_embed_metadata_keys=sorted(key for key in metadata if key not in EMBED_KEYS),
-        excluded_llm_metadata_keys=sorted(key for key in metadata if key not in LLM_KEYS),
+        excluded_embed_metadata_keys=sorted(metadata.keys() - EMBED_KEYS),
+        excluded_llm_metadata_keys=sorted(metadata.keys() - LLM_KEYS),
     )

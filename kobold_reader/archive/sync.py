@@ -65,9 +65,6 @@ class SyncReport:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-# ── files with nothing left to do ─────────────────────────────────────────────────────────────────
-
-
 @dataclass(slots=True)
 class _PageCount:
     """The pages of one file that were noted in this run."""
@@ -182,9 +179,6 @@ class FileStamps:
             str(asked.pages),
         ]
         return hashlib.sha256(json.dumps(known, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
-
-
-# ── one run ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class Syncer:
@@ -373,12 +367,15 @@ class Syncer:
             self._report.missing_files = len(missing)
             if newly := [place.uri for place in missing if not place.is_missing]:
                 self._catalog.mark_missing(newly)
-        # Pages whose place is gone get the metadata of the place that now shows their content.
-        for sha256 in {place.sha256 for place in gone} | self._left:
+        self._show_at_first_place({place.sha256 for place in gone} | self._left)
+        self._indexer.remove_orphans()
+
+    def _show_at_first_place(self, contents: set[str]) -> None:
+        """Give pages whose place is gone the metadata of the place that now shows their content."""
+        for sha256 in contents:
             if first := self._catalog.first_place(sha256):
                 rows = [row for row in self._catalog.pages_of(sha256) if row.uri != first.uri]
                 self._indexer.rename([row.at(first) for row in rows])
-        self._indexer.remove_orphans()
 
 
 def is_at(uri: str, root: str) -> bool:

@@ -20,10 +20,9 @@ from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.utils import node_to_metadata_dict
 
 from kobold_reader.archive.rows import PageRow
-from kobold_reader.archive.search import DenseSearch
+from kobold_reader.archive.search import DenseSearch, text_node
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import ChromaServer, Near, Node, Vectors, discard, is_settled, rewrite, settle
-from kobold_reader.documents import EMBED_KEYS, LLM_KEYS
 from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, StoreError
 from kobold_reader.options import EmbedderKind, Mode
 
@@ -182,14 +181,7 @@ class Indexer:
         nodes = []
         for part, text in row.parts.items():
             for number, chunk in enumerate(self._splitter.split_text(text)):
-                metadata = {**row.metadata, "page_part": part}
-                node = TextNode(
-                    id_=f"{row.page_id}-{part}-{number}",
-                    text=chunk,
-                    metadata=metadata,
-                    excluded_embed_metadata_keys=sorted(key for key in metadata if key not in EMBED_KEYS),
-                    excluded_llm_metadata_keys=sorted(key for key in metadata if key not in LLM_KEYS),
-                )
+                node = text_node(f"{row.page_id}-{part}-{number}", chunk, {**row.metadata, "page_part": part})
                 node.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=row.page_id)
                 nodes.append(node)
         return nodes

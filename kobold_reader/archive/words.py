@@ -58,9 +58,6 @@ _TABLES = (
 )
 
 
-# ── writing ───────────────────────────────────────────────────────────────────────────────────────
-
-
 def create(db: sqlite3.Connection) -> None:
     """Make the tables where they are missing."""
     for statement in _TABLES:
@@ -97,9 +94,6 @@ def compact(db: sqlite3.Connection) -> None:
     """Rewrite both indexes: until then they hold the words of deleted pages, marked as deleted."""
     for table in ("words", "trigrams"):
         db.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")  # noqa: S608
-
-
-# ── searching ─────────────────────────────────────────────────────────────────────────────────────
 
 
 _Frequent = Sequence[tuple[Term, int]]
@@ -191,9 +185,6 @@ def _match(db: sqlite3.Connection, table: str, expression: str, limit: int, cond
         (expression, limit),
     )
     return found.fetchall()
-
-
-# ── what the indexes are asked: FTS5 expressions; "" finds nothing ────────────────────────────────
 
 
 def _any_words(terms: _Frequent) -> str:
