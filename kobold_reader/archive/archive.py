@@ -375,8 +375,8 @@ class Archive:
 
         Args:
             page_id: As in `Hit.page_id`.
-            text: Of the whole page, without its image description; "": the page has none. None, or the text as it was
-                read, takes the correction back.
+            text: The whole page's text, without its image description; "": the page has none. None, or the text as it
+                was read, takes the correction back.
 
         Raises:
             ConfigError: There is no such page, or the text cannot be recorded.

@@ -47,7 +47,6 @@ class Block:
     file: str
     """For people: the path below the folder that was indexed."""
     sha256: str
-    """Of that file."""
     page_number: int
     part: str
     """ocr: the transcription, the only part that can be corrected; caption, tags."""
@@ -68,9 +67,9 @@ class FoundBlock:
     exported: str
     """`hash_of` the text as it was exported."""
     line: int
-    """Of its mark."""
+    """Line of its mark, 1-based."""
     number: int
-    """Of the block, 1-based."""
+    """The block's number in the file, 1-based."""
     total: int
     """How many blocks the file had."""
 

@@ -25,7 +25,7 @@ from kobold_reader.errors import ConfigError
 DATE_KEYS = ("date_taken", "date_digitized", "creation_date", "last_modified_date")
 """The date of a page is the first of them that is known."""
 DATE = ""
-"""The key of that date in the index; a name that nobody can type."""
+"""The key of that date in the index; no person can type it."""
 _MOST_NAMED = 20
 """Folders named in a message."""
 

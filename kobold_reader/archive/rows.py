@@ -33,14 +33,14 @@ class Place:
 
     uri: str
     sha256: str
-    """Of its content; "" where it could never be opened."""
+    """Hash of its content; "" if it could never be opened."""
     metadata: Mapping[str, Any]
     """FILE_KEYS."""
     is_missing: bool = False
     error: str | None = None
     """Why it could not be opened at the last try."""
     former_sha256: str = ""
-    """Of the content before; kept until a page of the new content was read, because half a copy is no new content."""
+    """Hash of the content before, until a page of the new content was read: half a copy is no new content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class PageRow:
     """Hash of the parts: vectors and words of another version are stale."""
     metadata: Mapping[str, Any]
     uri: str
-    """Of the place whose FILE_KEYS are in `metadata`."""
+    """URI of the place whose FILE_KEYS are in `metadata`."""
     node_ids: tuple[str, ...] = ()
     """All nodes that Chroma may have of this page."""
     indexed_as: str | None = None
@@ -66,7 +66,7 @@ class PageRow:
     content_sha256: str = ""
     """What its readings and its correction belong to, as in the ledger; "" for a page that could never be opened."""
     as_read: Mapping[str, Any] | None = None
-    """Of a corrected page: what was read."""
+    """What was read, if the page was corrected."""
 
     @property
     def text(self) -> str:

@@ -54,7 +54,7 @@ CREATE INDEX places_failed ON places (uri) WHERE error IS NOT NULL;
 _ORPHANED: Final = (
     "sha256 IN (SELECT sha256 FROM pages EXCEPT SELECT sha256 FROM places EXCEPT SELECT former_sha256 FROM places)"
 )
-"""Of a content that no place has any more; the index of contents tells, without a look at any page."""
+"""Pages of contents that no place has any more; SQLite finds them in the index of contents, without any page."""
 _IN_LIST: Final = "IN (SELECT value FROM json_each(?))"
 
 

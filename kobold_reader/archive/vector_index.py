@@ -43,7 +43,7 @@ class Embedder:
 
     kind: str
     name: str
-    """Of the model."""
+    """The model's name."""
     dimension: int
     max_tokens: int
     """Longest text it takes, in its own tokens."""

@@ -148,7 +148,7 @@ class Vectors:
     Args:
         place: A folder, made if missing, or a collection on a server.
         embedder: Name of the model; recorded in the collection when it is made.
-        dimension: Of the vectors; recorded too.
+        dimension: Length of a vector; recorded too.
 
     Attributes:
         collection: Chroma's collection, for `ChromaVectorStore(chroma_collection=…)`.

@@ -244,7 +244,7 @@ def _misreadings(db: sqlite3.Connection, terms: Sequence[Term], most_postings: i
     Trigrams on many pages say next to nothing and cost the most.
     """
     of_terms = [_trigrams(term.folded) for term in terms]
-    # Last those across the gaps: they tell a number that stands alone from the end of another.
+    # The trigrams across the gaps come last: they tell a whole number from the end of another.
     of_terms.append(_trigrams(" ".join(term.folded for term in terms)).difference(*of_terms))
     counts: dict[str, int] = dict(
         db.execute(
