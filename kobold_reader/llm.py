@@ -50,8 +50,6 @@ log = logging.getLogger(__name__)
 
 MIN_ANSWER_TOKENS = 64
 """A prompt that leaves less room than this is refused."""
-CONTEXT_SHARE = 0.75
-"""KoboldCpp cuts `max_length` to 80 % of its context without a word, so we stay below it."""
 ANSWER_SHARE = 0.25
 """This much of a small context is kept free for the answer."""
 WAIT_LOGGED_AFTER_S = 2.0
@@ -257,7 +255,7 @@ class KoboldLLM(CustomLLM):
 
     def _request(self, info: ServerInfo, family: Family, prompt: ExpandedPrompt, **kwargs: Any) -> GenerateRequest:
         room_tokens = info.context_tokens - prompt.tokens
-        max_length = min(int(kwargs.get("max_length", self.max_length)), int(info.context_tokens * CONTEXT_SHARE))
+        max_length = min(int(kwargs.get("max_length", self.max_length)), info.max_answer_tokens)
         if room_tokens < min(MIN_ANSWER_TOKENS, max_length):
             raise ContextTooSmallError(
                 f"the prompt of {prompt.tokens} tokens leaves no room for an answer in the context of "

@@ -18,7 +18,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import tempfile
 import threading
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from platformdirs import user_cache_dir
 from typing_extensions import override
 
 from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
+from kobold_reader.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -281,7 +281,7 @@ def cached_graph(model_dir: Path, *, rebuild: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock", timeout=_LOCK_TIMEOUT_S):
             if rebuild or not target.is_file():  # another process may have built it meanwhile
-                _write_atomically(target, _build_graph(read_safetensors(model_dir / "model.safetensors")))
+                write_atomically(target, _build_graph(read_safetensors(model_dir / "model.safetensors")))
     except (OSError, Timeout) as error:
         raise StoreError(
             f"The MiniLM graph cannot be kept in {folder}: {error}.",
@@ -319,19 +319,6 @@ def read_safetensors(path: Path) -> Weights:
             first, last = entry["data_offsets"]
             weights[name] = np.frombuffer(raw[start + first : start + last], dtype="<f4").reshape(entry["shape"])
     return weights
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _build_graph(weights: Weights) -> bytes:

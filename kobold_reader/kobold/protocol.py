@@ -219,6 +219,11 @@ class ServerInfo:
         """Whether answers carry token counts (since 1.77), the only proof that an image was seen."""
         return self.version_tuple >= (1, 77)
 
+    @property
+    def max_answer_tokens(self) -> int:
+        """The longest answer to ask for: KoboldCpp cuts `max_length` to 80 % of its context without a word."""
+        return int(self.context_tokens * 0.75)
+
 
 def version_tuple(version: str) -> tuple[int, ...]:
     """Return the leading dotted numbers of a version: "1.115.1-b2" → (1, 115, 1)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import methodcaller
 from typing import Any, Literal
 
 from kobold_reader.errors import ContextTooSmallError, EmptyTranscriptionError, ImageNotSeenError, TranscriptionError
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 RETRY_TEMPERATURES = (0.2, 0.4, 0.8)
 """After the first attempt, which is nearly greedy and repeatable: only more chance leaves the same rut."""
 STEP_HOTTER = 0.1
-"""Where a family's own temperature is higher than these, each attempt is that much hotter than the one before."""
+"""What each attempt adds to a family's own temperature where that is higher than these."""
 DRY_MULTIPLIER = 0.8
 """KoboldCpp's penalty on repeated sequences, once a loop was seen. Never `rep_pen`: it spoils tables and figures."""
 SPECK_HEIGHTS = 2.0
@@ -46,8 +47,6 @@ SPECK_HEIGHTS = 2.0
 
 MIN_ANSWER_TOKENS = 256
 """A context that leaves less room than this for the answer cannot hold a page."""
-CONTEXT_SHARE = 0.75
-"""KoboldCpp cuts `max_length` to 80 % of its context without a word, so we stay below it."""
 CONTEXT_MARGIN_TOKENS = 4
 """KoboldCpp drops every image where image tokens + max_length + 4 exceed its context."""
 LONGEST_ANSWER = 4
@@ -99,31 +98,24 @@ class Attempt:
 
     request: GenerateRequest
     parts: tuple[tuple[Completion, int], ...]
-    """The completions, each with the number of characters at its beginning that the text before it has already."""
+    """The completions, each with the number of characters at its beginning that repeat the text before it."""
     text: str
     """The texts of all parts, joined, not cleaned."""
     loop: Loop | None
     is_cut: bool
     """The model had not finished, and the rest could not be had."""
 
-    @property
-    def elapsed_s(self) -> float:
-        """The time of all requests."""
-        return sum(completion.elapsed_s for completion, _ in self.parts)
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one attempt gave."""
+    """What one attempt gave; text and status are those of a reading."""
 
     kind: Literal["reading", "empty", "refusal", "unusable"]
     attempt: Attempt
     page: Traced
     """The answer, cleaned."""
     text: str = ""
-    """The text of a reading, else ""."""
     status: Status = "ok"
-    """The status of a reading."""
     fault: str = ""
     """What is wrong with an unusable record."""
 
@@ -132,10 +124,10 @@ def ask(context: PageContext, task: str, instruction: str, view: PageView) -> Re
     """Ask until the answer is a reading: once, and three times more at higher temperatures.
 
     Args:
-        context: Server, family and page.
-        task: One of `tasks.TASKS`.
+        context: What stays the same for the page.
+        task: The task.
         instruction: The user's turn of the prompt.
-        view: The page, or the part of it to look at.
+        view: The page, or a part of it.
 
     Raises:
         ContextTooSmallError: The server would drop the image silently.
@@ -153,8 +145,8 @@ def ask(context: PageContext, task: str, instruction: str, view: PageView) -> Re
         verdicts.append(verdict)
         if verdict.kind == "reading" and verdict.status != "looping":
             return _reading(context, question, verdicts, verdict)
-        may_be_empty = _is_speck(view)
-        nothing = [one for one in verdicts if one.kind == "refusal" or (one.kind == "empty" and may_be_empty)]
+        no_text_kinds = {"refusal", "empty"} if _is_speck(view) else {"refusal"}
+        nothing = [one for one in verdicts if one.kind in no_text_kinds]
         if task == "ocr" and len(nothing) == 2:  # noqa: PLR2004  (a model that says it twice is believed)
             return _reading(context, question, verdicts, verdict)
         found = verdict.status if verdict.kind == "reading" else verdict.kind
@@ -170,7 +162,6 @@ def ask(context: PageContext, task: str, instruction: str, view: PageView) -> Re
 
 
 def _prepare(context: PageContext, task: str, instruction: str, view: PageView) -> Question:
-    """Expand the prompt, and make room for the answer."""
     info, family = context.lease.info, context.family
     if task == "tags":
         instruction = f"{instruction}\n{tags.FORMAT}"
@@ -186,7 +177,7 @@ def _prepare(context: PageContext, task: str, instruction: str, view: PageView) 
             hint=f"Start it {SETTINGS['contextsize'].remedy(str(max(8192, needed)))}.",
         )
     wanted = max(family.max_length[task], tags.MIN_LENGTH_TOKENS if task == "tags" else 0)
-    max_length = min(wanted, room_tokens, int(info.context_tokens * CONTEXT_SHARE))
+    max_length = min(wanted, room_tokens, info.max_answer_tokens)
     form = context.form if task == "ocr" else None
     return Question(task, instruction, view, view_tokens, prompt, max_length, form)
 
@@ -204,16 +195,15 @@ def _request(
     decoding: dict[str, Any] = {**context.family.decoding_for(context.lease.info), "temperature": temperature}
     if saw_loop:
         decoding["dry_multiplier"] = max(DRY_MULTIPLIER, decoding.get("dry_multiplier", 0.0))
-    grammar = tags.GRAMMAR if question.task == "tags" else question.form.grammar if question.form else None
     return GenerateRequest(
         prompt=question.prompt.text,
         images=(question.view.image,),
         max_length=question.max_length,
         sampler_seed=seed,
         stop_sequence=context.family.stop_sequence,
-        # About 1.5 kB a token, so only where they tell something, and somebody looks at the words.
+        # About 1.5 kB a token, so only where they are used and tell something.
         logprobs=question.task == "ocr" and temperature > 0 and decoding.get("top_k", 0) != 1,
-        grammar=grammar,
+        grammar=tags.GRAMMAR if question.task == "tags" else question.form.grammar if question.form else None,
         **decoding,
     )
 
@@ -240,7 +230,7 @@ def _attempt(context: PageContext, question: Question, request: GenerateRequest)
         is_cut = completion.ending == "length"
         if loop is None and is_cut and question.task != "tags" and len(completion.text) > skipped:
             prompt = question.prompt.text + text
-            sent_tokens = _count_tokens(context, prompt)
+            sent_tokens = context.lease.run(methodcaller("count_tokens", prompt), cancel=context.job.cancel)
             max_length = _room_tokens(context, question, sent_tokens)
             if max_length >= MIN_CONTINUATION_TOKENS:
                 where = context.job.page_number, question.task
@@ -250,19 +240,15 @@ def _attempt(context: PageContext, question: Question, request: GenerateRequest)
         return Attempt(request, tuple(parts), text, loop, is_cut)
 
 
-def _count_tokens(context: PageContext, text: str) -> int:
-    return context.lease.run(lambda client: client.count_tokens(text), cancel=context.job.cancel)
-
-
 def _room_tokens(context: PageContext, question: Question, sent_tokens: int) -> int:
-    """Tokens that the next part may have: within the context, and within what a page may take in all."""
+    """Return how many tokens the next part may have: within the context, and within the limit for a page."""
     in_context = context.lease.info.context_tokens - question.view_tokens - sent_tokens - CONTEXT_MARGIN_TOKENS
     written = sent_tokens - question.prompt.tokens
     return min(question.max_length, in_context, LONGEST_ANSWER * question.max_length - written)
 
 
 class _Watch:
-    """Is called with the text so far about every second, and stops the server when that ends in a loop."""
+    """Called with the text so far about every second; stops the server when the text ends in a loop."""
 
     def __init__(self, task: str, job: PageJob, before: str) -> None:
         self._task = task
@@ -296,9 +282,8 @@ def _check_seen(completion: Completion, sent_tokens: int, url: str) -> None:
 def overlap(before: str, after: str) -> int:
     r"""Tell how many characters at the beginning of `after` repeat the end of `before`.
 
-    KoboldCpp continues exactly, so plain concatenation is the rule. But some models write the last line again, or begin
-    the page again. Equal text counts as such a repetition only where it is long, exact, and occurs nowhere else before:
-    a page that repeats itself may go on doing so.
+    KoboldCpp continues exactly. But some models write the last line again, or begin the page again. Equal text counts
+    as such a repetition only where it is long, exact, and occurs nowhere else before: a page may repeat itself.
 
     >>> overlap("Dear Axel,\nthe slates came on Tuesday", "the slates came on Tuesday with Johansson.")
     26
@@ -356,7 +341,7 @@ def _is_speck(view: PageView) -> bool:
 
 
 def _reading(context: PageContext, question: Question, verdicts: Sequence[Verdict], taken: Verdict) -> Reading:
-    """Make a reading of the verdict that is taken; one that is none says that the page has no text."""
+    """Make a reading of the verdict that is taken; a verdict of another kind says that the page has no text."""
     info, attempt, view = context.lease.info, taken.attempt, question.view
     confidence = None
     if taken.text == taken.page.text:
@@ -384,17 +369,18 @@ def _reading(context: PageContext, question: Question, verdicts: Sequence[Verdic
         attempts=len(verdicts),
         prompt_tokens=completions[0].prompt_tokens,
         completion_tokens=None if None in counts else sum(count or 0 for count in counts),
-        elapsed_s=round(sum(verdict.attempt.elapsed_s for verdict in verdicts), 3),
+        elapsed_s=round(sum(part.elapsed_s for verdict in verdicts for part, _ in verdict.attempt.parts), 3),
     )
 
 
 def _decoding(attempt: Attempt) -> dict[str, Scalar]:
-    """The sampling fields of a request: the important ones, and others where they are not the default."""
-    decoding: dict[str, Scalar] = {}
-    for name in ("temperature", "sampler_seed", "max_length"):
-        decoding[name] = getattr(attempt.request, name)
+    """Return the sampling fields of a request: the important ones, and others where they are not the default."""
+    request = attempt.request
+    decoding: dict[str, Scalar] = {
+        name: getattr(request, name) for name in ("temperature", "sampler_seed", "max_length")
+    }
     for name in ("top_k", "top_p", "min_p", "rep_pen", "dry_multiplier", "reasoning_effort"):
-        value = getattr(attempt.request, name)
+        value = getattr(request, name)
         if value is not None and value != getattr(GenerateRequest(""), name):
             decoding[name] = value
     if len(attempt.parts) > 1:

@@ -1,9 +1,9 @@
-"""Cleaning: what a model wrote around a page is removed; what is on the page stays.
+"""Cleaning: text that a model wrote around a page is removed; the text of the page stays.
 
 Thoughts, code fences, preambles, closing remarks, tags of chat templates and of OCR models: each is removed only where
-the evidence says that the model wrote it and not the paper: its place in the answer, its exact wording, what is next to
-it. A page that contains such words itself keeps them. In doubt a line too many stays: that is ugly, but losing a line
-of the page would be worse.
+its place in the answer, its exact wording and the text next to it show that the model wrote it and not the paper. A
+page that contains such words itself keeps them. In doubt a line too many stays: that is ugly, but the loss of a line of
+the page would be worse.
 
 The phrases of chat models, in eleven languages, are in `chat_phrases.toml`.
 """
@@ -20,7 +20,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """What is left of an answer, and where each of its characters was in the answer."""
+    """The rest of an answer, and the place of each of its characters in the answer."""
 
     text: str
     origin: Sequence[int]
@@ -28,19 +28,19 @@ class Traced:
 
     @classmethod
     def of(cls, answer: str) -> Self:
-        """The whole answer."""
+        """Return the whole answer."""
         return cls(answer, range(len(answer)))
 
     def slice(self, start: int = 0, end: int | None = None) -> Traced:
-        """The characters from `start` to `end`."""
+        """Return the characters from `start` to `end`."""
         return Traced(self.text[start:end], self.origin[start:end])
 
     def keep(self, is_kept: Callable[[int], bool]) -> Traced:
-        """The characters at the positions that `is_kept` accepts."""
-        return self.at([position for position in range(len(self.text)) if is_kept(position)])
+        """Return the characters at the positions that `is_kept` accepts."""
+        return self.at(list(filter(is_kept, range(len(self.text)))))
 
     def at(self, positions: Sequence[int]) -> Traced:
-        """The characters at these positions, which are in ascending order."""
+        """Return the characters at these positions, which are in ascending order."""
         return Traced("".join(self.text[at] for at in positions), [self.origin[at] for at in positions])
 
 
@@ -161,13 +161,9 @@ _FIRST_SENTENCES = re.compile(r".{25,}?[.!?:](?=\s|$)", re.DOTALL)
 
 
 def clean(answer: str, instruction: str = "") -> Traced:
-    r"""Return the page in an answer: "" where the model did not come to it, or wrote nothing of it.
+    r"""Return the page in an answer, "" where it has none; some models repeat the instruction before it.
 
     Cleaning a cleaned page changes nothing.
-
-    Args:
-        answer: As it came.
-        instruction: What was asked, because some models repeat it before the page.
 
     >>> clean("<think>A letter.</think>```markdown\nDear Axel\n```").text
     'Dear Axel'
@@ -177,17 +173,14 @@ def clean(answer: str, instruction: str = "") -> Traced:
     page = _tidied(Traced.of(answer))
     while True:
         length = len(page.text)
-        page = _without_thoughts(page)
-        page = _without_turns(page)
-        page = _without_markup(page)
-        page = _without_echo(page, instruction)
-        page = _tidied(_without_chatter(page))
+        page = _without_markup(_without_turns(_without_thoughts(page)))
+        page = _tidied(_without_chatter(_without_echo(page, instruction)))
         if len(page.text) == length:
             return page
 
 
 def tidy(text: str) -> str:
-    """Strip what is no part of a page: outer white space, blanks at line ends, NULs and stray carriage returns."""
+    """Remove outer white space, blanks at line ends, NULs and stray carriage returns."""
     return _tidied(Traced.of(text)).text
 
 
@@ -242,7 +235,7 @@ def _without_turns(page: Traced) -> Traced:
 
 
 def _without_markup(page: Traced) -> Traced:
-    """Remove what OCR models write about a page: front matter, positions on it, names of its parts."""
+    """Remove the markup of OCR models: front matter, positions on the page, names of its parts."""
     front = _FRONT_MATTER.match(page.text)
     if front is not None:
         page = page.slice(front.end())
@@ -290,7 +283,7 @@ def _without_chatter(page: Traced) -> Traced:
 
 
 def _unfenced(page: Traced) -> Traced:
-    """The inside of a fence around the whole page; fences of the page's own code stay."""
+    """Remove a fence around the whole page; fences of the page's own code stay."""
     fences = list(_FENCE.finditer(page.text))
     if not fences or page.text[: fences[0].start()].strip():
         return page
@@ -304,7 +297,7 @@ def _unfenced(page: Traced) -> Traced:
 
 
 def _closing_fence(fences: list[re.Match[str]], *, is_chatty: bool) -> re.Match[str] | None:
-    """The fence that closes the first one; None where the fences between them are no pairs."""
+    """Return the fence that closes the first one; None where the fences between them are no pairs."""
     first, last = fences[0], fences[-1]
     if last[2]:
         return None
@@ -314,4 +307,4 @@ def _closing_fence(fences: list[re.Match[str]], *, is_chatty: bool) -> re.Match[
     is_nested = len(inner) % 2 == 0 and all(
         one[2] and not two[2] for one, two in zip(inner[::2], inner[1::2], strict=True)
     )
-    return last if is_chatty and is_nested and len(fences) > 1 else None
+    return last if is_chatty and is_nested and inner else None

@@ -1,9 +1,9 @@
 """Joining: the readings of a page's tiles become one text.
 
-A model gives lines, not their places. But it is known which lines of writing each tile shows, and how long they are,
-because the page was cut by that plan. So the lines of each answer are aligned with the lines of the plan by length, as
-Gale and Church align translations; then the pieces of one line are put together. Where there was no gap to cut at, two
-answers contain the same words: these are found by what they have in common, and kept once.
+A model gives lines without their places. But the plan by which the page was cut says which lines of writing each tile
+shows, and how long they are. So the lines of each answer are aligned with the lines of the plan by length, as Gale and
+Church align translations; then the pieces of one line are put together. Where the page had no gap to cut at, two
+answers contain the same words; these are found by comparison, and kept once.
 """
 
 from __future__ import annotations
@@ -46,19 +46,18 @@ class Span:
 
 
 Line = list[Span]
-"""What is on one line of the joined text, from left to right; nothing for an empty line."""
+"""One line of the joined text, from left to right; an empty list for an empty line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """One text, and where the characters of the tiles' texts went."""
+    """One text, and the places of the tiles' texts in it."""
 
     text: str
     spans: tuple[Span, ...]
-    """The parts of the tiles' texts, in the order of the joined text."""
 
     def place(self, tile: int, start: int, end: int) -> tuple[int, int] | None:
-        """Where a part of a tile's text is now; None where it was left out, as a double."""
+        """Return the place of a part of a tile's text; None where it was left out as a double."""
         for span in self.spans:
             if span.tile == tile and span.start <= start and end <= span.end:
                 return span.at + start - span.start, span.at + end - span.start
@@ -66,7 +65,7 @@ class Joined:
 
 
 def join_readings(views: Sequence[PageView], readings: Sequence[Reading]) -> Reading:
-    """Make one reading of a page from those of its tiles, both in reading order."""
+    """Make one reading of a page from those of its tiles; both are in reading order."""
     joined = join_tiles(views, [reading.text for reading in readings])
     statuses: list[Status] = [reading.status for reading in readings]
     worst_first: tuple[Status, ...] = ("looping", "truncated", "ok")
@@ -91,7 +90,7 @@ def join_readings(views: Sequence[PageView], readings: Sequence[Reading]) -> Rea
 
 
 def _page_px(view: PageView) -> int:
-    """The longest side of the page, if all of it were as large as in this tile."""
+    """Return the longest side of the page at the scale of this tile."""
     left, top, right, bottom = view.box
     return round(max(view.width_px / (right - left), view.height_px / (bottom - top)))
 
@@ -101,24 +100,20 @@ def _total(counts: Sequence[int | None]) -> int | None:
 
 
 def _moved(joined: Joined, readings: Sequence[Reading]) -> tuple[Mapping[str, Scalar], ...]:
-    """The doubtful words of all tiles at their places in the joined text, without those that were left out."""
-    moved: list[Mapping[str, Scalar]] = []
-    for tile, reading in enumerate(readings):
-        for word in reading.doubtful:
-            place = joined.place(tile, int(word["start"]), int(word["end"]))
-            if place is not None:
-                moved.append({**word, "start": place[0], "end": place[1]})
+    """Return the doubtful words of all tiles at their places in the joined text, without those that were left out."""
+    moved: list[Mapping[str, Scalar]] = [
+        {**word, "start": place[0], "end": place[1]}
+        for tile, reading in enumerate(readings)
+        for word in reading.doubtful
+        if (place := joined.place(tile, int(word["start"]), int(word["end"])))
+    ]
     return tuple(sorted(moved, key=lambda word: int(word["start"])))
 
 
 def join_tiles(views: Sequence[PageView], texts: Sequence[str]) -> Joined:
-    """Join the texts of a page's tiles, both in reading order.
+    """Join the texts of a page's tiles; both are in reading order.
 
     Nothing that a model wrote is left out, except what two tiles both show.
-
-    Args:
-        views: The tiles.
-        texts: What was read in each; "" where there was nothing.
     """
     lines: list[Line] = []
     for strip in _strips(views):
@@ -137,7 +132,7 @@ def join_tiles(views: Sequence[PageView], texts: Sequence[str]) -> Joined:
 
 
 def _is_seamless(before: Span, after: Span, texts: Sequence[str]) -> bool:
-    """Tell whether two spans are the halves of one word, as `_without_double` leaves them."""
+    """Tell whether two spans are halves of one word, as `_without_double` leaves them."""
     if texts[before.tile][before.end - 1] == "-" and texts[after.tile][after.start] == "|":
         return True  # the rule under the heads of two tables that are one
     ended = texts[before.tile][before.end : before.end + 1].strip(" \t\n|")
@@ -146,7 +141,7 @@ def _is_seamless(before: Span, after: Span, texts: Sequence[str]) -> bool:
 
 
 def _strips(views: Sequence[PageView]) -> list[list[int]]:
-    """Numbers of the tiles that are beside each other, which means that they share a line."""
+    """Return the numbers of the tiles, those together that share a line."""
     strips: list[list[int]] = []
     seen: set[int] = set()
     for number, view in enumerate(views):
@@ -161,7 +156,6 @@ def _strips(views: Sequence[PageView]) -> list[list[int]]:
 
 
 def _join_strip(strip: Sequence[int], views: Sequence[PageView], texts: Sequence[str]) -> list[Line]:
-    """The lines of tiles that are beside each other."""
     if len(strip) == 1:
         return _as_written(strip[0], texts[strip[0]])
     rules: dict[tuple[int, int], Span] = {}
@@ -196,7 +190,7 @@ def _filled_lines(tile: int, text: str) -> list[Span]:
 
 
 def _as_written(tile: int, text: str) -> list[Line]:
-    """The lines of one tile, with one empty line for each gap between them."""
+    """Return the lines of one tile, with one empty line for each gap between them."""
     lines: list[Line] = []
     end = 0
     for span in _filled_lines(tile, text):
@@ -211,7 +205,7 @@ def _as_written(tile: int, text: str) -> list[Line]:
 
 
 def _align(pieces: Sequence[LinePiece], lines: Sequence[Span], text: str) -> list[list[Span]]:
-    """For each piece of the plan what the answer has for it, in order; no line of the answer is left out."""
+    """Return the answer's lines for each piece of the plan, in order; no line of the answer is left out."""
     if len(pieces) == len(lines):
         return [[line] for line in lines]
     if not pieces or not lines:
@@ -234,17 +228,12 @@ def _align(pieces: Sequence[LinePiece], lines: Sequence[Span], text: str) -> lis
     return aligned
 
 
-_STEPS = (
-    (1, 1),
-    (1, 0),
-    (0, 1),
-    *((n, 1) for n in range(2, _MAX_MERGED + 1)),
-    *((1, n) for n in range(2, _MAX_MERGED + 1)),
-)
+_MANY = range(2, _MAX_MERGED + 1)
+_STEPS = ((1, 1), (1, 0), (0, 1), *((n, 1) for n in _MANY), *((1, n) for n in _MANY))
 
 
 def _cheapest_path(expected: Sequence[float], lengths: Sequence[float]) -> tuple[float, list[tuple[range, range]]]:
-    """Align two rows of lengths: the cost, and which of the first go with which of the second, in order."""
+    """Align two rows of lengths; return the cost, and in order which of the first belong to which of the second."""
     mean = max(1.0, sum(lengths) / len(expected))
     best: dict[tuple[int, int], tuple[float, tuple[int, int]]] = {(0, 0): (0.0, (0, 0))}
     for at in itertools.product(range(len(expected) + 1), range(len(lengths) + 1)):
@@ -257,7 +246,7 @@ def _cheapest_path(expected: Sequence[float], lengths: Sequence[float]) -> tuple
             wanted, got = sum(expected[at[0] : to[0]]), sum(lengths[at[1] : to[1]])
             if more and many:
                 cost = abs(wanted - got) + _COST_MERGED * mean * (max(more, many) - 1)
-            else:  # a speck that the plan took for writing is easily passed over, an answer is not
+            else:  # the plan takes specks for writing, so its lines are skipped more cheaply than an answer's
                 cost = _COST_SKIPPED * min(mean, wanted) + _COST_UNPLANNED * max(mean if many else 0.0, got)
             cost += best[at][0]
             if to not in best or cost < best[to][0]:
@@ -272,7 +261,7 @@ def _cheapest_path(expected: Sequence[float], lengths: Sequence[float]) -> tuple
 
 
 def _split(line: Span, expected: Sequence[float], text: str) -> list[list[Span]]:
-    """Take apart a line of the answer that holds several of the plan, between words where they should end."""
+    """Split a line of the answer that holds several of the plan, between the words where they should end."""
     words = [
         Span(line.tile, line.start + word.start(), line.start + word.end())
         for word in re.finditer(r"\S+", text[line.start : line.end])
@@ -293,7 +282,6 @@ def _split(line: Span, expected: Sequence[float], text: str) -> list[list[Span]]
 
 
 def _whole_line(pieces: Sequence[tuple[LinePiece, list[Span]]], texts: Sequence[str]) -> Line:
-    """One line of the page, from its pieces in tiles beside each other."""
     line: Line = []
     before: LinePiece | None = None
     for piece, spans in pieces:
@@ -309,16 +297,9 @@ def _whole_line(pieces: Sequence[tuple[LinePiece, list[Span]]], texts: Sequence[
 
 
 def _without_double(left: Span, right: Span, texts: Sequence[str], share: float) -> tuple[Span, Span]:
-    """Shorten two pieces of a line by what both show.
+    """Shorten two pieces of a line by what both show; `share` is the part of `right` expected in the overlap.
 
-    The word at a tile's edge may be cut: of two copies of the overlap, the half of each is kept that is further inside
-    its own tile.
-
-    Args:
-        left: The end of the line so far.
-        right: The piece that follows.
-        texts: Of all tiles.
-        share: How much of `right` is expected to be in the overlap.
+    The word at a tile's edge may be cut. So of each copy, the half is kept that is further inside its own tile.
     """
     first, second = texts[left.tile][left.start : left.end], texts[right.tile][right.start : right.end]
     expected = max(1.0, share * len(second))
@@ -344,7 +325,7 @@ def _without_double(left: Span, right: Span, texts: Sequence[str], share: float)
 
 
 def _without_double_bars(line: Line, texts: Sequence[str]) -> Line:
-    """Pieces of a table's row without the second of two bars between them."""
+    """Remove the second of two bars between pieces of a table's row."""
     parts = [texts[span.tile][span.start : span.end] for span in line]
     return [
         replace(span, end=span.start + len(part[:-1].rstrip()))

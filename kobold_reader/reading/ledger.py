@@ -8,9 +8,9 @@ by task, engine, and `ReadOptions.key`. Failures are kept for `status`; they are
 `readings` and `pages` have rowids because their rows are long: as keys of a B-tree, rows of 2 KB made it four times as
 deep and the file twice as large.
 
-`Claims` says which pages are being asked for now, so that two processes with one ledger do not ask for the same page.
-The content of a page selects one of a few lock files beside the ledger. A process that finds it locked waits, and then
-finds the other's reading in the ledger. The locks are the operating system's, so a killed process frees them.
+`Claims` keeps two processes with one ledger from asking for the same page. The content of a page selects one of a few
+lock files beside the ledger. A process that finds it locked waits, and then finds the other's reading in the ledger.
+The locks are the operating system's, so a killed process frees them.
 """
 
 from __future__ import annotations
@@ -68,14 +68,11 @@ CREATE TABLE failures (
 _JSON_FIELDS: Final = ("decoding", "view_sizes", "doubtful", "boxes")
 _READING_FIELDS: Final = tuple(field.name for field in fields(Reading) if field.name not in {"task", "engine"})
 _READING_COLUMNS: Final = ", ".join(_READING_FIELDS)
-_TIMINGS: Final = 300
-"""Newest readings taken into account: a model that was quicker last year does not count for ever."""
-
 COPIES_AT_ONCE: Final = 1000
 """Rows of the fallback copied in one transaction; a kill before that loses nothing, since the fallback has them."""
-_TIMEOUT_S: Final = 30
+_TIMINGS: Final = 300
+"""Newest readings taken into account: a model that was quicker last year does not count for ever."""
 _JOURNAL_TRIES: Final = 50
-_JOURNAL_WAIT_S: Final = 0.1
 
 Statement = tuple[str, tuple[Any, ...]]
 """SQL with its values."""
@@ -155,9 +152,7 @@ class Ledger:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             where = str(self.path)
-        db = sqlite3.connect(
-            where, uri=self._is_read_only, check_same_thread=False, isolation_level=None, timeout=_TIMEOUT_S
-        )
+        db = sqlite3.connect(where, uri=self._is_read_only, check_same_thread=False, isolation_level=None, timeout=30)
         try:
             found = db.execute("PRAGMA user_version").fetchone()[0]
             if found > FORMAT:
@@ -170,7 +165,7 @@ class Ledger:
                     f"the ledger {self.path} has format {found}, which no release of kobold-reader wrote.",
                     hint="Move it away, or name another file with --ledger; its pages are read again.",
                 )
-            if self._is_read_only and found == 0:  # the process that made it was killed before its tables were there
+            if self._is_read_only and found == 0:  # the process that made it was killed before it made the tables
                 db.close()
                 db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
             elif not self._is_read_only:
@@ -194,7 +189,7 @@ class Ledger:
 
     @staticmethod
     def _use_wal(db: sqlite3.Connection) -> None:
-        """Choose the journal; SQLite does not wait for another process that is choosing it at the same time."""
+        """Choose the journal; SQLite does not wait for another process that chooses it at the same time."""
         for _ in range(_JOURNAL_TRIES):
             try:
                 # WAL is refused on some file systems, which answer with the mode they kept.
@@ -204,23 +199,21 @@ class Ledger:
             except sqlite3.OperationalError as err:
                 if err.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                     raise
-                time.sleep(_JOURNAL_WAIT_S)
+                time.sleep(0.1)
         db.execute("PRAGMA journal_mode=WAL")
 
     @contextmanager
     def _guard(self, doing: str) -> Iterator[None]:
-        """Hold the lock, and turn SQLite's errors into sentences."""
         with self._lock:
             try:
                 yield
             except (sqlite3.Error, OSError) as err:
-                hint = (
-                    "Check that its folder can be written and the disk is not full, or name another file with --ledger."
-                )
+                hint = "Check that its folder can be written and the disk is not full"
                 if getattr(err, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-                    hint = "It is damaged, or no ledger: put back a copy of it, or name another file with --ledger."
+                    hint = "It is damaged, or no ledger: put back a copy of it"
                 raise LedgerError(
-                    f"the ledger {self.path or 'in memory'} cannot be used ({doing}): {err}.", hint=hint
+                    f"the ledger {self.path or 'in memory'} cannot be used ({doing}): {err}.",
+                    hint=f"{hint}, or name another file with --ledger.",
                 ) from err
 
     def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
@@ -232,7 +225,6 @@ class Ledger:
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        """Hold a write transaction: committed at the end, rolled back on any exception."""
         with self._guard(doing):
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -284,13 +276,9 @@ class Ledger:
     def sha256_of(self, source: SourceFile) -> str | None:
         """Return the remembered sha256 of a file whose size and modification time are unchanged, else None."""
         if not source.mtime_ns:
-            return None  # a filesystem without times: only the bytes show whether it changed
-        row = self._row(
-            "SELECT sha256 FROM files WHERE uri = ? AND size_bytes = ? AND mtime_ns = ?",
-            source.uri,
-            source.size_bytes,
-            source.mtime_ns,
-        )
+            return None  # a file system without times: only the bytes show whether it changed
+        sql = "SELECT sha256 FROM files WHERE uri = ? AND size_bytes = ? AND mtime_ns = ?"
+        row = self._row(sql, source.uri, source.size_bytes, source.mtime_ns)
         if row:
             return str(row[0])
         found = self._fallback.sha256_of(source) if self._fallback else None
@@ -307,7 +295,7 @@ class Ledger:
         return self._fallback.document(sha256) if self._fallback else None
 
     def kind_of(self, source: SourceFile) -> Kind | None:
-        """Return the kind as which an unchanged file was opened before, None where it must be looked into."""
+        """Return the kind as which an unchanged file was opened before, else None."""
         sha256 = self.sha256_of(source)
         facts = self.document(sha256) if sha256 else None
         return facts.kind if facts else None
@@ -335,27 +323,24 @@ class Ledger:
         return known
 
     def remember_pages(self, sha256: str, pages: Sequence[KnownPage]) -> None:
-        """Record facts of pages, in one transaction; what is known of blankness stays known."""
+        """Record facts of pages, in one transaction; a page that is known as blank or not stays so."""
         if pages:
             self._write(_put_page(sha256, page) for page in pages)
 
     # ── readings ─────────────────────────────────────────────────────────────────────────────────
 
-    def reading(self, content_sha256: str, task: str, engine: str, settings: str) -> Reading | None:
-        """Return the reading of a page's content, or None where there is none made this way."""
-        row = self._row(
+    def reading(self, content_sha256: str, task: str, engine: str, key: str) -> Reading | None:
+        """Return the reading of a page's content made with the options of this key (`ReadOptions.key`), if any."""
+        sql = (
             f"SELECT {_READING_COLUMNS} FROM readings "  # noqa: S608  (names of fields)
-            "WHERE content_sha256 = ? AND task = ? AND engine = ? AND settings = ?",
-            content_sha256,
-            task,
-            engine,
-            settings,
+            "WHERE content_sha256 = ? AND task = ? AND engine = ? AND settings = ?"
         )
+        row = self._row(sql, content_sha256, task, engine, key)
         if row:
             return _to_reading(task, engine, row)
-        found = self._fallback.reading(content_sha256, task, engine, settings) if self._fallback else None
+        found = self._fallback.reading(content_sha256, task, engine, key) if self._fallback else None
         if found:
-            self._copy([_put_reading(content_sha256, settings, found)])
+            self._copy([_put_reading(content_sha256, key, found)])
         return found
 
     def mark(self) -> str:
@@ -365,7 +350,7 @@ class Ledger:
         return f"{newest or 0}:{count}"
 
     def last_family(self, engine: str) -> str | None:
-        """Return the model family of the reading with this engine that was recorded last; None where there is none."""
+        """Return the model family of this engine's newest reading, if any."""
         # By time it would be a pass over all texts: two seconds for 200,000 readings.
         row = self._row("SELECT family FROM readings WHERE engine = ? ORDER BY rowid DESC LIMIT 1", engine)
         if row is None and self._fallback:
@@ -378,24 +363,24 @@ class Ledger:
         sha256: str,
         page: KnownPage,
         readings: Mapping[str, Reading],
-        settings: Mapping[str, str],
+        keys: Mapping[str, str],
         errors: Mapping[str, KoboldReaderError],
     ) -> None:
-        """Record what became of one page, in one transaction.
+        """Record the outcome of one page, in one transaction.
 
         Args:
             source: The file that it was read from.
-            sha256: Of that file.
-            page: Its facts.
+            sha256: The checksum of that file.
+            page: The page.
             readings: By task.
-            settings: By task: the key under which to keep the reading.
+            keys: By task, those of the readings.
             errors: By task.
         """
         facts = page.facts
         self._write(
             [
                 _put_page(sha256, page),
-                *(_put_reading(facts.content_sha256, settings[task], reading) for task, reading in readings.items()),
+                *(_put_reading(facts.content_sha256, keys[task], reading) for task, reading in readings.items()),
                 _delete_failures(source.uri, facts.page_number),
                 *_put_failures(source, sha256, facts.page_number, errors),
             ]
@@ -461,16 +446,13 @@ class Ledger:
             engine,
         )
 
-    def timings(self, engine: str, settings: Mapping[str, str], model: str | None) -> list[Timing]:
-        """Return what readings cost, newest first, all by one model.
+    def timings(self, engine: str, keys: Mapping[str, str], model: str | None) -> list[Timing]:
+        """Return what readings with the options of these keys (by task) cost, newest first.
 
-        Args:
-            engine: Whose readings.
-            settings: By task: the key of the options it was asked with.
-            model: The model that read; None: the one that read last.
+        All are by one model: the one given, else the one that read last.
         """
         found: dict[tuple[str, str], Timing] = {}
-        for task, key in settings.items():
+        for task, key in keys.items():
             rows = self._rows(
                 "SELECT content_sha256, task, model, elapsed_s, json_array_length(view_sizes), prompt_tokens, "
                 "completion_tokens, length(text) + length(coalesce(prompt, '')) FROM readings "
@@ -486,7 +468,7 @@ class Ledger:
         return list(found.values())
 
     def forget(self, uris: Iterable[str]) -> int:
-        """Remove these files and the readings that no other known file shares; returns how many readings went."""
+        """Remove these files, and the readings that no other known file shares; returns the number of those."""
         with self._guard("forget"):
             # A kill before the file is written anew leaves zeros where the text was.
             self._db.execute("PRAGMA secure_delete=ON")
@@ -515,9 +497,7 @@ class Ledger:
             self._db.execute("VACUUM")
             is_busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if is_busy:
-            log.warning(
-                "another process is using %s: what was forgotten leaves its bytes when that one ends", self.path
-            )
+            log.warning("another process is using %s: forgotten text leaves its bytes when that one ends", self.path)
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
@@ -545,20 +525,20 @@ def _put_page(sha256: str, page: KnownPage) -> Statement:
     return sql, row
 
 
-def _put_reading(content_sha256: str, settings: str, reading: Reading) -> Statement:
+def _put_reading(content_sha256: str, key: str, reading: Reading) -> Statement:
     values = {name: getattr(reading, name) for name in _READING_FIELDS}
     values |= {name: _json(values[name]) for name in _JSON_FIELDS}
     sql = (
         f"INSERT OR REPLACE INTO readings (content_sha256, task, engine, settings, {_READING_COLUMNS}, created_at) "  # noqa: S608  (names of fields)
         f"VALUES ({', '.join('?' * (len(values) + 5))})"
     )
-    return sql, (content_sha256, reading.task, reading.engine, settings, *values.values(), _now())
+    return sql, (content_sha256, reading.task, reading.engine, key, *values.values(), _now())
 
 
 def _to_reading(task: str, engine: str, row: tuple[Any, ...]) -> Reading:
     values = dict(zip(_READING_FIELDS, row, strict=True))
     values |= {name: json.loads(values[name]) for name in _JSON_FIELDS}
-    values["view_sizes"] = tuple(tuple(size) for size in values["view_sizes"])
+    values["view_sizes"] = tuple(map(tuple, values["view_sizes"]))
     values["doubtful"] = tuple(values["doubtful"])
     values["boxes"] = tuple(LineBox(start, end, tuple(corners)) for start, end, corners in values["boxes"])
     if values["image_verified"] is not None:
@@ -590,9 +570,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-_FILES = 64
-"""Not one a page: the files stay. Where two pages share one, a process waits at most for that page."""
-_LOOK_S = 0.1
+_LOCK_FILES = 64
+"""Not one for each page, because the files stay. A process may have to wait for another page with the same file."""
 
 
 class Claims:
@@ -612,16 +591,16 @@ class Claims:
     def hold(self, content_sha256: str, cancel: threading.Event | None = None) -> Iterator[None]:
         """Hold a page until it is read and recorded; waits while another process holds it.
 
-        Look the page up again under the claim. Threads of this process do not wait for one another: they are given
-        different pages. A thread must not hold two pages at once.
+        Look the page up again under the claim. Threads of this process do not wait for one another, because they are
+        given different pages. A thread must not hold two pages at once.
 
         Raises:
             CancelledError: `cancel` was set while waiting.
         """
-        number = int(content_sha256[:8], 16) % _FILES
+        number = int(content_sha256[:8], 16) % _LOCK_FILES
         waiter = cancel or threading.Event()
         while not self._try(number):
-            if waiter.wait(_LOOK_S):
+            if waiter.wait(0.1):
                 raise CancelledError
         try:
             yield

@@ -20,13 +20,13 @@ _LOOK_S = 0.1
 class Ahead(Generic[Item]):
     """Runs an iterator in a thread of its own, a bounded number of items ahead of the caller.
 
-    Iterate over it once; close it (`contextlib.closing`) in any case. An exception of the iterator is raised after the
-    items before it.
+    Iterate over it once; always close it (`contextlib.closing`). An exception of the iterator is raised after the items
+    before it.
 
     Args:
         items: Runs in the thread, and is closed there.
         size: At most this many items wait.
-        on_close: Called by `close` before it waits for the thread, to end what the iterator is busy with.
+        on_close: Called by `close` before it waits for the thread, to end the iterator's present work.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Ahead(Generic[Item]):
 
 @dataclass(slots=True)
 class _Slot(Generic[Result]):
-    """The place of one item's result. It does not keep the item, whose images are large."""
+    """The place of one item's result, without the item, whose images are large."""
 
     is_work: bool
     is_done: bool = False
@@ -101,25 +101,23 @@ class _Slot(Generic[Result]):
 
 
 class InOrder(Generic[Item, Result]):
-    """Works on several items at once, and hands the results out in the order of the items.
+    """Works on several items at once, and yields the results in the order of the items.
 
     Workers pull, so a fast one does more. How far they run ahead depends on the caller: while it waits for a slow item,
-    the others go on, up to `many` results; while it is busy or has stopped asking, only a `few` items are begun beyond
-    what it has taken.
+    the others go on, up to `many` results; while it is busy, only a `few` items are begun beyond those it has taken.
 
-    Iterate over it once; close it (`contextlib.closing`) in any case. An exception of a worker ends them all: it is
-    raised after the results before it that were finished.
+    Iterate over it once; always close it (`contextlib.closing`). An exception of a worker ends them all; it is raised
+    after the finished results before it.
 
     Args:
         items: Pulled by one worker at a time, one by one.
         work: Makes the result of an item; called by several threads.
         workers: How many threads work.
-        few: How many items may be worked on or waiting beyond what the caller has taken, while it does not wait.
+        few: How many items may be in work or waiting beyond those that the caller has taken, while it does not wait.
         many: How many results may wait while the caller waits for one before them.
-        key: Items of one key are worked on one after another, never at once; None: the item needs no work to speak of
-            and counts for nothing.
-        goes_on: Asked before each pull; False ends the pulling, and what was begun is finished.
-        on_close: Called by `close`, and after an exception, to end what the workers and `items` are busy with.
+        key: Items of one key are worked on one after another; None: the item needs hardly any work and does not count.
+        goes_on: Asked before each pull; False ends the pulling, and the items begun are finished.
+        on_close: Called by `close`, and after an exception, to end the present work of the workers and `items`.
     """
 
     def __init__(
@@ -142,14 +140,14 @@ class InOrder(Generic[Item, Result]):
         self._goes_on = goes_on
         self._on_close = on_close
         self._pulling = threading.Lock()
-        """Held from pulling an item until its slot is in place, so that slots are in the order of the items."""
+        """Held from the pull of an item until its slot is in place, so that slots are in the order of the items."""
         self._changed = threading.Condition()
-        """Of everything below."""
+        """Guards everything below."""
         self._slots: deque[_Slot[Result]] = deque()
         self._ahead = 0
         """Slots of work that the caller has not taken."""
         self._busy: dict[Hashable, deque[tuple[_Slot[Result], Item]]] = {}
-        """By key of what is being worked on: the items of the same key that wait for it."""
+        """By key of each item in work: the items of the same key that wait for it."""
         self._is_wanted = False
         """The caller waits for a result."""
         self._is_ended = False
@@ -215,15 +213,14 @@ class InOrder(Generic[Item, Result]):
     def _takes(self, slot: _Slot[Result], item: Item, key: Hashable) -> bool:
         """Tell whether this thread is to work on the item; if not, the worker that has its key does so afterwards."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_ended or key not in self._busy or self._parked() < self._few)
+            self._changed.wait_for(
+                lambda: self._is_ended or key not in self._busy or sum(map(len, self._busy.values())) < self._few
+            )
             if key in self._busy:
                 self._busy[key].append((slot, item))
                 return False
             self._busy[key] = deque()
             return True
-
-    def _parked(self) -> int:
-        return sum(map(len, self._busy.values()))
 
     def _done(self, slot: _Slot[Result], item: Item, result: Result) -> tuple[_Slot[Result], Item] | None:
         """Put the result in its place; return an item of the same key that waited."""

@@ -12,18 +12,16 @@ It answers three questions that no endpoint answers:
 An encoder's own limit and the server's can be told apart only by what is known of the family.
 
 Results are kept in a small JSON file beside the ledger. Each holds for one start of a server with one model: a server
-that was started again, perhaps with another `--visionmaxres`, is tested again. Losing the file costs a self-test, so no
-trouble with it ends a run.
+that was started again, perhaps with another `--visionmaxres`, is tested again. Without the file the test is made again,
+so no trouble with it ends a run.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import secrets
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -35,6 +33,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from kobold_reader.errors import ContextTooSmallError, ImageNotSeenError, NoVisionModelError, ServerError
+from kobold_reader.files import write_atomically
 from kobold_reader.kobold import (
     SETTINGS,
     Completion,
@@ -48,7 +47,7 @@ from kobold_reader.kobold import (
 )
 from kobold_reader.kobold.transport import server_key
 from kobold_reader.pages.testcard import CARD_HEIGHT_PX, CARD_WIDTH_PX, Card, CardRow, draw_card, draw_probe
-from kobold_reader.reading.attempts import CONTEXT_MARGIN_TOKENS, CONTEXT_SHARE
+from kobold_reader.reading.attempts import CONTEXT_MARGIN_TOKENS
 from kobold_reader.reading.due import long_side_px
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ family's limit of area makes two steps alike."""
 _ANSWER_TOKENS = 768
 _MIN_ANSWER_TOKENS = 64
 _ROW_SHARE = 0.75
-"""A row is read where so many of its words and numbers came back."""
+"""A row counts as read where this share of its words and numbers came back."""
 _TRIES = ((0.1, 1), (0.4, 2))
 """Temperature and seed; the second try is for a model whose first word led it astray."""
 
@@ -151,15 +150,17 @@ class SelfTestFile:
         self.path = path or Path(platformdirs.user_data_dir("kobold-reader", appauthor=False), "self-tests.json")
 
     def find(self, url: str) -> Remembered | None:
-        """Return what was found out last about the server of this address, whatever runs there now."""
+        """Return the last result for the server of this address, whatever runs there now."""
         return self._load().get(server_key(url))
 
     def put(self, url: str, found: Remembered) -> None:
-        """Keep what was found out; a folder that cannot be written is only logged."""
+        """Keep a result; a folder that cannot be written is only logged."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_WAIT_S):
-                self._write({**self._load(), server_key(url): found})
+                servers = {**self._load(), server_key(url): found}
+                content = {"format": _FORMAT, "servers": {key: asdict(servers[key]) for key in sorted(servers)}}
+                write_atomically(self.path, json.dumps(content, ensure_ascii=False, indent=1).encode())
         except (OSError, Timeout) as err:
             log.warning("the self-test of %s could not be kept in %s: %s", url, self.path, err)
 
@@ -175,25 +176,12 @@ class SelfTestFile:
             log.warning("%s cannot be read and is written anew with the next self-test: %s", self.path, err)
             return {}
 
-    def _write(self, servers: Mapping[str, Remembered]) -> None:
-        content = {"format": _FORMAT, "servers": {key: asdict(found) for key, found in sorted(servers.items())}}
-        # A temporary file of Python's has mode 0600.
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f"{self.path.stem}-", suffix=".tmp")
-        part = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, ensure_ascii=False, indent=1)
-            part.replace(self.path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-
 
 class Eyesight:
     """What is known of the vision of an engine's servers; looked up once after each check of a server by the pool.
 
     Args:
-        visionmaxres_px: What the user says; None: what a self-test found out, else KoboldCpp's default.
+        visionmaxres_px: The user's word; None: the result of a self-test, else KoboldCpp's default.
     """
 
     def __init__(self, visionmaxres_px: int | None = None) -> None:
@@ -261,7 +249,7 @@ class Eyesight:
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """What came of one self-test; `letter_px` and `visionmaxres_px` are as in `Remembered`."""
+    """The result of one self-test; `letter_px` and `visionmaxres_px` are as in `Remembered`."""
 
     smallest: CardRow | None
     """The smallest row that was read; None: nothing came back."""
@@ -276,13 +264,7 @@ class SelfTest:
 def self_test(
     lease: Lease, family: Family, *, time_limit_s: float | None = None, cancel: threading.Event | None = None
 ) -> SelfTest:
-    """Show the card and the sheets to the server that is leased, and remember the result.
-
-    Args:
-        lease: Of the server.
-        family: Of its model.
-        time_limit_s: For one request.
-        cancel: Set by another thread to stop.
+    """Show the card and the sheets to the leased server, and remember the result; `time_limit_s` is for one request.
 
     Raises:
         ContextTooSmallError: The server would drop the card silently.
@@ -363,21 +345,17 @@ class _Test:
                 server=info.url,
                 hint=f"Start it {SETTINGS['contextsize'].remedy('8192')}.",
             )
-        max_length = min(_ANSWER_TOKENS, room_tokens, int(info.context_tokens * CONTEXT_SHARE))
+        max_length = min(_ANSWER_TOKENS, room_tokens, info.max_answer_tokens)
         is_counted = False
         for temperature, seed in _TRIES:
-            completion = self._generate(
-                card.image,
-                max_length=max_length,
-                sampler_seed=seed,
-                stop_sequence=family.stop_sequence,
-                **{**family.decoding, "temperature": temperature},
-            )
-            is_counted = completion.prompt_tokens is not None
-            if completion.prompt_tokens is not None and completion.prompt_tokens <= self._prompt.tokens:
+            fields = {**family.decoding, "temperature": temperature, "stop_sequence": family.stop_sequence}
+            completion = self._generate(card.image, max_length=max_length, sampler_seed=seed, **fields)
+            tokens = completion.prompt_tokens
+            is_counted = tokens is not None
+            if tokens is not None and tokens <= self._prompt.tokens:
                 raise ImageNotSeenError(
-                    f"{info.url}: the server did not see the test card: it read {completion.prompt_tokens} tokens, "
-                    "as many as the text alone has.",
+                    f"{info.url}: the server did not see the test card: it read {tokens} tokens, as many as the text "
+                    "alone has.",
                     server=info.url,
                     hint=f"Start it {SETTINGS['mmproj'].remedy('FILE.gguf')}, with the file made for its model.",
                 )

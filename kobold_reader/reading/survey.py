@@ -1,13 +1,12 @@
-"""The survey before a run: what will become of every page, and how long the pages to be read will take.
+"""The survey before a run: which pages will be read, and how long that will take.
 
-Looking at the pages of a file takes milliseconds each (4 ms a scan, 20 ms a full page of text), and what is seen is
-kept in the ledger, where the run finds it: no page is looked at twice.
+To look at a page takes milliseconds (4 ms a scan, 20 ms a full page of text), and its facts are kept in the ledger,
+where the run finds them: no page is looked at twice.
 
-The forecast is made from what earlier readings by the same model took: the mean times the number of pages, because the
-median would leave out the slow pages that make a night long. The range is Student's, for eight times in ten; the tasks'
-ranges are added up, because a page that is long to read is long to describe. Images are prepared while the server
-answers, so they cost no time of their own. Pages that turn out to be blank cost none either, so the forecast is rather
-too long.
+The forecast is the mean time of earlier readings by the same model, times the number of pages; the median would leave
+out the slow pages that make a night long. The range is Student's, for eight times in ten; the tasks' ranges are added
+up, because a page that is long to read is long to describe. Images are prepared while the server answers, and cost no
+time. Pages that turn out to be blank cost none either, so the forecast is rather too long.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ from kobold_reader.reading.open_file import OpenFile
 PageKind = Literal["read", "text_layer", "blank", "to_read", "copy", "failed"]
 PAGE_KINDS: Final[tuple[PageKind, ...]] = get_args(PageKind)
 
-_ENOUGH_PAGES: Final = 3
 _KEEP_PAGES: Final = 100
-"""Pages looked at before what was seen is written down: a killed survey costs a second."""
+"""Pages looked at before their facts are recorded: a killed survey costs a second."""
 _STUDENT: Final = (3.08, 1.89, 1.64, 1.53, 1.48, 1.44, 1.41, 1.40, 1.38)
 """90 % quantile of Student's t for 1, 2, 3 … degrees of freedom."""
 _NORMAL: Final = 1.3
@@ -47,7 +45,7 @@ class PageAhead:
     page_number: int
     kind: PageKind
     due_tasks: tuple[str, ...] = ()
-    """What the engine will be asked; for a copy nothing."""
+    """What the engine will be asked; empty for a copy."""
     content_sha256: str = ""
     has_poor_text: bool = False
     """It has a text layer, but not one that is good enough."""
@@ -61,7 +59,7 @@ class Outlook:
     files: int = 0
     failed_files: int = 0
     pages: int = 0
-    """Of files that open, less those outside `pages` and `sample`."""
+    """In files that open, without those that `pages` and `sample` leave out."""
     by_kind: Counter[PageKind] = field(default_factory=Counter)
     by_file_kind: dict[str, Counter[PageKind]] = field(default_factory=lambda: defaultdict(Counter))
     """By `SourceFile.kind`."""
@@ -71,20 +69,20 @@ class Outlook:
     """Pages to be read although they have a text layer."""
     errors: list[KoboldReaderError] = field(default_factory=list)
     contents: set[str] = field(default_factory=set)
-    """Of all these pages."""
+    """The content_sha256 of all these pages."""
     passed_pages: int = 0
     """Those among `pages` that the run will not come to, since nothing is left to do for their files."""
     forecast: Forecast | None = None
-    """How long the pages to be read will take; None: nothing is known of that yet."""
+    """None: nothing is known yet."""
 
     @property
     def read_pages(self) -> int:
-        """Pages that need nothing more, as far as is known."""
+        """Pages for which nothing is left to do, as far as is known."""
         return self.by_kind["read"] + self.by_kind["text_layer"] + self.by_kind["blank"]
 
     @property
     def to_read_pages(self) -> int:
-        """Pages that the engine will be asked about, unless their image turns out to be blank."""
+        """Pages that will be read, unless their image turns out to be blank."""
         return self.by_kind["to_read"]
 
     def take(self, page: PageAhead) -> None:
@@ -130,11 +128,11 @@ def pages_ahead(
     Args:
         files: Those that the ledger does not know are opened.
         opened: Opens them.
-        ledger: What is known, and where what is seen now is kept.
-        options: What the user asks for.
-        engine_name: Whose readings count.
-        numbers: Which pages of a file are meant.
-        engine: Needed where `options.redo` asks what the model would do now.
+        ledger: Keeps the facts of pages.
+        options: The options of the run.
+        engine_name: The engine whose readings count.
+        numbers: Returns the page numbers of a file that are meant.
+        engine: Needed where `options.redo` compares readings with what the model would do now.
         looks: Look at pages that are not known; False: take them for pages to be read.
         on_progress: Called with a line of text now and then.
     """
@@ -148,14 +146,9 @@ def pages_ahead(
         due_tasks = tuple(task for content, task in wanted if (content, task) not in made)
         made.update(wanted)
         kind = _kind_ahead(known, found, due_tasks, options)
-        return PageAhead(
-            source,
-            facts.page_number,
-            kind,
-            due_tasks if kind == "to_read" else (),
-            facts.content_sha256,
-            has_poor_text=facts.text_layer == "poor",
-        )
+        asked = due_tasks if kind == "to_read" else ()
+        is_poor = facts.text_layer == "poor"
+        return PageAhead(source, facts.page_number, kind, asked, facts.content_sha256, has_poor_text=is_poor)
 
     for source in files:
         try:
@@ -204,7 +197,7 @@ def _kind_ahead(known: KnownPage, found: PageTasks, due_tasks: Sequence[str], op
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """How long the pages ahead will take, and from how many pages that is known."""
+    """How long the pages ahead will take."""
 
     seconds: float
     low_s: float
@@ -220,15 +213,15 @@ class Forecast:
     """For `ocr`: more than 1 where pages are cut into tiles."""
 
     def pages_in(self, seconds: float, pages: int) -> int:
-        """Return how many of these pages are done in a given time."""
+        """Return how many of these pages are done in that time."""
         return min(pages, int(pages * seconds / self.seconds)) if self.seconds else pages
 
 
 def forecast(due_tasks: Mapping[str, int], timings: Sequence[Timing], *, servers: int = 1) -> Forecast | None:
-    """Return how long these tasks will take; None where one of them was never timed.
+    """Return how long these tasks will take, by readings of one model; None where one task was never timed.
 
     Args:
-        due_tasks: How often each task is to be asked.
+        due_tasks: By task, how often it is to be asked.
         timings: Of readings by the same model.
         servers: How many work at once.
     """
@@ -286,17 +279,10 @@ def forecast_by_ledger(
     servers: int = 1,
     asks_server: bool = True,
 ) -> Forecast | None:
-    """Return how long the pages ahead will take, by the ledger's own readings; None if nothing is known of that.
+    """Return how long the pages ahead will take, by the ledger's readings with this engine and these options.
 
     Readings of these very pages tell more than those of others, so they alone count where there are enough of them.
-
-    Args:
-        outlook: The pages ahead.
-        ledger: What was read before.
-        engine: Whose readings count.
-        options: Only readings made with the same ones count.
-        servers: How many work at once.
-        asks_server: Find out which model is loaded; False, or where no server answers: the one that read last.
+    Readings by the loaded model count; without `asks_server`, or where no server answers, those by the last one.
     """
     if not outlook.due_tasks:
         return None
@@ -305,9 +291,8 @@ def forecast_by_ledger(
         with suppress(ServerError):  # the run will report it
             model = engine.prepare().model
     timings = ledger.timings(engine.name, {task: options.key(task) for task in outlook.due_tasks}, model)
-    own = forecast(
-        outlook.due_tasks, [timing for timing in timings if timing.content_sha256 in outlook.contents], servers=servers
-    )
-    if own and own.timed_pages >= _ENOUGH_PAGES:
+    of_these = [timing for timing in timings if timing.content_sha256 in outlook.contents]
+    own = forecast(outlook.due_tasks, of_these, servers=servers)
+    if own and own.timed_pages >= 3:  # noqa: PLR2004
         return own
     return forecast(outlook.due_tasks, timings, servers=servers)

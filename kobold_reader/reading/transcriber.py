@@ -1,4 +1,4 @@
-"""THE STORY: every page of every file becomes a PageResult, in page order, in bounded memory.
+"""The transcriber: every page of every file becomes a PageResult, in page order, in bounded memory.
 
     file → facts → what is due? → images → claim → page reader → ledger → result
 
@@ -107,7 +107,7 @@ class Transcriber:
         """Count the pages of a run before anything is read; opens the files that the ledger does not know.
 
         Args:
-            files: What a run would be given.
+            files: The files of the run.
             looks: Look at each page that is not known yet, to tell its kind; False: it counts as one to be read.
             on_page: Called with every page.
 
@@ -154,8 +154,8 @@ class Transcriber:
     def run(self, files: Sequence[SourceFile]) -> Generator[PageResult, None, None]:
         """Yield the result of every page, file by file and page by page.
 
-        Closing the generator (or an interrupt) aborts the running jobs on all servers and ends the helper threads;
-        everything yielded before is in the ledger, and so is every other page that was finished.
+        Closing the generator (or an interrupt) aborts the running jobs on all servers and ends the threads; every page
+        that was finished is in the ledger.
 
         Raises:
             ServerError: No server can go on. All results yielded before are kept; the next run goes on from here.
@@ -216,10 +216,9 @@ class Transcriber:
         log.warning("stopped after %.0f s as asked; the next run goes on from here", limit_s)
         return True
 
-    # ── what is due, and its images: in the helper thread ────────────────────────────────────────
+    # ── what is due, and its images: in a thread of its own ──────────────────────────────────────
 
     def _steps(self, files: Sequence[SourceFile]) -> Generator[PageResult | DuePage, None, None]:
-        """Yield results that need no engine, and pages that are ready to be read."""
         with OpenFile(self._ledger, self._options.pdf_passwords) as opened:
             for source in files:
                 try:
@@ -259,7 +258,7 @@ class Transcriber:
         """Decide what is due for a page, and have its images made if anything is.
 
         Raises:
-            SourceError: The page cannot be turned into an image, and nothing else answers for it.
+            SourceError: The page cannot be turned into an image, and its first task has no reading.
         """
         page = self._look_up(source, file, known)
         only_text_layers = self._options.text_layer == "only"
@@ -278,7 +277,7 @@ class Transcriber:
         except SourceError as err:
             if page.tasks[0] not in page.readings:
                 raise
-            # What is known of the page stays known; only what was to be asked of its image failed.
+            # The page keeps its readings; only the tasks that need its image failed.
             errors = dict.fromkeys(page.due_tasks, err.at(source.path, known.facts.page_number))
             self._ledger.record(source, file.sha256, known, {}, {}, errors)
             return self._result(page, errors, is_kept=True)
@@ -300,7 +299,7 @@ class Transcriber:
         return DuePage(source, file, known, found.tasks, found.readings, found.due_tasks)
 
     def _engine_now(self) -> EngineFacts | None:
-        """Return what the engine is, where the user asks for what it would do otherwise today."""
+        """Return the engine's facts where `redo` compares readings with them."""
         return self._pages.prepare(self._cancel) if self._options.redo in {"outdated", "low-resolution"} else None
 
     @cached_property
@@ -321,7 +320,7 @@ class Transcriber:
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def _read(self, page: DuePage) -> PageResult:
-        """Have read what is due on one page, and record it, while no other process does."""
+        """Read what is due on one page, and record it, while no other process does."""
         with self._claims.hold(page.known.facts.content_sha256, self._cancel):
             # The same scan may have been read a moment ago as another page, or by another process.
             page = replace(self._look_up(page.source, page.file, page.known), images=page.images)
@@ -331,13 +330,8 @@ class Transcriber:
         number = page.known.facts.page_number
         started_s = self._clock()
         outcomes = self._pages.read(page, self._progress(page), self._cancel)
-        log.debug(
-            "%s page %d: %s in %.1f s",
-            page.source.path,
-            number,
-            ", ".join(page.due_tasks),
-            self._clock() - started_s,
-        )
+        tasks, took_s = ", ".join(page.due_tasks), self._clock() - started_s
+        log.debug("%s page %d: %s in %.1f s", page.source.path, number, tasks, took_s)
         readings = {task: outcome for task, outcome in outcomes.items() if isinstance(outcome, Reading)}
         if any(reading.status == "blank" for reading in readings.values()):
             return self._blank(page)
@@ -389,7 +383,6 @@ class Transcriber:
             file_sha256=page.file.sha256,
             tasks=page.tasks,
             readings={task: page.readings[task] for task in page.tasks if task in page.readings},
-            # A task that failed when made again keeps the reading it had, beside the error.
             errors=dict(errors),
             metadata={**page.file.metadata, **public_metadata(facts.metadata)},
             content_sha256=facts.content_sha256,
@@ -411,19 +404,15 @@ class Transcriber:
 
 
 class Breaker:
-    """Ends a run when three pages in a row, as they end, failed because of a server and not of the pages.
-
-    Safe to use from several threads.
-    """
+    """Ends a run when three pages in a row failed because of a server; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._in_a_row = 0
         self.error: NoServerAvailableError | None = None
-        """What ends the run; None: it goes on."""
 
     def note(self, result: PageResult, asked: Sequence[str]) -> None:
-        """Count the result of a page of which these tasks were asked."""
+        """Count the result of a page that was asked for these tasks."""
         with self._lock:
             self._in_a_row = self._in_a_row + 1 if _is_server_failure(result, asked) else 0
             if self._in_a_row == BREAKER_FAILURES and self.error is None:
@@ -438,8 +427,8 @@ class Breaker:
 def _is_server_failure(result: PageResult, asked: Sequence[str]) -> bool:
     """Tell whether no task of a page was answered, and the server is to blame.
 
-    A server that drops every image is no better than one that is gone. A page over its time limit or too large for the
-    server is to blame itself, or three of them would end the run before all pages behind them.
+    A server that drops every image is no better than one that is gone. A page that takes too long or is too large is to
+    blame itself: three of them in a row must not keep the others from being read.
     """
     of_page = (ServerTimeoutError, ContextTooSmallError, BadRequestError)
     return set(asked) <= set(result.errors) and all(
