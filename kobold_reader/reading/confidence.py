@@ -1,13 +1,13 @@
 """Confidence: how sure the model was of each word, as far as the server shows it.
 
-KoboldCpp takes log-probabilities after temperature and samplers, and floors them at 1e-4. What survives both is the
-*ratio* of two candidates: at temperature T the model's own is exp(T * (logprob_a - logprob_b)), as long as neither is
-at the floor. At T = 0.1, the default, a rival shows from a ratio of 0.4 on. So 1.0 does not mean "certain", but "no
-rival came near"; a word below DOUBTFUL had rivals at least 0.43 times as likely.
+KoboldCpp takes log-probabilities after temperature and samplers, and floors them at 1e-4. Only the *ratio* of two
+candidates survives both: at temperature T the model's own is exp(T * (logprob_a - logprob_b)), as long as neither is at
+the floor. At T = 0.1, the default, a rival shows from a ratio of 0.4 on. So 1.0 does not mean "certain", but "no rival
+came near"; a word below DOUBTFUL had rivals at least 0.43 times as likely.
 
 There is no confidence where the numbers cannot be trusted: no log-probabilities (before 1.77), temperature 0 or
-samplers that leave one candidate, a temperature that is not the one asked for (`--gendefaultsoverwrite`), tokens that
-do not make up the text.
+samplers that leave one candidate, another temperature than requested (`--gendefaultsoverwrite`), or tokens that do not
+make up the text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CROWDED = 5
 """Five candidates within a ratio of 0.4 at most tokens: no model reads like that; it was another temperature."""
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_IDEOGRAPH}]|[^\W_{_IDEOGRAPH}]+(?:[.,:/'’·-][^\W_{_IDEOGRAPH}]+)*")
-"""Letters and digits, and what joins them (12.50, 3/4, d'Arc). Scripts without blanks: character by character."""
+"""Letters and digits, and the marks that join them (12.50, 3/4, d'Arc). Scripts without blanks: each character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ class _Token:
     """Its position in the text of the answer."""
     text: str
     candidates: Sequence[tuple[str, float]]
-    """What the server lists for this position, with log-probabilities."""
+    """All that the server lists for this position, with log-probabilities."""
     logprob: float
 
     def ratios(self, temperature: float) -> tuple[float, list[tuple[str, float]]]:
-        """How likely this token was in relation to the first choice, and all others, the likeliest first."""
+        """Return how likely this token and the others, likeliest first, were in relation to the first choice."""
         first = max([self.logprob, *(logprob for _, logprob in self.candidates)])
         rivals = [
             (other, math.exp(temperature * (logprob - first)))
@@ -67,10 +67,10 @@ class _Token:
 
 
 def confidence_of(parts: Sequence[tuple[Completion, int]], temperature: float, page: Traced) -> Confidence | None:
-    """Tell how sure the model was of what is left of its answer, or None where that cannot be known.
+    """Tell how sure the model was of a cleaned answer, or None where that cannot be known.
 
     Args:
-        parts: The completions that the answer is made of, each with the number of characters left out at its beginning.
+        parts: The completions of the answer, each with the number of characters left out at its beginning.
         temperature: At which they were sampled.
         page: The answer, cleaned.
     """
@@ -94,7 +94,7 @@ def confidence_of(parts: Sequence[tuple[Completion, int]], temperature: float, p
 
 
 def _tokens(completion: Completion, skipped: int, start: int) -> list[_Token] | None:
-    """The tokens of one completion, with their places in the whole answer; None where they do not make up its text.
+    """Return the tokens of one completion, placed in the whole answer; None where they do not make up its text.
 
     A character may be spread over several tokens, so bytes are counted. Tokens behind the text (the end token, the rest
     of a stop sequence) are left out.
@@ -161,7 +161,7 @@ def _of_words(page: Traced, tokens: Sequence[_Token], temperature: float) -> Con
 
 
 def _judged(token: _Token, temperature: float, word: str, places: Sequence[int]) -> tuple[float, str | None]:
-    """How sure the token is as far as it belongs to this word, and the likeliest other word."""
+    """Return how sure the token is as far as it belongs to this word, and the likeliest other word."""
     same, rivals = token.ratios(temperature)
     other = 0.0
     rival: str | None = None
@@ -170,14 +170,14 @@ def _judged(token: _Token, temperature: float, word: str, places: Sequence[int])
             same += ratio
         else:
             other += ratio
-            rival = spelled if rival is None else rival
+            rival = rival or spelled
     return same / (same + other), rival
 
 
 def _spelled(
     token: _Token, rivals: Sequence[tuple[str, float]], word: str, places: Sequence[int]
 ) -> Iterator[tuple[str | None, float]]:
-    """The word as each rival would have it; None where only what comes before the word would change."""
+    """Yield the word as each rival would spell it; None where only the text before the word would change."""
     written = word[: bisect_right(places, token.start - 1)]
     for text, ratio in rivals:
         if written:

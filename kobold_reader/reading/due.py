@@ -1,8 +1,7 @@
 """Which tasks of a page are due: decided from its facts, the readings kept of it, and the user's options.
 
-A task is due where no reading was made with the same engine and the same *user-given* options (`ReadOptions.key`). What
-the user did not choose (our default wording, our release, the model that happens to be loaded) makes nothing due; only
-`redo` does.
+A task is due where no reading was made with the same engine and the same *user-given* options (`ReadOptions.key`). The
+rest (our default wording, our release, the model that happens to be loaded) makes nothing due; only `redo` does.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ _CLEARLY: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class PageTasks:
-    """The tasks asked of a page, by what becomes of them."""
+    """The tasks asked of a page, with the readings that exist, and those that are due."""
 
     tasks: tuple[str, ...]
     readings: dict[str, Reading]
-    """Readings that exist, those that are to be made again too."""
+    """Also those that are to be made again."""
     due_tasks: tuple[str, ...]
 
 
@@ -52,16 +51,16 @@ def find_due(
     able: frozenset[str] | None = None,
     last_family: str | None = None,
 ) -> PageTasks:
-    """Find what is known of a page, and decide what is due.
+    """Find the readings of a page that this engine made, and decide what is due.
 
     Args:
-        ledger: Asked for the readings.
-        engine_name: Whose readings.
-        options: What the user asks for.
+        ledger: Has the readings.
+        engine_name: The engine whose readings count.
+        options: The options of the run.
         known: The page.
-        engine: Needed where `options.redo` asks what the model would do now.
-        made: Content and task of readings made in this run, which `redo` does not ask for again.
-        able: What the engine can do; None: it was not asked yet.
+        engine: Needed where `options.redo` compares readings with what the model would do now.
+        made: Content and task of readings made in this run, which `redo` does not make again.
+        able: The tasks that the engine can do; None: it was not asked yet.
         last_family: See `possible`.
     """
     facts = known.facts
@@ -105,15 +104,15 @@ def has_text_layer(facts: PageFacts, options: ReadOptions) -> bool:
 def possible(
     due_tasks: Sequence[str], readings: Mapping[str, Reading], able: frozenset[str] | None, last_family: str | None
 ) -> tuple[str, ...]:
-    """Return what can be done of the tasks that are asked for by default.
+    """Return which of the default tasks can be done.
 
-    A page read by a model that only reads is read: it is not due for a caption, neither now (no server is asked to find
-    that out) nor when another model happens to be loaded.
+    A page read by a model that only transcribes is not due for a caption, neither now (no server is asked for that) nor
+    when another model happens to be loaded.
 
     Args:
         due_tasks: Of one page.
         readings: Kept ones of that page.
-        able: What the engine can do; None: it was not asked yet.
+        able: The tasks that the engine can do; None: it was not asked yet.
         last_family: Of the model that read last; used for pages whose text layer answers `ocr`.
     """
     can = set(due_tasks) if able is None else set(due_tasks) & able
@@ -125,13 +124,9 @@ def possible(
 
 
 def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None, facts: PageFacts) -> bool:
-    """Tell whether the user asked for this reading to be made again.
+    """Tell whether this reading is to be made again; `engine` is needed for `outdated` and `low-resolution`.
 
-    Args:
-        reading: The one that is kept.
-        redo: What the user asked for.
-        engine: Needed for `outdated` and `low-resolution`.
-        facts: Of the page: one that has few pixels of its own is not read again for more.
+    A page that has few pixels of its own is not read again for more.
     """
     match redo:
         case None:
@@ -192,12 +187,12 @@ def long_side_px(width: float, height: float, max_side_px: int, max_pixels: int 
 
 
 def would_reach_px(size_px: tuple[int, int], size_pt: tuple[float | None, float | None], budget: ImageBudget) -> int:
-    """Return the longest side, in px, that a whole page would reach the encoder with.
+    """Return the longest side, in px, with which a whole page would reach the encoder.
 
     Args:
         size_px: Of the embedded scan or photo; zeros for a born-digital page, which has no pixels of its own.
         size_pt: Of the paper, where known.
-        budget: What the server and the family let through.
+        budget: The limits of server and family.
     """
     paper_pt = size_pt[0] or 0.0, size_pt[1] or 0.0
     width, height = size_px if all(size_px) else paper_pt

@@ -29,7 +29,7 @@ class EngineFacts:
     release: str
     server_version: str | None = None
     prompts: Mapping[str, str] | None = None
-    """By task: the wording that would be sent now; a reading with another one is outdated."""
+    """By task: the wording that would be sent now; readings with another one are outdated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,7 @@ class Engine(Protocol):
         ...
 
     def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:
-        """Get ready, and return what the engine is; cheap after the first time.
-
-        Args:
-            cancel: Set by another thread to stop waiting for a server that is busy.
+        """Get ready, and return what the engine is; cheap after the first time. `cancel` ends the wait for a server.
 
         Raises:
             ServerError: No server can be used; nothing can be read.
@@ -73,8 +70,7 @@ class Engine(Protocol):
         """Read one page: an outcome for every task of the job, never fewer.
 
         Raises:
-            ServerError: The server is lost for all pages. What had been read of this page is lost too, so it is due
-                again.
+            ServerError: The server is lost for all pages; all tasks of this page stay due.
         """
         ...
 

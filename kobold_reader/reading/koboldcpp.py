@@ -1,8 +1,7 @@
 """KoboldEngine: reads pages with the vision model that KoboldCpp runs.
 
-It decides which server, which family, and which views for which task; what is asked about one view is in `attempts`. A
-page whose server is lost goes on with the next server. A page that was cut into tiles is read tile by tile, and the
-texts are joined.
+It chooses the server, the family, and the views for each task; `attempts` asks about one view. A page whose server is
+lost goes on with the next server. A page that was cut into tiles is read tile by tile, and the texts are joined.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ log = logging.getLogger(__name__)
 RUN_ERRORS = (NoServerAvailableError, AuthenticationError, NoVisionModelError)
 """With these no page can be read, so they end the run. All other errors of a server are the page's."""
 SERVERS_OWN = (AuthenticationError, NoVisionModelError, ResponseFormatError, ContextTooSmallError, ImageNotSeenError)
-"""Errors of one server that another one may not have: with several servers, the page goes there."""
+"""Errors of one server that another one may not have: the page is given to another one, if there is any."""
 
 
 class KoboldEngine:
@@ -52,10 +51,10 @@ class KoboldEngine:
         pool: One lease holds one server for one page.
         family: Name of the model family; None: chosen by the model's name.
         prompts: Wording by task in place of the family's.
-        hint: What the user knows of the pages ("Swedish letters, about 1900"), added to every instruction.
-        visionmaxres: What the server was started with, in px; None: what its self-test found out, else the default.
+        hint: Added to every instruction ("Swedish letters, about 1900").
+        visionmaxres: As the server was started, in px; None: the result of its self-test, else the default.
         page_timeout_s: Limit for one request; None: none.
-        form: What answers to `ocr` must be, in place of a text; each page is then asked as a whole.
+        form: The form of answers to `ocr`, in place of a text; each page is then asked as a whole.
     """
 
     name = "koboldcpp"
@@ -111,7 +110,7 @@ class KoboldEngine:
             return self._facts
 
     def _family_of(self, info: ServerInfo) -> Family:
-        """Choose the family once for each model, because an unknown one is warned of."""
+        """Choose the family once for each model, because there is a warning if it is unknown."""
         key = (info.model, info.version)
         with self._lock:
             if key not in self._families:
@@ -132,18 +131,15 @@ class KoboldEngine:
         """Ask all tasks of one page back to back on one server; see `Engine.read`.
 
         Where the server is lost, the remaining tasks go on with the next one, or with the same one if it answers again;
-        a page that every server broke off is that page's error. Where the server answers with nonsense, or without
-        having seen the image, one of the others is asked, if there is any. Where no server answers, the pool ends the
-        run.
+        if every server breaks off, the error is the page's. Where the server answers with nonsense, or did not see the
+        image, another one is asked, if there is any. Where no server answers, the pool ends the run.
         """
         self.prepare(job.cancel)
         if job.images.is_coarse:
             log.warning(
                 "%s page %d: its print is so small that even %d tiles do not make it as large as it should be; "
                 "a model that takes larger images reads it better",
-                job.source,
-                job.page_number,
-                len(job.images.tiles),
+                *(job.source, job.page_number, len(job.images.tiles)),
             )
         urls = self._pool.urls
         outcomes: dict[str, TaskOutcome] = {}
@@ -159,7 +155,7 @@ class KoboldEngine:
             except NoServerAvailableError:
                 if not spent:
                     raise
-                break  # the servers left cannot be asked; what the others answered stands
+                break  # the servers left cannot be asked; the outcomes of the others count
             if failure is None:
                 break
             if not _is_lost(failure):
@@ -182,7 +178,7 @@ class KoboldEngine:
         """Ask one server for some tasks of a page, and add their outcomes.
 
         Returns:
-            The error with which another server should be asked; it is the outcome of all tasks that are left.
+            The error for which another server should be asked; it is the outcome of all tasks that are left.
         """
         family = self._family_of(lease.info)
         context = PageContext(
@@ -220,16 +216,9 @@ class KoboldEngine:
 
 
 def _read_tiles(context: PageContext, instruction: str, finished: dict[int, Reading]) -> Reading:
-    """Read a page's tiles one after another, and join their texts.
+    """Read a page's tiles one after another, and join their texts; errors are those of `ask`, and name the tile.
 
-    Args:
-        context: Server, family and page.
-        instruction: The user's turn of the prompt.
-        finished: Tiles that were read before a server was lost, by number; what is read here is added.
-
-    Raises:
-        TranscriptionError: As `ask` says, naming the tile: a page of which a part is missing is not read.
-        ServerError: As `ask` says, naming the tile.
+    `finished` has the tiles read before a server was lost, by number; readings are added to it.
     """
     job, model = context.job, (context.lease.info.model, context.family.name)
     tiles = job.images.tiles
@@ -248,13 +237,10 @@ def _read_tiles(context: PageContext, instruction: str, finished: dict[int, Read
 
 
 def _counting_on(on_progress: Callable[[str, int], None] | None, read: int) -> Callable[[str, int], None] | None:
-    """Progress that does not fall back to nothing with each tile."""
+    """Return a callback that adds the characters of the tiles before."""
     return on_progress and (lambda task, characters: on_progress(task, read + characters))
 
 
 def _is_lost(error: KoboldReaderError) -> bool:
-    """Tell whether no answer came though the request was repeated: the server is to blame, not the page.
-
-    A time limit is different: another server would need as long.
-    """
+    """Tell whether the server is to blame, not the page; with a time limit, another server would need as long."""
     return isinstance(error, ServerConnectionError | ServerBusyError) and not isinstance(error, ServerTimeoutError)

@@ -22,9 +22,9 @@ _PICTURE_COVERAGE: Final = 0.5
 _KIND: Final = "image_kind"
 _HASH: Final = "phash"
 _GIVEN: Final = "_image_kind_given"
-"""The kind that a person gave it."""
+"""The user's own kind."""
 _LOOKED: Final = "_looked"
-"""Remembered also where nothing was found."""
+"""Kept even if nothing was found."""
 
 
 class OpenFile:
@@ -79,16 +79,11 @@ class OpenFile:
     def with_image_kind(
         self, source: SourceFile, file: FileFacts, known: KnownPage, given: ImageKindUse | None
     ) -> KnownPage:
-        """Return a page with what its picture is (photo or scan); the very same page where nothing new is known of it.
+        """Return a page with the kind of its picture (photo or scan); the very same page where that adds nothing.
 
-        The file is opened only where this page was not looked at before. The kind changes nothing of how a page is
-        read, so it makes nothing due. A page that cannot be looked at is left as it is: reading it will say why.
-
-        Args:
-            source: The page's file.
-            file: Its facts.
-            known: The page.
-            given: What the user says that pictures are; it holds for later runs until the user says otherwise, or auto.
+        The file is opened only where this page was not looked at before. The kind does not change how a page is read,
+        so it makes nothing due. A page that cannot be looked at is left as it is: reading it will report the error.
+        `given`, the user's own kind, holds for later runs until the user gives another one, or auto.
         """
         facts = known.facts
         is_picture = facts.width_px > 0 and facts.text_layer != "good" and facts.image_coverage >= _PICTURE_COVERAGE
@@ -130,7 +125,7 @@ class OpenFile:
             self._let_go()
             raise err.at(source.path) from err.__cause__
         if expected_sha256 not in {None, facts.sha256}:
-            # Its pages must not be recorded as those of the content that the file had before.
+            # Its pages must not be recorded under the file's earlier content.
             self._let_go()
             raise CorruptSourceError(
                 "The file was changed since this run began.",
@@ -159,7 +154,7 @@ class OpenFile:
 
 
 def _twice(request: Callable[[], T], place: str) -> T:
-    """Ask the child once more if it was killed from outside: the page is not to blame."""
+    """Ask the child again if it was killed from outside: the page is not to blame."""
     try:
         return request()
     except PageProcessKilledError as err:
@@ -168,7 +163,7 @@ def _twice(request: Callable[[], T], place: str) -> T:
 
 
 def public_metadata(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return a page's metadata as it is shown: the picture's kind as a person gave it, and `phash` of photos only."""
+    """Return a page's metadata as it is shown: with the user's own kind of picture, and `phash` of photos only."""
     kind = metadata.get(_GIVEN, metadata.get(_KIND))
     shown = {key: value for key, value in metadata.items() if not key.startswith("_")}
     if kind is not None:

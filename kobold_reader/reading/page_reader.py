@@ -2,16 +2,15 @@
 
 `LocalPageReader` does it on this machine, `kobold_reader.cluster` on the nodes of a Ray cluster.
 
-The page child finds the axis along which the writing runs. It can tell which end is up for Latin print at best. Where
-RapidOCR is installed, a few lines are read both ways: the right way scores near 1, the wrong way gives gibberish. Its
-own direction classifier is not used: it is sure of itself on upright dot-matrix and typewritten lines, and wrong.
+The page child finds the axis of the writing, but can tell which end is up at best for Latin print. Where RapidOCR is
+installed, a few lines are read both ways: the right way scores near 1, the wrong way gives gibberish. Its own direction
+classifier is not used: it is confidently wrong about upright dot-matrix and typewritten lines.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -105,8 +104,6 @@ def line_reader() -> LineReader | None:
 @functools.cache
 def load_line_reader() -> LineReader | None:
     """As `line_reader`, without its lock."""
-    # onnxruntime writes telemetry files at import unless this is set before (its Privacy.md).
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import cv2
         import numpy as np
@@ -136,7 +133,7 @@ def load_line_reader() -> LineReader | None:
 
 @dataclass(slots=True)
 class DuePage:
-    """One page, what there is of it, and which tasks are due."""
+    """One page, its readings, and which tasks are due."""
 
     source: SourceFile
     file: FileFacts
@@ -155,15 +152,15 @@ class PageReader(Protocol):
 
     @property
     def parallel(self) -> int:
-        """How many pages it can have in hand at once; known without asking any server."""
+        """How many pages it can read at once; known without asking a server."""
         ...
 
     def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:
-        """Make ready and return what the engine is; as `Engine.prepare`."""
+        """Get ready, and return what the engine is; as `Engine.prepare`."""
         ...
 
     def images(self, opened: OpenFile, page: DuePage, cancel: threading.Event | None = None) -> PageImages | None:
-        """Make the images of a page before its turn comes; None where `read` makes them elsewhere.
+        """Make the images of a page ahead of time; None where `read` makes them elsewhere.
 
         Raises:
             SourceError: The page or the file cannot be read.
@@ -229,13 +226,7 @@ class LocalPageReader:
     ) -> Mapping[str, TaskOutcome]:
         """Have the engine read the page's images; see `PageReader.read`."""
         assert page.images is not None  # noqa: S101  (`images` made them)
+        number = page.known.facts.page_number
         return self._engine.read(
-            PageJob(
-                source=page.source.path,
-                page_number=page.known.facts.page_number,
-                tasks=page.due_tasks,
-                images=page.images,
-                on_progress=on_progress,
-                cancel=cancel,
-            )
+            PageJob(page.source.path, number, page.due_tasks, page.images, on_progress=on_progress, cancel=cancel)
         )

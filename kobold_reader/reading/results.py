@@ -1,4 +1,4 @@
-"""What reading gives: a Reading for each task, a PageResult for each page.
+"""Results: a Reading for each task, a PageResult for each page.
 
 A status says whether a page *was read*, never whether it was read *right*.
 """
@@ -31,10 +31,9 @@ Corners = tuple[int, ...]
 
 
 class LineBox(NamedTuple):
-    """A line's place in the text and on the upright page.
+    """The place of a line in the text and on the upright page; a tuple, so that JSON writes it as an array.
 
-    A line is what an engine read in one go: in columns or a table there are several side by side. It is a tuple, so
-    that JSON writes it as an array.
+    In columns or a table, several lines are side by side.
     """
 
     start: int
@@ -43,7 +42,7 @@ class LineBox(NamedTuple):
 
 
 def joined(lines: Iterable[Iterable[tuple[str, Corners]]]) -> tuple[str, tuple[LineBox, ...]]:
-    r"""Return the text that pieces of lines make, and the place of each in it; pieces without text are left out.
+    r"""Join pieces of lines to a text, and return it with the place of each; pieces without text are left out.
 
     >>> joined([[("Mooring", ()), ("12.50", ())], [("Total", ())]])[0]
     'Mooring 12.50\nTotal'
@@ -69,7 +68,7 @@ def lines_at(boxes: Sequence[LineBox], start: int, end: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one task gave for one page, and how it was made; its text is empty only for `blank` and `no_text`."""
+    """The result of one task for one page, and how it was made; its text is empty only for `blank` and `no_text`."""
 
     task: str
     status: Status
@@ -77,7 +76,6 @@ class Reading:
     engine: str
     """`koboldcpp`, `rapidocr`, or `pdf` for a text layer and `image` for a blank page (no engine was asked)."""
     model: str | None = None
-    """The model's name as the server reports it."""
     family: str | None = None
     prompt: str | None = None
     """The very text sent with the image."""
@@ -88,7 +86,7 @@ class Reading:
     """The longest side of the page, in px, that could reach the model's encoder."""
     server_version: str | None = None
     release: str | None = None
-    """Version of kobold-reader."""
+    """Of kobold-reader."""
     image_verified: bool | None = None
     """Whether the server's token count proved that the image was seen; None where none was sent."""
     confidence: float | None = None
@@ -128,13 +126,13 @@ class PageResult:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     """Of the file and the page: title, author, camera, dates …"""
     content_sha256: str = ""
-    """Of what the page shows: the readings belong to it. Empty where the page could not be looked at."""
+    """Checksum of the page's content, to which the readings belong; empty where the page could not be looked at."""
     is_kept: bool = False
     """Every reading was made before this run."""
 
     @property
     def status(self) -> Status:
-        """The page's status: that of the first task asked."""
+        """The status of the first task."""
         first = self.readings.get(self.tasks[0])
         return first.status if first else "failed"
 

@@ -1,7 +1,7 @@
 """The task `tags`: one sentence and a handful of keywords, as people would have written them.
 
 The model is asked for JSON, under a grammar. The server silently ignores a grammar that it does not understand, and
-then models answer with lists, so answers are read leniently and checked.
+models then answer with lists, so answers are read leniently and checked.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _from_lines(text: str) -> tuple[str, list[str]]:
 
 
 def _normalized(listed: Iterable[str], description: str) -> tuple[str, ...]:
-    """Each keyword once, in the order of importance, without numbers, quotes, and words of the instruction."""
+    """Return each keyword once, in their order, without numbers, quotes, and words of the instruction."""
     kept: list[str] = []
     for part in (part for one in listed for part in _SEPARATORS.split(one)):
         word, rest = "", " ".join(unicodedata.normalize("NFC", part).split())
@@ -171,14 +171,8 @@ def _normalized(listed: Iterable[str], description: str) -> tuple[str, ...]:
 
 def _forms(word: str) -> set[str]:
     """The word, its possible plurals, and what it may be the plural of."""
-    forms = {word, word + "s", word + "es"}
-    if len(word) > 3:  # noqa: PLR2004
-        forms |= {word.removesuffix("s"), word.removesuffix("es")}
-    if word.endswith("ies"):
-        forms.add(word.removesuffix("ies") + "y")
-    if word.endswith("y"):
-        forms.add(word.removesuffix("y") + "ies")
-    return forms
+    forms = {word, word + "s", word + "es", re.sub("ies$", "y", word), re.sub("y$", "ies", word)}
+    return forms | {word.removesuffix("s"), word.removesuffix("es")} if len(word) > 3 else forms  # noqa: PLR2004
 
 
 def _cased(words: list[str], description: str) -> list[str]:
