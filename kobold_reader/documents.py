@@ -94,19 +94,18 @@ def to_documents(
 
     Args:
         result: The page.
-        split: Transcription, caption and tags as Documents of their own, of the same `page_id`.
-        include_empty: Give a Document for blank pages and pages without lettering too (LlamaIndex embeds empty nodes).
-        mark_failed: Give an empty Document with `page_status="failed"` and `page_error` for a failed page.
-        extra_info: The caller's metadata; a key that kobold-reader sets keeps kobold-reader's value.
+        split: Make Documents of transcription, caption and tags, all with the same `page_id`.
+        include_empty: Make Documents of blank pages and pages without lettering too (LlamaIndex embeds empty nodes).
+        mark_failed: Make an empty Document with `page_status="failed"` and `page_error` of a failed page.
+        extra_info: The caller's metadata; it overrides no key of kobold-reader.
     """
     place = result.source.uri, result.page_number
     if result.status == "failed":
         metadata = {**to_metadata(result), "page_error": str(result.error)}
         return [_document(*place, "page", "", metadata, extra_info)] if mark_failed else []
+    texts = {"page": result.text}
     if split:
         texts = {task: result.readings[task].text for task in TASKS if task in result.readings}
-    else:
-        texts = {"page": result.text}
     documents = [
         _document(*place, part, text, to_metadata(result, part), extra_info) for part, text in texts.items() if text
     ]
@@ -116,7 +115,7 @@ def to_documents(
 
 
 def failed_document(error: KoboldReaderError, extra_info: Mapping[str, Any] | None = None) -> Document:
-    """Return the Document that marks what could not even be opened: a missing path, a folder that cannot be read."""
+    """Return the Document that marks a path that cannot be opened: it is missing, or a folder without permission."""
     place = error.source or ""
     metadata = {
         "file_name": PurePosixPath(place.replace("\\", "/")).name,

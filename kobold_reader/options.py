@@ -1,4 +1,4 @@
-"""ReadOptions: everything that can be asked of a run over pages, each option with its values, default and sentence.
+"""ReadOptions: all options of a run over pages, each with its values, its default, and a sentence about it.
 
 KoboldReader's arguments, the command line, the ledger's keys and the cluster all come from this one class.
 """
@@ -28,16 +28,12 @@ Rotate = Literal["auto", 0, 90, 180, 270]
 Redo = Literal["outdated", "truncated", "looping", "low-confidence", "low-resolution", "all"]
 OnError = Literal["raise", "skip", "mark"]
 
-# What an archive can be asked; here, because the command line's help must not load the archive.
+# Options of an archive; here, because the command line's help must not load the archive.
 Mode = Literal["hybrid", "dense", "keyword"]
 Grouping = Literal["page", "file", "folder"]
 GroupBy = Literal["file", "folder"]
 ExportFormat = Literal["md", "txt", "jsonl"]
 EmbedderKind = Literal["minilm", "koboldcpp", "none"]
-
-
-_RECORD_PROMPT: Final = "{prompt}\n\nAnswer with one JSON object that fits this schema, and nothing else:\n{schema}"
-"""Shows the schema to the model, which then writes better records, and makes pages due when the schema changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +57,9 @@ class PageRange:
         return cls(tuple(_span(part, text) for part in text.split(",")))
 
     def __contains__(self, page_number: int) -> bool:
-        if not self.spans:
-            return True
-        return any(first <= page_number and (last is None or page_number <= last) for first, last in self.spans)
+        return not self.spans or any(
+            first <= page_number and (last is None or page_number <= last) for first, last in self.spans
+        )
 
     @override
     def __str__(self) -> str:
@@ -93,7 +89,7 @@ def _option(default: Any, about: str, *, elsewhere: tuple[str, ...] = (), is_sec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """How pages are read, and what is made of them.
+    """The options of a run.
 
     Raises:
         ConfigError: A value is out of its range, or two options exclude each other; the message names them.
@@ -173,14 +169,8 @@ class ReadOptions:
             object.__setattr__(self, "are_tasks_default", True)
         object.__setattr__(self, "tasks", _checked_tasks(self.tasks))
         _checked_tasks(self.prompts or self.tasks)
-        for name, values in (
-            ("engine", EngineName),
-            ("rotate", Rotate),
-            ("text_layer", TextLayerUse),
-            ("image_kind", ImageKindUse),
-            ("redo", Redo),
-            ("on_error", OnError),
-        ):
+        choices = {"engine": EngineName, "rotate": Rotate, "text_layer": TextLayerUse, "image_kind": ImageKindUse}
+        for name, values in (choices | {"redo": Redo, "on_error": OnError}).items():
             value, allowed = getattr(self, name), get_args(values)
             if value is not None and value not in allowed:
                 raise ConfigError(f"{name}: {value!r} is not one of {', '.join(map(str, allowed))}.")
@@ -191,10 +181,10 @@ class ReadOptions:
         if self.outage_patience_s < 0:
             raise ConfigError(f"outage_patience_s: {self.outage_patience_s} must be 0 or greater.")
         if self.json_schema is not None:
-            self._check_what_records_need()
+            self._check_records()
             object.__setattr__(self, "text_layer", "ignore")
 
-    def _check_what_records_need(self) -> None:
+    def _check_records(self) -> None:
         needs = {
             "prompts={'ocr': …}, which says what to look for": "ocr" in self.prompts,
             "tasks=['ocr'], or none": self.tasks == ("ocr",),
@@ -207,7 +197,7 @@ class ReadOptions:
 
     @property
     def rotate_deg(self) -> int | None:
-        """Clockwise turn of every page; None: pages on their side or head are turned by themselves."""
+        """Clockwise turn of every page; None: pages on their side or head are turned upright."""
         return None if self.rotate == "auto" else self.rotate
 
     @property
@@ -215,21 +205,19 @@ class ReadOptions:
         """The user's prompts by task; one for records shows the schema."""
         if self.json_schema is None:
             return self.prompts
+        # A model that sees the schema writes better records; and pages become due when the schema changes.
         schema = json.dumps(self.json_schema, ensure_ascii=False)
-        return {"ocr": _RECORD_PROMPT.format(prompt=self.prompts["ocr"], schema=schema)}
+        task = "Answer with one JSON object that fits this schema, and nothing else:"
+        return {"ocr": f"{self.prompts['ocr']}\n\n{task}\n{schema}"}
 
     def key(self, task: str) -> str:
         """Return the key under which the ledger keeps readings of the task made with these options.
 
-        A page is due where no reading has the key, so only what changes *how* a page is read is part of it, and only
-        where the user gave it.
+        A page is due where no reading has the key. So it is made only of options that change *how* a page is read, and
+        that the user gave.
         """
-        given = {
-            "prompt": self.wordings.get(task),
-            "hint": self.hint,
-            "family": self.family,
-            "rotate_deg": self.rotate_deg,
-        }
+        wording = self.wordings.get(task)
+        given = {"prompt": wording, "hint": self.hint, "family": self.family, "rotate_deg": self.rotate_deg}
         given = {name: value for name, value in given.items() if value is not None}
         if not given:
             return "default"

@@ -28,7 +28,7 @@ DEFAULT_SAMPLE: Final = 3
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be done, and how long it will take."""
+    """The pages ahead, and how long they will take."""
 
     selection: Selection
     outlook: Outlook
@@ -84,11 +84,11 @@ def make_plan(
     sample: int = DEFAULT_SAMPLE,
     on_progress: Callable[[str], None] | None = None,
 ) -> Plan:
-    """Look at every page, read a few, and say how long the rest will take; never raises for a server that is off.
+    """Look at every page, read a few, and forecast the rest; a server that is off is reported in the plan.
 
     Args:
-        reader: How the pages would be read.
-        selection: What would be read.
+        reader: Would read the pages.
+        selection: The files.
         ledger: Keeps the facts of pages, and the readings of the sample.
         sample: Pages to be timed; 0: no request is sent, and the forecast is made from earlier readings.
         on_progress: Called with a line of text while it goes on.
@@ -150,13 +150,13 @@ def _read(
     on_progress: Callable[[str], None] | None,
 ) -> Iterator[PageResult]:
     """Read some pages of some files, as a run would."""
-    numbers: dict[str, list[int]] = defaultdict(list)
+    spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
     files: dict[str, SourceFile] = {}
     for page in pages:
-        numbers[page.source.uri].append(page.page_number)
+        spans[page.source.uri].append((page.page_number, page.page_number))
         files[page.source.uri] = page.source
     for uri, source in files.items():
-        only = replace(options, pages=PageRange(tuple((number, number) for number in numbers[uri])))
+        only = replace(options, pages=PageRange(tuple(spans[uri])))
         with closing(reader.transcriber(ledger, options=only, on_progress=on_progress).run([source])) as results:
             yield from results
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -60,7 +59,7 @@ class PageSkippedWarning(UserWarning):
 
 
 def _option(name: str, **default: Any) -> Any:
-    """Return the pydantic field of an option, with the option's default unless another one is given."""
+    """Return the pydantic field of an option, with its default unless another one is given."""
     option = OPTIONS[name]
     if not default:
         default = {"default": option.default} if option.default is not MISSING else {"default_factory": dict}
@@ -73,11 +72,11 @@ def _option(name: str, **default: Any) -> Any:
 
 
 class KoboldReader(BasePydanticReader):
-    """Reads scanned PDFs and images page by page through KoboldCpp, one Document a page.
+    """Reads scanned PDFs and images page by page through KoboldCpp, one Document for each page.
 
     Nothing is asked twice: readings are kept in a ledger and found again for the same page content. Unknown arguments
-    are refused. The reader can be pickled (the password goes along, to worker processes of LlamaIndex); `to_dict`
-    leaves passwords out. Safe to use from several threads.
+    are refused. The reader can be pickled, with its password, for worker processes of LlamaIndex; `to_dict` leaves
+    passwords out. Safe to use from several threads.
 
     Example:
         >>> from kobold_reader import KoboldReader
@@ -130,15 +129,14 @@ class KoboldReader(BasePydanticReader):
                 # Pydantic quotes the input, which may be a password: name only the argument and what is wrong.
                 wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in err.errors(include_input=False)]
                 raise ConfigError(f"KoboldReader: {'; '.join(wrong)}.") from None
-            self.is_remote = self.engine == "koboldcpp" and any(
-                address_kind(url) != "loopback" for url in self.api_urls
-            )
+            is_local = all(address_kind(url) == "loopback" for url in self.api_urls)
+            self.is_remote = self.engine == "koboldcpp" and not is_local
             self._record_form(self.options)
 
     @field_validator("api_url", "tasks", "pdf_passwords", "rotate", "ledger", mode="before")
     @classmethod
     def _as_kept(cls, value: Any, info: ValidationInfo) -> Any:
-        """Accept one task or password alone, tuples, degrees as text, and paths; they are kept as JSON has them."""
+        """Accept a single task or password, tuples, degrees as text, and paths; keep them as JSON has them."""
         match info.field_name, value:
             case (("tasks" | "pdf_passwords"), str()):
                 return [value]
@@ -179,7 +177,7 @@ class KoboldReader(BasePydanticReader):
 
     @property
     def options(self) -> ReadOptions:
-        """The arguments as everything below the reader takes them.
+        """The arguments as the modules below the reader take them.
 
         Raises:
             ConfigError: An argument is out of its range.
@@ -233,9 +231,8 @@ class KoboldReader(BasePydanticReader):
 
     def open_ledger(self) -> Ledger:
         """Open the ledger that the arguments name; the caller closes it."""
-        if self.ledger == "none":
-            return Ledger(None)
-        return Ledger(Path(self.ledger) if self.ledger else default_ledger_path())
+        path = Path(self.ledger) if self.ledger else default_ledger_path()
+        return Ledger(None if self.ledger == "none" else path)
 
     def close(self) -> None:
         """Give back connections and models; the reader can be used again."""
@@ -256,10 +253,7 @@ class KoboldReader(BasePydanticReader):
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def transcriber(self, ledger: Ledger, *, options: ReadOptions | None = None, **more: Any) -> Transcriber:
-        """Return a transcriber with this reader's engine, and its options unless others are given.
-
-        `more` is what `Transcriber` takes besides.
-        """
+        """Return a transcriber with this reader's engine, its options unless others are given, and `more` arguments."""
         options = options or self.options
         return Transcriber(LocalPageReader(self.make_engine(), options.rotate_deg), ledger, options, **more)
 
@@ -291,8 +285,7 @@ class KoboldReader(BasePydanticReader):
             fs: An fsspec filesystem that the paths belong to.
 
         Raises:
-            PagesFailedError: With `on_error="raise"`, after the last page; `.documents` is empty here (they were
-                yielded).
+            PagesFailedError: With `on_error="raise"`, after the last page; `.documents` is empty, as they were yielded.
             SourceError: Nothing could be taken from `file`.
             ServerError: No server can be used.
         """
@@ -360,18 +353,17 @@ class KoboldReader(BasePydanticReader):
     ) -> list[Document]:
         """Like `load_data`, without blocking the event loop.
 
-        Cancelling the task aborts the running job on the server. SimpleDirectoryReader starts all its files at once; no
-        more of them are read at a time than keep the servers busy.
+        Cancelling the task aborts the running job on the server. SimpleDirectoryReader starts all its files at once; a
+        thread for each server, and one more to open the next file, read them.
         """
         cancel = threading.Event()
-        load = functools.partial(self._load, file, extra_info, fs, cancel)
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._loaders(), load)
+            return await loop.run_in_executor(self._loaders(), self._load, file, extra_info, fs, cancel)
         finally:
             cancel.set()
 
     def _loaders(self) -> ThreadPoolExecutor:
-        """Return the threads of `aload_data`: one for each server, and one that opens the next file meanwhile."""
         with self._engine_lock:
             if self._threads is None:
                 size = 1 if self.engine == "rapidocr" else len(self.api_urls) + 1
@@ -393,8 +385,8 @@ class KoboldReader(BasePydanticReader):
         lost server still costs whole files, which it only prints; its `raise_on_error=True` ends the run instead.
 
         Args:
-            suffixes: Endings in lower case, with the dot; none: all that are taken.
-            changes: Arguments in which the handed-out reader differs from this one.
+            suffixes: Endings in lower case, with the dot; none: all that kobold-reader takes.
+            changes: Other values for arguments of the reader that is handed out.
         """
         return dict.fromkeys(suffixes or self.DEFAULT_SUFFIXES, self.changed(**{"on_error": "skip", **changes}))
 
@@ -411,7 +403,7 @@ def take(file: Paths, fs: Any = None, *, known: KnownKind | None = None) -> Sele
     """Select the files that a path, a pattern or a list of them means; `known` as `select` takes it.
 
     Raises:
-        SourceError: Nothing could be taken at all; this is the first reason.
+        SourceError: Nothing was selected; this is the first reason.
     """
     paths: Iterable[str | Path] = [file] if isinstance(file, str | Path) or not isinstance(file, Iterable) else file
     selection = select(paths, fs=fs, known=known)

@@ -1,4 +1,4 @@
-"""Streams between threads: one that is read with `for` and `async for`, and one that a running call fills."""
+"""Streams between threads: one for `for` and `async for`, and one that a running call fills."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ class DocumentStream:
     """Documents as they are read; iterate once, with `for` or with `async for`.
 
     `async for` runs every step in another thread, so the event loop stays free. Leaving the loop early or cancelling
-    the task aborts the running job on the server.
-
-    Args:
-        make: Makes the underlying iterator; called once, when iteration starts.
-        cancel: Set when the stream is left early.
+    the task sets `cancel`, which aborts the running job on the server. `make` is called when iteration starts.
     """
 
     def __init__(self, make: Callable[[], Iterator[Document]], cancel: threading.Event) -> None:
@@ -62,14 +58,11 @@ async def stepped(items: Iterator[T], cancel: threading.Event) -> AsyncGenerator
 
 
 def pushed(run: Callable[[Callable[[T], None]], None], cancel: threading.Event) -> Iterator[T]:
-    """Yield what a call pushes while it runs, in a thread of its own.
+    """Yield the things that a call pushes while it runs, in a thread of its own; raises the exception of the call.
 
     Args:
         run: Called with a function that takes one thing to yield.
-        cancel: Set when the iterator is left early or Ctrl-C comes; then the call is waited for, so it has to heed it.
-
-    Raises:
-        BaseException: What `run` raised.
+        cancel: Set when the iterator is left early or Ctrl-C comes. Then this waits for the call, which has to heed it.
     """
     things: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
     errors: list[BaseException] = []

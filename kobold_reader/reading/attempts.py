@@ -60,12 +60,12 @@ SHORTEST_OVERLAP = 24
 """Fewer characters are repeated by chance."""
 LONGEST_OVERLAP = 2000
 RESTART = 200
-"""A continuation that equals so many characters at the beginning of the page has started over."""
+"""A continuation that equals this many characters at the beginning of the page has started over."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageContext:
-    """What stays the same for everything that is asked about one page on one server."""
+    """The values shared by all questions about one page on one server."""
 
     lease: Lease
     family: Family
@@ -75,7 +75,7 @@ class PageContext:
     max_side_px: int
     """Longest side, in px, that can reach the model's encoder."""
     form: RecordForm | None = None
-    """What the answer to `ocr` must be: a record, not a text."""
+    """The form of the answer to `ocr`: a record in place of a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Everything that came of one attempt."""
+    """The answer to one attempt."""
 
     request: GenerateRequest
     parts: tuple[tuple[Completion, int], ...]
@@ -108,7 +108,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one attempt gave; text and status are those of a reading."""
+    """The judgement of one attempt; text and status are those of a reading."""
 
     kind: Literal["reading", "empty", "refusal", "unusable"]
     attempt: Attempt
@@ -124,7 +124,7 @@ def ask(context: PageContext, task: str, instruction: str, view: PageView) -> Re
     """Ask until the answer is a reading: once, and three times more at higher temperatures.
 
     Args:
-        context: What stays the same for the page.
+        context: Server, family and page.
         task: The task.
         instruction: The user's turn of the prompt.
         view: The page, or a part of it.
@@ -158,7 +158,7 @@ def ask(context: PageContext, task: str, instruction: str, view: PageView) -> Re
     raise _failure(context, question, verdicts)
 
 
-# ── what is sent ──────────────────────────────────────────────────────────────────────────────────
+# ── the request ──────────────────────────────────────────────────────────────────────────────────
 
 
 def _prepare(context: PageContext, task: str, instruction: str, view: PageView) -> Question:
@@ -306,7 +306,7 @@ def overlap(before: str, after: str) -> int:
     return 0
 
 
-# ── what came back ────────────────────────────────────────────────────────────────────────────────
+# ── the answer ────────────────────────────────────────────────────────────────────────────────
 
 
 def _judge(question: Question, attempt: Attempt) -> Verdict:

@@ -127,7 +127,7 @@ class Ledger:
 
     Args:
         path: The file, made with its folder if missing (mode 0600); None keeps everything in memory for this run only.
-        fallback: Another ledger that is read where this one knows nothing; what is found there is copied.
+        fallback: Another ledger that is read where this one knows nothing; rows found there are copied.
         read_only: Open an existing file and change nothing.
 
     Raises:
@@ -288,7 +288,7 @@ class Ledger:
         return facts.sha256 if facts else None
 
     def document(self, sha256: str) -> FileFacts | None:
-        """Return what is known of a file's content."""
+        """Return the known facts of a file's content."""
         row = self._row("SELECT facts FROM documents WHERE sha256 = ?", sha256)
         if row:
             return FileFacts(**json.loads(row[0]))
@@ -433,7 +433,7 @@ class Ledger:
         )
 
     def resolutions(self, engine: str) -> list[tuple[int, int, int, float | None, float | None, int]]:
-        """Count pages by what they were read with: effective px, page's own px (wide, high), paper's pt, pages.
+        """Count pages by resolution: effective px, page's own px (wide, high), paper's pt (wide, high), pages.
 
         Of several readings of one page the one with the most px counts.
         """

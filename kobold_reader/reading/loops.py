@@ -19,7 +19,7 @@ MAX_LEADER_CHARS = 2000
 MIN_COPIES_IN_LINE = 10
 """Fewer copies within a paragraph are a refrain, however long."""
 MAX_PROSE_COPIES = ((100, 16), (400, 6))
-"""Pairs: a unit with at least so many letters comes at most so often, on a sheet of labels or receipts."""
+"""Pairs: least letters of a unit, and how often it occurs at most, on a sheet of labels or receipts."""
 MAX_LINE_STEPS = 150
 """Lines that are equal except for a number that grows by one."""
 MAX_INLINE_STEPS = 250
@@ -42,14 +42,14 @@ class Loop:
     start: int
     """Start of the first occurrence."""
     kept: int
-    """Where to cut the text: behind the first occurrence or two of what is repeated."""
+    """Where to cut the text: after the first or second occurrence of the repeated part."""
 
 
 def find_loop(text: str, *, patience: float = 1.0) -> Loop | None:
     r"""Find the endless repetition that a text ends in.
 
     Args:
-        text: What was written so far.
+        text: The text so far.
         patience: Factor on all limits; more than 1 for a text that the model ended by itself, because that is finite.
 
     >>> find_loop("1 bushel of oats 0.50\n" * 60) is None

@@ -1,4 +1,4 @@
-"""OpenFile: the one file that is open in the page child, and what the ledger knows of it."""
+"""OpenFile: the one file that is open in the page child, and its facts in the ledger."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class PageResult:
     total_pages: int
     file_sha256: str
     tasks: tuple[str, ...]
-    """What was asked of this page; the first decides its status."""
+    """Those asked of this page; the first decides its status."""
     readings: Mapping[str, Reading]
     """By task; a task that failed is absent."""
     errors: Mapping[str, KoboldReaderError]

@@ -1,4 +1,4 @@
-"""The self-test: a server is shown a drawn card, and its answer is compared with what is on the card.
+"""The self-test: a server is shown a drawn card, and its answer is compared with the card.
 
 It answers three questions that no endpoint answers:
 
@@ -9,7 +9,7 @@ It answers three questions that no endpoint answers:
   (the old CLIP projectors, Gemma 3), the encoder's own 336 or 896 px are below anything the server may be told, and the
   question does not matter.
 
-An encoder's own limit and the server's can be told apart only by what is known of the family.
+An encoder's own limit and the server's can be told apart only for known families.
 
 Results are kept in a small JSON file beside the ledger. Each holds for one start of a server with one model: a server
 that was started again, perhaps with another `--visionmaxres`, is tested again. Without the file the test is made again,
@@ -84,7 +84,7 @@ _TRIES = ((0.1, 1), (0.4, 2))
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What one self-test found out, as it is stored; times in seconds of the epoch."""
+    """The result of one self-test, as it is stored; times in seconds of the epoch."""
 
     model: str
     version: str
@@ -120,7 +120,7 @@ class Remembered:
         return found
 
     def holds_for(self, info: ServerInfo, started_s: float | None, now_s: float) -> bool:
-        """Tell whether this was found out about the server that runs there now."""
+        """Tell whether this is a result for the server that runs there now."""
         if (self.model, self.version) != (info.model, info.version) or self.started_s is None or started_s is None:
             return False
         tolerance_s = _START_TOLERANCE_S + _CLOCK_DRIFT * max(0.0, now_s - started_s)
@@ -177,6 +177,16 @@ class SelfTestFile:
             return {}
 
 
+def _remembered(lease: Lease) -> Remembered | None:
+    """Return the remembered result for the server that is leased, if it was not started again since."""
+    info = lease.info
+    found = SelfTestFile().find(info.url)
+    if found is None or found.holds_for(info, start_of(lease.client), time.time()):
+        return found
+    log.info("%s was started again since its self-test; `kobold-reader doctor` tests it again", info.url)
+    return None
+
+
 class Eyesight:
     """What is known of the vision of an engine's servers; looked up once after each check of a server by the pool.
 
@@ -196,21 +206,13 @@ class Eyesight:
         info = lease.info
         known, px = self._known.get(info.url, (None, 0))
         if known is not info:
-            px = self._remembered_px(lease)
+            found = _remembered(lease)
+            px = DEFAULT_VISIONMAXRES_PX
+            if found and found.visionmaxres_px:
+                px = found.visionmaxres_px
+                log.info("%s lets %d px through, as its self-test found out", info.url, px)
             self._known[info.url] = (info, px)
         return px
-
-    @staticmethod
-    def _remembered_px(lease: Lease) -> int:
-        url = lease.info.url
-        found = SelfTestFile().find(url)
-        if found is None or found.visionmaxres_px is None:
-            return DEFAULT_VISIONMAXRES_PX
-        if not found.holds_for(lease.info, start_of(lease.client), time.time()):
-            log.info("%s was started again since its self-test; `kobold-reader doctor` tests it again", url)
-            return DEFAULT_VISIONMAXRES_PX
-        log.info("%s lets %d px through, as its self-test found out", url, found.visionmaxres_px)
-        return found.visionmaxres_px
 
     def ensure_vision(
         self,
@@ -229,8 +231,8 @@ class Eyesight:
         info = lease.info
         if info.counts_tokens or self._proved.get(info.url) is info:
             return
-        known = SelfTestFile().find(info.url)
-        if not (known and known.is_seen and known.holds_for(info, start_of(lease.client), time.time())):
+        known = _remembered(lease)
+        if not (known and known.is_seen):
             found = self_test(lease, family, time_limit_s=time_limit_s, cancel=cancel)
             if found.smallest is None:
                 raise NoVisionModelError(

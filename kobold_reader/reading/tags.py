@@ -115,7 +115,7 @@ def _json_object(text: str) -> Mapping[str, Any] | None:
 
 
 def _closed(text: str) -> Iterable[str]:
-    """Close a cut object behind one of its last whole strings or commas."""
+    """Close a cut object after one of its last whole strings or commas."""
     for mark in ('"', ","):
         whole = text.rstrip()
         for _ in range(3):
@@ -138,7 +138,7 @@ def _from_json(found: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 
 def _from_lines(text: str) -> tuple[str, list[str]]:
-    """Read a list behind a label, with a description before it, or a list alone."""
+    """Read a list after a label, with a description before it, or a list alone."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     labels = [number for number, line in enumerate(lines) if _LIST_LABEL.match(line)]
     if labels:

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 AHEAD_PAGES = 1
 """Pages that wait with their images ready, besides one for each page that is being read."""
 FEW_PAGES = 2
-"""For each page that is read at once: pages begun beyond what the caller has taken, while the caller is busy."""
+"""For each page that is read at once: pages begun beyond those that the caller has taken, while it is busy."""
 MANY_PAGES = 64
 """The same, while the caller waits for a slow page before them."""
 BREAKER_FAILURES = 3
@@ -59,8 +59,8 @@ class Transcriber:
 
     Args:
         pages: Makes images and has them read; asked only when something is due.
-        ledger: What was read before; each page is recorded before its result is handed out.
-        options: What the user asks for.
+        ledger: Each page is recorded there before its result is yielded.
+        options: The options of the run.
         on_progress: Called with a text like `letter.pdf page 3: ocr, 512 characters` while a page is being read, by one
             thread at a time.
         cancel: Set by any thread to stop: the running job is aborted on the server. Set at the end of the run, too.
@@ -112,7 +112,7 @@ class Transcriber:
             on_page: Called with every page.
 
         Raises:
-            ServerError: `redo` asks what the model would do now, and no server answers; else none is asked.
+            ServerError: `redo` compares readings with the loaded model, and no server answers; else none is asked.
         """
         self._choose_sample(files)
         outlook = Outlook(len(files))
@@ -216,7 +216,7 @@ class Transcriber:
         log.warning("stopped after %.0f s as asked; the next run goes on from here", limit_s)
         return True
 
-    # ── what is due, and its images: in a thread of its own ──────────────────────────────────────
+    # ── due tasks and images: in a thread of their own ───────────────────────────────────────────
 
     def _steps(self, files: Sequence[SourceFile]) -> Generator[PageResult | DuePage, None, None]:
         with OpenFile(self._ledger, self._options.pdf_passwords) as opened:
