@@ -86,12 +86,8 @@ def make_plan(
 ) -> Plan:
     """Look at every page, read a few, and forecast the rest; a server that is off is reported in the plan.
 
-    Args:
-        reader: Would read the pages.
-        selection: The files.
-        ledger: Keeps the facts of pages, and the readings of the sample.
-        sample: Pages to be timed; 0: no request is sent, and the forecast is made from earlier readings.
-        on_progress: Called with a line of text while it goes on.
+    The ledger keeps the facts of pages, and the readings of the sample. `sample` is the number of pages to be timed; 0:
+    no request is sent, and the forecast is made from earlier readings.
     """
     options = replace(reader.options, sample=None, stop_after_s=None)
     pages: list[PageAhead] = []

@@ -258,12 +258,7 @@ class KoboldReader(BasePydanticReader):
         return Transcriber(LocalPageReader(self.make_engine(), options.rotate_deg), ledger, options, **more)
 
     def read_pages(self, file: Paths, *, fs: Any = None, cancel: threading.Event | None = None) -> Iterator[PageResult]:
-        """Yield a PageResult for every page, failed ones too, in page order.
-
-        Args:
-            file: A file, a folder, a glob pattern, or a list of them.
-            fs: An fsspec filesystem that the paths belong to; None: this machine's files.
-            cancel: Set by another thread to stop.
+        """Yield a PageResult for every page, failed ones too, in page order; another thread may set `cancel` to stop.
 
         Raises:
             SourceError: Nothing could be taken from `file`.

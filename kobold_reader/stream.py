@@ -40,11 +40,10 @@ class DocumentStream:
 
 
 async def stepped(items: Iterator[T], cancel: threading.Event) -> AsyncGenerator[T, None]:
-    """Take each item in another thread, so that the event loop stays free.
+    """Take each item in another thread, so that the event loop stays free; None must not be among the items.
 
-    Args:
-        items: All steps run in one thread, as SQLite and generators need. None must not be among them.
-        cancel: Set when the iteration ends or is left early; the iterator is closed then.
+    All steps run in one thread, as SQLite and generators need. At the end, or if the iteration is left early, `cancel`
+    is set and the iterator closed.
     """
     loop = asyncio.get_running_loop()
     thread = ThreadPoolExecutor(1, thread_name_prefix="kobold-reader-stream")

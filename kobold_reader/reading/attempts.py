@@ -71,7 +71,7 @@ class PageContext:
     family: Family
     job: PageJob
     time_limit_s: float | None
-    """The limit of one request."""
+    """Of one request."""
     max_side_px: int
     """Longest side, in px, that can reach the model's encoder."""
     form: RecordForm | None = None

@@ -80,7 +80,7 @@ def find_due(
             if reading is None or to_redo(reading, redo, engine, facts):
                 due_tasks.append(task)
     if due_tasks and options.are_tasks_default:
-        due_tasks = list(possible(due_tasks, readings, able, last_family))
+        due_tasks = possible(due_tasks, readings, able, last_family)
         tasks = tuple(task for task in tasks if task in readings or task in due_tasks)
     return PageTasks(tasks, readings, tuple(due_tasks))
 
@@ -103,24 +103,21 @@ def has_text_layer(facts: PageFacts, options: ReadOptions) -> bool:
 
 def possible(
     due_tasks: Sequence[str], readings: Mapping[str, Reading], able: frozenset[str] | None, last_family: str | None
-) -> tuple[str, ...]:
+) -> list[str]:
     """Return which of the default tasks can be done.
 
     A page read by a model that only transcribes is not due for a caption, neither now (no server is asked for that) nor
     when another model happens to be loaded.
 
-    Args:
-        due_tasks: Of one page.
-        readings: Kept ones of that page.
-        able: The tasks that the engine can do; None: it was not asked yet.
-        last_family: Of the model that read last; used for pages whose text layer answers `ocr`.
+    `readings` are the kept ones of that page, `able` is as in `find_due`, and `last_family` is that of the model that
+    read last; it counts for pages whose text layer answers `ocr`.
     """
-    can = set(due_tasks) if able is None else set(due_tasks) & able
+    can = [task for task in due_tasks if able is None or task in able]
     ocr = readings.get("ocr")
     if ocr is not None and "ocr" not in due_tasks:
         maker = FAMILIES.get((ocr.family if ocr.status != "text_layer" or able is not None else last_family) or "")
-        can = {task for task in can if task in readings or maker is None or task in maker.tasks}
-    return tuple(task for task in due_tasks if task in can)
+        can = [task for task in can if task in readings or maker is None or task in maker.tasks]
+    return can
 
 
 def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None, facts: PageFacts) -> bool:
@@ -189,10 +186,7 @@ def long_side_px(width: float, height: float, max_side_px: int, max_pixels: int 
 def would_reach_px(size_px: tuple[int, int], size_pt: tuple[float | None, float | None], budget: ImageBudget) -> int:
     """Return the longest side, in px, with which a whole page would reach the encoder.
 
-    Args:
-        size_px: Of the embedded scan or photo; zeros for a born-digital page, which has no pixels of its own.
-        size_pt: Of the paper, where known.
-        budget: The limits of server and family.
+    `size_px` is that of the embedded scan or photo (zeros for a born-digital page), `size_pt` that of the paper.
     """
     paper_pt = size_pt[0] or 0.0, size_pt[1] or 0.0
     width, height = size_px if all(size_px) else paper_pt

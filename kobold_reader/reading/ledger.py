@@ -366,16 +366,7 @@ class Ledger:
         keys: Mapping[str, str],
         errors: Mapping[str, KoboldReaderError],
     ) -> None:
-        """Record the outcome of one page, in one transaction.
-
-        Args:
-            source: The file that it was read from.
-            sha256: The checksum of that file.
-            page: The page.
-            readings: By task.
-            keys: By task, those of the readings.
-            errors: By task.
-        """
+        """Record the outcome of one page of a file, in one transaction; readings, their keys, and errors by task."""
         facts = page.facts
         self._write(
             [

@@ -33,9 +33,7 @@ class OpenFile:
     Not thread-safe: it belongs to the thread that prepares pages. All methods about a page take the file's facts, and
     raise CorruptSourceError if the file was changed since they were read.
 
-    Args:
-        ledger: Remembers which file has which content.
-        passwords: Tried on encrypted files.
+    The ledger knows the content of each file; the passwords are tried on encrypted ones.
     """
 
     def __init__(self, ledger: Ledger, passwords: tuple[str, ...] = ()) -> None:

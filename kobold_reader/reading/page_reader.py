@@ -176,10 +176,7 @@ class PageReader(Protocol):
     ) -> Mapping[str, TaskOutcome]:
         """Return an outcome for every due task; readings with the status `blank` where the page turned out blank.
 
-        Args:
-            page: With its images, if `images` made any.
-            on_progress: Called with the task and the characters so far.
-            cancel: Set by another thread to stop: the running job is aborted on the server.
+        `on_progress` and `cancel` are as in `PageJob`.
 
         Raises:
             ServerError: No server is left for any page.
@@ -224,7 +221,7 @@ class LocalPageReader:
         on_progress: Callable[[str, int], None] | None = None,
         cancel: threading.Event | None = None,
     ) -> Mapping[str, TaskOutcome]:
-        """Have the engine read the page's images; see `PageReader.read`."""
+        """Give the page's images to the engine; see `PageReader.read`."""
         assert page.images is not None  # noqa: S101  (`images` made them)
         number = page.known.facts.page_number
         return self._engine.read(

@@ -66,11 +66,9 @@ class Ahead(Generic[Item]):
             with self._changed:
                 while not (self._waiting or self._is_over or self._is_stopped):
                     self._changed.wait(_LOOK_S)
-                if self._is_stopped:
-                    return
-                if not self._waiting:
-                    if self._error is not None:
-                        raise self._error
+                if not self._is_stopped and not self._waiting and self._error is not None:
+                    raise self._error
+                if self._is_stopped or not self._waiting:
                     return
                 item = self._waiting.popleft()
                 self._changed.notify_all()

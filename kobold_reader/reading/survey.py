@@ -218,17 +218,13 @@ class Forecast:
 
 
 def forecast(due_tasks: Mapping[str, int], timings: Sequence[Timing], *, servers: int = 1) -> Forecast | None:
-    """Return how long these tasks will take, by readings of one model; None where one task was never timed.
+    """Return how long these tasks (with how often each is due) will take; None where one of them was never timed.
 
-    Args:
-        due_tasks: By task, how often it is to be asked.
-        timings: Of readings by the same model.
-        servers: How many work at once.
+    All timings are of one model. The servers work at once.
     """
     totals = [0.0, 0.0, 0.0]
     requests = tokens = kept_bytes = 0.0
-    is_counted = True
-    images_a_page = 1.0
+    is_counted, images_a_page = True, 1.0
     for task, count in due_tasks.items():
         own = [timing for timing in timings if timing.task == task]
         if not own:
@@ -239,11 +235,8 @@ def forecast(due_tasks: Mapping[str, int], timings: Sequence[Timing], *, servers
         images_a_page = images if task == "ocr" else images_a_page
         requests += count * images
         kept_bytes += count * fmean(timing.kept_bytes for timing in own)
-        counted = [
-            timing.prompt_tokens + timing.completion_tokens
-            for timing in own
-            if timing.prompt_tokens is not None and timing.completion_tokens is not None
-        ]
+        counts = [(timing.prompt_tokens, timing.completion_tokens) for timing in own]
+        counted = [sent + got for sent, got in counts if sent is not None and got is not None]
         is_counted &= bool(counted)
         tokens += count * fmean(counted or [0])
     return Forecast(

@@ -134,14 +134,14 @@ class Transcriber:
         return outlook
 
     def _choose_sample(self, files: Sequence[SourceFile]) -> None:
+        self._chosen = None
         if self._options.sample is None:
             return
         every: list[tuple[str, int]] = []
         with OpenFile(self._ledger, self._options.pdf_passwords) as opened:
             for source in files:
                 with suppress(SourceError):  # the run reports it
-                    total = opened.facts(source).total_pages
-                    every += [(source.uri, number) for number in range(1, total + 1) if number in self._options.pages]
+                    every += [(source.uri, number) for number in self._numbers(source, opened.facts(source))]
         self._chosen = frozenset(every[position] for position in due.spread(len(every), self._options.sample))
 
     def _numbers(self, source: SourceFile, file: FileFacts) -> Iterator[int]:
@@ -255,7 +255,7 @@ class Transcriber:
             self._ledger.remember_pages(file.sha256, seen)
 
     def _step(self, opened: OpenFile, source: SourceFile, file: FileFacts, known: KnownPage) -> PageResult | DuePage:
-        """Decide what is due for a page, and have its images made if anything is.
+        """Decide which tasks of a page are due, and have its images made if any are.
 
         Raises:
             SourceError: The page cannot be turned into an image, and its first task has no reading.
@@ -340,7 +340,8 @@ class Transcriber:
             for task, outcome in outcomes.items()
             if isinstance(outcome, KoboldReaderError)
         }
-        page.known = KnownPage(page.known.facts, is_blank=False if readings else page.known.is_blank)
+        if readings:
+            page.known = replace(page.known, is_blank=False)
         keys = {task: self._options.key(task) for task in readings}
         self._ledger.record(page.source, page.file.sha256, page.known, readings, keys, errors)
         self._made |= {(page.known.facts.content_sha256, task) for task in readings}
@@ -351,10 +352,9 @@ class Transcriber:
         return self._result(page, errors)
 
     def _progress(self, page: DuePage) -> Callable[[str, int], None] | None:
-        on_progress = self._on_progress
+        on_progress, place = self._on_progress, f"{page.source.name} page {page.known.facts.page_number}"
         if on_progress is None:
             return None
-        place = f"{page.source.name} page {page.known.facts.page_number}"
 
         def tell(task: str, characters: int) -> None:
             with self._telling:
@@ -366,7 +366,7 @@ class Transcriber:
 
     def _blank(self, page: DuePage) -> PageResult:
         """Record that a page is blank, which is a fact of the page and no reading, and return its result."""
-        page.known = KnownPage(page.known.facts, is_blank=True)
+        page.known = replace(page.known, is_blank=True)
         page.readings |= {task: due.blank_reading(task) for task in page.due_tasks}
         self._ledger.record(page.source, page.file.sha256, page.known, {}, {}, {})
         return self._result(page, {})
