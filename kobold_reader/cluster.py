@@ -38,10 +38,9 @@ from kobold_reader.kobold import CancelledError, RetryPolicy, ServerHealth, chec
 from kobold_reader.kobold.pool import none_left
 from kobold_reader.reader import KoboldReader, Paths, take
 from kobold_reader.reading.due import blank_reading
-from kobold_reader.reading.engine import EngineFacts, TaskOutcome
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
-from kobold_reader.reading.page_reader import DuePage, LocalPageReader
+from kobold_reader.reading.page_reader import DuePage, EngineFacts, LocalPageReader, TaskOutcome
 from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.transcriber import Transcriber
 

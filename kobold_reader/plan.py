@@ -18,8 +18,8 @@ from kobold_reader.options import PageRange, ReadOptions
 from kobold_reader.pages import Selection, SourceFile
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.due import spread
-from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.page_reader import EngineFacts
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import PAGE_KINDS, Forecast, Outlook, PageAhead, PageKind, forecast_by_ledger
 

@@ -41,10 +41,9 @@ from kobold_reader.options import (
     about,
 )
 from kobold_reader.pages import KnownKind, Selection, select
-from kobold_reader.reading.engine import Engine
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
-from kobold_reader.reading.page_reader import LocalPageReader
+from kobold_reader.reading.page_reader import Engine, LocalPageReader
 from kobold_reader.reading.rapidocr import RapidOcrEngine
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import PageResult

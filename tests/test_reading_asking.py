@@ -15,7 +15,7 @@ from kobold_reader.errors import ContextTooSmallError, EmptyTranscriptionError, 
 from kobold_reader.kobold import FAMILIES, Family, KoboldClient, ServerPool
 from kobold_reader.pages import Box, LinePiece, PageImages, PageView
 from kobold_reader.reading.attempts import PageContext, ask, overlap
-from kobold_reader.reading.engine import PageJob
+from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.results import Reading
 from tests.kobold_simulator import Answer, BrainRequest, Fault, KoboldSimulator, ScriptBrain
 from tests.test_reading_koboldcpp import generated, picture

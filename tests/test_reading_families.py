@@ -21,8 +21,8 @@ from kobold_reader import KoboldReader
 from kobold_reader.errors import ConfigError
 from kobold_reader.kobold import FAMILIES, ServerPool, image_tokens
 from kobold_reader.pages import ImageBudget, PageImages, PageView
-from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.koboldcpp import KoboldEngine
+from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.results import Reading
 from tests.card_reader import DRAWN_BY, SEED, card_text
 from tests.conftest import LETTER

@@ -32,8 +32,8 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold import CancelledError, RetryPolicy, ServerPool
 from kobold_reader.pages import LinePiece, PageImages, PageView
-from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.koboldcpp import KoboldEngine
+from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.results import PageResult, Reading
 from tests.card_reader import DRAWN_BY, SEED, reads_down_to
 from tests.conftest import LETTER, SAMPLES

@@ -15,7 +15,7 @@ from kobold_reader.options import PageRange, ReadOptions, Redo
 from kobold_reader.pages import Box, ImageBudget, reading_order
 from kobold_reader.reading import due
 from kobold_reader.reading.cleaning import is_refusal, tidy
-from kobold_reader.reading.engine import EngineFacts
+from kobold_reader.reading.page_reader import EngineFacts
 from kobold_reader.reading.results import Reading
 from tests.test_reading_ledger import READING, facts
 

@@ -22,8 +22,8 @@ from kobold_reader.errors import (
 from kobold_reader.kobold import KoboldClient, Lease, ServerInfo, ServerPool, choose_family
 from kobold_reader.pages import PageImages, PageView, testcard
 from kobold_reader.pages.testcard import CARD_HEIGHT_PX, CARD_WIDTH_PX, draw_card, draw_probe
-from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.koboldcpp import KoboldEngine
+from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.selftest import Remembered, SelfTest, SelfTestFile, self_test, smallest_row, start_of
 from tests.card_reader import CARD, DRAWN_BY, SEED, card_text, reads_down_to

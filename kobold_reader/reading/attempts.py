@@ -28,8 +28,8 @@ from kobold_reader.pages import PageView
 from kobold_reader.reading import tags
 from kobold_reader.reading.cleaning import Traced, clean, is_refusal
 from kobold_reader.reading.confidence import confidence_of
-from kobold_reader.reading.engine import PageJob
 from kobold_reader.reading.loops import Loop, find_loop
+from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import Reading, Scalar, Status
 from kobold_reader.release import RELEASE

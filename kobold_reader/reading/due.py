@@ -15,8 +15,8 @@ from typing import Final
 from kobold_reader.kobold import FAMILIES
 from kobold_reader.options import ReadOptions, Redo
 from kobold_reader.pages import ImageBudget, PageFacts
-from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.ledger import KnownPage, Ledger
+from kobold_reader.reading.page_reader import EngineFacts
 from kobold_reader.reading.results import DOUBTFUL, Reading
 
 CAPTION_COVERAGE: Final = 0.25

@@ -29,8 +29,8 @@ from kobold_reader.errors import (
 from kobold_reader.kobold import Family, Lease, ServerInfo, ServerPool, choose_family
 from kobold_reader.pages import ImageBudget
 from kobold_reader.reading.attempts import PageContext, ask
-from kobold_reader.reading.engine import EngineFacts, PageJob, TaskOutcome
 from kobold_reader.reading.joining import join_readings
+from kobold_reader.reading.page_reader import EngineFacts, PageJob, TaskOutcome
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.selftest import Eyesight

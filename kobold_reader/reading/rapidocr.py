@@ -15,7 +15,7 @@ from typing import Any
 from kobold_reader.errors import MissingExtraError, TranscriptionError
 from kobold_reader.pages import Box, ImageBudget, PageView, reading_order
 from kobold_reader.reading.cleaning import tidy
-from kobold_reader.reading.engine import EngineFacts, PageJob, TaskOutcome
+from kobold_reader.reading.page_reader import EngineFacts, PageJob, TaskOutcome
 from kobold_reader.reading.results import SHARES, Corners, Reading, joined
 from kobold_reader.release import RELEASE
 

@@ -23,9 +23,9 @@ from kobold_reader.errors import KoboldReaderError, ServerError, SourceError
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, SourceFile
 from kobold_reader.reading.due import PageTasks, find_due, has_text_layer
-from kobold_reader.reading.engine import Engine, EngineFacts
 from kobold_reader.reading.ledger import KnownPage, Ledger, Timing
 from kobold_reader.reading.open_file import OpenFile
+from kobold_reader.reading.page_reader import Engine, EngineFacts
 
 PageKind = Literal["read", "text_layer", "blank", "to_read", "copy", "failed"]
 PAGE_KINDS: Final[tuple[PageKind, ...]] = get_args(PageKind)

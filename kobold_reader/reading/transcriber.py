@@ -35,10 +35,9 @@ from kobold_reader.kobold import CancelledError
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, SourceFile
 from kobold_reader.reading import due
-from kobold_reader.reading.engine import EngineFacts
 from kobold_reader.reading.ledger import Claims, KnownPage, Ledger
 from kobold_reader.reading.open_file import OpenFile, public_metadata
-from kobold_reader.reading.page_reader import DuePage, PageReader
+from kobold_reader.reading.page_reader import DuePage, EngineFacts, PageReader
 from kobold_reader.reading.pipeline import Ahead, InOrder
 from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.survey import Outlook, PageAhead, pages_ahead

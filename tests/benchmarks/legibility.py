@@ -19,8 +19,8 @@ from typing_extensions import override
 
 from kobold_reader.kobold import ServerPool
 from kobold_reader.pages import PageChild, PageImages, select
-from kobold_reader.reading.engine import Engine, PageJob
 from kobold_reader.reading.koboldcpp import KoboldEngine
+from kobold_reader.reading.page_reader import Engine, PageJob
 from kobold_reader.reading.rapidocr import RapidOcrEngine
 from kobold_reader.reading.results import Reading
 from tests.kobold_simulator import EyesBrain, KoboldSimulator
