@@ -194,7 +194,7 @@ class Archive:
             yield self._index.begin_writing()
 
     def open_ledger(self, reader: KoboldReader) -> Ledger:
-        """Open the archive's ledger, which reads through to the one that the reader names."""
+        """Open the archive's ledger, which falls back to the ledger that the reader names, read-only."""
         behind = None
         if reader.ledger != "none":
             path = Path(reader.ledger) if reader.ledger else default_ledger_path()
@@ -225,8 +225,8 @@ class Archive:
             remember: Whether the next run without paths repeats these paths and settings.
             cancel: Set by another thread to stop; what was read until then is indexed.
             on_page: Called for every page when its reading is known.
-            on_start: Called with the work ahead, before the first page is read; where past runs had different
-                settings, once for the paths of each.
+            on_start: Called with the work ahead, before the first page is read; once for each group of paths
+                that past runs read with the same settings.
             on_progress: Called with a line of text while a page is being read.
             make_transcriber: Called as `KoboldReader.transcriber`; `cluster.transcriber` reads on other machines.
 
@@ -322,10 +322,10 @@ class Archive:
     def forget(self, uris: Sequence[str]) -> int:
         """Remove files with their pages, words, vectors, readings and corrections, also from the bytes of all files.
 
-        Pages that another known file shows too stay. The other pages' vectors are copied, about 700 chunks a second.
-        After a kill nothing of the files can be found; the next `forget` or `sync` erases the bytes.
+        Pages that another known file also shows are kept. The other pages' vectors are copied, about 700 chunks a
+        second. After a kill nothing of the files can be found; the next `forget` or `sync` erases the bytes.
 
-        Chroma 1.5.9 saves the unused part of its graph as it finds it in memory, at the first use after opening. A
+        Chroma 1.5.9 writes uninitialized memory into the unused part of its graph, at the first use after opening. A
         process that had these pages in memory, such as a web server, a notebook or this one, may therefore write scraps
         of them again while it goes on: end it. `reembed` in a new process removes such scraps. Vectors on a Chroma
         server are deleted there; the bytes of that server's files are not erased.
@@ -335,8 +335,8 @@ class Archive:
 
         Raises:
             StoreError: Another process is writing, or the disk is full.
-            ServerError: A copy of a forgotten file stays, and the embedder, which has to split its pages, is
-                KoboldCpp's and does not answer.
+            ServerError: A copy of a forgotten file remains. Its pages must be split again by KoboldCpp's embedder,
+                which does not answer.
         """
         with self._locked(), Ledger(self.folder / LEDGER) as ledger:
             contents = {content for uri in uris for content in ledger.contents_of(uri)}
@@ -356,7 +356,7 @@ class Archive:
             return
         moved = [
             row.at(place)
-            for row in self._catalog.shown_nowhere()
+            for row in self._catalog.pages_at_lost_places()
             if (place := self._catalog.first_place(row.sha256)) is not None
         ]
         if moved:  # copies of what was forgotten stay

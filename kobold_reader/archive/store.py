@@ -283,7 +283,7 @@ class Catalog:
         """Return pages of contents that no place has any more."""
         return self._select(_ORPHANED)
 
-    def shown_nowhere(self) -> list[PageRow]:
+    def pages_at_lost_places(self) -> list[PageRow]:
         """Return the pages that are shown at a place that is not known any more."""
         return self._select("uri NOT IN (SELECT uri FROM places)")
 

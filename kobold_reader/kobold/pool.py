@@ -128,7 +128,7 @@ class ServerHealth:
     error: KoboldReaderError | None = None
     """The last failure; None after a success."""
     failures: int = 0
-    """Failures in a row since a page last ended well; an answer to a question about the server does not end them."""
+    """Failures in a row since a page last ended well; an answered request for information does not reset the count."""
     quarantined_until_s: float = 0.0
     """On the caller's clock."""
 
@@ -396,7 +396,7 @@ class ServerPool:
         Args:
             cancel: Set by another thread to stop waiting.
             vision: Whether the server must have a projector.
-            exclude: URLs of servers that were tried already. With any, no server is waited for that is away.
+            exclude: URLs of servers that were tried already. If given, unreachable servers are not waited for.
             on_wait: Called now and then while all that work are taken, with the seconds waited so far.
 
         Raises:
@@ -468,7 +468,7 @@ class ServerPool:
         """Try each server once; return the one taken, and whether to wait for one that is in use."""
         is_taken = False
         now_s = self._clock()
-        # Servers that failed lately come last, but they come: there may be no other.
+        # Servers that failed lately are tried last, but they are tried: there may be no other.
         for server in sorted(candidates, key=lambda server: server.health.is_quarantined(now_s)):
             if server.health.is_quarantined(now_s) and (is_taken or server.client.url in failed):
                 continue
@@ -508,7 +508,7 @@ class ServerPool:
             return info
 
     def _runs_known_model(self, server: _Server) -> bool:
-        """Ask for the model before each page: a restart between two pages breaks no connection."""
+        """Ask for the model before each page: else a restart between two pages would go unnoticed."""
         try:
             return server.info is not None and server.client.model() == server.info.model
         except ServerError as err:

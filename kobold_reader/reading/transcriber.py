@@ -47,9 +47,9 @@ log = logging.getLogger(__name__)
 AHEAD_PAGES = 1
 """Pages that wait with their images ready, besides one for each page that is being read."""
 FEW_PAGES = 2
-"""For each page that is read at once: pages begun beyond those that the caller has taken, while it is busy."""
+"""For each server: pages that may be begun ahead of the caller while the caller is busy."""
 MANY_PAGES = 64
-"""The same, while the caller waits for a slow page before them."""
+"""The same limit while the caller waits for an earlier, slow page."""
 BREAKER_FAILURES = 3
 
 
@@ -76,7 +76,7 @@ class Transcriber:
         cancel: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pages = pages
+        self._page_reader = pages
         self._ledger = ledger
         self._options = options
         self._on_progress = on_progress
@@ -111,7 +111,7 @@ class Transcriber:
             on_page: Called with every page.
 
         Raises:
-            ServerError: `redo` compares readings with the loaded model, and no server answers; else none is asked.
+            ServerError: `redo` needs the loaded model and no server answers. Without such a `redo` no server is asked.
         """
         self._choose_sample(files)
         outlook = Outlook(len(files))
@@ -121,7 +121,7 @@ class Transcriber:
                 opened,
                 self._ledger,
                 self._options,
-                engine_name=self._pages.name,
+                engine_name=self._page_reader.name,
                 numbers=self._numbers,
                 engine=self._engine_now(),
                 looks=looks,
@@ -162,12 +162,12 @@ class Transcriber:
         self._choose_sample(files)
         self._failed_before = {(failure.uri, failure.page_number) for failure in self._ledger.failures()}
         self._started_s = self._clock()
-        waiting = AHEAD_PAGES + self._pages.parallel
+        waiting = AHEAD_PAGES + self._page_reader.parallel
         with (
             suppress(CancelledError),
             closing(Ahead(self._steps(files), waiting, on_close=self._cancel.set)) as steps,
         ):
-            yield from self._one_by_one(steps) if self._pages.parallel == 1 else self._at_once(steps)
+            yield from self._one_by_one(steps) if self._page_reader.parallel == 1 else self._at_once(steps)
             if error := self._breaker.error:
                 raise error
 
@@ -182,7 +182,7 @@ class Transcriber:
             self._cancel.set()
             steps.stop()
 
-        parallel = self._pages.parallel
+        parallel = self._page_reader.parallel
         with closing(
             InOrder(
                 iter(steps),
@@ -190,7 +190,7 @@ class Transcriber:
                 workers=parallel,
                 few=FEW_PAGES * parallel,
                 many=MANY_PAGES * parallel,
-                # The same scan twice is not asked twice: the second finds the reading of the first.
+                # Of two identical scans one is read; the second finds that reading.
                 key=lambda step: None if isinstance(step, PageResult) else step.known.facts.content_sha256,
                 goes_on=self._goes_on,
                 on_close=stop,
@@ -227,7 +227,7 @@ class Transcriber:
                     yield self._failed(source, None, 0, err)
                     continue
                 if (source.uri, 0) in self._failed_before:
-                    self._ledger.clear_failure(source.uri, 0)  # it may be back as it was, and not be opened at all
+                    self._ledger.clear_failure(source.uri, 0)  # an unchanged file that came back is not opened
                 yield from self._file_steps(opened, source, file)
 
     def _file_steps(
@@ -272,7 +272,7 @@ class Transcriber:
                     "The page has no text layer, and only text layers were asked for.",
                     hint="--text-layer auto reads its image.",
                 )
-            page.images = self._pages.images(opened, page, self._cancel)
+            page.images = self._page_reader.images(opened, page, self._cancel)
         except SourceError as err:
             if page.tasks[0] not in page.readings:
                 raise
@@ -287,7 +287,7 @@ class Transcriber:
     def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage) -> DuePage:
         found = due.find_due(
             self._ledger,
-            self._pages.name,
+            self._page_reader.name,
             self._options,
             known,
             engine=self._engine_now(),
@@ -299,14 +299,14 @@ class Transcriber:
 
     def _engine_now(self) -> EngineFacts | None:
         """Return the engine's facts where `redo` compares readings with them."""
-        return self._pages.prepare(self._cancel) if self._options.redo in {"outdated", "low-resolution"} else None
+        return self._page_reader.prepare(self._cancel) if self._options.redo in {"outdated", "low-resolution"} else None
 
     @cached_property
     def _last_family(self) -> str | None:
-        return self._ledger.last_family(self._pages.name) if self._options.are_tasks_default else None
+        return self._ledger.last_family(self._page_reader.name) if self._options.are_tasks_default else None
 
     def _check_tasks(self) -> None:
-        facts = self._pages.prepare(self._cancel)
+        facts = self._page_reader.prepare(self._cancel)
         self._able = facts.tasks
         for task in self._options.tasks:
             if task not in facts.tasks and not self._options.are_tasks_default:
@@ -328,7 +328,7 @@ class Transcriber:
     def _ask(self, page: DuePage) -> PageResult:
         number = page.known.facts.page_number
         started_s = self._clock()
-        outcomes = self._pages.read(page, self._progress(page), self._cancel)
+        outcomes = self._page_reader.read(page, self._progress(page), self._cancel)
         tasks, took_s = ", ".join(page.due_tasks), self._clock() - started_s
         log.debug("%s page %d: %s in %.1f s", page.source.path, number, tasks, took_s)
         readings = {task: outcome for task, outcome in outcomes.items() if isinstance(outcome, Reading)}
@@ -426,8 +426,8 @@ class Breaker:
 def _is_server_failure(result: PageResult, asked: Sequence[str]) -> bool:
     """Tell whether no task of a page was answered, and the server is to blame.
 
-    A server that drops every image is no better than one that is gone. A page that takes too long or is too large is to
-    blame itself: three of them in a row must not keep the others from being read.
+    A server that drops every image is no better than one that is gone. A page that takes too long or is too
+    large is at fault itself: three of them in a row must not keep the others from being read.
     """
     of_page = (ServerTimeoutError, ContextTooSmallError, BadRequestError)
     return set(asked) <= set(result.errors) and all(
