@@ -284,7 +284,11 @@ def test_whatever_ends_the_run_ends_the_jobs(
     for server in (one, two):
         assert server.count("/api/extra/abort") == 1
         assert server.wait_for(lambda server=server: not server.running)  # type: ignore[misc]
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("kobold-reader")]
+    ours = [thread for thread in threading.enumerate() if thread.name.startswith("kobold-reader")]
+    for thread in ours:
+        assert "/api/v1/generate" in thread.name, "only an abandoned request may still hear that it was aborted"
+        thread.join(5)
+    assert not [thread.name for thread in ours if thread.is_alive()]
     ledger.close()
 
 
