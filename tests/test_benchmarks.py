@@ -11,9 +11,12 @@ from tests.benchmarks import memory, page_preparation, rerun, second_task, serve
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.thorough
 def test_start() -> None:
     seconds = start.main(["--rounds", "1"])
     assert 0 < seconds[start.EMPTY] < seconds[start.HELP]
+    # Layout analysis and onnxruntime, which the bare import brings, cost more than all that the child loads.
+    assert seconds[start.CHILD] < seconds[start.PYMUPDF]
 
 
 def test_rerun() -> None:

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, TypeAlias
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages.values import Kind
@@ -195,7 +194,11 @@ def _absolute(path: Path) -> Path:
 
 def local_path(uri: str) -> str:
     """Return the path of a local file's URI; any other URI as it is."""
-    return url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri
+    if not uri.startswith("file:"):
+        return uri
+    from urllib.request import url2pathname  # brings http.client and email, which each page child would wait for
+
+    return url2pathname(urlsplit(uri).path)
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

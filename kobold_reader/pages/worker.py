@@ -216,8 +216,12 @@ def main() -> None:
     faulthandler.enable()
     # onnxruntime, which PyMuPDF 2 may load, reports home unless told otherwise before its import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    # PyMuPDF 2 imports its layout models (51 MB, most of its start-up time) where it can. Nothing here uses them.
-    sys.modules["pymupdf.layout"] = None  # type: ignore[assignment]
+    # numpy starts a thread for each core otherwise, and nothing here multiplies matrices.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    # PyMuPDF 2 imports its layout models (51 MB) and its Markdown writer with onnxruntime, most of its start-up time,
+    # where it can. Nothing here uses them.
+    for unused in ("pymupdf.layout", "pymupdf4llm"):
+        sys.modules[unused] = None  # type: ignore[assignment]
     if len(sys.argv) > 1:
         _limit_memory(int(sys.argv[1]))
     worker = Worker(output)

@@ -1,19 +1,24 @@
 """How long a command takes to begin: `python -m tests.benchmarks.start`.
 
-`--help` against the smallest typer application there is, and `import kobold_reader` against an empty Python, in turn.
-Processor time, since starting waits for nothing; the least of all rounds.
+`--help` against the smallest typer application there is, `import kobold_reader` against an empty Python, and a page
+child that opens a PDF and renders its page against `import pymupdf`, in turn. Processor time, since starting waits for
+nothing; the least of all rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
+import io
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from kobold_reader.pages import ImageBudget
+from kobold_reader.pages.values import write_frame
 from tests.benchmarks.report import process_cpu_s, show, side_by_side, verdict
 
 PLAIN: Final = "typer, one command"
@@ -21,8 +26,13 @@ RICH: Final = "typer, one command, help by rich"
 HELP: Final = "kobold-reader --help"
 EMPTY: Final = "python"
 IMPORT: Final = "import kobold_reader"
+PYMUPDF: Final = "import pymupdf"
+CHILD: Final = "page child, first page"
 MOST_TIMES: Final = 2.0
 MOST_IMPORT_S: Final = 0.1
+MOST_CHILD_S: Final = 0.35
+
+_PDF: Final = Path(__file__).parents[2] / "kobold_reader/_samples/archive/letters/1954-lindqvist-letter.pdf"
 
 _BARE: Final = "import typer\napp = typer.Typer({})\n@app.command()\ndef greet(name: str) -> None: ...\napp()\n"
 
@@ -42,11 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
             PLAIN: (str(plain), "--help"),
             RICH: (str(rich), "--help"),
             HELP: ("-m", "kobold_reader", "--help"),
+            PYMUPDF: ("-c", "import pymupdf"),
         }
+        child = ("-m", "kobold_reader.pages.worker")
         # Compiled once, as what pip installs is; a round of its own does that.
         kept = {**os.environ, "PYTHONPYCACHEPREFIX": name}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
         actions = {what: functools.partial(process_cpu_s, *run, environment=kept) for what, run in runs.items()}
+        actions[CHILD] = functools.partial(process_cpu_s, *child, environment=kept, stdin=_requests())
         side_by_side(actions, 1)
         taken = side_by_side(actions, given.rounds)
     least = {what: min(times) for what, times in taken.items()}
@@ -61,7 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         f"import kobold_reader under {MOST_IMPORT_S:g} s: {importing_s:.3f} s more than an empty Python",
         is_reached=importing_s < MOST_IMPORT_S,
     )
+    verdict(
+        f"a page child's first page under {MOST_CHILD_S:g} s: {least[CHILD]:.2f} s,"
+        f" {least[CHILD] / least[PYMUPDF]:.2f} times the bare import of PyMuPDF",
+        is_reached=least[CHILD] < MOST_CHILD_S,
+    )
     return least
+
+
+def _requests() -> bytes:
+    """What a page child is asked until it has rendered its first page."""
+    asked = io.BytesIO()
+    every = {"source": _PDF.name, "timeout_s": 60}
+    write_frame(asked, {**every, "do": "open", "path": str(_PDF), "kind": "pdf", "passwords": [], "sha256": None})
+    budget = dataclasses.asdict(ImageBudget())
+    write_frame(asked, {**every, "do": "page_images", "page_number": 1, "budget": budget, "rotate_deg": 0})
+    return asked.getvalue()
 
 
 if __name__ == "__main__":
