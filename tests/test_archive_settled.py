@@ -233,12 +233,12 @@ def test_pages_whose_indexing_failed_on_the_way_are_not_settled(
     """What is left is still indexed when a run ends early; the page that failed is no part of that."""
     index, calls = Indexer.index, 0
 
-    def fails(self: Indexer, rows: Sequence[PageRow]) -> None:
+    def fails(self: Indexer, rows: Sequence[PageRow]) -> int:
         nonlocal calls
         calls += 1
         if calls == call:
             raise StoreError("the disk is full")
-        index(self, rows)
+        return index(self, rows)
 
     monkeypatch.setattr("kobold_reader.archive.sync.BATCH_PAGES", 1)
     with monkeypatch.context() as patched:

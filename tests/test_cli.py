@@ -23,6 +23,7 @@ from kobold_reader.cli import app as cli
 from kobold_reader.embeddings import MiniLMEmbedding
 from kobold_reader.kobold import pool
 from kobold_reader.release import RELEASE
+from tests import page_files as make
 from tests.card_reader import DRAWN_BY, SEED, reads_down_to
 from tests.conftest import ROOT, SAMPLES
 from tests.kobold_simulator import Fault, KoboldSimulator, RecordedRequest, ScriptBrain
@@ -762,6 +763,30 @@ def test_index_again_asks_nothing(kobold: Command, archive: Path, simulator: Kob
     draw_pages(pages.parent / "fourth.png", ["fourth page"])
     assert "2 files: 1 new; 1 page indexed\n" in kobold("index", "--archive", archive).err
     assert simulator.count() == asked + 2
+
+
+def test_every_number_of_a_run_is_true(kobold: Command, simulator: KoboldSimulator, tmp_path: Path) -> None:
+    scans = [make.scan_on(make.jpeg(make.printed_page(72, lines))) for lines in (9, 12)]
+    (tmp_path / "book.pdf").write_bytes(make.pdf(make.text_on, make.blank_on, *scans))
+    asked = ("index", tmp_path / "book.pdf", "--archive", tmp_path / "archive", "--embedder", "none", "--tasks", "ocr")
+
+    simulator.fault(None, Fault.BAD_INPUT)
+    first = kobold(*asked).err
+    assert "\n4 pages: 1 blank, 1 failed, 1 ok, 1 text_layer\n" in first, "nothing was read before"
+    assert "1 file: 1 new; 2 pages indexed\n" in first, "neither the blank nor the failed one"
+
+    simulator.fault(Fault.BAD_INPUT)
+    again = kobold(*asked).err
+    assert "\n4 pages: 1 blank, 1 failed, 1 ok, 1 text_layer (3 read before)\n" in again
+    assert "1 file, none changed; 0 pages indexed\n" in again
+
+    last = kobold(*asked).err
+    assert "\n4 pages: 1 blank, 2 ok, 1 text_layer (3 read before)\n" in last
+    assert "1 file, none changed; 1 page indexed\n" in last
+    assert "4 pages: 1 blank, 2 ok, 1 text_layer (4 read before)\n" in kobold(*asked).err
+
+    copy = kobold("read", tmp_path / "book.pdf", "--ledger", "none", "--tasks", "ocr").err
+    assert copy.endswith("4 pages: 1 blank, 2 ok, 1 text_layer\n")
 
 
 def test_options_of_a_run_that_repeats_are_heard(

@@ -298,7 +298,7 @@ class Archive:
             self._catalog.remember_root(root_name(path), settings)
 
     def reembed(self, embedder: EmbedderKind | None = None, *, chroma_url: str | None = None) -> int:
-        """Make all vectors anew, without reading a page; returns the number of pages.
+        """Make all vectors anew, without reading a page; returns the number of pages with text.
 
         The arguments are those of `open`; None: the same as before.
 
@@ -314,10 +314,10 @@ class Archive:
             self._index.replace(chosen)
             if chroma_url is not None:
                 self._index.move_to(chroma_url)
-            self._index.begin_writing().index(begun)
+            indexed = self._index.begin_writing().index(begun)
             if self._catalog.is_erasing:  # the old vectors were removed as a whole
                 self._catalog.erase_deleted()
-        return len(begun)
+        return indexed
 
     def forget(self, uris: Sequence[str]) -> int:
         """Remove files with their pages, words, vectors, readings and corrections, also from the bytes of all files.

@@ -33,6 +33,8 @@ from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.release import RELEASE
 
 AHEAD_RESULTS: Final = 64
+_BESIDE_TEXT: Final = ("status", "error", "metadata", "content_sha256", "as_read")
+"""What may change of a page's row while its text, and so its words and vectors, stay."""
 LEDGER_MARK: Final = "ledger_mark"
 """Under this key the catalog has the state of the ledger at the end of the last complete run."""
 
@@ -50,10 +52,13 @@ class SyncReport:
     pages: Counter[str] = field(default_factory=Counter)
     """By status."""
     read_pages: int = 0
-    """Pages for which something was read in this run; for the others, the earlier reading was kept."""
+    """Pages of which this run read something, or found the text layer, or found that they are blank."""
+    kept_pages: int = 0
+    """Pages that an earlier run had read."""
     indexed_pages: int = 0
+    """Pages whose text is new or changed, and can be found from now on; a page without text is not counted."""
     finished_pages: int = 0
-    """Pages that an earlier, interrupted run had begun."""
+    """The same of pages that an earlier, interrupted run had begun."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Files not taken, by ending."""
     errors: list[KoboldReaderError] = field(default_factory=list)
@@ -199,7 +204,7 @@ class Syncer:
         self._pending: list[PageRow] = []
         """Pages whose text is new or changed."""
         self._renamed: dict[str, PageRow] = {}
-        """Pages of which only the metadata changed."""
+        """Pages of which the text is as before, and something else changed."""
         self._placed: set[str] = set()
         """URIs of files that this run has recorded or passed over."""
         self._left: set[str] = set()
@@ -220,6 +225,7 @@ class Syncer:
         before = self._catalog.places()
         rest = self._stamps.rest(selection.files)
         report.pages += sum(self._stamps.passed.values(), Counter())
+        report.kept_pages = report.pages.total()  # a file with a failed page is never passed over
         self._placed.update(self._stamps.passed)
         results = Ahead(transcriber.run(rest), AHEAD_RESULTS, on_close=cancel.set)
         with closing(results):
@@ -245,9 +251,9 @@ class Syncer:
             return
         row, old = self._rows(result)
         self._count(result, is_corrected=row.as_read is not None)
-        if old is None or (old.indexed_as, old.status, old.error) != (row.version, row.status, row.error):
+        if old is None or old.indexed_as != row.version:
             self._pending.append(row)
-        elif (old.metadata, old.content_sha256, old.as_read) != (row.metadata, row.content_sha256, row.as_read):
+        elif any(getattr(old, name) != getattr(row, name) for name in _BESIDE_TEXT):
             self._renamed[row.page_id] = row
         if len(self._pending) >= BATCH_PAGES:
             self._flush()
@@ -287,6 +293,7 @@ class Syncer:
         report = self._report
         status = "ok" if is_corrected and result.error else result.status
         report.pages[status] += result.page_number > 0
+        report.kept_pages += result.is_kept and result.status != "failed"
         report.read_pages += not result.is_kept and result.status != "failed"
         if result.error is None:
             report.errors += list(result.errors.values())
@@ -332,8 +339,7 @@ class Syncer:
         if self._pending:
             rows = list({row.page_id: row for row in self._pending}.values())
             self._pending.clear()
-            self._indexer.index(rows)
-            self._report.indexed_pages += len(rows)
+            self._report.indexed_pages += self._indexer.index(rows)
         if self._renamed:
             known = {row.page_id for row in self._catalog.pages(list(self._renamed))}
             self._indexer.rename([row for row in self._renamed.values() if row.page_id in known])

@@ -134,8 +134,11 @@ class Indexer:
             overlap = min(OVERLAP_TOKENS, size // 4)
             self._splitter = SentenceSplitter(chunk_size=size, chunk_overlap=overlap, **tokenizer)
 
-    def index(self, rows: Sequence[PageRow]) -> None:
+    def index(self, rows: Sequence[PageRow]) -> int:
         """Index pages whose text is new or changed, in three steps between which a kill may come: see `store`.
+
+        Returns:
+            The number of pages that have text, and so can be found by it.
 
         Raises:
             ServerError: The embedder's server is gone. The pages stay unfinished; the next run continues.
@@ -150,12 +153,13 @@ class Indexer:
                 wanted = {node_id for some_ids in ids.values() for node_id in some_ids}
                 self._vectors.delete([node_id for row in begun for node_id in row.node_ids if node_id not in wanted])
             self._catalog.finish([replace(row, node_ids=ids[row.page_id]) for row in begun])
+        return sum(bool(row.parts) for row in rows)
 
     def finish(self) -> int:
-        """Complete what a killed run began; returns the number of pages."""
-        rows = self._catalog.unfinished()
-        self.index(rows)
-        return len(rows) + self.remove_orphans()
+        """Complete what a killed run began; returns the number of pages that were indexed."""
+        indexed = self.index(self._catalog.unfinished())
+        self.remove_orphans()
+        return indexed
 
     def rename(self, rows: Sequence[PageRow]) -> None:
         """Write new metadata of pages whose text is unchanged, without embedding anything."""

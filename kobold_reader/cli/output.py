@@ -211,10 +211,10 @@ class PageProgress:
         self._started_s = time.monotonic()  # without the time of the survey
         self._update(total=self._total)
 
-    def page_done(self, *, is_kept: bool) -> None:
-        """Count one page."""
+    def page_done(self, *, is_asked: bool) -> None:
+        """Count one page; `is_asked`: it had to be read, which took time."""
         self._done += 1
-        self.read_pages += not is_kept
+        self.read_pages += is_asked
         left = "" if self.left_s is None else f"{spell_about(self.left_s)} left"
         self._update(completed=self._done, left=left)
 

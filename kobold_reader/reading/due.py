@@ -19,6 +19,8 @@ from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.page_reader import EngineFacts
 from kobold_reader.reading.results import DOUBTFUL, Reading
 
+OF_THE_PAGE: Final = frozenset({"pdf", "image"})
+"""`Reading.engine` where no engine was asked: a text layer and blank paper are facts of the page."""
 CAPTION_COVERAGE: Final = 0.25
 """A page with a good text layer is captioned and tagged only where images cover at least this share of it."""
 LOW_CONFIDENCE: Final = 0.8

@@ -128,7 +128,9 @@ class PageResult:
     content_sha256: str = ""
     """Checksum of the page's content, to which the readings belong; empty where the page could not be looked at."""
     is_kept: bool = False
-    """Every reading was made before this run."""
+    """An earlier run read all of it, or found its text layer, or found it blank."""
+    is_asked: bool = False
+    """It had to be read: an image was made for it in this run, or could not be made."""
 
     @property
     def status(self) -> Status:

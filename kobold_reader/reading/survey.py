@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Final, Literal, get_args
@@ -49,6 +49,8 @@ class PageAhead:
     content_sha256: str = ""
     has_poor_text: bool = False
     """It has a text layer, but not one that is good enough."""
+    is_new: bool = False
+    """It was looked at for the first time."""
     error: KoboldReaderError | None = None
 
 
@@ -177,7 +179,7 @@ def pages_ahead(
                 if len(seen) >= _KEEP_PAGES:
                     ledger.remember_pages(file.sha256, seen)
                     seen.clear()
-                yield ahead(source, page)
+                yield replace(ahead(source, page), is_new=True)
         finally:
             ledger.remember_pages(file.sha256, seen)
 

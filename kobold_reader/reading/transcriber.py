@@ -90,6 +90,8 @@ class Transcriber:
         """The tasks that the engine can do; None: it was not asked yet."""
         self._made: set[tuple[str, str]] = set()
         """Content and task of every reading made in this run: `redo` does not ask for them again."""
+        self._looked_at: set[str] = set()
+        """Contents of the pages that were first looked at, or found blank, in this run or in its survey."""
         self._breaker = Breaker()
         self._claims = Claims(ledger.path and ledger.path.with_suffix(".claims"))
         self._started_s = 0.0
@@ -128,6 +130,8 @@ class Transcriber:
                 on_progress=self._on_progress,
             ):
                 outlook.take(page)
+                if page.is_new:
+                    self._looked_at.add(page.content_sha256)
                 if on_page:
                     on_page(page)
         return outlook
@@ -241,6 +245,7 @@ class Transcriber:
                     if number not in known:
                         known[number] = KnownPage(opened.page_facts(source, file, number), None)
                         seen.append(known[number])
+                        self._looked_at.add(known[number].facts.content_sha256)
                     before = known.pop(number)
                     page = opened.with_image_kind(source, file, before, self._options.image_kind)
                     if page is not before:
@@ -265,7 +270,7 @@ class Transcriber:
             self._check_tasks()
             page = self._look_up(source, file, known)  # only the model knows which tasks it can do
         if not page.due_tasks:
-            return self._result(page, {}, is_kept=True)
+            return self._result(page, {}, is_asked=False)
         try:
             if only_text_layers:
                 raise UnsupportedSourceError(
@@ -279,7 +284,7 @@ class Transcriber:
             # The page keeps its readings; only the tasks that need its image failed.
             errors = dict.fromkeys(page.due_tasks, err.at(source.path, known.facts.page_number))
             self._ledger.record(source, file.sha256, known, {}, {}, errors)
-            return self._result(page, errors, is_kept=True)
+            return self._result(page, errors)
         if page.images and page.images.is_blank:
             return self._blank(page)
         return page
@@ -366,12 +371,14 @@ class Transcriber:
     def _blank(self, page: DuePage) -> PageResult:
         """Record that a page is blank, which is a fact of the page and no reading, and return its result."""
         page.known = replace(page.known, is_blank=True)
+        self._looked_at.add(page.known.facts.content_sha256)
         page.readings |= {task: due.blank_reading(task) for task in page.due_tasks}
         self._ledger.record(page.source, page.file.sha256, page.known, {}, {}, {})
         return self._result(page, {})
 
-    def _result(self, page: DuePage, errors: Mapping[str, KoboldReaderError], *, is_kept: bool = False) -> PageResult:
+    def _result(self, page: DuePage, errors: Mapping[str, KoboldReaderError], *, is_asked: bool = True) -> PageResult:
         facts = page.known.facts
+        content_sha256 = facts.content_sha256
         if not errors and (page.source.uri, facts.page_number) in self._failed_before:
             self._ledger.clear_failure(page.source.uri, facts.page_number)
         return PageResult(
@@ -384,8 +391,14 @@ class Transcriber:
             readings={task: page.readings[task] for task in page.tasks if task in page.readings},
             errors=dict(errors),
             metadata={**page.file.metadata, **public_metadata(facts.metadata)},
-            content_sha256=facts.content_sha256,
-            is_kept=is_kept,
+            content_sha256=content_sha256,
+            is_kept=not any(
+                content_sha256 in self._looked_at
+                if reading.engine in due.OF_THE_PAGE
+                else (content_sha256, task) in self._made
+                for task, reading in page.readings.items()
+            ),
+            is_asked=is_asked,
         )
 
     def _failed(self, source: SourceFile, file: FileFacts | None, page_number: int, error: SourceError) -> PageResult:
@@ -399,6 +412,7 @@ class Transcriber:
             readings={},
             errors=dict.fromkeys(self._options.tasks, error),
             metadata=file.metadata if file else {},
+            is_asked=True,
         )
 
 

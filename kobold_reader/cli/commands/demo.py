@@ -41,11 +41,11 @@ def demo(
                 on_start=lambda _, outlook: progress.expect(
                     outlook.pages - outlook.passed_pages, outlook.pages - outlook.read_pages
                 ),
-                on_page=lambda result: progress.page_done(is_kept=result.is_kept),
+                on_page=lambda result: progress.page_done(is_asked=result.is_asked),
                 on_progress=progress.doing,
             )
         usable = sum(report.pages.values()) - report.pages["failed"]
-        notice(spell_statuses(report.pages, usable - report.read_pages) + f", {report.indexed_pages} indexed just now")
+        notice(spell_statuses(report.pages, report.kept_pages) + f", {report.indexed_pages} indexed just now")
         for kind, query in SEARCHES.items():
             say(f'\nSearch {kind}: "{query}"\n')
             hits = archive.search(query, limit=2)

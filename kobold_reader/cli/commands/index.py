@@ -72,7 +72,9 @@ def index(
     ):
         if reembed:
             count = opened.reembed(embedder, chroma_url=chroma_url)
-            notice(f"vectors made anew for {spell_count(count, 'page')} ({opened.status().embedder})")
+            kind = opened.status().embedder
+            made = "no vectors any more" if kind == "none" else f"vectors made anew for {spell_count(count, 'page')}"
+            notice(f"{made} ({kind})")
             if not paths:
                 return 0
         if opened.status().embedder == "none":
@@ -116,16 +118,15 @@ def _count(result: PageResult, pages: Counter[str], progress: PageProgress) -> N
     if not result.page_number:
         return  # a file that cannot be opened: its pages were not counted as expected
     pages[result.status] += 1
-    progress.page_done(is_kept=result.is_kept)
-    if progress.read_pages == FIRST_PAGES and not result.is_kept and not progress.is_forecast and progress.left_s:
+    progress.page_done(is_asked=result.is_asked)
+    if progress.read_pages == FIRST_PAGES and result.is_asked and not progress.is_forecast and progress.left_s:
         progress.is_forecast = True
         left = spell_count(progress.left_pages, "page")
         notice(f"{left} left: about {spell_about(progress.left_s)}, by the first {FIRST_PAGES}")
 
 
 def _notice_report(report: SyncReport, archive: Path) -> None:
-    kept = sum(report.pages.values()) - report.read_pages - report.pages["failed"]
-    notice(spell_statuses(report.pages, kept))
+    notice(spell_statuses(report.pages, report.kept_pages))
     counts = {
         "new": report.new_files,
         "changed": report.changed_files,

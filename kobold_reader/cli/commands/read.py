@@ -69,7 +69,7 @@ def read(
                 kept += result.is_kept
                 if result.page_number:  # not a file that cannot be opened
                     pages[result.status] += 1
-                    progress.page_done(is_kept=result.is_kept)
+                    progress.page_done(is_asked=result.is_asked)
                 write(result)
     notice_pages_left(options.stop_after, progress.left_pages)
     notice(spell_statuses(pages, kept))
