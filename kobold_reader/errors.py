@@ -80,9 +80,11 @@ class MissingExtraError(KoboldReaderError, ImportError):
     """An optional part of the package is not installed; the hint has the command that installs it."""
 
     def __init__(self, extra: str, needed_for: str, *, hint: str | None = None) -> None:
+        from kobold_reader.release import install_command  # looks into the installed package: only where it is needed
+
         super().__init__(
             f"{needed_for} needs an optional part that is not installed.",
-            hint=hint or f'Install it with: pip install "kobold-reader[{extra}]"',
+            hint=hint or f"Install it with: {install_command(extra)}",
         )
         self.extra = extra
 

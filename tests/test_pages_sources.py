@@ -13,6 +13,7 @@ from kobold_reader.cli.output import spell_skipped
 from kobold_reader.errors import SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages import Selection, SourceFile, select
 from kobold_reader.pages.sources import kind_of
+from kobold_reader.release import install_command
 from tests import page_files as make
 
 PDF = make.pdf(make.text_on)
@@ -145,13 +146,13 @@ def test_what_needs_an_extra_is_counted_with_its_name(folder: Path, monkeypatch:
     found = select([folder])
     assert found.skipped == {".heic": 1, ".jpg holding heic": 1, ".mov": 2, ".nef": 1}
     said = spell_skipped(found.skipped)
-    assert '1 .heic (pip install "kobold-reader[heic]")' in said
-    assert '1 .jpg holding heic (pip install "kobold-reader[heic]")' in said
-    assert '1 .nef (pip install "kobold-reader[raw]")' in said
+    assert f"1 .heic ({install_command('heic')})" in said
+    assert f"1 .jpg holding heic ({install_command('heic')})" in said
+    assert f"1 .nef ({install_command('raw')})" in said
     assert "2 .mov," in said
     (error,) = select([folder / "IMG_7.HEIC"]).errors
     assert isinstance(error, UnsupportedSourceError)
-    assert "kobold-reader[heic]" in str(error)
+    assert install_command("heic") in str(error)
     installed(monkeypatch, "heic", "raw")
     found = select([folder])
     assert found.skipped == {".mov": 2}

@@ -6,9 +6,11 @@ import contextlib
 import json
 import logging
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -17,6 +19,32 @@ if TYPE_CHECKING:
     from kobold_reader.reading.survey import Forecast, PageKind
 
 _HOUR_S = 3600
+
+
+def program_to_type() -> str:
+    """Return what starts this program in a shell here: `kobold-reader` only where that finds this environment's."""
+    folder = Path(sys.executable).parent
+    found = shutil.which("kobold-reader")
+    if found and Path(found).absolute().parent == folder:
+        return "kobold-reader"
+    script = shutil.which("kobold-reader", path=str(folder))
+    return _as_typed(Path(script)) if script else f"{_as_typed(Path(sys.executable))} -m kobold_reader"
+
+
+def activate_command() -> str | None:
+    """Return the command that puts this environment's programs on the path; None where there is no environment."""
+    script = Path(sys.executable).with_name("Activate.ps1" if sys.platform == "win32" else "activate")
+    if not script.exists():
+        return None
+    return _as_typed(script) if sys.platform == "win32" else f"source {_as_typed(script)}"
+
+
+def _as_typed(path: Path) -> str:
+    """Return the shorter of the path and the one from the current folder, quoted where a shell needs it."""
+    with contextlib.suppress(ValueError):
+        path = path.relative_to(Path.cwd())
+    text = str(path)
+    return f'"{text}"' if " " in text else text
 
 
 def spell_count(count: int, what: str) -> str:

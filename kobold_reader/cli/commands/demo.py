@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kobold_reader.cli.options import ServerOptions, with_options
-from kobold_reader.cli.output import notice, page_progress, say, spell_statuses
+from kobold_reader.cli.output import activate_command, notice, page_progress, program_to_type, say, spell_statuses
 
 
 @with_options(ServerOptions)
@@ -25,11 +25,11 @@ def demo(
     from kobold_reader.cli.outcome import closing_code
     from kobold_reader.demo import SEARCHES, sync_samples
     from kobold_reader.embeddings import MiniLMEmbedding
-    from kobold_reader.embeddings.minilm import INSTALL_HINT
+    from kobold_reader.embeddings.minilm import install_hint
 
     url, password = options.urls()[0], options.password()
     if not MiniLMEmbedding.available():
-        notice(f"Searching by words only: the embedder MiniLM is not installed. {INSTALL_HINT}")
+        notice(f"Searching by words only: the embedder MiniLM is not installed. {install_hint()}")
     with Archive.open(folder / "archive", create=True, api_url=url, api_password=password) as archive:
         with page_progress() as progress:
             report = sync_samples(
@@ -53,9 +53,22 @@ def demo(
                 say(show_hit(number, hit, colour=sys.stdout.isatty()), is_harmless=True)
             if not hits:
                 say("   nothing found\n")
-    say("What to try next:")
-    say(f'  kobold-reader search "harbour dues 1938" --archive {folder / "archive"}')
-    say(f"  kobold-reader web --archive {folder / 'archive'}")
-    say("  kobold-reader doctor                                  what your KoboldCpp can do, and what to change")
-    say("  kobold-reader index FOLDER --archive my-archive       your own scans")
+        engine = archive.settings_of(folder / "samples").get("engine")
+    _say_what_next(folder / "archive", without_server=engine == "rapidocr")
     return closing_code(report.errors, usable, "skip")
+
+
+def _say_what_next(archive: Path, *, without_server: bool) -> None:
+    """Name commands that work as they stand: from this folder, in this environment, with or without the server."""
+    program = program_to_type()
+    say("What to try next:")
+    say(f'  {program} search "harbour dues 1938" --archive {archive}')
+    say(f"  {program} web --archive {archive}")
+    if without_server:
+        say(f"  {program} index FOLDER --archive my-archive --engine rapidocr     your own scans, printed text only")
+        say(f"  {program} doctor     what a KoboldCpp needs for handwriting and descriptions of pictures")
+    else:
+        say(f"  {program} index FOLDER --archive my-archive     your own scans")
+        say(f"  {program} doctor     what your KoboldCpp can do, and what to change")
+    if program != "kobold-reader" and (activate := activate_command()):
+        say(f"To write just kobold-reader, activate the environment first: {activate}")

@@ -53,7 +53,7 @@ def index(
     from kobold_reader.archive.archive import CATALOG
     from kobold_reader.cli.outcome import closing_code, count_if_interrupted, find_lower_resolution, notice_pages_left
     from kobold_reader.embeddings import MiniLMEmbedding
-    from kobold_reader.embeddings.minilm import INSTALL_HINT
+    from kobold_reader.embeddings.minilm import install_hint
     from kobold_reader.reader import take
 
     if paths and not (archive / CATALOG).exists() and not take(paths).files:
@@ -82,7 +82,7 @@ def index(
                 notice("words only: this archive has no vectors; index --reembed --embedder minilm makes them")
             else:
                 why = "the embedder MiniLM is not installed, so this archive has no vectors."
-                notice(f"words only: {why} {INSTALL_HINT}")
+                notice(f"words only: {why} {install_hint()}")
         with page_progress() as progress, count_if_interrupted(pages):
             report = opened.sync(
                 paths or None,
