@@ -271,26 +271,37 @@ def strips_on(picture: Image.Image, count: int) -> Callable[[Any], None]:
     return draw
 
 
-def jbig2_pdf(picture: Image.Image) -> bytes:
-    """A PDF whose scan is JBIG2: one generic region, coded as a fax is."""
-    black = picture.convert("1")
+def group4(stencil: Image.Image) -> bytes:
+    """A 1-bit picture, coded as a fax is, black where it is 0."""
     # A fax counts white as 0, a picture of Pillow's as 1.
-    fax = encoded(ImageChops.invert(black), "TIFF", compression="group4", strip_size=1 << 30)
+    fax = encoded(ImageChops.invert(stencil), "TIFF", compression="group4", strip_size=1 << 30)
     with Image.open(io.BytesIO(fax)) as stored:
         tags: Any = stored.tag_v2  # type: ignore[attr-defined]
         start, length = tags[273][0], tags[279][0]
-    coded = fax[start : start + length]
-    width, height = black.size
+    return fax[start : start + length]
 
-    def segment(number: int, kind: int, body: bytes) -> bytes:
-        return struct.pack(">IBBBI", number, kind, 0, 1, len(body)) + body
 
-    page_info = struct.pack(">IIIIBH", width, height, 0, 0, 0, 0)
-    region = struct.pack(">IIIIB", width, height, 0, 0, 0) + b"\x01" + coded  # MMR
-    data = segment(0, 48, page_info) + segment(1, 38, region)
+def jbig2_segment(number: int, kind: int, body: bytes) -> bytes:
+    return struct.pack(">IBBBI", number, kind, 0, 1, len(body)) + body
+
+
+def jbig2_page(width: int, height: int) -> bytes:
+    return jbig2_segment(0, 48, struct.pack(">IIIIBH", width, height, 0, 0, 0, 0))
+
+
+def jbig2(stencil: Image.Image) -> bytes:
+    """A 1-bit picture as JBIG2: one generic region, coded as a fax is."""
+    width, height = stencil.size
+    region = struct.pack(">IIIIB", width, height, 0, 0, 0) + b"\x01" + group4(stencil)  # MMR
+    return jbig2_page(width, height) + jbig2_segment(1, 38, region)
+
+
+def jbig2_pdf(picture: Image.Image, data: bytes | None = None) -> bytes:
+    """A PDF whose scan is JBIG2; `data` stands in place of the picture's own."""
+    black = picture.convert("1")
     document = pymupdf.open("pdf", pdf(scan_on(encoded(black, "PNG"))))
     xref = document.get_page_images(0)[0][0]
-    document.update_stream(xref, data, compress=False)
+    document.update_stream(xref, jbig2(black) if data is None else data, compress=False)
     for key in ("DecodeParms", "SMask"):
         document.xref_set_key(xref, key, "null")
     document.xref_set_key(xref, "Filter", "/JBIG2Decode")

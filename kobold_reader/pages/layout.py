@@ -35,6 +35,11 @@ _PATHS = frozenset({"fill-path", "stroke-path"})
 _GRID = 128
 _CLOSE = 0.02  # an edge this share of a page away is at the page's edge
 _SCAN_COVERAGE = 0.5
+_COARSE_DPI = 100
+_SPECK, _SPECK_DPI = 1e-4, 2400  # share of the page: no letter is smaller and so finely stored
+_SIDES = 8  # lines of a clip that follows the sheet's edges
+_UNCUT = 0.9  # share of the page that such a clip leaves at least
+_CLIPPED_TO_TEXT = re.compile(rb"[\s\]>)][4-7]\s+Tr\b")
 _REFERENCE = re.compile(r"\b(\d+) \d+ R\b")
 
 
@@ -64,11 +69,11 @@ class Layout:
     image_coverage: float
     """Share of the page under images."""
     image_px: tuple[int, int]
-    """Upright size of the largest image where it covers most of the page, else (0, 0)."""
+    """Upright size, in pixels of the finest image, of a page that images cover for the most part, else (0, 0)."""
     native_dpi: float | None
-    """Where only images are painted: their resolution, beyond which no detail is gained."""
-    is_in_strips: bool
-    """Only images are painted, and there are several."""
+    """Where only images are painted: the resolution of the finest one or its mask, beyond which no detail is gained."""
+    is_in_pieces: bool
+    """Only images are painted, and there are several (strips, layers), or one through a mask."""
     is_grey: bool
     """Nothing on the page has colour."""
     scan: Scan | None
@@ -99,12 +104,16 @@ def read_layout(document: Document, page: Page) -> Layout:
     images = [(order, box) for order, (what, box) in enumerate(painted) if what in _IMAGES]
     coverage = _coverage([box for _, box in images], flat)
     placed = page.get_image_info(hashes=False, xrefs=False)
+    seen = _painted_images(page, placed, flat)
     found = _read_text(page, painted, images)
     others = any(what in _PATHS or what == "fill-shade" for what, _ in painted)
     only_images = bool(images) and not found.visible and not others
-    image_px, dpi = _largest(placed, flat)
-    if only_images and dpi and image_px == (0, 0) and coverage >= _SCAN_COVERAGE:
-        image_px = _joined(placed, flat)  # one scan, stored in strips
+    image_px, dpi = _largest(seen, flat), max((max(image.dpi) for image in seen), default=None)
+    is_in_pieces = only_images and (len(placed) > 1 or any(image["has-mask"] for image in placed))
+    if is_in_pieces and seen and coverage >= _SCAN_COVERAGE:
+        image_px = _joined(seen, flat)
+    if dpi and dpi < _COARSE_DPI and _is_cut_out(page, flat):
+        dpi = None
     return Layout(
         size_pt=size,
         rotation_deg=rotation,
@@ -114,7 +123,7 @@ def read_layout(document: Document, page: Page) -> Layout:
         image_coverage=coverage,
         image_px=image_px[::-1] if is_sideways else image_px,
         native_dpi=dpi if only_images else None,
-        is_in_strips=only_images and len(placed) > 1,
+        is_in_pieces=is_in_pieces,
         is_grey=only_images and all(image["colorspace"] == 1 for image in placed),
         scan=_scan(document, page, painted, placed, flat) if rotation == 0 and document.is_pdf else None,
     )
@@ -133,35 +142,66 @@ def _coverage(boxes: Sequence[Any], size: tuple[float, float]) -> float:
     return float(covered.mean())
 
 
-def _largest(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tuple[tuple[int, int], float | None]:
-    """Pixels of the image that covers most of the page (0, 0 if none does), and the best resolution in dpi."""
-    best, pixels, dpi = 0.0, (0, 0), 0.0
-    for image in placed:
+@dataclass(frozen=True, slots=True)
+class _Painted:
+    """An image on the page, which is as stored."""
+
+    size: tuple[int, int]
+    """Its pixels as it lies, or its mask's where these are more: a layered scan paints colour through fine letters."""
+    sides: tuple[float, float]
+    """Its sides on the page, in points."""
+
+    @property
+    def dpi(self) -> tuple[float, float]:
+        return self.size[0] / self.sides[0] * 72, self.size[1] / self.sides[1] * 72
+
+
+def _painted_images(page: Page, placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> list[_Painted]:
+    """The images that can be seen on the page."""
+    masks: dict[int, tuple[int, int]] = {}
+    if any(image["has-mask"] for image in placed):
+        textpage = page.get_textpage(flags=pymupdf.TEXT_PRESERVE_IMAGES)  # where `placed` is from, in its order
+        blocks = (block for block in textpage.this if block.m_internal.type != pymupdf.mupdf.FZ_STEXT_BLOCK_TEXT)
+        for index, block in enumerate(blocks):
+            mask = block.i_image().mask()
+            if mask.m_internal:
+                masks[index] = (mask.w(), mask.h())
+    images = []
+    for index, image in enumerate(placed):
         a, b, c, d, _, _ = image["transform"]
         across, down = (a * a + b * b) ** 0.5, (c * c + d * d) ** 0.5
-        if across <= 0 or down <= 0 or image["width"] < 1 or image["height"] < 1:
+        width, height = (
+            max(sides) for sides in zip((image["width"], image["height"]), masks.get(index, (0, 0)), strict=True)
+        )
+        if across <= 0 or down <= 0 or width < 1 or height < 1:
             continue
-        dpi = max(dpi, image["width"] / across * 72, image["height"] / down * 72)
-        share = across * down / (flat[0] * flat[1])
-        if share > best:
-            best, pixels = share, (int(image["width"]), int(image["height"]))
-            if abs(b) > abs(a):  # laid on its side
-                pixels = pixels[::-1]
-    return (pixels if best >= _SCAN_COVERAGE else (0, 0)), (dpi or None)
+        if across * down < _SPECK * flat[0] * flat[1] and width / across * 72 > _SPECK_DPI:
+            continue  # whole pages shrunk to a dot: some programs leave their masks so
+        is_on_its_side = abs(b) > abs(a)
+        images.append(
+            _Painted((height, width), (down, across)) if is_on_its_side else _Painted((width, height), (across, down))
+        )
+    return images
 
 
-def _joined(placed: Sequence[dict[str, Any]], flat: tuple[float, float]) -> tuple[int, int]:
+def _largest(images: Sequence[_Painted], flat: tuple[float, float]) -> tuple[int, int]:
+    """Pixels of the finest image that covers most of the page; (0, 0) if none does."""
+    covering = (image.size for image in images if image.sides[0] * image.sides[1] >= _SCAN_COVERAGE * flat[0] * flat[1])
+    return max(covering, key=lambda size: size[0] * size[1], default=(0, 0))
+
+
+def _joined(images: Sequence[_Painted], flat: tuple[float, float]) -> tuple[int, int]:
     """The page in pixels of the finest of the images that cover it together; each side has a resolution of its own."""
-    finest = [0.0, 0.0]
-    for image in placed:
-        a, b, c, d, _, _ = image["transform"]
-        sides = [image["width"], image["height"]]
-        if abs(b) > abs(a):
-            sides.reverse()
-        across, down = max(abs(a), abs(c)), max(abs(b), abs(d))
-        if across > 0 and down > 0:
-            finest = [max(finest[0], sides[0] / across), max(finest[1], sides[1] / down)]
-    return round(flat[0] * finest[0]), round(flat[1] * finest[1])
+    across, down = (max(image.dpi[side] for image in images) for side in (0, 1))
+    return round(flat[0] * across / 72), round(flat[1] * down / 72)
+
+
+def _is_cut_out(page: Page, flat: tuple[float, float]) -> bool:
+    """Whether what is painted is clipped to a shape, as a patch of colour to letters: the shape has the detail."""
+    if _CLIPPED_TO_TEXT.search(page.read_contents()):
+        return True
+    clips = (drawing for drawing in page.get_cdrawings(extended=True) if drawing["type"] == "clip")
+    return any(len(clip["items"]) > _SIDES or _coverage([clip["scissor"]], flat) < _UNCUT for clip in clips)
 
 
 def _scan(
@@ -181,6 +221,9 @@ def _scan(
         return None
     xref = _xref(document, page, image)
     if xref is None or not is_plain(document, xref):
+        return None
+    # A clip may belong to hidden text; only where the image is alone it is the image's.
+    if len(painted) == 1 and _is_cut_out(page, flat):
         return None
     _, filters = document.xref_get_key(xref, "Filter")
     if "DCTDecode" in filters:

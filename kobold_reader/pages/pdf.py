@@ -43,6 +43,7 @@ _NO_MEMORY = re.compile(r"\b(malloc|calloc|realloc)\b.* failed")
 _CUT_SHORT = re.compile("truncated image|premature end of (file|data)")
 _MATTERS = 0.25  # share of the page under images from which on an image that is cut short matters
 _COMPLETE = 0.98
+_SQUARE = 0.02  # the proportions of page and image may differ by this share, as paper is cut and scanned unevenly
 _SHRINK_EVERY = 10  # pages; MuPDF's store of decoded images grows to 256 MB otherwise
 _HINT = "Copy or scan it again."
 
@@ -185,14 +186,16 @@ class PdfFile:
             if scan is not None and (scan.is_jpeg or fit_size(*layout.image_px, budget) == layout.image_px):
                 data = scan.data()
                 self._check_images(page, layout)
-                return scan_images(data, layout.inches, budget, rotate_deg)
+                images = scan_images(data, layout.inches, budget, rotate_deg)
+                if not images.is_blank:
+                    return images  # else it is judged by what the page shows
             return self._rendering(page, layout, budget, rotate_deg)
 
     def _rendering(self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
-        """The images of a page that MuPDF paints, or that is put together from its strips."""
-        placement = Placement(layout.size_at(layout.native_dpi or budget.max_dpi), layout.inches)
-        if strips := _join_strips(self._document, page, layout):
-            canvas = picture_canvas(without_colour(strips), placement, layout.rotation_deg)
+        """The images of a page that MuPDF paints, or that is put together from its strips or layers."""
+        placement = Placement(_square_px(layout, budget), layout.inches)
+        if pieces := _join_strips(self._document, page, layout) or _join_layers(page, layout):
+            canvas = picture_canvas(without_colour(pieces), placement, layout.rotation_deg)
         else:
             draw = functools.partial(_render, page, layout)
             canvas = Canvas(placement, draw, draw, layout.rotation_deg)
@@ -285,6 +288,14 @@ def _render(page: Page, layout: Layout, size: tuple[int, int], box: Box = WHOLE)
     return picture if picture.size == size else picture.crop((0, 0, *size))  # rounding may add a row
 
 
+def _square_px(layout: Layout, budget: ImageBudget) -> tuple[float, float]:
+    """The page's size in square pixels, the images' own where these are square."""
+    width, height = layout.size_at(layout.native_dpi or budget.max_dpi)
+    own = layout.image_px
+    is_square = all(own) and layout.native_dpi and abs(own[0] / own[1] / (width / height) - 1) <= _SQUARE
+    return own if is_square else (width, height)
+
+
 def _label_of(page: Page) -> str:
     """The page's label; "" where the file has none."""
     try:
@@ -335,12 +346,27 @@ def _lost_contents(document: Document, page: Page) -> bool:
         return True
 
 
-# ── scans in strips ──────────────────────────────────────────────────────────────────────────────
+# ── scans in strips and layers ───────────────────────────────────────────────────────────────────
 
 _MAX_STRIPS = 2_000
 _MAX_STRIP_PIXELS = 100_000_000
+_MAX_LAYERED_PIXELS = 40_000_000
 _SKEW = 0.002
+_OVERLAP = 1.1
 _SCALE = 0.02  # a strip's size and its pixels may differ by this share
+
+
+def _join_layers(page: Page, layout: Layout) -> Image.Image | None:
+    """A scan whose pieces only MuPDF can put together, at their own resolution; None where that is too large.
+
+    Made smaller by MuPDF, masks come out coarser than a plain scan of the same pixels: by 4.5 grey levels a pixel on a
+    printed page at 1024 px, by none if it is painted whole and then resampled as the plain scan is.
+    """
+    width, height = layout.image_px
+    is_joinable = layout.is_in_pieces and layout.is_scan_like and layout.native_dpi is not None
+    if not is_joinable or not 0 < width * height <= _MAX_LAYERED_PIXELS:
+        return None
+    return _render(page, layout, (width, height))
 
 
 def _join_strips(document: Document, page: Page, layout: Layout) -> Image.Image | None:
@@ -351,12 +377,17 @@ def _join_strips(document: Document, page: Page, layout: Layout) -> Image.Image 
     pixel, the joined strips by none.
     """
     width, height = layout.image_px
-    is_joinable = layout.is_in_strips and layout.is_scan_like and not layout.rotation_deg
+    is_joinable = layout.is_in_pieces and layout.is_scan_like and not layout.rotation_deg
     if not is_joinable or not 0 < width * height <= _MAX_STRIP_PIXELS:
         return None
     scale = (width / layout.size_pt[0], height / layout.size_pt[1])
-    strips = page.get_image_info(xrefs=True)
-    if len(strips) > _MAX_STRIPS or not all(_is_strip(document, strip, scale) for strip in strips):
+    strips = page.get_image_info()
+    if len(strips) > _MAX_STRIPS or not all(_is_strip(strip, scale) for strip in strips):
+        return None
+    if sum(strip["width"] * strip["height"] for strip in strips) > _OVERLAP * width * height:
+        return None  # layers: one may be the mask of another
+    strips = page.get_image_info(xrefs=True)  # decodes them all
+    if not all(strip["xref"] and is_plain(document, strip["xref"]) for strip in strips):
         return None
     is_grey = all(strip["colorspace"] == 1 for strip in strips)
     whole = Image.new("L" if is_grey else "RGB", (width, height), "white")
@@ -368,14 +399,12 @@ def _join_strips(document: Document, page: Page, layout: Layout) -> Image.Image 
     return whole
 
 
-def _is_strip(document: Document, strip: dict[str, Any], scale: tuple[float, float]) -> bool:
-    """Whether an image is upright, at the scan's own resolution, and shown with its pixels unchanged."""
+def _is_strip(strip: dict[str, Any], scale: tuple[float, float]) -> bool:
+    """Whether an image is upright, opaque, and at the scan's own resolution."""
     a, b, c, d, _, _ = strip["transform"]
     if a <= 0 or d <= 0 or abs(b) > _SKEW * a or abs(c) > _SKEW * d:
         return False
     sides = ((strip["width"], a * scale[0]), (strip["height"], d * scale[1]))
     if any(abs(pixels - side) > max(1, _SCALE * side) for pixels, side in sides):  # 1: a strip's edge may be rounded
         return False
-    if not strip["xref"] or strip.get("has-mask") or strip["colorspace"] not in {1, 3} or strip["bpc"] > 8:  # noqa: PLR2004 - a byte
-        return False
-    return is_plain(document, strip["xref"])
+    return not strip["has-mask"] and strip["colorspace"] in {1, 3} and strip["bpc"] <= 8  # noqa: PLR2004 - a byte
