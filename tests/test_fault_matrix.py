@@ -445,6 +445,7 @@ def test_a_server_restarted_with_another_model(
     assert models[page:] == ["gemma-3-12b-it-Q4_K_M"] * (len(PAGES) - page), "each reading names who made it"
 
 
+@pytest.mark.usefixtures("own_child")
 @pytest.mark.parametrize("page", STRUCK)
 def test_the_process_that_opens_files_is_killed(
     servers: list[KoboldSimulator],

@@ -84,6 +84,7 @@ def test_the_server_is_asked_page_by_page(simulator: KoboldSimulator) -> None:
     documents.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("own_child")
 def test_a_closed_generator_leaves_no_thread_and_no_child(
     simulator: KoboldSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

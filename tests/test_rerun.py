@@ -19,6 +19,8 @@ from kobold_reader.reading.ledger import Ledger
 from tests.benchmarks.scans import jpeg, letter, pdf_of
 from tests.kobold_simulator import KoboldSimulator
 
+pytestmark = pytest.mark.usefixtures("own_child")
+
 NOBODY = "http://127.0.0.1:9"
 
 watched: list[str] = []
