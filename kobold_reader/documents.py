@@ -17,6 +17,7 @@ from llama_index.core.schema import Document
 
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.options import TASKS
+from kobold_reader.pages import storable
 from kobold_reader.reading.results import EMPTY_STATUSES, PageResult, Scalar
 from kobold_reader.reading.tags import keywords_of
 
@@ -132,7 +133,8 @@ def failed_document(error: KoboldReaderError, extra_info: Mapping[str, Any] | No
 def _document(
     uri: str, page_number: int, part: str, text: str, metadata: Mapping[str, Any], extra_info: Mapping[str, Any] | None
 ) -> Document:
-    merged = {**(extra_info or {}), **metadata}
+    given = {key: storable(value) if isinstance(value, str) else value for key, value in (extra_info or {}).items()}
+    merged = {**given, **metadata}
     # By place, not by content: LlamaIndex's docstore then sees a re-scanned file as a changed
     # document, and copies never collide.
     name = f"{uri}#page={page_number}&part={part}"

@@ -37,7 +37,7 @@ from kobold_reader.archive.vectors import ChromaServer
 from kobold_reader.errors import ConfigError, MissingExtraError, ServerError, SourceError, StoreError
 from kobold_reader.llm import KoboldLLM
 from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode
-from kobold_reader.pages import Selection, local_uri, select
+from kobold_reader.pages import Selection, expanded, is_text, local_uri, select
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult
@@ -657,9 +657,15 @@ class Archive:
 
 
 def root_name(path: str | Path) -> str:
-    """Return a path as it is remembered: absolute, so that another working directory changes nothing."""
+    """Return a path as it is remembered: absolute, so that another working directory changes nothing.
+
+    A path that is no text is remembered as its URI.
+    """
     text = str(path)
-    return text if "://" in text else str((Path(text).expanduser() if text.startswith("~") else Path(text)).absolute())
+    if "://" in text:
+        return text
+    absolute = str(expanded(text).absolute())
+    return absolute if is_text(absolute) else local_uri(absolute)
 
 
 def _address(path: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from kobold_reader.archive.corrections import check_correctable, is_as_read, is_same_text
 from kobold_reader.archive.export_format import (
@@ -45,6 +45,7 @@ from kobold_reader.errors import (
 )
 from kobold_reader.options import ExportFormat, GroupBy
 from kobold_reader.pages import local_uri
+from kobold_reader.pages.names import RESERVED, shown_of
 from kobold_reader.pages.sources import natural_key
 
 # ── export ────────────────────────────────────────────────────────────────────────────────────────
@@ -114,7 +115,7 @@ class Exporter:
         folder_names = {folder: names[uris[0]].parent for folder, uris in folders.items()}
         for folder, name in folder_names.items():
             if not name.name:  # the folder that was indexed itself
-                folder_names[folder] = PurePosixPath(unquote(folder.rpartition("/")[2]) or "files")
+                folder_names[folder] = PurePosixPath(shown_of(folder.rpartition("/")[2]) or "files")
         return {path: folders[folder] for folder, path in safe_paths(folder_names, ending).items()}
 
     def _write(self, target: Path, content: bytes) -> None:
@@ -166,8 +167,6 @@ def _folder_of(uri: str) -> str:
 # ── names of exported files ───────────────────────────────────────────────────────────────────────
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
-"""Names that are devices on Windows, whatever their ending."""
 _MAX_NAME_BYTES = 180
 """Most systems take 255; a tail, an ending and the name of the partial file need some."""
 
@@ -179,7 +178,7 @@ def relative_names(uris: Iterable[str], roots: Iterable[str]) -> dict[str, PureP
     for uri in uris:
         root = next((root for root in outermost if uri.startswith(f"{root}/")), None)
         path = uri[len(root) + 1 :] if root else "/".join(urlsplit(uri).path.split("/")[-2:])
-        found[uri] = PurePosixPath(unquote(path).lstrip("/"))
+        found[uri] = PurePosixPath(shown_of(path).lstrip("/"))
     return found
 
 
@@ -209,7 +208,7 @@ def _safe_name(name: str) -> str:
     safe = _FORBIDDEN.sub("_", name)
     if safe.endswith((".", " ")):
         safe = f"{safe[:-1]}_"
-    if _RESERVED.fullmatch(safe):
+    if RESERVED.fullmatch(safe):
         safe = f"_{safe}"
     if len(safe.encode()) > _MAX_NAME_BYTES:
         ending = PurePosixPath(safe).suffix

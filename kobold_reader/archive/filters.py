@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from kobold_reader.archive.query import fold
 from kobold_reader.errors import ConfigError
+from kobold_reader.pages import expanded, shown, storable
 
 DATE_KEYS = ("date_taken", "date_digitized", "creation_date", "last_modified_date")
 """The date of a page is the first of them that is known."""
@@ -134,7 +135,7 @@ def _parse_condition(text: str) -> Condition:
     found = re.fullmatch(r"\s*(\w+)\s*=\s*(.*)", text, re.DOTALL)
     if not found or not found[2].strip():
         raise ConfigError(f"where: {text!r} is no condition; write KEY=VALUE, KEY=A..B or KEY=~WORD.")
-    key, value = found[1], found[2].strip()
+    key, value = found[1], storable(found[2].strip())
     if value.startswith("~"):
         return Condition(key, "contains", (value[1:].strip(),))
     if ".." in value:
@@ -154,11 +155,11 @@ def _parse_date(name: str, text: str) -> str:
 
 
 def _parse_folder(folder: str) -> str:
-    text = folder.strip()
+    text = shown(folder.strip())
     if not text.strip("/\\"):
         raise ConfigError(f"in: {folder!r} is no folder; name one, or a part of its path.")
     if text.startswith("~"):
-        text = str(Path(text).expanduser())
+        text = str(expanded(text))
     # Only a path typed as a place on this disk is absolute.
     return str(Path(text).resolve()) if text.startswith(".") else text
 

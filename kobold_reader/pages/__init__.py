@@ -6,14 +6,15 @@ Importing this is cheap: PyMuPDF and Pillow are loaded only inside the child.
 from __future__ import annotations
 
 from kobold_reader.pages.child import PageChild
+from kobold_reader.pages.names import is_text, local_path, shown, storable
 from kobold_reader.pages.reading_order import reading_order
 from kobold_reader.pages.sources import (
     TAKEN,
     KnownKind,
     Selection,
     SourceFile,
+    expanded,
     extra_hint,
-    local_path,
     local_uri,
     select,
 )
@@ -46,9 +47,13 @@ __all__ = [
     "Scalar",
     "Selection",
     "SourceFile",
+    "expanded",
     "extra_hint",
+    "is_text",
     "local_path",
     "local_uri",
     "reading_order",
     "select",
+    "shown",
+    "storable",
 ]

@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, TypeAlias
-from urllib.parse import urlsplit
 
 from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError, UnsupportedSourceError
+from kobold_reader.pages.names import is_text, local_path, openable, shown, storable, uri_of
 from kobold_reader.pages.values import Kind
 
 FileSystem: TypeAlias = Any
@@ -140,10 +140,10 @@ class SourceFile:
     uri: str
     """`file:///…` or `protocol://…`; the same however the file was reached."""
     path: str
-    """Local path, or the path inside its filesystem."""
+    """Local path, or the path inside its filesystem, as it is shown and stored (see `names.shown`)."""
     name: str
+    """As it is shown, like `folder`."""
     folder: str
-    """For people."""
     size_bytes: int
     mtime_ns: int
     """Last change; 0 where the filesystem does not tell."""
@@ -155,21 +155,27 @@ class SourceFile:
     named_by_hand: bool
     """The path itself was named, not found in a folder or by a pattern."""
     filesystem: FileSystem | None = field(default=None, repr=False, compare=False)
+    opened_as: str = field(default="", repr=False)
+    """The path by which it is opened; "": `path`."""
 
     @contextlib.contextmanager
     def opened_path(self) -> Iterator[str]:
-        """A local path to the file; a remote file is copied to a temporary one meanwhile.
+        """A local path to the file that every library takes.
+
+        A remote file is copied to a temporary one meanwhile. A file whose name is no text is given another name.
 
         Raises:
             CorruptSourceError: It cannot be copied here.
         """
+        path = self.opened_as or self.path
         if self.filesystem is None:
-            yield self.path
+            with _named_as_text(path) as name:
+                yield name
             return
         handle, name = tempfile.mkstemp(prefix="kobold-reader-", suffix=PurePosixPath(self.name).suffix)
         try:
             try:
-                with os.fdopen(handle, "wb") as target, self.filesystem.open(self.path, "rb") as stream:
+                with os.fdopen(handle, "wb") as target, self.filesystem.open(path, "rb") as stream:
                     shutil.copyfileobj(stream, target, 4 * 1024 * 1024)
             except _FS_ERRORS as error:
                 raise CorruptSourceError(f"The file cannot be fetched ({error}).", source=self.uri) from error
@@ -177,6 +183,24 @@ class SourceFile:
         finally:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
+
+
+@contextlib.contextmanager
+def _named_as_text(path: str) -> Iterator[str]:
+    """Give a path that is text: a link with another name where it is none, or a copy where links are not allowed."""
+    if is_text(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="kobold-reader-") as folder:
+        link = Path(folder, "file")
+        try:
+            link.symlink_to(path)
+        except (OSError, NotImplementedError):  # Windows allows links to some users only
+            try:
+                shutil.copyfile(path, link)
+            except OSError as error:
+                raise CorruptSourceError(f"The file cannot be copied ({error.strerror or error}).") from error
+        yield str(link)
 
 
 def local_uri(path: str | Path) -> str:
@@ -187,20 +211,18 @@ def local_uri(path: str | Path) -> str:
     absolute = _absolute(Path(path))
     with contextlib.suppress(OSError, RuntimeError):
         absolute = absolute.parent.resolve() / absolute.name if absolute.name else absolute
-    return absolute.as_uri()
+    return uri_of(absolute)
 
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def local_path(uri: str) -> str:
-    """Return the path of a local file's URI; any other URI as it is."""
-    if not uri.startswith("file:"):
-        return uri
-    from urllib.request import url2pathname  # brings http.client and email, which each page child would wait for
-
-    return url2pathname(urlsplit(uri).path)
+def expanded(path: str) -> Path:
+    """Return a path as typed, with `~` replaced; a name that merely begins with `~` stays."""
+    with contextlib.suppress(RuntimeError):  # no such user
+        return Path(path).expanduser()
+    return Path(path)
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -302,7 +324,7 @@ class _Finder:
         elif isinstance(path, str) and (match := re.match(r"([a-z][a-z0-9+.\-]+)(://|::)", text)):
             self._add_url(text, match[1])
         else:
-            self._add_local(Path(text).expanduser() if text.startswith("~") else Path(text))
+            self._add_local(expanded(text))
 
     def _add_local(self, path: Path) -> None:
         try:
@@ -317,7 +339,7 @@ class _Finder:
             else:
                 self._add_pattern(path)
         except (OSError, ValueError) as error:
-            self._fail(f"The path cannot be examined ({error}).", str(path))
+            self._fail(f"The path cannot be examined ({error}).", shown(str(path)))
 
     def _add_pattern(self, path: Path) -> None:
         is_pattern = glob.has_magic(str(path))
@@ -335,14 +357,14 @@ class _Finder:
 
     def _walk(self, folder: Path, root: Path) -> None:
         try:
-            with os.scandir(folder) as listing:
+            with os.scandir(openable(folder)) as listing:
                 entries = sorted(listing, key=lambda entry: natural_key(entry.name))
         except OSError as error:
             self._fail(f"The folder cannot be read ({error.strerror or error}).", local_uri(folder))
             return
         folders = []
         for entry in entries:
-            path = Path(entry.path)
+            path = folder / entry.name
             if _is_hidden(entry.name) or (entry.is_symlink() and not _stays_inside(path, root)):
                 continue
             if entry.is_file():
@@ -359,29 +381,31 @@ class _Finder:
         self.seen.add(uri)
         place = _absolute(path)
         try:
-            state = path.stat()
+            opened = openable(place)
+            state = opened.stat()
             if not stat.S_ISREG(state.st_mode):
                 self._fail("It is neither a file nor a folder.", uri, UnsupportedSourceError)
                 return
             birth = getattr(state, "st_birthtime", None)
             found = SourceFile(
                 uri=uri,
-                path=str(place),
-                name=place.name,
-                folder=str(place.parent),
+                path=shown(str(place)),
+                name=shown(place.name),
+                folder=shown(str(place.parent)),
                 size_bytes=state.st_size,
                 mtime_ns=state.st_mtime_ns,
                 birth_date=_day_of(birth) if birth else None,
                 modified_date=_day_of(state.st_mtime),
                 kind="",
                 named_by_hand=named,
+                opened_as="" if str(opened) == shown(str(place)) else str(opened),
             )
-            self._take(found, lambda: path.open("rb"))
+            self._take(found, lambda: opened.open("rb"))
         except OSError as error:
             if named or kind_of(b"", path.name):
                 self._fail(f"The file cannot be read ({error.strerror or error}).", uri)
             else:
-                self.skipped[path.suffix.lower()] += 1
+                self.skipped[shown(path.suffix).lower()] += 1
 
     def _add_url(self, url: str, protocol: str) -> None:
         if protocol == "file":
@@ -400,7 +424,7 @@ class _Finder:
             self._add_remote(path, fs)
 
     def _add_remote(self, path: str, fs: FileSystem) -> None:
-        uri = _without_login(str(fs.unstrip_protocol(path)))
+        uri = storable(_without_login(str(fs.unstrip_protocol(path))))
         try:
             if fs.isdir(path):
                 self.roots.append(uri)
@@ -424,16 +448,16 @@ class _Finder:
 
     def _take_remote(self, fs: FileSystem, info: Mapping[str, Any], *, named: bool) -> None:
         path = PurePosixPath(str(info["name"]))
-        uri = _without_login(str(fs.unstrip_protocol(info["name"])))
+        uri = storable(_without_login(str(fs.unstrip_protocol(info["name"]))))
         if uri in self.seen:
             return
         self.seen.add(uri)
         changed = _changed_at(info)
         found = SourceFile(
             uri=uri,
-            path=str(info["name"]),
-            name=path.name,
-            folder=str(path.parent),
+            path=shown(str(info["name"])),
+            name=shown(path.name),
+            folder=shown(str(path.parent)),
             size_bytes=int(info.get("size") or 0),
             mtime_ns=round(changed * 1_000_000) * 1_000 if changed else 0,
             birth_date=None,
@@ -441,9 +465,10 @@ class _Finder:
             kind="",
             named_by_hand=named,
             filesystem=fs,
+            opened_as=str(info["name"]),
         )
         try:
-            self._take(found, lambda: fs.open(found.path, "rb"))
+            self._take(found, lambda: fs.open(found.opened_as, "rb"))
         except _FS_ERRORS as error:
             self._fail(f"The file cannot be read ({error}).", uri)
 

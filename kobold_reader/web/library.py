@@ -18,7 +18,7 @@ from kobold_reader.archive.filters import DATE_KEYS, Filter
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import CorruptSourceError, LedgerError, SourceError, SourceNotFoundError, StoreError
 from kobold_reader.html.pages import page_picture
-from kobold_reader.pages import ImageBudget, PageView, SourceFile, local_path, select
+from kobold_reader.pages import ImageBudget, PageView, SourceFile, local_path, select, shown
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
@@ -248,7 +248,8 @@ def _source(page: PageRow) -> SourceFile:
     path = local_path(page.uri)
     # `select` would take a path with `*`, or the path of a folder, for other files.
     if page.uri.startswith("file:") and not Path(path).is_file():
-        raise SourceNotFoundError("The file is not there any more; only the text is shown.", hint=f"It was {path}.")
+        hint = f"It was {shown(path)}."
+        raise SourceNotFoundError("The file is not there any more; only the text is shown.", hint=hint)
     selection = select([path])
     if not selection.files:
         raise next(iter(selection.errors), SourceError("The file is not of a kind that is taken."))

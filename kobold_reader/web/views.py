@@ -18,7 +18,7 @@ from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import passage
 from kobold_reader.html.pages import STATUS_SENTENCES, STATUS_WORDS
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html
-from kobold_reader.pages import local_path
+from kobold_reader.pages import local_path, shown
 from kobold_reader.reading.results import SHARES, LineBox, Reading, lines_at
 from kobold_reader.reading.tags import keywords_of
 from kobold_reader.web.library import Leaf, Library, Overview, leaf_of
@@ -319,7 +319,7 @@ def _facts(page: PageRow) -> Iterator[tuple[str, str]]:
         yield "Confidence", f"{about['confidence']:.2f}"
     if "latitude" in about and "longitude" in about:
         yield "Place", f"{about['latitude']}, {about['longitude']}"
-    yield "File", local_path(page.uri)
+    yield "File", shown(local_path(page.uri))
 
 
 # ── photos ───────────────────────────────────────────────────────────────────────────────────────

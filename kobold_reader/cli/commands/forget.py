@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +33,7 @@ def forget(
     from kobold_reader.archive import Archive
     from kobold_reader.archive.sync import is_at
     from kobold_reader.cli.outcome import existing_ledger
-    from kobold_reader.pages import local_uri
+    from kobold_reader.pages import local_path, local_uri, shown
     from kobold_reader.reading.ledger import Ledger
 
     roots: set[str] = set()
@@ -41,8 +41,10 @@ def forget(
         # The files of a folder that is a link are known under the folder it leads to.
         roots |= {path} if "://" in path else {local_uri(path), local_uri(Path(path).resolve())}
 
-    def forgotten(uris: Iterable[str]) -> list[str]:
-        return [uri for uri in uris if any(is_at(uri, root) for root in roots)]
+    def forgotten(uris: Sequence[str]) -> list[str]:
+        found = [uri for uri in uris if any(is_at(uri, root) for root in roots)]
+        # Nobody can type a name that is no text; it is forgotten under the name that is shown, too.
+        return found or [uri for uri in uris if shown(local_path(uri)) in paths]
 
     ledger_path = existing_ledger(ledger)
     readings = pages = corrections = 0

@@ -87,7 +87,7 @@ def _archive_facts(folder: Path, *, with_duplicates: bool) -> tuple[dict[str, An
 
 def _ledger_facts(name: str | None) -> dict[str, Any]:
     from kobold_reader.cli.outcome import existing_ledger
-    from kobold_reader.pages import local_path
+    from kobold_reader.pages import local_path, shown
     from kobold_reader.reading.ledger import Ledger, default_ledger_path
 
     path = existing_ledger(name)
@@ -100,7 +100,7 @@ def _ledger_facts(name: str | None) -> dict[str, Any]:
         "ledger": str(path),
         "files": counts["files"],
         "pages": {what: count for what, count in counts.items() if count and what not in {"files", "pages"}},
-        "failed": [_failed(local_path(one.uri), one.page_number, one.message) for one in failures],
+        "failed": [_failed(shown(local_path(one.uri)), one.page_number, one.message) for one in failures],
     }
 
 
