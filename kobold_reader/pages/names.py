@@ -65,7 +65,7 @@ def local_path(uri: str, *, is_windows: bool = os.name == "nt") -> str:
     r"""Return the path of a local file's URI; any other URI as it is.
 
     >>> local_path("file:///scans/a%20b.pdf", is_windows=False), local_path("file:///C:/a%20b.pdf", is_windows=True)
-    ('/scans/a b.pdf', 'C:\\\\a b.pdf')
+    ('/scans/a b.pdf', 'C:\\a b.pdf')
     """
     if not uri.startswith("file:"):
         return uri
