@@ -178,13 +178,17 @@ _STORED = {  # EXIF orientation → how an upright picture is stored under it
 }
 
 
+def as_stored(picture: Image.Image, orientation: int) -> Image.Image:
+    """An upright picture as it is stored under an EXIF orientation."""
+    step = _STORED[orientation]
+    return picture if step is None else picture.transpose(step)
+
+
 def oriented_jpeg(orientation: int) -> bytes:
     """`corners()` as a camera would store it, held that way."""
-    step = _STORED[orientation]
-    picture = corners() if step is None else corners().transpose(step)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return jpeg(picture, quality=95, exif=exif)
+    return jpeg(as_stored(corners(), orientation), quality=95, exif=exif)
 
 
 def tiff(frames: Sequence[Image.Image], **options: Any) -> bytes:

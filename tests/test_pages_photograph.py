@@ -122,7 +122,7 @@ def test_what_files_say_of_their_making() -> None:
 
 
 def test_two_tones_are_a_scan_and_what_cannot_be_decoded_is_nothing() -> None:
-    assert look_at(scene(4).convert("1"), Image.Exif()).kind == "scan", "no camera makes such a picture"
+    assert look_at(scene(4).convert("1"), Image.Exif(), 1).kind == "scan", "no camera makes such a picture"
     data = make.jpeg(scene(4))
     assert look_at_jpeg(data).kind == "photo"
     broken = look_at_jpeg(data[: len(data) // 2])

@@ -21,7 +21,7 @@ from kobold_reader.errors import (
     UnsupportedSourceError,
 )
 from kobold_reader.pages.images import LIBRARY_ERRORS, check_pixels, picture_errors
-from kobold_reader.pages.metadata import exif_of, is_photo, orientation_of, picture_metadata
+from kobold_reader.pages.metadata import exif_of, is_photo, orientation_of, picture_metadata, take_orientation
 from kobold_reader.pages.photos import look_at
 from kobold_reader.pages.sources import HEAD_BYTES, install_line, kind_of, natural_key
 from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
@@ -78,6 +78,8 @@ class PictureFile:
         self._sha256 = sha256
         self._exif = exif
         self._formats = _formats_of(kind)
+        self._orientations: dict[int, int] = {}
+        """By frame: from a frame that was visited, it has been taken."""
         with picture_errors(CorruptSourceError):
             self._picture = self._open()
         try:
@@ -116,28 +118,34 @@ class PictureFile:
         self._picture.close()
 
     @contextmanager
-    def _frame(self, page_number: int) -> Iterator[Image.Image]:
+    def _frame(self, page_number: int) -> Iterator[tuple[Image.Image, int]]:
+        """The picture of a page, which decodes as it is stored; and its orientation."""
         if len(self._frames) == 1:
             # Decoding a JPEG small changes the object for good, so each use has its own.
             with picture_errors(CorruptSourceError), self._open() as picture:
-                yield picture
+                yield picture, self._orientation_of(picture)
             return
+        index = self._frames[page_number - 1]
         with picture_errors(PageRenderError):
-            self._picture.seek(self._frames[page_number - 1])
-            yield self._picture
+            self._picture.seek(index)
+            orientation = self._orientations.setdefault(index, self._orientation_of(self._picture))
+            yield self._picture, orientation
+
+    def _orientation_of(self, picture: Image.Image) -> int:
+        taken = take_orientation(picture)
+        return taken if self._exif is None else orientation_of(self._exif)
 
     def _exif_of(self, picture: Image.Image) -> Image.Exif:
         return exif_of(picture) if self._exif is None else self._exif
 
-    def _placement(self, picture: Image.Image) -> Placement:
-        exif = self._exif_of(picture)
-        return placement_of(picture, is_camera=is_photo(exif), orientation=orientation_of(exif))
+    def _placement(self, picture: Image.Image, orientation: int) -> Placement:
+        return placement_of(picture, is_camera=is_photo(self._exif_of(picture)), orientation=orientation)
 
     def page_facts(self, page_number: int) -> PageFacts:
         """Facts about the page."""
-        with self._frame(page_number) as picture:
+        with self._frame(page_number) as (picture, orientation):
             check_pixels(*picture.size)
-            placement = self._placement(picture)
+            placement = self._placement(picture, orientation)
             size = picture.size
             metadata: dict[str, Scalar] = {}
             content = self._sha256
@@ -165,19 +173,19 @@ class PictureFile:
 
     def page_look(self, page_number: int) -> PageLook:
         """Whether the page is a photo or a scan."""
-        with self._frame(page_number) as picture:
-            return look_at(picture, self._exif_of(picture))
+        with self._frame(page_number) as (picture, orientation):
+            return look_at(picture, self._exif_of(picture), orientation)
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """The images of the page."""
-        with self._frame(page_number) as picture:
+        with self._frame(page_number) as (picture, orientation):
             original = None
             if len(self._frames) == 1 and picture.format in {"JPEG", "PNG"}:
                 if isinstance(self._source, bytes):
                     original = self._source
                 elif self._source.stat().st_size <= budget.max_bytes:
                     original = self._source.read_bytes()
-            placement = self._placement(picture)
+            placement = self._placement(picture, orientation)
             return picture_images(
                 picture, placement, budget, original=original, rotate_deg=rotate_deg, reopen=self._open
             )

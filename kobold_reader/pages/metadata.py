@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
+from PIL import ExifTags, Image, ImageFile, IptcImagePlugin, TiffImagePlugin
 
 from kobold_reader.pages.images import LIBRARY_ERRORS
 from kobold_reader.pages.values import Scalar
@@ -182,6 +182,20 @@ def orientation_of(exif: Image.Exif) -> int:
     """EXIF orientation 1 to 8; 1 where it is missing or nonsense."""
     value = exif.get(_BASE.Orientation, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1  # noqa: PLR2004
+
+
+def take_orientation(picture: Image.Image) -> int:
+    """The orientation of a picture that is open and not yet decoded; a TIFF's is taken out, so that it stays as stored.
+
+    Pillow turns TIFFs, and no other format, when it decodes them. It exchanges width and height before that, and
+    unpacks the rows of an uncompressed TIFF into the wrong shape.
+    """
+    exif = exif_of(picture)
+    orientation = orientation_of(exif)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        exif[_BASE.Orientation] = 1
+        picture._size = picture.tag_v2[_BASE.ImageWidth], picture.tag_v2[_BASE.ImageLength]  # noqa: SLF001 - no other way
+    return orientation
 
 
 def is_photo(exif: Image.Exif) -> bool:

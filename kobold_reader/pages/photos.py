@@ -159,7 +159,7 @@ def _drawn(grey: Image.Image) -> float:
     return around.histogram()[0] / (grey.width * grey.height)
 
 
-def look_at(picture: Image.Image, exif: Image.Exif) -> PageLook:
+def look_at(picture: Image.Image, exif: Image.Exif, orientation: int) -> PageLook:
     """Look at a picture that is open and not yet decoded; a JPEG is decoded small, and stays so.
 
     Raises:
@@ -172,7 +172,7 @@ def look_at(picture: Image.Image, exif: Image.Exif) -> PageLook:
         picture.draft(picture.mode, (2 * _THUMBNAIL_PX, 2 * _THUMBNAIL_PX))
     flat = flatten(picture)
     small = shrunk(flat, size_at(_THUMBNAIL_PX, *flat.size))
-    phash = perceptual_hash(upright(small, orientation_of(exif)))
+    phash = perceptual_hash(upright(small, orientation))
     return PageLook("scan" if is_bilevel else photo_or_scan(small, device), phash)
 
 
@@ -180,6 +180,7 @@ def look_at_jpeg(data: bytes) -> PageLook:
     """Look at the JPEG that a PDF page consists of; an empty look where it cannot be decoded."""
     try:
         with picture_errors(PageRenderError), Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-            return look_at(picture, exif_of(picture))
+            exif = exif_of(picture)
+            return look_at(picture, exif, orientation_of(exif))
     except SourceError:
         return PageLook()

@@ -1,0 +1,169 @@
+"""Pictures that are stored turned or mirrored: TIFFs of every mode and compression, and other formats.
+
+Each must come upright, with the same pixels as its upright twin.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from llama_index.core import SimpleDirectoryReader
+from PIL import Image, ImageChops, ImageDraw, TiffImagePlugin, features
+
+from kobold_reader import KoboldReader
+from kobold_reader.pages import ImageBudget, PageFacts, PageImages
+from kobold_reader.pages.worker import open_file
+from tests import page_files as make
+from tests.kobold_simulator import KoboldSimulator
+
+BUDGET = ImageBudget()
+ORIENTATIONS = range(1, 9)
+ORIENTATION_TAG = 0x0112
+MODES_AND_COMPRESSIONS = [
+    *[("1", compression) for compression in ("raw", "tiff_lzw", "group4")],
+    *[(mode, compression) for mode in ("L", "RGB", "CMYK") for compression in ("raw", "tiff_lzw", "jpeg")],
+    *[(mode, compression) for mode in ("P", "I;16", "LA", "RGBA") for compression in ("raw", "tiff_adobe_deflate")],
+]
+
+
+def figure(mode: str = "RGB", size: tuple[int, int] = (203, 131)) -> Image.Image:
+    """A figure that no turn and no mirror maps to itself, and whose rows are no whole number of bytes at one bit."""
+    picture = Image.new("RGB", size, (250, 250, 250))
+    draw = ImageDraw.Draw(picture)
+    width, height = size
+    draw.rectangle((10, 10, width // 2, 34), fill=(200, 20, 20))
+    draw.rectangle((10, 10, 26, height - 12), fill=(20, 30, 160))
+    draw.ellipse((width - 60, height - 60, width - 20, height - 20), fill=(40, 40, 40))
+    draw.line((30, height - 8, width - 70, 50), fill=(0, 110, 60), width=5)
+    if mode == "I;16":
+        return Image.frombytes(
+            "I;16", size, bytes(byte for level in picture.convert("L").tobytes() for byte in (7, level))
+        )
+    return picture.quantize(16) if mode == "P" else picture.convert(mode)
+
+
+def tiff(upright: Image.Image, orientation: int, compression: str) -> bytes:
+    """A TIFF that shows this picture if its orientation is heeded."""
+    options: dict[str, object] = {"quality": 95} if compression == "jpeg" else {}
+    stored = make.as_stored(upright, orientation)
+    return make.encoded(stored, "TIFF", compression=compression, tiffinfo={ORIENTATION_TAG: orientation}, **options)
+
+
+def read(path: Path, kind: str = "image") -> tuple[PageFacts, PageImages]:
+    file = open_file(path, kind)
+    try:
+        return file.page_facts(1), file.page_images(1, BUDGET, 0)
+    finally:
+        file.close()
+
+
+def pixels(images: PageImages) -> Image.Image:
+    return Image.open(io.BytesIO(images.views[0].image))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize(("mode", "compression"), MODES_AND_COMPRESSIONS)
+def test_a_tiff_of_any_orientation_is_its_upright_twin(
+    tmp_path: Path, mode: str, compression: str, orientation: int
+) -> None:
+    path, twin, photo = tmp_path / "turned.tif", tmp_path / "upright.tif", tmp_path / "turned.jpg"
+    upright = figure(mode)
+    path.write_bytes(tiff(upright, orientation, compression))
+    twin.write_bytes(tiff(upright, 1, compression))
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    photo.write_bytes(make.jpeg(make.as_stored(figure("L"), orientation), exif=exif))
+    facts, images = read(path)
+    view = images.views[0]
+    assert (facts.width_px, facts.height_px) == (view.width_px, view.height_px) == upright.size
+    assert facts.rotation_deg == view.rotation_deg == read(photo)[0].rotation_deg
+    if compression != "jpeg":
+        assert view.image == read(twin)[1].views[0].image
+    else:  # a JPEG of a turned picture differs by its rounding
+        apart = ImageChops.difference(pixels(images).convert("L"), pixels(read(twin)[1]).convert("L"))
+        assert sum(apart.histogram()[24:]) < 0.002 * upright.width * upright.height
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize(("form", "kind"), [("PNG", "image"), ("WEBP", "image"), ("AVIF", "avif"), ("HEIF", "heic")])
+def test_other_formats_with_an_orientation_come_upright(tmp_path: Path, form: str, kind: str, orientation: int) -> None:
+    if kind == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    if kind == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow knows no AVIF")
+    path, exif = tmp_path / "turned", Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    path.write_bytes(make.encoded(make.as_stored(figure(), orientation), form, exif=exif.tobytes(), quality=90))
+    facts, images = read(path, kind)
+    assert (facts.width_px, facts.height_px) == figure().size
+    apart = ImageChops.difference(pixels(images).convert("L"), figure("L"))
+    assert sum(apart.histogram()[40:]) < 0.01 * apart.width * apart.height
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg"])
+def test_its_look_is_that_of_its_upright_twin(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "turned.tif"
+    looks = []
+    for orientation in ORIENTATIONS:
+        path.write_bytes(tiff(figure(), orientation, compression))
+        file = open_file(path, "image")
+        looks.append(file.page_look(1))
+        file.close()
+    kinds, hashes = {look.kind for look in looks}, [int(look.phash or "", 16) for look in looks]
+    assert len(kinds) == 1
+    assert all((one ^ hashes[0]).bit_count() <= (3 if compression == "jpeg" else 0) for one in hashes)
+
+
+def frames(path: Path, sheets: Sequence[tuple[Image.Image, int, str]]) -> Path:
+    with TiffImagePlugin.AppendingTiffWriter(str(path), new=True) as writer:
+        for upright, orientation, compression in sheets:
+            make.as_stored(upright, orientation).save(
+                writer, "TIFF", compression=compression, tiffinfo={ORIENTATION_TAG: orientation}
+            )
+            writer.newFrame()
+    return path
+
+
+def test_frames_have_an_orientation_each_in_whatever_order_they_are_asked_for(tmp_path: Path) -> None:
+    kinds = [("1", "group4"), ("L", "raw"), ("RGB", "tiff_lzw"), ("CMYK", "raw")]
+    sheets = [(figure(*kinds[number % 4][:1]), number, kinds[number % 4][1]) for number in ORIENTATIONS]
+    file = open_file(frames(tmp_path / "frames.tif", sheets), "image")
+    twin = tmp_path / "upright.tif"
+    try:
+        assert file.facts.total_pages == 8
+        for number in (3, 6, 6, 5, 1, 8, 2, 7, 4, 5):
+            upright, orientation, compression = sheets[number - 1]
+            twin.write_bytes(tiff(upright, 1, compression))
+            facts, images = file.page_facts(number), file.page_images(number, BUDGET, 0)
+            assert (facts.width_px, facts.height_px) == upright.size
+            assert facts.rotation_deg == {3: 180, 4: 180, 5: 270, 6: 90, 7: 90, 8: 270}.get(orientation, 0)
+            assert images.views[0].image == read(twin)[1].views[0].image, f"frame {number}"
+    finally:
+        file.close()
+
+
+def test_a_fax_on_its_side_keeps_its_proportions(tmp_path: Path) -> None:
+    """204 × 98 dots to the inch are those of the rows as they are stored."""
+    path = tmp_path / "fax.tif"
+    stored = make.as_stored(figure("1", (800, 600)), 6)
+    path.write_bytes(make.encoded(stored, "TIFF", compression="group4", tiffinfo={ORIENTATION_TAG: 6}, dpi=(204, 98)))
+    facts, images = read(path)
+    assert (facts.width_px, facts.height_px) == (800, 600)
+    assert images.views[0].width_px / images.views[0].height_px == pytest.approx(800 / 98 / (600 / 204), rel=0.01)
+
+
+@pytest.mark.slow
+def test_llamaindex_gets_the_same_text_for_each_frame(
+    make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    """The simulator's text comes from the pixels that it is sent."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    frames(folder / "scan.tif", [(figure("L", (400, 280)), orientation, "raw") for orientation in ORIENTATIONS])
+    reader = KoboldReader(api_url=make_simulator().url, ledger=str(tmp_path / "ledger.sqlite"), tasks=["ocr"], rotate=0)
+    documents = SimpleDirectoryReader(str(folder), file_extractor=reader.file_extractor()).load_data()
+    assert len(documents) == len(ORIENTATIONS)
+    assert len({document.text for document in documents}) == 1
