@@ -91,8 +91,20 @@ def test_links(folder: Path, tmp_path: Path) -> None:
     (folder / "out").symlink_to(outside)
     (folder / "out.pdf").symlink_to(outside / "private.pdf")
     (folder / "loop").symlink_to(folder)
+    (outside / "another.pdf").write_bytes(PDF)
+    (folder / "another.PDF").symlink_to(outside / "another.pdf")
     (folder / "broken.pdf").symlink_to(folder / "gone.pdf")
-    assert len(select([folder]).files) == 5
+    (folder / "same.jpg").symlink_to(folder / "IMG_2.jpg")
+    (folder / ".private.pdf").symlink_to(outside / "private.pdf")
+    before = select([folder])
+    assert "private.pdf" not in {Path(file.path).resolve().name for file in before.files}
+    assert {key: count for key, count in before.skipped.items() if "link" in key} == {
+        ".pdf behind a link out of the folder": 2,
+        ".pdf behind a link that cannot be followed": 1,
+        "(folder) behind a link out of the folder": 1,
+    }
+    assert "2 .pdf behind a link out of the folder" in spell_skipped(before.skipped)
+    assert len(before.files) == 6, "a link inside the folder is another name of its file"
     door = tmp_path / "door"
     door.symlink_to(folder)
     assert {file.uri for file in select([door]).files} == {file.uri for file in select([folder]).files}

@@ -274,8 +274,8 @@ class Selection:
     skipped: Mapping[str, int]
     """Files not taken, by lower-case ending ("" for none); hidden files are not counted.
 
-    A camera's raw file whose JPEG is taken has a key of its own (`.cr2 beside its .jpg`), and so has a file that needs
-    an extra and has another ending (`.jpg holding heic`).
+    A camera's raw file whose JPEG is taken has a key of its own (`.cr2 beside its .jpg`). So have a file that needs an
+    extra and has another ending (`.jpg holding heic`), and a link (`.jpg behind a link out of the folder`).
     """
     errors: tuple[SourceError, ...]
     """Of paths that cannot be examined, and of files that were named by hand and are not taken."""
@@ -365,9 +365,12 @@ class _Finder:
         folders = []
         for entry in entries:
             path = folder / entry.name
-            if _is_hidden(entry.name) or (entry.is_symlink() and not _stays_inside(path, root)):
+            if _is_hidden(entry.name):
                 continue
-            if entry.is_file():
+            if entry.is_symlink() and (reason := _why_not_followed(path, root)):
+                what = "(folder)" if entry.is_dir() else path.suffix.lower() or "(no ending)"
+                self.skipped[f"{what} behind {reason}"] += 1
+            elif entry.is_file():
                 self._take_local(path, named=False)
             elif entry.is_dir() and not entry.is_symlink():  # a linked folder is found at its own place
                 folders.append(path)
@@ -519,8 +522,9 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _NOT_COUNTED
 
 
-def _stays_inside(link: Path, root: Path) -> bool:
+def _why_not_followed(link: Path, root: Path) -> str:
+    """What is wrong with a link inside a folder, for people; "" where it leads to another place in that folder."""
     try:
-        return link.resolve(strict=True).is_relative_to(root)
+        return "" if link.resolve(strict=True).is_relative_to(root) else "a link out of the folder"
     except (OSError, RuntimeError):
-        return False
+        return "a link that cannot be followed"
