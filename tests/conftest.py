@@ -40,7 +40,8 @@ def no_line_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Tests of turning (test_pages_orientation) and whatever runs in a process of its own have the real one.
     """
-    monkeypatch.setattr(upright, "line_reader", lambda: None)
+    for module in (upright, open_file):
+        monkeypatch.setattr(module, "line_reader", lambda: None)
 
 
 @pytest.fixture(scope="session")

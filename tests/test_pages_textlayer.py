@@ -2,51 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import inspect
+import typing
+import unittest.mock
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pymupdf
 import pytest
 
-from kobold_reader.pages.layout import Layout, is_garbled, read_layout
+from kobold_reader.pages import PageFacts, select
+from kobold_reader.pages.garbled import judge
+from kobold_reader.pages.layout import Layout, read_layout
+from kobold_reader.reading import open_file
+from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.line_reader import line_reader
+from kobold_reader.reading.open_file import OpenFile
 from tests import page_files as make
+from tests.garbled_texts import Chunk, garbled_chunks, permuted, right_chunks
 
-TEXTS = {
-    "English": make.WORDS * 2,
-    "German": "Das Hafengeld ist von allen Booten im Oktober bei dem Hafenmeister in der Stadt zu bezahlen.",
-    "Polish": "W Szczebrzeszynie chrząszcz brzmi w trzcinie, a jego dźwięk słychać z drugiego brzegu rzeki w mieście.",
-    "Czech": "Strč prst skrz krk je věta bez samohlásek, ale v českém textu je jich dost na každém řádku.",
-    "Finnish": "Satamamaksut maksetaan vuosittain lokakuun ensimmäisenä päivänä satamakapteenin toimistossa.",
-    "Welsh": "Rhaid talu tollau'r harbwr i gyd erbyn y dydd cyntaf o fis Hydref yn swyddfa meistr yr harbwr yn y dref.",
-    "Russian": "Портовые сборы уплачиваются ежегодно первого октября в конторе капитана порта, ежедневно до полудня.",
-    "Greek": "Τα λιμενικά τέλη καταβάλλονται κάθε χρόνο την πρώτη Οκτωβρίου στο γραφείο του λιμενάρχη της πόλης.",
-    "Chinese": "港口费每年十月一日在港务局办公室缴纳。" * 6,
-    "Arabic": "تدفع رسوم الميناء سنويا في أول أكتوبر في مكتب مدير الميناء في المدينة قبل الظهر.",
-    "Hindi": "बंदरगाह शुल्क प्रति वर्ष पहली अक्टूबर को बंदरगाह अधिकारी के कार्यालय में देय है।",
-    "a table": "12.50 13.75 14.00 1,204.00 -3.50 88.10 (12.00) 4.25% " * 4,
-    "contents": "\n".join(f"{n}. Harbour dues {'.' * 60} {n * 7}" for n in range(1, 9)),
-    "spaced contents": "\n".join(f"{n}. Harbour dues {'. ' * 40} {n * 7}" for n in range(1, 9)),
-    "a till receipt": "TOTAL RM 12.50 CASH 20.00 CHANGE 7.50 GST 6% 0.71 QTY 2 PCS NO 30412 TAX CODE SR TEL 03-5512",
-}
+LEAST_RIGHT = 0.98
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_text_that_means_something(name: str) -> None:
-    assert not is_garbled(TEXTS[name])
+def wrong(chunks: Sequence[Chunk], judgement: str) -> list[str]:
+    return [f"{chunk.script}, {chunk.kind}: {chunk.text[:60]}" for chunk in chunks if judge(chunk.text) != judgement]
 
 
-@pytest.mark.parametrize("name", ["English", "Polish", "Finnish"])
-@pytest.mark.parametrize("shift", [-31, -29, -28, -1, 3, 5, 29, 31])
-def test_text_of_a_font_with_the_wrong_table(name: str, shift: int) -> None:
-    """A constant added to every code, as where glyph numbers are taken for characters."""
-    shifted = "".join(chr(max(33, ord(one) + shift)) if "!" <= one <= "~" else one for one in TEXTS[name] * 2)
-    assert is_garbled(shifted)
+def test_right_text_layers_are_good() -> None:
+    chunks = right_chunks()
+    assert len(chunks) >= 200
+    assert len({chunk.script for chunk in chunks}) >= 8
+    missed = wrong(chunks, "text")
+    assert len(missed) <= (1 - LEAST_RIGHT) * len(chunks), missed
+
+
+@pytest.mark.parametrize("script", sorted({chunk.script for chunk in right_chunks()}))
+def test_right_text_layers_of_each_script_are_good(script: str) -> None:
+    missed = wrong([chunk for chunk in right_chunks() if chunk.script == script], "text")
+    assert len(missed) <= 1, missed
+
+
+def test_garbled_text_layers_are_found() -> None:
+    chunks = garbled_chunks(2)
+    assert len(chunks) >= 200
+    missed = [chunk for chunk in chunks if judge(chunk.text) == "text"]
+    assert len(missed) <= (1 - LEAST_RIGHT) * len(chunks), missed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Îãëàâëåíèå. Ãëàâà ïåðâàÿ. Îáùèå ïîëîæåíèÿ. Ãëàâà âòîðàÿ. Óñòðîéñòâî ïîðòà",
+        "The#harbour#dues#are#to#be#paid#in#full#before#the#first#of#October=at#the#office",
+        "(cid:12)(cid:45)(cid:7) (cid:33)(cid:12)(cid:3)(cid:45) (cid:9)(cid:10) (cid:12)(cid:61)",
+        "Портовые сборы уплачиваются ежегодно".encode().decode("latin-1"),
+        "Wkh kduerxu gxhv duh wr eh sdlg lq ixoo ehiruh wkh iluvw ri Rfwrehu dw wkh riilfh",
+        "\uf054\uf068\uf065 \uf068\uf061\uf072\uf062\uf06f\uf075\uf072 \uf064\uf075\uf065\uf073",
+        "锟斤拷锟斤拷锟斤拷锟斤拷锟斤拷锟斤拷锟斤拷锟斤拷锟斤拷锟斤拷锟斤拷",
+        "סכמ לבקל לכוי אוהו ,רבוטקואב דחאה דע לזמנה ידמ תא םלשל בייח םדא לכ ילב עצובמה תא",
+    ],
+)
+def test_well_known_garbage(text: str) -> None:
+    assert judge(text) == "garbled"
+
+
+def test_a_page_of_which_half_is_garbled_is_not_good() -> None:
+    chunks = [chunk.text for chunk in right_chunks() if chunk.script == "latin"][:12]
+    half = "\n".join([*chunks[:4], *(permuted(text) for text in chunks[4:])])
+    assert judge(half) != "text"
+
+
+@pytest.mark.parametrize("module", [argparse, inspect, typing, unittest.mock])
+def test_source_code_is_good(module: Any) -> None:
+    source = inspect.getsource(module)
+    pages = [source[start : start + 3000] for start in range(0, min(len(source), 60_000), 3000)]
+    assert [page[:60] for page in pages if judge(page) != "text"] == []
 
 
 def test_a_few_letters_are_no_evidence() -> None:
-    assert not is_garbled("XVII")
-    assert not is_garbled("Nr. 12 / BV–DK")
-    assert not is_garbled("")
+    for few in ("XVII", "Nr. 12 / BV–DK", "", "Qty", "Å", "№ 7", "第三"):
+        assert judge(few) == "text"
 
 
 def layout_of(draw: Callable[[Any], Any]) -> Layout:
@@ -112,3 +149,43 @@ def test_text_outside_the_crop_box_is_not_on_the_page() -> None:
     assert "Seen" in layout.text
     assert "marks" not in layout.text
     assert layout.size_pt == (595, 700)
+
+
+ABBREVIATIONS = [
+    "MKTG QTR RPT REV EBITDA YTD PCT CHG",
+    "XLRT KPDF WGBH NDTV FMCG BRL PLN CZK",
+    "HRK DKK MXN ZAR THB KRW JPY CNY",
+    "NTFS GPT MBR DHCP HTTP SMTP SSH TLS",
+    *["The market report of the last quarter year"] * 4,
+]
+
+
+def facts_of(tmp_path: Path, colour: tuple[float, float, float] = (0, 0, 0)) -> PageFacts:
+    """Of a page of abbreviations, whose letters are as rare as those of garbage."""
+
+    def draw(page: Any) -> None:
+        for number, line in enumerate(ABBREVIATIONS):
+            page.insert_text((60, 80 + number * 30), line, fontsize=14, color=colour)
+
+    path = tmp_path / "abbreviations.pdf"
+    path.write_bytes(make.pdf(draw))
+    [source] = select(path).files
+    with Ledger(tmp_path / "ledger.sqlite") as ledger, OpenFile(ledger) as opened:
+        return opened.page_facts(source, opened.facts(source), 1)
+
+
+def test_a_doubtful_text_layer_is_not_used_without_rapidocr(tmp_path: Path) -> None:
+    assert judge("\n".join(ABBREVIATIONS)) == "doubtful"
+    facts = facts_of(tmp_path)
+    assert facts.text_layer == "poor"
+    assert facts.doubtful_lines == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("colour", "text_layer"), [((0, 0, 0), "good"), ((1, 1, 1), "poor")])
+def test_a_doubtful_text_layer_is_compared_with_what_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colour: tuple[float, float, float], text_layer: str
+) -> None:
+    """White letters on white stand for letters that are not those that are seen."""
+    monkeypatch.setattr(open_file, "line_reader", line_reader)
+    assert facts_of(tmp_path, colour).text_layer == text_layer

@@ -17,7 +17,7 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.html.text import Mark
 from kobold_reader.pages import PageView
-from kobold_reader.reading import page_reader as upright
+from kobold_reader.reading.line_reader import load_line_reader
 from kobold_reader.reading.results import Reading, joined
 from kobold_reader.web import make_app
 from kobold_reader.web.views import overlay
@@ -116,7 +116,7 @@ def read(picture: bytes, view_box: tuple[int, int], points: str) -> str:
     box = (min(xs) * scale[0], min(ys) * scale[1], max(xs) * scale[0], max(ys) * scale[1])
     written = io.BytesIO()
     image.crop(box).convert("RGB").save(written, "PNG")
-    reader = upright.load_line_reader()
+    reader = load_line_reader()
     assert reader is not None
     view = PageView(written.getvalue(), "image/png", round(box[2] - box[0]), round(box[3] - box[1]), None, 0)
     return reader(view, (0.0, 0.0, 1.0, 1.0), 0)[0]

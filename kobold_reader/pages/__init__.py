@@ -29,6 +29,7 @@ from kobold_reader.pages.values import (
     PageView,
     Posture,
     Scalar,
+    TextLine,
 )
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Scalar",
     "Selection",
     "SourceFile",
+    "TextLine",
     "expanded",
     "extra_hint",
     "is_text",

@@ -1,7 +1,7 @@
 """The layout of a PDF page, found without painting it: whether it is one scan, and whether its text layer is its text.
 
 In doubt the text layer is not: an unnecessary request costs little, but a page whose text is a stamp or the garbage of
-a broken font is lost to every search.
+a broken font is lost to every search. Where only the letters leave a doubt, the caller may have some lines read.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pymupdf
 from PIL import Image
 
+from kobold_reader.pages.garbled import judge
 from kobold_reader.pages.images import LIBRARY_ERRORS, MAX_PIXELS, is_plain_jpeg
 from kobold_reader.pages.metadata import exif_of, orientation_of
-from kobold_reader.pages.values import Box, TextLayer
+from kobold_reader.pages.values import Box, TextLayer, TextLine
 
 Document: TypeAlias = Any
 """A `pymupdf.Document`; its types cannot be checked."""
@@ -65,6 +66,8 @@ class Layout:
     text: str
     """The text layer, hidden text included."""
     text_layer: TextLayer
+    doubtful_lines: tuple[TextLine, ...]
+    """See `PageFacts`."""
     has_visible_text: bool
     image_coverage: float
     """Share of the page under images."""
@@ -114,11 +117,13 @@ def read_layout(document: Document, page: Page) -> Layout:
         image_px = _joined(seen, flat)
     if dpi and dpi < _COARSE_DPI and _is_cut_out(page, flat):
         dpi = None
+    verdict = _verdict(found, coverage)
     return Layout(
         size_pt=size,
         rotation_deg=rotation,
         text=found.text,
-        text_layer=_verdict(found, coverage),
+        text_layer="good" if verdict == "good" else "none" if verdict == "none" else "poor",
+        doubtful_lines=_longest_lines(page) if verdict == "doubtful" else (),
         has_visible_text=found.visible > 0,
         image_coverage=coverage,
         image_px=image_px[::-1] if is_sideways else image_px,
@@ -320,6 +325,7 @@ _MIN_LETTERS = 20
 _LETTERS_PER_COVERAGE = 600
 _MAX_GARBLED = 0.05
 _MEANINGLESS = frozenset({"Cc", "Co", "Cn", "Cs"})
+_LINES = 5  # read where the letters leave a doubt
 
 # Letters drawn as outlines: many small paths, or few of many curves. A glyph has about ten.
 _MANY_PATHS = 200
@@ -328,21 +334,6 @@ _FEW_LETTERS = 400
 _MAX_PATHS_LOOKED_AT = 3_000
 _MANY_CURVES = 400
 _CURVES_PER_LETTER = 10
-
-# A font without a true table of its characters gives others: shifted by a constant, or permuted. In 20 languages
-# written in Latin letters and in till receipts, which have few words, vowels are 0.29 to 0.50 of any 200 letters and
-# never under 0.25 of 100, and signs at most 0.20 of all characters. In shifted text vowels are 0.00 to 0.26, mostly
-# under 0.2, and signs 0.64 and more where it is shifted into the signs, as by the common 29. Of 44 real texts, each
-# shifted by 8 constants, 351 of 352 are found, and none of the 44 is called garbled.
-_VOWELS = frozenset("aeiouyæœøıəɔ")
-_MIN_VOWELS = ((100, 0.25), (40, 0.15))  # number of letters, least share of vowels
-_MAX_SIGNS = 0.45
-_MIN_CHARACTERS = 40
-# Words with a sign or a capital inside: at most 0.07 of all in those texts, over 0.12 in most shifted text.
-_ODD_WORD = re.compile(r"\w[^\W\d]*(?:[^\w\s'’./,:@&+%()–—-]\w|[a-zß-öø-ÿ](?=[A-ZÀ-ÖØ-Þ]))")
-_MAX_ODD_WORDS = 0.12
-_MIN_WORDS = 12
-_LEADERS = re.compile(r"(\S)(?:\s?\1){2,}")  # dotted lines in a table of contents, rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,11 +380,12 @@ def _read_text(page: Page, painted: Sequence[tuple[str, Any]], images: Sequence[
     return _PageText(text, outlines, visible, garbled, curves, all(what.endswith("-text") for what, _ in painted))
 
 
-def _verdict(found: _PageText, coverage: float) -> TextLayer:
+def _verdict(found: _PageText, coverage: float) -> TextLayer | Literal["doubtful"]:
     """The quality of a text layer on a page of which this share is under images."""
     if not found.text:
         return "none"
-    if found.garbled > _MAX_GARBLED * (found.visible + found.garbled) or is_garbled(found.text):
+    judged = judge(found.text)
+    if judged == "garbled" or found.garbled > _MAX_GARBLED * (found.visible + found.garbled):
         return "poor"
     # Where letters are drawn as outlines, the text layer is a caption or a watermark.
     if found.outlines > max(_MANY_PATHS, 3 * found.visible):
@@ -401,26 +393,21 @@ def _verdict(found: _PageText, coverage: float) -> TextLayer:
     if found.curves > max(_MANY_CURVES, _CURVES_PER_LETTER * found.visible):
         return "poor"
     needed = 1 if found.is_alone else _MIN_LETTERS + _LETTERS_PER_COVERAGE * coverage
-    return "good" if found.visible >= needed else "poor"
+    if found.visible < needed:
+        return "poor"
+    return "doubtful" if judged == "doubtful" else "good"
 
 
-def is_garbled(text: str) -> bool:
-    """Whether the font's characters are not those that it shows; False for short texts and other scripts."""
-    plain = [character for character in _LEADERS.sub(" ", text) if not character.isspace()]
-    letters = [character for character in plain if character.isalpha()]
-    signs = sum(1 for character in plain if not character.isalnum() and unicodedata.category(character)[0] != "M")
-    if len(plain) >= _MIN_CHARACTERS and signs > _MAX_SIGNS * len(plain):
-        return True
-    bases = [unicodedata.normalize("NFKD", letter.casefold())[0] for letter in letters]
-    latin = [base for base in bases if base < "\u0250"]
-    if len(latin) * 2 < len(letters):
-        return False
-    words = [word for word in text.split() if len(word) > 2]  # noqa: PLR2004 - two signs are no word
-    if len(words) >= _MIN_WORDS and sum(1 for word in words if _ODD_WORD.search(word)) > _MAX_ODD_WORDS * len(words):
-        return True
-    vowels = sum(base in _VOWELS for base in latin)
-    least = next((share for count, share in _MIN_VOWELS if len(latin) >= count), 0.0)
-    return vowels < least * len(latin)
+def _longest_lines(page: Page) -> tuple[TextLine, ...]:
+    """The longest lines of a page's text layer."""
+    width, height = page.rect.width, page.rect.height
+    found: list[TextLine] = []
+    for block in page.get_text("dict", flags=_TEXT_FLAGS)["blocks"]:
+        for line in block.get("lines", ()):
+            text = "".join(span["text"] for span in line["spans"]).strip()
+            left, top, right, bottom = line["bbox"]
+            found.append(TextLine(text, (left / width, top / height, right / width, bottom / height)))
+    return tuple(sorted(found, key=lambda line: len(line.text), reverse=True)[:_LINES])
 
 
 def _is_glyph_sized(box: Box) -> bool:

@@ -162,6 +162,7 @@ class PdfFile:
                 height_px=layout.image_px[1],
                 text="\n\n".join([layout.text, *(f"Note: {note}" for note in notes)]).strip(),
                 text_layer=layout.text_layer,
+                doubtful_lines=layout.doubtful_lines,
                 image_coverage=layout.image_coverage,
                 rotation_deg=layout.rotation_deg,
                 metadata=metadata,

@@ -45,6 +45,15 @@ class FileFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class TextLine:
+    """A line of a text layer."""
+
+    text: str
+    box: Box
+    """Its place on the upright page."""
+
+
+@dataclass(frozen=True, slots=True)
 class PageFacts:
     """Facts about one page, found without making its image."""
 
@@ -71,6 +80,9 @@ class PageFacts:
     """Clockwise turn already applied to make the page upright (/Rotate, EXIF)."""
     metadata: dict[str, Scalar] = field(default_factory=dict)
     """Of this page alone, as of a TIFF frame; `notes` are what people pinned to a page without a good text layer."""
+    doubtful_lines: tuple[TextLine, ...] = ()
+    """Some lines of a poor text layer that may be good, since only its letters leave a doubt: to be compared with the
+    page's picture. Empty in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +225,8 @@ def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
         case "FileFacts":
             return FileFacts(**fields)
         case "PageFacts":
-            return PageFacts(**fields)
+            lines = tuple(TextLine(line["text"], _box(line["box"])) for line in fields["doubtful_lines"])
+            return PageFacts(**{**fields, "doubtful_lines": lines})
         case "PageLook":
             return PageLook(**fields)
         case "PageImages":

@@ -512,7 +512,8 @@ def _put_page(sha256: str, page: KnownPage) -> Statement:
         "text_layer = excluded.text_layer, facts = excluded.facts"
     )
     facts = page.facts
-    row = (sha256, facts.page_number, facts.content_sha256, page.is_blank, facts.text_layer, _json(asdict(facts)))
+    kept = {name: value for name, value in asdict(facts).items() if name != "doubtful_lines"}
+    row = (sha256, facts.page_number, facts.content_sha256, page.is_blank, facts.text_layer, _json(kept))
     return sql, row
 
 

@@ -12,6 +12,7 @@ from kobold_reader.errors import CorruptSourceError, PageProcessKilledError, Sou
 from kobold_reader.options import ImageKindUse
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, Scalar, SourceFile
 from kobold_reader.reading.ledger import KnownPage, Ledger
+from kobold_reader.reading.line_reader import LOOK_PX, is_shown, line_reader
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +61,28 @@ class OpenFile:
     def page_facts(self, source: SourceFile, file: FileFacts, page_number: int) -> PageFacts:
         """Return the facts of one page (1-based).
 
+        A text layer whose letters leave a doubt is compared with the page's picture, where RapidOCR is installed.
+
         Raises:
             SourceError: The page or the file cannot be read.
         """
-        return self._ask(source, file, page_number, lambda: self._child.page_facts(page_number))
+        facts = self._ask(source, file, page_number, lambda: self._child.page_facts(page_number))
+        if not facts.doubtful_lines:
+            return facts
+        is_good = self._is_shown(source, file, facts)
+        return replace(facts, text_layer="good" if is_good else "poor", doubtful_lines=())
+
+    def _is_shown(self, source: SourceFile, file: FileFacts, facts: PageFacts) -> bool:
+        """Tell whether the doubtful lines are what the page shows; False where that cannot be told."""
+        if (read := line_reader()) is None:
+            return False
+        number = facts.page_number
+        try:
+            view = self.page_images(source, file, number, ImageBudget(max_side_px=LOOK_PX), 0).views[0]
+            return is_shown(facts.doubtful_lines, view, read)
+        except Exception as err:  # noqa: BLE001  (OpenCV and onnxruntime raise anything; the page's image is read)
+            log.warning("%s page %d: RapidOCR cannot tell if its text layer is right: %s", source.path, number, err)
+            return False
 
     def page_images(
         self, source: SourceFile, file: FileFacts, page_number: int, budget: ImageBudget, rotate_deg: int | None

@@ -10,17 +10,17 @@ classifier is not used: it is confidently wrong about upright dot-matrix and typ
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from kobold_reader.errors import KoboldReaderError
-from kobold_reader.pages import Box, FileFacts, ImageBudget, PageFacts, PageImages, PageView, Posture, SourceFile
+from kobold_reader.pages import FileFacts, ImageBudget, PageFacts, PageImages, PageView, Posture, SourceFile
 from kobold_reader.reading.ledger import KnownPage
+from kobold_reader.reading.line_reader import LOOK_PX, LineReader, line_reader
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import Reading
 
@@ -94,11 +94,6 @@ class Engine(Protocol):
 
 log = logging.getLogger(__name__)
 
-LineReader = Callable[[PageView, Box, int], tuple[str, float]]
-"""Reads the line in this part of a view after a clockwise turn in degrees: text, and score from 0 to 1."""
-
-LOOK_PX = 1600
-"""Lines are read at this size, as the model's own may be too small for letters."""
 _READ = 0.9
 """Score of a line that was read. The wrong way up, real lines reached 0.91 at most, and most of them 0.75."""
 _BETTER = 0.15
@@ -159,45 +154,6 @@ def turn_by_reading(view: PageView, posture: Posture, read: LineReader) -> int:
             if votes[index] >= _LINES * (1 + votes[1 - index]):
                 return turn
     return 0
-
-
-_loading = threading.Lock()
-
-
-def line_reader() -> LineReader | None:
-    """Return RapidOCR's recogniser, loaded once a process; None where it is not installed."""
-    with _loading:
-        return load_line_reader()
-
-
-@functools.cache
-def load_line_reader() -> LineReader | None:
-    """As `line_reader`, without its lock."""
-    try:
-        import cv2
-        import numpy as np
-        from rapidocr import RapidOCR
-    except ImportError:
-        log.info("RapidOCR is not installed: pages on their head are not turned, pages on their side only if clear")
-        return None
-    ocr: Any = RapidOCR(params={"Global.log_level": "error"})
-
-    @functools.lru_cache(1)
-    def pixels_of(image: bytes) -> Any:
-        return cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-
-    def read(view: PageView, box: Box, turn_deg: int) -> tuple[str, float]:
-        pixels = pixels_of(view.image)
-        height, width = pixels.shape[:2]
-        left, top, right, bottom = box
-        line = pixels[int(top * height) : int(bottom * height) + 1, int(left * width) : int(right * width) + 1]
-        line = np.ascontiguousarray(np.rot90(line, -turn_deg // 90))
-        found = ocr(line, use_det=False, use_cls=False, use_rec=True)
-        if not getattr(found, "txts", None):
-            return "", 0.0
-        return str(found.txts[0]), float(found.scores[0])
-
-    return read
 
 
 @dataclass(slots=True)
