@@ -250,7 +250,7 @@ class KoboldSimulator:
         self._last_logprobs: dict[str, Any] | None = None
         self._media_key: tuple[str, ...] = ()
         self._last_request_at = -math.inf
-        self._started_at = self._active_at = time.monotonic()
+        self.started_at = self._active_at = time.monotonic()
         self._perf: dict[str, Any] = {
             "last_process": 0.0,
             "last_eval": 0.0,
@@ -427,7 +427,7 @@ class KoboldSimulator:
                 "queue": len(self._waiting),
                 "idle": int(idle),
                 "hordeexitcounter": -1,
-                "uptime": now - self._started_at,
+                "uptime": now - self.started_at,
                 "idletime": now - self._active_at,
                 "quiet": False,
             }

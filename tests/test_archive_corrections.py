@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import ConfigError, ServerError
 from kobold_reader.options import EmbedderKind
-from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
+from tests.kobold_simulator import Fault, KoboldSimulator, RecordedRequest, ScriptBrain
 from tests.test_archive_forget import holding
 from tests.test_regressions_archive import Killed, kill
 from tests.test_regressions_reading import make_pdf
@@ -218,22 +217,19 @@ def test_without_the_embedder_a_correction_is_found_by_its_words(
 
 
 def test_while_a_run_is_indexing_that_very_page(
-    make_archive: Callable[..., Archive], server: KoboldSimulator, scans: Path, monkeypatch: pytest.MonkeyPatch
+    make_archive: Callable[..., Archive], server: KoboldSimulator, scans: Path
 ) -> None:
     """The run holds the lock, and has the old text in its hands."""
-    put = Indexer._embed
     with make_archive("koboldcpp") as archive:
         page_id = page_of(archive)
         server.brain = ScriptBrain(lambda _: "Lindqvist, read by a better model.")
 
-        def correcting(self: Indexer, nodes: Any) -> Any:
-            monkeypatch.setattr(Indexer, "_embed", put)
-            thread = threading.Thread(target=archive.correct, args=(page_id, RIGHT))
-            thread.start()
-            thread.join()
-            return put(self, nodes)
+        def correcting(request: RecordedRequest) -> None:
+            if request.path.endswith("/embeddings"):  # asked by the run
+                server.fault_when = None
+                archive.correct(page_id, RIGHT)
 
-        monkeypatch.setattr(Indexer, "_embed", correcting)
+        server.fault_when = correcting
         archive.sync(scans, reader=reader_of(server, redo="all"))
         assert found(archive, "quinquiremes") == {("a.pdf", 1)}
         assert archive.status().unfinished_pages == 1

@@ -14,13 +14,14 @@ from PIL import ExifTags, Image, ImageEnhance, ImageOps
 from typer.testing import CliRunner
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.duplicates import MOST_BITS, Duplicates, Likeness
+from kobold_reader.archive.duplicates import MOST_BITS, Likeness
 from kobold_reader.archive.rows import PageRow, Place
-from kobold_reader.archive.store import Catalog
 from kobold_reader.cli.app import app
 from kobold_reader.options import Grouping
+from kobold_reader.pages import PageChild
 from kobold_reader.reading.ledger import Ledger
 from tests import page_files as make
+from tests.archive_rows import catalog_of, put
 from tests.conftest import LETTER
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 from tests.scenes import scene
@@ -99,16 +100,10 @@ def page(name: str, number: int = 1, *, phash: int | None = None, content: str =
     )
 
 
-def put(catalog: Catalog, *rows: PageRow) -> None:
-    for row in rows:
-        kept = {key: row.metadata[key] for key in ("file_name", "file_path", "file_type", "file_size")}
-        catalog.put_place(Place(row.uri, row.sha256, kept))
-    catalog.finish(catalog.begin(rows))
-
-
-def copied(catalog: Catalog, row: PageRow, path: str) -> None:
+def copied(archive: Archive, row: PageRow, path: str) -> None:
     metadata = {**row.metadata, "file_name": path.rpartition("/")[2], "file_path": path}
-    catalog.put_place(Place(f"file://{path}", row.sha256, metadata))
+    with catalog_of(archive) as catalog:
+        catalog.put_place(Place(f"file://{path}", row.sha256, metadata))
 
 
 @pytest.fixture
@@ -122,10 +117,9 @@ def names(groups: Sequence[Sequence[object]]) -> list[list[str]]:
 
 
 def test_what_is_one_group(archive: Archive) -> None:
-    catalog = archive._catalog
     photo = page("photo.jpg", phash=HASH, content="a", size=900)
     put(
-        catalog,
+        archive,
         page("far.jpg", phash=flipped(HASH, range(30, 50)), content="z"),
         photo,
         page("small.jpg", phash=flipped(HASH, range(6)), content="b", size=90),
@@ -137,8 +131,8 @@ def test_what_is_one_group(archive: Archive) -> None:
         page("unknown 1.jpg"),
         page("unknown 2.jpg"),
     )
-    copied(catalog, photo, "/box/copies/photo.jpg")
-    copied(catalog, page("text.pdf", 1), "/box/copies/text.pdf")
+    copied(archive, photo, "/box/copies/photo.jpg")
+    copied(archive, page("text.pdf", 1), "/box/copies/text.pdf")
     groups = archive.duplicates()
     assert names(groups) == [
         ["album.pdf", "scan.pdf"],
@@ -159,7 +153,7 @@ def test_what_is_one_group(archive: Archive) -> None:
 
 def test_a_group_is_one_hit_and_can_be_shown_in_full(archive: Archive) -> None:
     rows = [page(f"{number}.jpg", phash=flipped(HASH, range(number)), content=str(number)) for number in range(4)]
-    put(archive._catalog, *rows, page("other.jpg", content="o"), page("another.jpg", content="p"))
+    put(archive, *rows, page("other.jpg", content="o"), page("another.jpg", content="p"))
     hits = archive.search("boat", limit=3)
     assert len(hits) == 3, "the group takes one place, and leaves the others to other pages"
     [shown] = [hit for hit in hits if hit.alike]
@@ -175,7 +169,7 @@ def test_a_group_is_one_hit_and_can_be_shown_in_full(archive: Archive) -> None:
 @pytest.mark.parametrize("by", ["file", "folder"])
 def test_a_group_counts_once_where_hits_are_grouped(archive: Archive, by: Grouping) -> None:
     rows = [page(f"{number}.jpg", phash=flipped(HASH, range(number)), content=str(number)) for number in range(8)]
-    put(archive._catalog, *rows, page("other.jpg", content="o"), page("another.jpg", content="p"))
+    put(archive, *rows, page("other.jpg", content="o"), page("another.jpg", content="p"))
     hits = archive.search("boat", limit=3, by=by)
     assert len(hits) == 3, "else the group alone would fill the folder, or all files"
     assert {"other.jpg", "another.jpg"} < {hit.file_name for hit in hits}
@@ -186,15 +180,14 @@ def test_a_group_counts_once_where_hits_are_grouped(archive: Archive, by: Groupi
 
 
 def test_what_is_indexed_meanwhile_counts(archive: Archive) -> None:
-    duplicates = Duplicates(archive._catalog)
     first = page("first.jpg", phash=HASH, content="a")
-    put(archive._catalog, first)
-    assert duplicates.groups() == []
-    put(archive._catalog, page("second.jpg", phash=HASH, content="b"))
-    assert names(duplicates.groups()) == [["first.jpg", "second.jpg"]]
+    put(archive, first)
+    assert archive.duplicates() == []
+    put(archive, page("second.jpg", phash=HASH, content="b"))
+    assert names(archive.duplicates()) == [["first.jpg", "second.jpg"]]
     told = replace(first, metadata={key: value for key, value in first.metadata.items() if key != "phash"})
-    put(archive._catalog, told)
-    assert duplicates.groups() == [], "somebody said that it is a scan"
+    put(archive, told)
+    assert archive.duplicates() == [], "somebody said that it is a scan"
 
 
 # ── the whole way ────────────────────────────────────────────────────────────────────────────────
@@ -302,11 +295,10 @@ def test_pages_that_an_older_release_read_are_looked_at_once(
                 ledger.remember_pages(sha256, pages)
         for row in list(archive.pages()):
             metadata = {key: value for key, value in row.metadata.items() if key not in {"image_kind", "phash"}}
-            archive._catalog.finish(archive._catalog.begin([replace(row, metadata=metadata)]))
-        archive._catalog.put_stamps(dict.fromkeys(archive._catalog.stamps(), ""))  # it left none
+            put(archive, replace(row, metadata=metadata))  # and no stamp: that release left none
         assert archive.duplicates() == []
         archive.sync(album, reader=reader)
         assert len(archive.duplicates()) == 1
-        monkeypatch.setattr("kobold_reader.reading.open_file.OpenFile._open", lambda *_: pytest.fail("opened again"))
+        monkeypatch.setattr(PageChild, "open", lambda *_: pytest.fail("opened again"))
         archive.sync(album, reader=reader)
         assert simulator.count() == asked

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from kobold_reader import Archive
 from kobold_reader.archive.export import relative_names, safe_paths
-from kobold_reader.archive.rows import PageRow, Place, version_of
+from kobold_reader.archive.rows import PageRow, version_of
 from kobold_reader.documents import page_id
 from kobold_reader.errors import ConfigError, SourceNotFoundError, UnsupportedSourceError
+from tests.archive_rows import catalog_of, put
 
 SCANS = Path.home().anchor + "scans"
 LETTER, CARD = f"{Path(SCANS).as_uri()}/letters/1954.pdf", f"{Path(SCANS).as_uri()}/card.jpg"
@@ -24,8 +25,6 @@ LETTER, CARD = f"{Path(SCANS).as_uri()}/letters/1954.pdf", f"{Path(SCANS).as_uri
 
 def put_page(archive: Archive, uri: str, number: int, parts: dict[str, str], content: str = "", **fields: Any) -> str:
     sha256 = hashlib.sha256(uri.encode()).hexdigest()
-    catalog = archive._catalog
-    catalog.put_place(Place(uri, sha256, {"file_path": uri}))
     row = PageRow(
         page_id=page_id(sha256, number),
         sha256=sha256,
@@ -37,7 +36,7 @@ def put_page(archive: Archive, uri: str, number: int, parts: dict[str, str], con
         uri=uri,
         content_sha256=content or f"{sha256}{number}",
     )
-    catalog.finish(catalog.begin([replace(row, **fields)]))
+    put(archive, replace(row, **fields))
     return row.page_id
 
 
@@ -45,7 +44,8 @@ def put_page(archive: Archive, uri: str, number: int, parts: dict[str, str], con
 def archive(tmp_path: Path) -> Iterator[Archive]:
     """Three pages of a letter, one of them blank, and a card with its description."""
     with Archive.open(tmp_path / "archive", create=True, embedder="none") as archive:
-        archive._catalog.remember_root(SCANS, {})
+        with catalog_of(archive) as catalog:
+            catalog.remember_root(SCANS, {})
         put_page(archive, LETTER, 1, {"ocr": "Dear Axel,\nthe harbor duse are paid."})
         put_page(archive, LETTER, 2, {"ocr": "Yours, Lindqvist"})
         put_page(archive, LETTER, 3, {})
@@ -64,7 +64,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def texts(archive: Archive) -> dict[str, str]:
-    return {row.page_id: row.parts.get("ocr", "") for row in archive._catalog.every_page()}
+    return {row.page_id: row.parts.get("ocr", "") for row in archive.pages()}
 
 
 MD = "letters/1954.pdf.md"

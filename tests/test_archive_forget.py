@@ -18,7 +18,7 @@ from kobold_reader import Archive
 from kobold_reader.archive import vectors as erasing
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import Node, Vectors
-from kobold_reader.errors import ServerError, StoreError
+from kobold_reader.errors import ConfigError, ServerError, StoreError
 from kobold_reader.reading.ledger import Ledger
 from tests.conftest import ROOT
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
@@ -292,5 +292,6 @@ def test_all_of_it(place: Path, made: Path, scans: Path, server: KoboldSimulator
         archive.forget(archive.uris())
         assert archive.status().files == 0
         assert archive.uris() == []
-        assert archive._catalog.roots() == {}, "the next `index` would read it all again"
+        with pytest.raises(ConfigError, match="remembers no paths"):
+            archive.sync()  # else it would read it all again
     assert holding(place, *SECRETS, *WORDS.values()) == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.rows import PageRow
-from kobold_reader.archive.sync import Syncer, SyncReport
+from kobold_reader.archive.store import Catalog
+from kobold_reader.archive.sync import SyncReport
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import StoreError
 from kobold_reader.pages import Selection
@@ -211,13 +212,16 @@ def test_killed_before_the_pages_are_indexed_the_file_is_not_settled(run: Run, m
 def test_killed_before_renamed_pages_have_their_new_name_they_get_it_next_time(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(*_: object) -> None:
+    remove = Catalog.remove_places
+
+    def dies(catalog: Catalog, uris: Iterable[str]) -> None:
+        remove(catalog, uris)
         raise KeyboardInterrupt
 
     run.sync()
     run.receipt.rename(run.folder / "bill.jpg")
     with monkeypatch.context() as patched:
-        patched.setattr(Syncer, "_show_at_first_place", dies)
+        patched.setattr(Catalog, "remove_places", dies)
         with pytest.raises(KeyboardInterrupt):
             run.sync()
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.sync import Syncer
+from kobold_reader.archive.rows import PageRow
+from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
 from kobold_reader.reading.results import PageResult
 from tests.conftest import LETTER, ROOT, SAMPLES
@@ -242,18 +245,21 @@ def test_an_interrupt_aborts_the_page_before_anything_is_embedded(
     """With KoboldCpp's own embedder, embedding waits for the lease that the page being read holds."""
     simulator.fault(None, None, Fault.HANG)  # two pages are read, the third never ends
     aborted_first: list[bool] = []
+    pages = iter(range(2))
 
     def interrupted(_: PageResult) -> None:
-        assert simulator.wait_for(lambda: simulator.count() == 3)
-        raise KeyboardInterrupt
+        if next(pages) == 1:
+            assert simulator.wait_for(lambda: simulator.count() == 3)
+            raise KeyboardInterrupt
 
-    flush = Syncer._flush
+    index = Indexer.index
 
-    def noted(self: Syncer) -> None:
-        aborted_first.append(simulator.wait_for(lambda: not simulator.running, 10))
-        flush(self)
+    def noted(self: Indexer, rows: Sequence[PageRow]) -> int:
+        if rows:
+            aborted_first.append(simulator.wait_for(lambda: not simulator.running, 10))
+        return index(self, rows)
 
-    monkeypatch.setattr(Syncer, "_flush", noted)
+    monkeypatch.setattr(Indexer, "index", noted)
     with Archive.open(tmp_path / "a", create=True, embedder="none") as archive, pytest.raises(KeyboardInterrupt):
         archive.sync(folder, reader=reader, on_page=interrupted)
     assert aborted_first == [True]
@@ -355,7 +361,8 @@ def test_an_archive_of_another_format_is_refused_and_made_anew_without_reading(
     place = tmp_path / "a"
     with Archive.open(place, create=True, embedder="none") as archive:
         archive.sync(folder, reader=reader)
-        archive._catalog.db.execute(f"PRAGMA user_version = {format_}")
+    with closing(sqlite3.connect(place / "archive.sqlite")) as db:
+        db.execute(f"PRAGMA user_version = {format_}")
     with pytest.raises(StoreError, match=rf"has format {format_}.*{remedy} the archive anew: remove archive.sqlite"):
         Archive.open(place)
 

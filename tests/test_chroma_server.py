@@ -15,6 +15,7 @@ import pytest
 from kobold_reader import Archive, KoboldReader, MiniLMEmbedding
 from kobold_reader.archive.vectors import ChromaServer
 from kobold_reader.errors import ConfigError, KoboldReaderError, StoreError
+from tests.archive_rows import catalog_of
 from tests.conftest import LETTER
 from tests.kobold_simulator import KoboldSimulator
 
@@ -92,7 +93,8 @@ def test_a_server_that_is_gone_leaves_the_words(chroma: str, reader: KoboldReade
     with Archive.open(tmp_path / "a", create=True, chroma_url=chroma) as archive:
         archive.sync(LETTER, reader=reader)
         gone = ChromaServer("http://127.0.0.1:9", "kobold-reader-gone")
-        archive._catalog.set_meta("chroma_server", gone.record())
+        with catalog_of(archive) as catalog:
+            catalog.set_meta("chroma_server", gone.record())
     with Archive.open(tmp_path / "a") as archive:
         notices: list[str] = []
         assert archive.search("Lindqvist", on_notice=notices.append)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import requests
@@ -462,14 +462,21 @@ def test_a_closed_client_asks_nothing() -> None:
             call()
 
 
-def test_a_slow_connection_is_told_from_a_slow_answer() -> None:
+def failing_with(error: Exception) -> Callable[..., NoReturn]:
+    def request(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return request
+
+
+def test_a_slow_connection_is_told_from_a_slow_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with raw_server(lambda _: time.sleep(0.2)) as (url, _):
         transport = Transport(url, None, 5.0)
         with pytest.raises(ServerTimeoutError, match=r"no answer within 0\.05 s"):
             transport.exchange("/api/extra/perf", read_timeout_s=0.05)
-        error = transport._named(requests.exceptions.ConnectTimeout(), 30.0, 0)
-        assert type(error) is ServerConnectionError
-        assert "no connection within 5 s" in str(error)
+        monkeypatch.setattr(requests.Session, "request", failing_with(requests.exceptions.ConnectTimeout()))
+        with pytest.raises(ServerConnectionError, match="no connection within 5 s"):
+            transport.exchange("/api/extra/perf")
 
 
 def test_an_answer_without_end_is_left() -> None:
@@ -484,9 +491,10 @@ def test_an_answer_without_end_is_left() -> None:
         Transport(url, None, 5.0).exchange("/api/extra/perf", read_timeout_s=0.05)
 
 
-def test_a_request_larger_than_the_server_takes_is_a_hint() -> None:
-    error = Transport("http://h", None, 5.0)._named(ConnectionResetError(), 30.0, 40_000_000)
-    assert "40 MB were sent" in str(error)
+def test_a_request_larger_than_the_server_takes_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests.Session, "request", failing_with(ConnectionResetError()))
+    with pytest.raises(ServerConnectionError, match="40 MB were sent"):
+        Transport("http://h", None, 5.0).exchange("/api/v1/generate", bytes(40_000_000))
 
 
 def test_plain_http_behind_https_is_told() -> None:

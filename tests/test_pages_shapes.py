@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from kobold_reader.pages import shapes
-from kobold_reader.pages.blank import _median_around
+from kobold_reader.pages.blank import median_around
 from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
 
 
@@ -83,4 +83,4 @@ def test_the_median_is_pillows() -> None:
     for seed, size in enumerate(((30, 40), (5, 3), (1, 1))):
         noise = Image.frombytes("L", size, random.Random(seed).randbytes(size[0] * size[1]))
         expected = noise.filter(ImageFilter.MedianFilter(7))
-        assert _median_around(np.asarray(noise)).tobytes() == expected.tobytes()
+        assert median_around(np.asarray(noise)).tobytes() == expected.tobytes()

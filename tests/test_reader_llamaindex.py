@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from llama_index.core import SimpleDirectoryReader
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.bridge.pydantic import Field
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.node_parser import (
     NodeParser,
@@ -382,11 +382,11 @@ def test_a_local_filesystem_that_is_not_the_default_one(reader: KoboldReader, sc
 class CountingEmbedding(BaseEmbedding):
     """Embeds by the letters, and remembers what it was given."""
 
-    _texts: list[str] = PrivateAttr(default_factory=list)
+    texts: list[str] = Field(default_factory=list)
 
     @override
     def _get_text_embedding(self, text: str) -> list[float]:
-        self._texts.append(text)
+        self.texts.append(text)
         return [float(text.count(letter)) for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
 
     @override
@@ -418,17 +418,17 @@ def test_a_pipeline_run_twice_embeds_nothing_twice(
         disable_cache=True,
     )
     first = pipeline.run(documents=reader.load_data(copy))
-    assert len(first) == len(embedding._texts) == 3
+    assert len(first) == len(embedding.texts) == 3
 
     again = pipeline.run(documents=KoboldReader(api_url=simulator.url, tasks=["ocr"]).load_data(str(copy)))
     assert list(again) == []
-    assert len(embedding._texts) == 3
+    assert len(embedding.texts) == 3
     assert chroma.client.count() == 3
 
     pages = [sheet(1), sheet(7), sheet(3)]
     pages[0].save(copy, save_all=True, append_images=pages[1:])
     third = pipeline.run(documents=reader.load_data(copy))
-    assert len(third) == len(embedding._texts) - 3 == 3, "scanned anew: a file's checksum is in its metadata"
+    assert len(third) == len(embedding.texts) - 3 == 3, "scanned anew: a file's checksum is in its metadata"
     assert chroma.client.count() == 3, "the old nodes are gone"
     assert simulator.count() == 6
 

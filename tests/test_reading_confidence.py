@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kobold_reader.kobold import Completion, GenerateRequest
-from kobold_reader.reading import confidence
 from kobold_reader.reading.cleaning import clean
 from kobold_reader.reading.confidence import Confidence, confidence_of
 from kobold_reader.reading.results import DOUBTFUL
@@ -239,5 +238,7 @@ def test_whatever_is_written_confidence_is_a_share_and_places_are_words(tokens: 
 
 @pytest.mark.parametrize("listed", [[300], [-1], ["a"], [None], "é", None])
 def test_bytes_that_are_none_give_way_to_the_token(listed: object) -> None:
-    assert confidence._bytes_of({"bytes": listed, "token": "é"}) == "é".encode()
-    assert confidence._bytes_of({"bytes": [0xC3], "token": "?"}) == b"\xc3"
+    without_bytes = {**entry("é", 0.0, FLOOR), "bytes": listed}
+    assert judged(AT_01, (Completion("é", "eos", logprobs={"content": [without_bytes]}), 0)) is not None
+    half = entry("?", 0.0, FLOOR, own_bytes=[0xC3])
+    assert judged(AT_01, (Completion("?", "eos", logprobs={"content": [half]}), 0)) is None, "bytes come first"

@@ -8,7 +8,7 @@ import functools
 import io
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from kobold_reader.kobold import RetryPolicy, ServerPool
 from kobold_reader.pages import select
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.page_reader import LocalPageReader
 from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.transcriber import Transcriber
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, RecordedRequest, ScriptBrain
 
 pytestmark = pytest.mark.slow
@@ -221,9 +223,7 @@ def test_a_server_that_is_busy_with_others_work_hands_its_page_over(
     busy.fault_when = always(Fault.BUSY)
     waits: list[float] = []
     engine = engine_of(tmp_path, busy, free, policy=RetryPolicy(), sleep=waits.append)
-    with reader(busy, free) as both:
-        both._engine = engine
-        numbers(list(both.read_pages(scans(tmp_path, 6))))
+    numbers(list(read_by(engine, scans(tmp_path, 6))))
     assert sum(waits) <= 30
     assert free.count() == 6
 
@@ -322,6 +322,12 @@ def engine_of(folder: Path, *servers: KoboldSimulator, **options: Any) -> Kobold
     return KoboldEngine(ServerPool(urls, lock_dir=folder / "locks", random=lambda: 0.0, **options))
 
 
+def read_by(engine: KoboldEngine, file: Path) -> Iterator[PageResult]:
+    options = KoboldReader(tasks=["ocr"], rotate=0).options
+    with closing(engine), Ledger(None) as ledger:
+        yield from Transcriber(LocalPageReader(engine, 0), ledger, options).run(select(file).files)
+
+
 class Time:
     """A clock that only sleeping moves."""
 
@@ -345,15 +351,21 @@ def test_a_night_outlives_a_restart_of_the_last_server(
 ) -> None:
     servers = [make_simulator() for _ in range(count)]
     first = servers[0]
-    time = Time(during=lambda waited_s: None if waited_s < 240 or first._server else first.restart())
+    returns = iter([first.restart])
+
+    def during(waited_s: float) -> None:
+        if waited_s >= 240:
+            for restart in returns:
+                restart()
+
+    time = Time(during)
     policy = RetryPolicy(outage_patience_s=600)
-    with reader(*servers) as night:
-        night._engine = engine_of(tmp_path, *servers, policy=policy, sleep=time.sleep, clock=time.clock)
-        results = night.read_pages(scans(tmp_path, 12))
-        taken = [next(results)]
-        for server in servers:
-            server.stop()
-        taken.extend(results)
+    engine = engine_of(tmp_path, *servers, policy=policy, sleep=time.sleep, clock=time.clock)
+    results = read_by(engine, scans(tmp_path, 12))
+    taken = [next(results)]
+    for server in servers:
+        server.stop()
+    taken.extend(results)
     assert numbers(taken) == list(range(1, 13))
     assert "Waiting up to 10 min for a server to come back" in caplog.text
 
@@ -361,14 +373,14 @@ def test_a_night_outlives_a_restart_of_the_last_server(
 def test_an_outage_is_not_waited_for_ever(make_simulator: MakeSimulator, tmp_path: Path) -> None:
     server = make_simulator()
     time = Time(during=lambda _: None)
-    with reader(server) as night:
-        policy = RetryPolicy(outage_patience_s=600)
-        night._engine = engine_of(tmp_path, server, policy=policy, sleep=time.sleep, clock=time.clock)
-        results = night.read_pages(scans(tmp_path, 3))
-        next(results)
-        server.stop()
-        with pytest.raises(NoServerAvailableError, match="nobody listens"):
-            list(results)
+    policy = RetryPolicy(outage_patience_s=600)
+    results = read_by(
+        engine_of(tmp_path, server, policy=policy, sleep=time.sleep, clock=time.clock), scans(tmp_path, 3)
+    )
+    next(results)
+    server.stop()
+    with pytest.raises(NoServerAvailableError, match="nobody listens"):
+        list(results)
     assert 600 <= time.now_s - 1000.0 <= 610
 
 

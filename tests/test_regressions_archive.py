@@ -11,12 +11,14 @@ from typing import Any
 
 import chromadb
 import pytest
+from filelock import FileLock
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.store import Catalog
+from kobold_reader.archive.store import LOCK, Catalog
 from kobold_reader.archive.vectors import Vectors
 from kobold_reader.errors import ConfigError, ServerError, StoreError
 from kobold_reader.options import EmbedderKind, Mode
+from tests.archive_rows import touch
 from tests.kobold_simulator import Fault, KoboldSimulator
 from tests.test_regressions_reading import make_pdf
 
@@ -172,11 +174,10 @@ def test_two_writers_are_refused_for_reembed_too(server: KoboldSimulator, tmp_pa
     with make_archive(tmp_path, server, "koboldcpp") as archive:
         archive.sync(scans, reader=reader_of(server))
         with (
-            archive._writing(),
-            Archive.open(tmp_path / "archive", api_url=server.url) as other,
+            FileLock(tmp_path / "archive" / LOCK),  # as another process holds it
             pytest.raises(StoreError, match="another process"),
         ):
-            other.reembed()
+            archive.reembed()
         assert archive.status().unfinished_pages == 0
         assert len(archive.search("Lindqvist", mode="dense")) == 2
 
@@ -294,7 +295,7 @@ def test_opening_vectors_anew_leaves_other_clients_of_the_process_alone(
         try:
             with Archive.open(tmp_path / "archive", api_url=server.url) as second:
                 for _ in range(20):
-                    archive._index._seen_generation = -2
+                    touch(archive)  # the vectors are opened anew
                     assert len(archive.search("Lindqvist", mode="dense")) == 2
                     assert len(second.search("Lindqvist", mode="dense")) == 2
             other.add(ids=["one"], embeddings=[[1.0, 0.0]])
@@ -335,8 +336,7 @@ def test_searching_threads_do_not_close_each_others_vectors(
         def query(self: Vectors, *arguments: Any) -> Any:
             if not inside:
                 inside.append(True)
-                with archive._catalog.transaction() as db:
-                    archive._catalog._next_generation(db)
+                touch(archive)
                 other = threading.Thread(target=archive.search, args=("Lindqvist",))
                 other.start()
                 other.join(0.5)  # it has to wait
@@ -349,15 +349,21 @@ def test_searching_threads_do_not_close_each_others_vectors(
         others[0].join()
 
 
-def test_searching_while_the_same_archive_is_written(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+def test_searching_while_the_same_archive_is_written(
+    server: KoboldSimulator, tmp_path: Path, scans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The search closed the vectors that the indexer of the same process was writing."""
+    monkeypatch.setattr("kobold_reader.archive.sync.BATCH_PAGES", 1)
+    make_pdf(scans / "c.pdf", [3])
+    seen: list[int] = []
     with make_archive(tmp_path, server, "koboldcpp") as archive:
-        archive.sync(scans, reader=reader_of(server))
-        with archive._writing() as indexer:
-            rows = list(archive._catalog.every_page())
-            indexer.index(rows[:1])
-            assert len(archive.search("Lindqvist", mode="dense")) == 2
-            indexer.index(rows[1:])
+        archive.sync(
+            scans,
+            reader=reader_of(server),
+            on_page=lambda _: seen.append(len(archive.search("Lindqvist", mode="dense"))),
+        )
+        assert seen == [0, 1, 2]
+        assert len(archive.search("Lindqvist", mode="dense")) == 3
 
 
 def test_reembed_needs_no_answer_from_the_old_embedder(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:

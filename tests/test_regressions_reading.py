@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -232,22 +233,17 @@ def test_a_fallback_ledger_without_tables_knows_nothing(tmp_path: Path) -> None:
 
 def test_opening_a_ledger_waits_for_a_process_that_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two first runs at once: one died with "database is locked" (SQLite does not wait for a change of journal)."""
-    Ledger(tmp_path / "ledger.sqlite").close()
-    real, failures = Ledger._use_wal, [1]
+    path = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE something (name)")
+        other.execute("BEGIN IMMEDIATE")
+        waits: list[float] = []
 
-    class Busy:
-        def __init__(self, db: sqlite3.Connection) -> None:
-            self._db = db
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            other.execute("DROP TABLE something")
+            other.execute("COMMIT")
 
-        def execute(self, statement: str) -> sqlite3.Cursor:
-            if failures:
-                failures.pop()
-                busy = sqlite3.OperationalError("database is locked")
-                busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
-                raise busy
-            return self._db.execute(statement)
-
-    monkeypatch.setattr(Ledger, "_use_wal", staticmethod(lambda db: real(Busy(db))))  # type: ignore[arg-type]
-    monkeypatch.setattr("kobold_reader.reading.ledger.time.sleep", lambda _: None)
-    Ledger(tmp_path / "ledger.sqlite").close()
-    assert failures == []
+        monkeypatch.setattr("kobold_reader.reading.ledger.time.sleep", wait)
+        Ledger(path).close()
+    assert len(waits) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 import subprocess
@@ -18,8 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.results import LineBox
 from kobold_reader.web import Access, WebServer, make_app
+from tests.archive_rows import amend_reading
 from tests.browser import Browser, find_browser
 from tests.conftest import LETTER, ROOT, SAMPLES
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
@@ -143,12 +143,11 @@ def give_places(archive: Archive, page_id: str) -> None:
     assert page is not None
     text = page.parts["ocr"]
     third = text.index("|")
-    boxes = [
-        (0, text.index("\n"), (5000, 9400, 10000, 9400, 10000, 9900, 5000, 9900)),
-        (third, text.index("\n", third), (5000, 5000, 10000, 5000, 10000, 5500, 5000, 5500)),
-    ]
-    with Ledger(archive.folder / "ledger.sqlite") as ledger, ledger._transaction("write") as db:
-        db.execute("UPDATE readings SET boxes = ? WHERE text = ?", (json.dumps(boxes), text))
+    boxes = (
+        LineBox(0, text.index("\n"), (5000, 9400, 10000, 9400, 10000, 9900, 5000, 9900)),
+        LineBox(third, text.index("\n", third), (5000, 5000, 10000, 5000, 10000, 5500, 5000, 5500)),
+    )
+    amend_reading(archive, page, boxes=boxes)
 
 
 @pytest.mark.parametrize("look", [{}, {"width_px": 390, "height_px": 800, "is_phone": True}], ids=["wide", "phone"])

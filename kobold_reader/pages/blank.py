@@ -136,11 +136,11 @@ def _paper(small: Image.Image) -> Image.Image:
     down = Image.fromarray(rows[:, np.newaxis]).resize(small.size, Image.Resampling.NEAREST)
     across = Image.fromarray(columns[np.newaxis]).resize(small.size, Image.Resampling.NEAREST)
     profile = ImageChops.add(down, across, 1, -int(np.median(rows)))
-    rest = Image.fromarray(_median_around(np.asarray(ImageChops.subtract(small, profile, 1, 128))))
+    rest = Image.fromarray(median_around(np.asarray(ImageChops.subtract(small, profile, 1, 128))))
     return ImageChops.add(profile, rest, 1, -128)
 
 
-def _median_around(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def median_around(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The median of the 7 × 7 around each pixel, as Pillow's filter finds it, but three times as fast.
 
     It is found bit by bit, highest first: a bit is set where at most half of the 49 are below the number with that bit.

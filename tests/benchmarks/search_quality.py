@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive import words
+from kobold_reader.archive.archive import CATALOG
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.rows import PageRow, version_of
 from kobold_reader.archive.store import Catalog
@@ -98,18 +99,20 @@ def measure(
     scores: dict[str, dict[str, Score]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "archive"
-        with Archive.open(folder, create=True, embedder="minilm") as archive:
-            with archive._writing() as indexer:  # what `sync` does with what it has read
-                indexer.index(rows)
-            with closing(Catalog(folder / "archive.sqlite")) as catalog:
-                ways = _ways(archive, catalog)
-                for question in questions:
-                    for way, search in ways.items():
-                        found = search(question.text)
-                        rank = next((at for at, page in enumerate(found, start=1) if page in question.pages), 0)
-                        scores.setdefault(question.kind, {}).setdefault(way, Score()).ranks.append(rank)
-                        if names_misses and way == "hybrid" and rank != 1:
-                            _say(f"  {question.kind}: {question.text!r}: {rank or 'not found'}; first {found[:1]}")
+        with (
+            Archive.open(folder, create=True, embedder="minilm") as archive,
+            closing(Catalog(folder / CATALOG)) as catalog,
+        ):
+            catalog.begin(rows)
+            archive.reembed()
+            ways = _ways(archive, catalog)
+            for question in questions:
+                for way, search in ways.items():
+                    found = search(question.text)
+                    rank = next((at for at, page in enumerate(found, start=1) if page in question.pages), 0)
+                    scores.setdefault(question.kind, {}).setdefault(way, Score()).ranks.append(rank)
+                    if names_misses and way == "hybrid" and rank != 1:
+                        _say(f"  {question.kind}: {question.text!r}: {rank or 'not found'}; first {found[:1]}")
     return scores
 
 
