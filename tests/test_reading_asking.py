@@ -25,10 +25,13 @@ pytestmark = pytest.mark.slow
 MakeSimulator = Callable[..., KoboldSimulator]
 Ask = Callable[..., Reading]
 
-WORDS = ["slates", "oats", "the", "bushel", "came", "morning", "of", "and", "Tuesday", "cart", "by", "broken", "two"]
+SYLLABLES = [
+    *("sla", "oat", "the", "bu", "cam", "mor", "of", "an", "tue", "car", "by", "bro", "two"),
+    *("li", "nor", "wes", "ra", "ki", "pe", "du", "so", "ha", "we", "ja"),
+]
 _random = random.Random(1954)
-LONG_PAGE = [f" {_random.choice(WORDS)}" for _ in range(1200)]
-"""1200 tokens, in an order that never comes back."""
+LONG_PAGE = [f" {''.join(_random.choices(SYLLABLES, k=2))}" for _ in range(1200)]
+"""1200 tokens: a text that goes on saying something new."""
 BEFORE = ["Dear", " Axel", ",", "\n"]
 CIRCLE = [" and", " the", " slates", " came"]
 INSTRUCTION = "Read the page."
@@ -118,6 +121,23 @@ def test_what_goes_on_looping_keeps_what_came_before(simulator: KoboldSimulator,
     assert len({body["sampler_seed"] for body in generated(simulator)}) == 4
     assert {body["rep_pen"] for body in generated(simulator)} == {1.0}
     assert one.decoding["sampler_seed"] == 2
+
+
+def test_a_model_that_varies_its_loop_at_every_attempt_is_stopped_each_time(
+    make_simulator: MakeSimulator, ask_once: Ask
+) -> None:
+    """The penalty on repetition, which the second attempt sends, makes a model vary what it repeats."""
+    few = [" and", " the", " slates", " came", " with", " old", " Johansson", " on", " Tuesday", "."]
+    varied = [Answer([*BEFORE, *_random.choices(few, k=6000)], ends=False) for _ in range(4)]
+    simulator = make_simulator(brain=ScriptBrain(varied), tokens_per_s=20_000)
+
+    one = ask_once(simulator, family=small(ocr=6000))
+
+    assert (one.status, one.attempts) == ("looping", 4)
+    assert one.text.startswith("Dear Axel,\n")
+    assert len(one.text) < 500
+    assert [body["dry_multiplier"] for body in generated(simulator)] == [0, 0.8, 0.8, 0.8]
+    assert simulator.count("/api/extra/abort") >= 4, "while it is written"
 
 
 def test_equal_lines_that_stand_on_the_paper_are_kept(simulator: KoboldSimulator, ask_once: Ask) -> None:
@@ -438,7 +458,8 @@ def test_a_model_that_gives_no_keywords_is_an_error_that_says_so(simulator: Kobo
 
 
 def test_cut_tags_are_repaired_and_not_continued(simulator: KoboldSimulator, ask_once: Ask) -> None:
-    listed = ['"letter", ', '"slates", ', *(f'"{one}{other}", ' for one in WORDS for other in WORDS)] * 9
+    few = SYLLABLES[:13]
+    listed = ['"letter", ', '"slates", ', *(f'"{one}{other}", ' for one in few for other in few)] * 9
     simulator.brain = ScriptBrain([Answer(['{"description": "A letter.", ', '"keywords": [', *listed])])
 
     one = ask_once(simulator, "tags")

@@ -53,7 +53,7 @@ LONGEST_ANSWER = 4
 """A cut page is continued up to this many times `max_length`."""
 MIN_CONTINUATION_TOKENS = 64
 """Less room than this is not worth a request."""
-FINITE_PATIENCE = 2.0
+FINITE_PATIENCE = 1.5
 """The patience of `find_loop` for an answer that the model ended by itself."""
 
 SHORTEST_OVERLAP = 24
