@@ -354,6 +354,31 @@ def test_passwords(child: PageChild, tmp_path: Path) -> None:
     assert child.page_facts(1).text_layer == "good"
 
 
+def locked_and_damaged() -> bytes:
+    """Its objects are in streams, which cannot be unlocked before the file was repaired."""
+    document = pymupdf.open("pdf", make.pdf(make.text_on))
+    lock = {"encryption": pymupdf.PDF_ENCRYPT_AES_256, "user_pw": "secret", "owner_pw": "owner"}
+    data: bytes = document.tobytes(use_objstms=1, **lock)
+    document.close()
+    return data[: data.rindex(b"startxref")] + b"startxref\n7\n%%EOF"
+
+
+def locked_by_certificate() -> bytes:
+    return make.pdf(make.text_on).replace(b"/Root", b"/Encrypt<</Filter/Adobe.PubSec/V 4>>/Root")
+
+
+def test_what_a_lock_hides_is_not_said_to_be_missing(child: PageChild, tmp_path: Path) -> None:
+    path = tmp_path / "locked.pdf"
+    path.write_bytes(locked_and_damaged())
+    with pytest.raises(EncryptedSourceError, match="--pdf-password"):
+        child.open(path, kind="pdf")
+    with pytest.raises(CorruptSourceError, match="locked and damaged"):
+        child.open(path, kind="pdf", passwords=["secret"])
+    path.write_bytes(locked_by_certificate())
+    with pytest.raises(EncryptedSourceError, match="certificate"):
+        child.open(path, kind="pdf")
+
+
 @pytest.mark.parametrize(
     ("data", "kind", "words"),
     [

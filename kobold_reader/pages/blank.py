@@ -16,6 +16,7 @@ from kobold_reader.pages.images import darkest_channel, percentile, size_at_dpi
 from kobold_reader.pages.shapes import Shape, find_shapes
 
 _WHITE = 254
+_DOT = 1e-4  # share of the pixels, or of the colours that make them up
 _DPI = 100
 
 # Grey levels below the paper around. Bleed-through and texture are under the first, pencil is over it; grainy paper
@@ -58,7 +59,7 @@ class Ink:
     share: float
     """Share of the pixels that are ink, without dust and edges."""
     is_white: bool
-    """Every pixel is white: not even paper was scanned."""
+    """Every pixel is white, but for a dot: not even paper was scanned."""
     mask: Image.Image | None = field(default=None, repr=False)
     """Where there is ink (255); None where there is none, or it was not looked for."""
 
@@ -94,7 +95,8 @@ def find_ink_at_a_glance(picture: Image.Image, judged: tuple[int, int]) -> Ink |
 
 def find_ink(picture: Image.Image) -> Ink:
     """Judge a grey or RGB picture of about `analysis_size`."""
-    if int(np.asarray(picture).min()) >= _WHITE:
+    marks = int(np.count_nonzero(np.asarray(picture) < _WHITE))
+    if not marks:
         return Ink(is_blank=True, share=0.0, is_white=True)
     contrast, paper = _contrast(picture)
     grain = max(1, percentile(contrast, 0.75))
@@ -105,7 +107,8 @@ def find_ink(picture: Image.Image) -> Ink:
     if inked <= _INKED_SHARE * pixels:
         inked, found = _components(mask)
     is_blank = not found and _is_flat(paper, picture)
-    return Ink(is_blank, min(1.0, inked / pixels), is_white=False, mask=None if is_blank else mask)
+    is_white = is_blank and marks <= _DOT * pixels
+    return Ink(is_blank, min(1.0, inked / pixels), is_white, mask=None if is_blank else mask)
 
 
 def _contrast(picture: Image.Image) -> tuple[Image.Image, Image.Image]:

@@ -26,8 +26,10 @@ from kobold_reader.errors import (
     SourceError,
     UnsupportedSourceError,
 )
+from kobold_reader.pages import pdfium
 from kobold_reader.pages.blank import Ink, analysis_size, find_ink
 from kobold_reader.pages.images import fit_size, flatten, picture_errors, shrunk, without_colour
+from kobold_reader.pages.jbig2 import demanding_segments
 from kobold_reader.pages.layout import MUPDF_ERRORS, Document, Layout, Page, is_plain, read_layout
 from kobold_reader.pages.metadata import clean_text, pdf_metadata, read_xmp
 from kobold_reader.pages.photos import look_at_jpeg
@@ -45,7 +47,9 @@ _MATTERS = 0.25  # share of the page under images from which on an image that is
 _COMPLETE = 0.98
 _SQUARE = 0.02  # the proportions of page and image may differ by this share, as paper is cut and scanned unevenly
 _SHRINK_EVERY = 10  # pages; MuPDF's store of decoded images grows to 256 MB otherwise
+_WORD_LETTERS, _HIDDEN_LETTERS = 3, 20
 _HINT = "Copy or scan it again."
+_UNLOCK = "Give its password with --pdf-password (in Python: pdf_passwords=[…])."
 
 
 class PdfFile:
@@ -62,6 +66,7 @@ class PdfFile:
         self._sha256 = sha256
         self._kind = kind
         self._rendered = 0
+        self._password: str | None = None
         self._cut_short: dict[int, float] = {}  # page index → share of its image that is there
         self._layout: tuple[int, Layout] | None = None
         try:
@@ -70,6 +75,11 @@ class PdfFile:
                 # A book has no pages of its own until it is laid out, here on A5 in 11 pt.
                 self._document.layout(rect=pymupdf.Rect(0, 0, 420, 595), fontsize=11)
         except MUPDF_ERRORS as error:
+            if "unknown encryption" in str(error.__cause__):
+                raise EncryptedSourceError(
+                    "This PDF is locked by a certificate, or in another way that MuPDF does not know.",
+                    hint="Save it without its lock in the program that opens it.",
+                ) from error
             # MuPDF's own message repeats the path, which may be that of a temporary copy.
             raise CorruptSourceError(
                 f"The file cannot be opened as {_NAMES[kind]}: its bytes are damaged, or of another kind.", hint=_HINT
@@ -89,11 +99,13 @@ class PdfFile:
         is_known = document.is_pdf or info.get("format") in {"EPUB", "XPS"}
         if document.is_pdf != (self._kind == "pdf") or not is_known:
             raise UnsupportedSourceError(f"It is called {_NAMES[self._kind]}, but its bytes are of another kind.")
-        if document.needs_pass and not any(document.authenticate(word) for word in ("", *passwords)):
-            document = self._unlock(has_passwords=bool(passwords))
+        if document.needs_pass:
+            self._password = next((word for word in ("", *passwords) if document.authenticate(word)), None)
+            if self._password is None:
+                document = self._unlock(has_passwords=bool(passwords))
         total = document.page_count
         if total < 1:
-            raise CorruptSourceError("The file contains no pages.", hint=_HINT)
+            raise self._without_pages(has_passwords=bool(passwords))
         info = document.metadata or {}
         is_scan, packet = False, None
         with suppress(SourceError, *MUPDF_ERRORS):  # page 1 reports its damage itself
@@ -102,6 +114,16 @@ class PdfFile:
             packet = document.get_xml_metadata() if document.is_pdf else None
         metadata = pdf_metadata(info, read_xmp(packet), is_scan=is_scan)
         return FileFacts(self._sha256, self._kind, total, bool(document.is_repaired), metadata)
+
+    def _without_pages(self, *, has_passwords: bool) -> SourceError:
+        """The error of a file without pages; a locked one shows none either where MuPDF does not find its lock."""
+        if self._path.stat().st_size > _MAX_IN_MEMORY or b"/Encrypt" not in self._path.read_bytes():
+            return CorruptSourceError("The file contains no pages.", hint=_HINT)
+        if has_passwords:
+            return CorruptSourceError(
+                "This PDF is locked and damaged: no page is found, with its password too.", hint=_HINT
+            )
+        return EncryptedSourceError("This PDF is locked, and no page is found without its password.", hint=_UNLOCK)
 
     def _unlock(self, *, has_passwords: bool) -> Document:
         """Open the file without its lock, where only its attachments are encrypted."""
@@ -116,7 +138,7 @@ class PdfFile:
                 return self._document
         if has_passwords:
             raise EncryptedSourceError("None of the passwords given opens this PDF.")
-        raise EncryptedSourceError("This PDF is locked.", hint="Give its password.")
+        raise EncryptedSourceError("This PDF is locked.", hint=_UNLOCK)
 
     def close(self) -> None:
         """Close the file, and free the images that MuPDF keeps of it."""
@@ -183,17 +205,47 @@ class PdfFile:
         if self._rendered % _SHRINK_EVERY == 0:
             pymupdf.TOOLS.store_shrink(100)
         with self._page(page_number) as page:
-            scan = layout.scan
-            if scan is not None and (scan.is_jpeg or fit_size(*layout.image_px, budget) == layout.image_px):
-                data = scan.data()
-                self._check_images(page, layout)
-                images = scan_images(data, layout.inches, budget, rotate_deg)
+            error: Exception | None = None
+            try:
+                images, is_white = self._images(page, layout, budget, rotate_deg)
                 if not images.is_blank:
-                    return images  # else it is judged by what the page shows
-            return self._rendering(page, layout, budget, rotate_deg)
+                    return images
+            except (PageRenderError, *MUPDF_ERRORS) as caught:
+                images, is_white, error = None, False, caught
+            # Whole JBIG2 that MuPDF cannot decode, or that comes out white, is of a kind that it does not draw.
+            jbig2 = _whole_jbig2(self._document, page) if self._kind == "pdf" else []
+            is_suspect = bool(jbig2) if error else is_white and any(jbig2)
+            if is_suspect and (error or not pdfium.is_installed()):
+                error = PageRenderError(
+                    "The page's image is of a kind of JBIG2 that MuPDF does not draw.", hint=_remedy()
+                )
+            elif is_white and _says_words(layout):
+                is_suspect, error = True, _shows_nothing(layout)
+            drawn = self._drawn_by_pdfium(page, layout, budget, rotate_deg) if is_suspect else None
+            if drawn is not None and not (error and drawn.is_blank):
+                return drawn
+            if error:
+                raise error
+            assert images is not None  # noqa: S101  (there was no error)
+            return images
 
-    def _rendering(self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
-        """The images of a page that MuPDF paints, or that is put together from its strips or layers."""
+    def _images(
+        self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int | None
+    ) -> tuple[PageImages, bool]:
+        """The images of a page as MuPDF draws it, and whether it draws nothing, or no more than a dot."""
+        scan = layout.scan
+        if scan is not None and (scan.is_jpeg or fit_size(*layout.image_px, budget) == layout.image_px):
+            data = scan.data()
+            self._check_images(page, layout)
+            images = scan_images(data, layout.inches, budget, rotate_deg)
+            if not images.is_blank:
+                return images, False  # else it is judged by what the page shows
+        return self._rendering(page, layout, budget, rotate_deg)
+
+    def _rendering(
+        self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int | None
+    ) -> tuple[PageImages, bool]:
+        """As `_images`, of a page that MuPDF paints, or that is put together from its strips or layers."""
         placement = Placement(_square_px(layout, budget), layout.inches)
         if pieces := _join_strips(self._document, page, layout) or _join_layers(page, layout):
             canvas = picture_canvas(without_colour(pieces), placement, layout.rotation_deg)
@@ -206,7 +258,22 @@ class PdfFile:
             return first if (size, box) == (first.size, WHOLE) else canvas.draw(size, box)
 
         self._check_images(page, layout)
-        return page_images(replace(canvas, draw=draw_again), self._ink(page, layout, first), budget, rotate_deg)
+        ink = self._ink(page, layout, first)
+        return page_images(replace(canvas, draw=draw_again), ink, budget, rotate_deg), ink.is_white
+
+    def _drawn_by_pdfium(
+        self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int | None
+    ) -> PageImages | None:
+        """The images of a page as PDFium draws it; None where it is not installed or cannot draw it either."""
+        placement = Placement(_square_px(layout, budget), layout.inches)
+        picture = None
+        if pdfium.is_installed():
+            picture = pdfium.draw(self._path, self._password, page.number + 1, placement.square)
+        if picture is None:
+            return None
+        picture = without_colour(picture)
+        ink = find_ink(shrunk(picture, analysis_size(*picture.size, layout.inches)))
+        return page_images(picture_canvas(picture, placement, layout.rotation_deg), ink, budget, rotate_deg)
 
     def _check_images(self, page: Page, layout: Layout) -> None:
         """Refuse a page whose image ends before its last lines; MuPDF fills them up without an error.
@@ -229,8 +296,8 @@ class PdfFile:
             picture = _render(page, layout, judged)
         ink = find_ink(picture)
         if ink.is_white:
-            if self._document.is_repaired:
-                message = "The PDF is damaged, and this page was repaired into white: its contents are lost."
+            if self._document.is_repaired and layout.image_coverage < _MATTERS:
+                message = "The PDF is damaged, and this page was repaired into white: what it held may be lost."
                 raise PageRenderError(message, hint=_HINT)
             if self._kind == "pdf" and _lost_contents(self._document, page):
                 raise PageRenderError("What the page should show cannot be decoded.", hint=_HINT)
@@ -247,6 +314,14 @@ def _message(error: Exception) -> str:
 
 def _warnings() -> str:
     return clean_text(pymupdf.TOOLS.mupdf_warnings(reset=False))
+
+
+def _remedy() -> str:
+    if pdfium.is_installed():
+        return "PDFium does not draw it either: save the page with another program."
+    from kobold_reader.release import install_command  # looks into the installed package: only where it is needed
+
+    return f"PDFium draws it: {install_command(pdfium.EXTRA)}"
 
 
 # ── one page ─────────────────────────────────────────────────────────────────────────────────────
@@ -335,6 +410,32 @@ def _stored_share(document: Document, page: Page) -> float:
         needed = (width * bits * colours + 7) // 8 * height
         shares.append(min(1.0, stored / needed) if needed else 1.0)
     return min(shares, default=0.0)
+
+
+def _says_words(layout: Layout) -> bool:
+    """Whether the text layer says more than what dust on a blank scan is taken for."""
+    letters = sum(character.isalpha() for character in layout.text)
+    return letters >= (_WORD_LETTERS if layout.has_visible_text else _HIDDEN_LETTERS)
+
+
+def _shows_nothing(layout: Layout) -> PageRenderError:
+    said = clean_text(layout.text)[:40]
+    hint = "" if pdfium.is_installed() else _remedy().replace("draws", "may draw") + " or: "
+    return PageRenderError(
+        f"The page shows nothing, but its text layer says “{said}”.", hint=f"{hint}--text-layer only takes that text."
+    )
+
+
+def _whole_jbig2(document: Document, page: Page) -> list[int]:
+    """For each image or mask of the page that is JBIG2 with no segment cut short: its `demanding_segments`."""
+    listed = document.get_page_images(page.number, full=True)
+    streams = {stream for xref, mask, *_ in listed for stream in (xref, mask) if stream}
+    found = (
+        demanding_segments(document.xref_stream_raw(stream))
+        for stream in streams
+        if document.xref_get_key(stream, "Filter")[1].strip("[] ") == "/JBIG2Decode"
+    )
+    return [count for count in found if count is not None]
 
 
 def _lost_contents(document: Document, page: Page) -> bool:
