@@ -130,6 +130,10 @@ class PageRenderError(SourceError):
     """One page of a readable file cannot be turned into an image."""
 
 
+class UnexpectedError(SourceError):
+    """Something failed on one file or page that nobody foresaw; the message has the exception's type and text."""
+
+
 # ── servers ───────────────────────────────────────────────────────────────────────────────────────
 
 

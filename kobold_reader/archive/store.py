@@ -25,6 +25,7 @@ from typing import Any, Final
 from kobold_reader.archive import corrections, filters, words
 from kobold_reader.archive.filters import Filter
 from kobold_reader.archive.rows import PAGE_COLUMNS, PLACE_COLUMNS, PageRow, Place, from_row, to_json, to_row
+from kobold_reader.border import is_of_one_row
 from kobold_reader.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,8 @@ class Catalog:
         try:
             yield
         except sqlite3.Error as err:
+            if is_of_one_row(err):
+                raise
             raise StoreError(
                 f"the archive's file {self.path} cannot be used ({doing}): {err}.",
                 hint="Check that its folder can be written and the disk is not full.",
@@ -413,6 +416,14 @@ class Catalog:
                 self._put(db, replace(now, indexed_as=row.version if now == row else None))
                 self._put_words(db, now)
             self._next_generation(db)
+
+    def leave_unfinished(self, row: PageRow) -> None:
+        """Record a page that cannot be indexed now, with its error; it is found by its words, and tried again."""
+        with self.transaction() as db:
+            self._begin(db, row)
+            self._next_generation(db)
+        with self.transaction() as db:  # of its own: the words may be what fails
+            self._put_words(db, row)
 
     def correct(self, texts: Mapping[str, str | None], origin: str = "") -> int:
         """Record corrections, with the rows and words of all pages concerned; returns how many corrections changed.

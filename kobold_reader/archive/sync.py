@@ -14,7 +14,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -22,8 +22,9 @@ from kobold_reader.archive.corrections import as_read
 from kobold_reader.archive.rows import FILE_KEYS, PageRow, Place, version_of
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vector_index import BATCH_PAGES, Indexer
+from kobold_reader.border import of_one_page
 from kobold_reader.documents import page_id, to_metadata
-from kobold_reader.errors import KoboldReaderError
+from kobold_reader.errors import KoboldReaderError, UnexpectedError
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import Selection, SourceFile
 from kobold_reader.reading.ledger import Ledger
@@ -131,6 +132,12 @@ class FileStamps:
         if count.statuses.total() == count.expected and not count.is_spoiled:
             self._complete[uri] = result.source, count.statuses
 
+    def spoil(self, uri: str) -> None:
+        """Count a file as not complete after all: one of its pages could not be indexed."""
+        if uri in self._counts:
+            self._counts[uri].is_spoiled = True
+        self._complete.pop(uri, None)
+
     def take_complete(self) -> Mapping[str, tuple[SourceFile, Counter[str]]]:
         """Return the files of which every page was noted, by URI, once: they are not returned again."""
         taken, self._complete = self._complete, {}
@@ -138,6 +145,7 @@ class FileStamps:
 
     def put(self, complete: Mapping[str, tuple[SourceFile, Counter[str]]]) -> None:
         """Stamp files whose every page is in the archive."""
+        complete = {uri: done for uri, done in complete.items() if not self._counts[uri].is_spoiled}
         if not complete:
             return
         if self._last_family is None:  # known since a model was asked in this run
@@ -245,6 +253,16 @@ class Syncer:
         if self._on_page:
             self._on_page(result)
         self._stamps.note(result)
+        try:
+            with of_one_page("indexing it", result.source.path, result.page_number or None):
+                self._note(result, before)
+        except UnexpectedError as err:
+            self._fail(result, err)
+        if len(self._pending) >= BATCH_PAGES:
+            self._flush()
+
+    def _note(self, result: PageResult, before: dict[str, Place]) -> None:
+        """Record where a page's file is, and what is to be done for the page."""
         self._place(result, before)
         if result.page_number == 0:
             self._count(result, is_corrected=False)
@@ -255,8 +273,16 @@ class Syncer:
             self._pending.append(row)
         elif any(getattr(old, name) != getattr(row, name) for name in _BESIDE_TEXT):
             self._renamed[row.page_id] = row
-        if len(self._pending) >= BATCH_PAGES:
-            self._flush()
+
+    def _fail(self, result: PageResult, error: UnexpectedError) -> None:
+        """Note the error of a page of which no row can be made, at its file."""
+        uri = result.source.uri
+        self._report.errors.append(error)
+        self._stamps.spoil(uri)
+        metadata = {"file_name": result.source.name, "file_path": result.source.path}
+        place = self._catalog.places().get(uri) or Place(uri, "", metadata)
+        with suppress(UnexpectedError), of_one_page("noting its error", result.source.path):
+            self._catalog.put_place(replace(place, error=str(error)))
 
     def _rows(self, result: PageResult) -> tuple[PageRow, PageRow | None]:
         """Return a page's row as it should be, and as it is; None where it is new."""
@@ -344,6 +370,10 @@ class Syncer:
             known = {row.page_id for row in self._catalog.pages(list(self._renamed))}
             self._indexer.rename([row for row in self._renamed.values() if row.page_id in known])
             self._renamed.clear()
+        for row in self._catalog.pages(list(self._indexer.failed)):
+            self._stamps.spoil(row.uri)
+        self._report.errors += self._indexer.failed.values()
+        self._indexer.failed.clear()
         self._stamps.put(complete)
 
     def _settle_gone(self, selection: Selection, places: dict[str, Place], *, prune: bool) -> None:

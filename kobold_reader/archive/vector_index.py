@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -23,7 +23,15 @@ from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import DenseSearch, text_node
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import ChromaServer, Near, Node, Vectors, discard, is_settled, rewrite, settle
-from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, StoreError
+from kobold_reader.border import of_one_page
+from kobold_reader.errors import (
+    ConfigError,
+    KoboldReaderError,
+    MissingExtraError,
+    ServerError,
+    StoreError,
+    UnexpectedError,
+)
 from kobold_reader.options import EmbedderKind, Mode
 
 log = logging.getLogger(__name__)
@@ -122,12 +130,17 @@ class Indexer:
     """Brings Chroma and the words to the state of the catalog's rows; the only writer of an archive.
 
     An archive of words only has neither `vectors` nor `embedder`.
+
+    Attributes:
+        failed: The errors, by page id, of pages that could not be indexed. They stay unfinished, and are found by their
+            words.
     """
 
     def __init__(self, catalog: Catalog, vectors: Vectors | None, embedder: Embedder | None) -> None:
         self._catalog = catalog
         self._vectors = vectors
         self._embedder = embedder
+        self.failed: dict[str, UnexpectedError] = {}
         if embedder is not None:
             size = min(CHUNK_TOKENS, embedder.max_tokens - 2)  # every text gets a start and an end in addition
             tokenizer = {} if embedder.tokenizer is None else {"tokenizer": embedder.tokenizer}
@@ -143,17 +156,43 @@ class Indexer:
         Raises:
             ServerError: The embedder's server is gone. The pages stay unfinished; the next run continues.
         """
+        self._each(rows, self._index)
+        return sum(bool(row.parts) and row.page_id not in self.failed for row in rows)
+
+    def _each(self, rows: Sequence[PageRow], work: Callable[[Sequence[PageRow]], None]) -> None:
+        """Work on pages in batches; where one fails, on its pages one by one, to find those that are to blame."""
         for start in range(0, len(rows), BATCH_PAGES):
             some = rows[start : start + BATCH_PAGES]
-            chunks = {row.page_id: self._chunks(row) for row in some}
-            ids = {page_id: tuple(node.node_id for node in nodes) for page_id, nodes in chunks.items()}
-            begun = self._catalog.begin([replace(row, node_ids=ids[row.page_id]) for row in some])
-            if self._vectors is not None:
-                self._vectors.put(self._embed([node for nodes in chunks.values() for node in nodes]))
-                wanted = {node_id for some_ids in ids.values() for node_id in some_ids}
-                self._vectors.delete([node_id for row in begun for node_id in row.node_ids if node_id not in wanted])
-            self._catalog.finish([replace(row, node_ids=ids[row.page_id]) for row in begun])
-        return sum(bool(row.parts) for row in rows)
+            try:
+                with of_one_page("indexing it with others", str(some[0].metadata.get("file_path"))):
+                    work(some)
+            except UnexpectedError:
+                is_done = False
+            else:
+                is_done = True
+            for row in () if is_done else some:
+                self._alone(row, work)
+
+    def _alone(self, row: PageRow, work: Callable[[Sequence[PageRow]], None]) -> None:
+        place = str(row.metadata.get("file_path")), row.page_number
+        try:
+            with of_one_page("indexing it", *place):
+                work([row])
+        except UnexpectedError as err:
+            self.failed[row.page_id] = err
+        if row.page_id in self.failed:
+            with suppress(UnexpectedError), of_one_page("noting its error", *place):
+                self._catalog.leave_unfinished(replace(row, error=str(self.failed[row.page_id])))
+
+    def _index(self, rows: Sequence[PageRow]) -> None:
+        chunks = {row.page_id: self._chunks(row) for row in rows}
+        ids = {page_id: tuple(node.node_id for node in nodes) for page_id, nodes in chunks.items()}
+        begun = self._catalog.begin([replace(row, node_ids=ids[row.page_id]) for row in rows])
+        if self._vectors is not None:
+            self._vectors.put(self._embed([node for nodes in chunks.values() for node in nodes]))
+            wanted = {node_id for some_ids in ids.values() for node_id in some_ids}
+            self._vectors.delete([node_id for row in begun for node_id in row.node_ids if node_id not in wanted])
+        self._catalog.finish([replace(row, node_ids=ids[row.page_id]) for row in begun])
 
     def finish(self) -> int:
         """Complete what a killed run began; returns the number of pages that were indexed."""
@@ -163,12 +202,14 @@ class Indexer:
 
     def rename(self, rows: Sequence[PageRow]) -> None:
         """Write new metadata of pages whose text is unchanged, without embedding anything."""
-        for start in range(0, len(rows), BATCH_PAGES):
-            begun = self._catalog.begin(rows[start : start + BATCH_PAGES])
-            if self._vectors is not None:
-                nodes = [node for row in begun for node in self._chunks(row)]
-                self._vectors.put_metadata({node.node_id: _chroma_metadata(node) for node in nodes})
-            self._catalog.finish(begun)
+        self._each(rows, self._rename)
+
+    def _rename(self, rows: Sequence[PageRow]) -> None:
+        begun = self._catalog.begin(rows)
+        if self._vectors is not None:
+            nodes = [node for row in begun for node in self._chunks(row)]
+            self._vectors.put_metadata({node.node_id: _chroma_metadata(node) for node in nodes})
+        self._catalog.finish(begun)
 
     def remove_orphans(self) -> int:
         """Remove pages of contents that no place has any more; returns their number."""

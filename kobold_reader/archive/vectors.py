@@ -218,12 +218,13 @@ class Vectors:
         for some in _batches(nodes, BATCH):
             ids = [node.node_id for node in some]
             old = self._metadata(ids)
-            self.collection.upsert(
-                ids=ids,
-                embeddings=[list(node.embedding) for node in some],
-                documents=[node.text for node in some],
-                metadatas=[_replacing(node.metadata, old.get(node.node_id, {})) for node in some],
-            )
+            with _of_nodes():
+                self.collection.upsert(
+                    ids=ids,
+                    embeddings=[list(node.embedding) for node in some],
+                    documents=[node.text for node in some],
+                    metadatas=[_replacing(node.metadata, old.get(node.node_id, {})) for node in some],
+                )
 
     @_store_errors
     def put_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
@@ -346,6 +347,17 @@ def _connection(place: Path | ChromaServer) -> Iterator[Any]:
     api._session.close()  # noqa: SLF001
     with httpx.Client(timeout=None, trust_env=False, headers=api._session.headers) as api._session:  # noqa: S113, SLF001
         yield api
+
+
+@contextmanager
+def _of_nodes() -> Iterator[None]:
+    """Raise ValueError where Chroma refuses the nodes themselves, which is no failure of the collection."""
+    from chromadb.errors import InvalidArgumentError
+
+    try:
+        yield
+    except InvalidArgumentError as err:
+        raise ValueError(f"Chroma refused the page: {err}") from err
 
 
 def _near(node_id: str, cosine: float) -> Near:

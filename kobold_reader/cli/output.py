@@ -180,9 +180,11 @@ def complain(text: str) -> None:
 
 
 class _NoticeHandler(logging.Handler):
+    shows_tracebacks = False
+
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        notice(record.getMessage())
+        notice(logging.Formatter().format(record) if self.shows_tracebacks else record.getMessage())
 
 
 _NOTICES = _NoticeHandler()
@@ -191,6 +193,7 @@ _NOTICES = _NoticeHandler()
 def show_log(verbosity: int) -> None:
     """Show what the library logs: 0: warnings, 1: what it does, 2: everything."""
     logger = logging.getLogger("kobold_reader")
+    _NOTICES.shows_tracebacks = verbosity > 0
     logger.addHandler(_NOTICES)  # adding it twice changes nothing
     logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
 

@@ -30,6 +30,7 @@ from typing import Any, Final, Self
 
 from filelock import FileLock, Timeout
 
+from kobold_reader.border import is_of_one_row
 from kobold_reader.errors import KoboldReaderError, LedgerError
 from kobold_reader.kobold import CancelledError
 from kobold_reader.pages import FileFacts, Kind, PageFacts, SourceFile
@@ -208,6 +209,8 @@ class Ledger:
             try:
                 yield
             except (sqlite3.Error, OSError) as err:
+                if is_of_one_row(err):
+                    raise
                 hint = "Check that its folder can be written and the disk is not full"
                 if getattr(err, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
                     hint = "It is damaged, or no ledger: put back a copy of it"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final, Self, TypeVar
 
-from kobold_reader.errors import CorruptSourceError, PageProcessKilledError, SourceError
+from kobold_reader.border import of_one_page
+from kobold_reader.errors import CorruptSourceError, PageProcessKilledError, SourceError, UnexpectedError
 from kobold_reader.options import ImageKindUse
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, Scalar, SourceFile
 from kobold_reader.reading.ledger import KnownPage, Ledger
@@ -54,9 +55,10 @@ class OpenFile:
         Raises:
             SourceError: The file cannot be opened.
         """
-        sha256 = self._ledger.sha256_of(source)
-        known = self._ledger.document(sha256) if sha256 else None
-        return known or self._open(source)
+        with of_one_page("opening it", source.path):
+            sha256 = self._ledger.sha256_of(source)
+            known = self._ledger.document(sha256) if sha256 else None
+            return known or self._open(source)
 
     def page_facts(self, source: SourceFile, file: FileFacts, page_number: int) -> PageFacts:
         """Return the facts of one page (1-based).
@@ -125,13 +127,22 @@ class OpenFile:
             metadata[_GIVEN] = given
         return known if metadata == facts.metadata else replace(known, facts=replace(facts, metadata=metadata))
 
-    def _ask(self, source: SourceFile, file: FileFacts, page_number: int, request: Callable[[], T]) -> T:
-        if self._now != (source.uri, file.sha256):
-            self._open(source, expected_sha256=file.sha256)
+    def remember(self, source: SourceFile, file: FileFacts, pages: Sequence[KnownPage]) -> None:
+        """Record facts of pages in the ledger; where it cannot take them, the next run looks at the pages again."""
         try:
-            return _twice(request, f"{source.path} page {page_number}")
-        except SourceError as err:
-            raise err.at(source.path, page_number) from err.__cause__
+            with of_one_page("keeping what is known of its pages", source.path):
+                self._ledger.remember_pages(file.sha256, pages)
+        except UnexpectedError as err:
+            log.warning("%s", err)
+
+    def _ask(self, source: SourceFile, file: FileFacts, page_number: int, request: Callable[[], T]) -> T:
+        with of_one_page("looking at it", source.path, page_number):
+            if self._now != (source.uri, file.sha256):
+                self._open(source, expected_sha256=file.sha256)
+            try:
+                return _twice(request, f"{source.path} page {page_number}")
+            except SourceError as err:
+                raise err.at(source.path, page_number) from err.__cause__
 
     def _open(self, source: SourceFile, expected_sha256: str | None = None) -> FileFacts:
         self._let_go()

@@ -19,6 +19,7 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Final, Literal, get_args
 
+from kobold_reader.border import of_one_page
 from kobold_reader.errors import KoboldReaderError, ServerError, SourceError
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, SourceFile
@@ -155,10 +156,11 @@ def pages_ahead(
     for source in files:
         try:
             file = opened.facts(source)
+            with of_one_page("looking at its pages", source.path):
+                known = ledger.pages(file.sha256)
         except SourceError as err:
             yield PageAhead(source, 0, "failed", error=err)  # the run records it when its turn comes
             continue
-        known = ledger.pages(file.sha256)
         seen: list[KnownPage] = []
         try:
             for number in numbers(source, file):
@@ -177,11 +179,11 @@ def pages_ahead(
                 if len(seen) % _KEEP_PAGES == 1 and on_progress:
                     on_progress(f"looking at {source.name} page {number} of {file.total_pages}")
                 if len(seen) >= _KEEP_PAGES:
-                    ledger.remember_pages(file.sha256, seen)
+                    opened.remember(source, file, seen)
                     seen.clear()
                 yield replace(ahead(source, page), is_new=True)
         finally:
-            ledger.remember_pages(file.sha256, seen)
+            opened.remember(source, file, seen)
 
 
 def _kind_ahead(known: KnownPage, found: PageTasks, due_tasks: Sequence[str], options: ReadOptions) -> PageKind:

@@ -19,6 +19,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cached_property
 
+from kobold_reader.border import of_one_page
 from kobold_reader.errors import (
     BadRequestError,
     ConfigError,
@@ -29,6 +30,8 @@ from kobold_reader.errors import (
     ServerError,
     ServerTimeoutError,
     SourceError,
+    TranscriptionError,
+    UnexpectedError,
     UnsupportedSourceError,
 )
 from kobold_reader.kobold import CancelledError
@@ -81,6 +84,8 @@ class Transcriber:
         self._options = options
         self._on_progress = on_progress
         self._telling = threading.Lock()
+        self._error_of_caller: Exception | None = None
+        """Raised by `on_progress`; it is no page's error."""
         self._cancel = cancel or threading.Event()
         self._clock = clock
         self._chosen: frozenset[tuple[str, int]] | None = None
@@ -205,7 +210,16 @@ class Transcriber:
     def _result_of(self, step: PageResult | DuePage) -> PageResult:
         if isinstance(step, PageResult):
             return step
-        result = self._read(step)
+        place = step.source.path, step.known.facts.page_number
+        try:
+            with of_one_page("reading it", *place):
+                result = self._read(step)
+        except (SourceError, TranscriptionError) as err:
+            if self._error_of_caller is not None and self._error_of_caller is err.__cause__:
+                raise self._error_of_caller from None
+            errors = dict.fromkeys(step.due_tasks, err.at(*place))
+            self._ledger.record_failure(step.source, step.file.sha256, place[1], errors)
+            result = self._result(step, errors)
         self._breaker.note(result, step.due_tasks)
         return result
 
@@ -226,37 +240,41 @@ class Transcriber:
             for source in files:
                 try:
                     file = opened.facts(source)
+                    with of_one_page("looking at its pages", source.path):
+                        known = self._ledger.pages(file.sha256)
                 except SourceError as err:
                     self._ledger.record_failure(source, "", 0, {"": err})
                     yield self._failed(source, None, 0, err)
                     continue
                 if (source.uri, 0) in self._failed_before:
                     self._ledger.clear_failure(source.uri, 0)  # an unchanged file that came back is not opened
-                yield from self._file_steps(opened, source, file)
+                yield from self._file_steps(opened, source, file, known)
 
     def _file_steps(
-        self, opened: OpenFile, source: SourceFile, file: FileFacts
+        self, opened: OpenFile, source: SourceFile, file: FileFacts, known: dict[int, KnownPage]
     ) -> Generator[PageResult | DuePage, None, None]:
-        known = self._ledger.pages(file.sha256)
         seen: list[KnownPage] = []
         try:
             for number in self._numbers(source, file):
                 try:
-                    if number not in known:
-                        known[number] = KnownPage(opened.page_facts(source, file, number), None)
-                        seen.append(known[number])
-                        self._looked_at.add(known[number].facts.content_sha256)
-                    before = known.pop(number)
-                    page = opened.with_image_kind(source, file, before, self._options.image_kind)
-                    if page is not before:
-                        seen.append(page)
-                    yield self._step(opened, source, file, page)
+                    with of_one_page("preparing it", source.path, number):
+                        if number not in known:
+                            known[number] = KnownPage(opened.page_facts(source, file, number), None)
+                            seen.append(known[number])
+                            self._looked_at.add(known[number].facts.content_sha256)
+                        before = known.pop(number)
+                        page = opened.with_image_kind(source, file, before, self._options.image_kind)
+                        if page is not before:
+                            seen.append(page)
+                        step = self._step(opened, source, file, page)
                 except SourceError as err:
                     err.at(source.path, number)
                     self._ledger.record_failure(source, file.sha256, number, {"": err})
-                    yield self._failed(source, file, number, err)
+                    step = self._failed(source, file, number, err)
+                yield step
+                del step  # its images are large
         finally:
-            self._ledger.remember_pages(file.sha256, seen)
+            opened.remember(source, file, seen)
 
     def _step(self, opened: OpenFile, source: SourceFile, file: FileFacts, known: KnownPage) -> PageResult | DuePage:
         """Decide which tasks of a page are due, and have its images made if any are.
@@ -344,6 +362,12 @@ class Transcriber:
             for task, outcome in outcomes.items()
             if isinstance(outcome, KoboldReaderError)
         }
+        for task in page.due_tasks:
+            if task not in readings and task not in errors:
+                unkept = UnexpectedError(
+                    "The engine gave neither a reading nor an error.", hint="The next run asks again."
+                )
+                errors[task] = unkept.at(page.source.path, number)
         if readings:
             page.known = replace(page.known, is_blank=False)
         keys = {task: self._options.key(task) for task in readings}
@@ -362,7 +386,11 @@ class Transcriber:
 
         def tell(task: str, characters: int) -> None:
             with self._telling:
-                on_progress(f"{place}: {task}, {characters} characters")
+                try:
+                    on_progress(f"{place}: {task}, {characters} characters")
+                except Exception as err:
+                    self._error_of_caller = err
+                    raise
 
         return tell
 
