@@ -14,6 +14,7 @@ import typer
 
 import kobold_reader
 from kobold_reader.cli.app import app
+from kobold_reader.pages.sources import TAKEN
 from kobold_reader.reading.results import STATUSES
 from tests.conftest import LETTER, ROOT, SAMPLES
 from tests.kobold_simulator import KoboldSimulator
@@ -22,6 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+TESTS = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
 COMMANDS: Any = typer.main.get_command(app)
 
 
@@ -45,25 +47,32 @@ def test_readme_blocks_run(
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.commands))
-def test_every_command_is_in_the_docs_and_has_help(name: str) -> None:
-    assert f"| `kobold-reader {name}" in README
-    assert f"| `kobold-reader {name}" in DOCS["commands"]
-    command = COMMANDS.commands[name]
-    assert command.help
-    assert all(getattr(parameter, "help", None) for parameter in command.params), "every option says what it does"
-
-
-@pytest.mark.parametrize("name", sorted(COMMANDS.commands))
-def test_every_option_is_in_the_docs(name: str) -> None:
-    options = [
-        option for parameter in COMMANDS.commands[name].params for option in parameter.opts if option[:2] == "--"
+def test_every_command_and_its_options_are_documented_and_tested(name: str) -> None:
+    command, row = COMMANDS.commands[name], f"| `kobold-reader {name}"
+    options = [option for parameter in command.params for option in parameter.opts if option[:2] == "--"]
+    lacking = [
+        *([] if row in README else [f"README.md has no row {row}"]),
+        *([] if row in DOCS["commands"] else [f"docs/commands.md has no row {row}"]),
+        *([] if command.help else ["the function has no docstring, which is the command's help"]),
+        *(f"{one.name} has no help" for one in command.params if not getattr(one, "help", None)),
+        *(
+            f"docs/commands.md does not name {one}"
+            for one in options
+            if one not in DOCS["commands"] + "--output --help"
+        ),
+        *([] if re.search(rf'[\[( ]"{name}"[],)]', TESTS) else [f'no test runs it: kobold("{name}", …)']),
     ]
-    missing = {option for option in options if option not in DOCS["commands"]} - {"--output", "--help"}
-    assert not missing
+    assert lacking == []
 
 
 def test_every_status_is_explained() -> None:
     assert all(f"| `{status}` |" in DOCS["formats"] for status in STATUSES)
+
+
+def test_every_kind_of_file_is_named() -> None:
+    kinds = re.split(r", | and ", TAKEN.removesuffix(" are."))
+    assert len(kinds) > 10
+    assert [kind for kind in kinds if kind.removeprefix("camera ") not in DOCS["formats"]] == []
 
 
 def test_the_readme_is_short() -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from kobold_reader.errors import SourceError
 from kobold_reader.pages import ImageBudget, PageChild, select
+from kobold_reader.pages.sources import ENDINGS, HEAD_BYTES, kind_of
 from tests import page_files as make
 
 pytestmark = pytest.mark.slow
@@ -164,6 +165,17 @@ def test_no_library_prints_or_warns_in_the_parent(child: PageChild, tmp_path: Pa
     path.write_bytes(PHOTO[: len(PHOTO) // 2])
     outcome(child, path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_every_kind_that_is_taken_has_a_file_here() -> None:
+    """Those that need an extra are in test_pages_books.py, where they are skipped without it."""
+    here = {
+        kind_of(data[:HEAD_BYTES], name)
+        for name, (data, expected) in FILES.items()
+        if {"read", "text"} & set(expected.split())
+    }
+    missing = set(ENDINGS) - here - {"heic", "avif", "raw"}
+    assert missing == set(), "add a file of the kind to FILES, with what becomes of its pages"
 
 
 def test_the_table_is_of_real_formats() -> None:

@@ -228,9 +228,19 @@ def _load_recommended() -> dict[int, tuple[Recommendation, ...]]:
     return by_memory
 
 
-FAMILIES: Mapping[str, Family] = LazyTable(
-    lambda: {row["name"]: _family(dict(row)) for row in read_toml("families.toml")["family"]}
-)
+def _load_families() -> dict[str, Family]:
+    families: dict[str, Family] = {}
+    for row in read_toml("families.toml")["family"]:
+        try:
+            families[row["name"]] = _family(dict(row))
+        except (KeyError, TypeError) as err:
+            raise ValueError(
+                f"families.toml: the row {row['name']!r} lacks this or names what no table has: {err}"
+            ) from err
+    return families
+
+
+FAMILIES: Mapping[str, Family] = LazyTable(_load_families)
 """By name, in the order in which a model's name is looked up; the last, "unknown", is for any other model."""
 RECOMMENDED: Mapping[int, tuple[Recommendation, ...]] = LazyTable(_load_recommended)
 """Models to try by GB of graphics memory, best first."""

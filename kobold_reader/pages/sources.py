@@ -39,7 +39,7 @@ HEAD_BYTES = 1024
 TAKEN = "PDF, JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, camera RAW, CBZ, EPUB and XPS are."
 """The kinds that are taken, for people."""
 
-_ENDINGS = {
+ENDINGS: Mapping[Kind, str] = {
     "pdf": ".pdf",
     "epub": ".epub",
     "xps": ".xps .oxps",
@@ -50,7 +50,7 @@ _ENDINGS = {
     "raw": ".3fr .arw .cr2 .cr3 .dcr .dng .erf .iiq .kdc .mef .mos"
     " .nef .nrw .orf .pef .raf .raw .rw2 .sr2 .srf .srw .x3f",
 }
-_KINDS_BY_ENDING = {ending: kind for kind, endings in _ENDINGS.items() for ending in endings.split()}
+_KINDS_BY_ENDING = {ending: kind for kind, endings in ENDINGS.items() for ending in endings.split()}
 _TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _IMAGE_STARTS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"),
