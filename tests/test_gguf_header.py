@@ -216,5 +216,5 @@ def test_without_the_package_the_line_that_installs_it_is_named(
 ) -> None:
     path = write_qwen(tmp_path)
     monkeypatch.setitem(sys.modules, "gguf.constants", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "kobold-reader\[gguf\]"'):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[gguf\]"):
         read_header(path)

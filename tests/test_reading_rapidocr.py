@@ -58,7 +58,7 @@ def test_it_says_what_it_cannot_do() -> None:
 
 def test_a_missing_engine_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "kobold-reader\[rapidocr\]"'):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[rapidocr\]"):
         KoboldReader(engine="rapidocr").load_data(SAMPLES / "receipts")
 
 
