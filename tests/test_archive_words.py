@@ -5,17 +5,21 @@ from __future__ import annotations
 import sqlite3
 import tomllib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive import query as query_module
 from kobold_reader.archive import words
 from kobold_reader.archive.query import Kind, fold, fold_with_offsets, parse_query
 from kobold_reader.archive.ranking import rank
 from kobold_reader.archive.search import passage
+from kobold_reader.archive.store import Catalog
+from tests.test_archive_export import put_page
 
 PAGES = {
     "sale": "Jonas Lindqvist sells the brown mare\nBella for 240 crowns, 12.03.1954.",
@@ -26,6 +30,17 @@ PAGES = {
     "japan": "東京都の古い地図",
     "hyphen": "a letter from the station-\nmaster of Steinach",
     "accents": "Žluťoučký kůň, Straße, Ærø, ſchön",
+    "arabic": "لَقَدْ وَصَلَتِ السَّفِينَةُ إِلَى المَرْفَأِ",
+    "hebrew": "בְּיוֹם שֵׁנִי הִגִּיעָה הָאֳנִיָּה",
+    "hindi": "यह हिन्दी में लिखा है",
+    "thai": "เรือใบมาถึงท่าเรือ",
+    "tamil": "தமிழ் மொழி",
+    "korean": "그날 범선이 항구에 들어왔다",
+    "voiced": "がくせい",
+    "unvoiced": "かくせい",
+    "markdown": "the *BOLD*WORD, **Har**bour~~mas~~ter and H<sub>2</sub>O; 2*3*4 snake_case",
+    "emoji": "Greetings \u2764\ufe0f from the \U0001f44d\U0001f3fd crew \u2693 and \U0001fae8",
+    "signs": "a \u2265 b",
 }
 
 
@@ -64,10 +79,75 @@ def found(db: sqlite3.Connection, query: str) -> list[str]:
         ("STRASSE", "accents"),
         ("schön", "accents"),
         ("museum", "museum"),
+        ("وصلت", "arabic"),
+        ("وَصَلَتِ", "arabic"),
+        ("السفينة", "arabic"),
+        ("ביום", "hebrew"),
+        ("בְּיוֹם", "hebrew"),
+        ("हिन्दी", "hindi"),
+        ("लिखा", "hindi"),
+        ("เรือใบ", "thai"),
+        ("ท่าเรือ", "thai"),
+        ("தமிழ்", "tamil"),
+        ("범선", "korean"),
+        ("범선이", "korean"),
+        ("항구", "korean"),
+        ("がくせい", "voiced"),
+        ("か\u3099くせい", "voiced"),
+        ("かくせい", "unvoiced"),
+        ("BOLDWORD", "markdown"),
+        ("harbourmaster", "markdown"),
+        ("H2O", "markdown"),
+        ("snake_case", "markdown"),
+        ("\u2764", "emoji"),
+        ("\u2764\ufe0f", "emoji"),
+        ("\U0001f44d", "emoji"),
+        ("crew\u2693", "emoji"),
+        ("\U0001fae8", "emoji"),
+        ("\u2265", "signs"),
     ],
 )
 def test_the_right_page_is_first(db: sqlite3.Connection, query: str, first: str) -> None:
     assert found(db, query)[0] == first
+
+
+def test_marks_between_numbers_are_no_marks_of_markdown(db: sqlite3.Connection) -> None:
+    assert found(db, "234") == []
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "marked"),
+    [
+        ("arabic", "وصلت", "وَصَلَتِ"),
+        ("hebrew", "ביום", "בְּיוֹם"),
+        ("hindi", "लिखा", "लिखा"),
+        ("thai", "เรือใบ", "เรือใบ"),
+        ("tamil", "தமிழ்", "தமிழ்"),
+        ("korean", "범선", "범선"),
+        ("emoji", "\u2764", "\u2764\ufe0f"),
+    ],
+)
+def test_a_passage_shows_and_marks_the_text_as_it_was_read(page: str, query: str, marked: str) -> None:
+    shown = passage(PAGES[page], parse_query(query))
+    assert shown.snippet == PAGES[page]
+    assert [shown.snippet[start - shown.start : end - shown.start] for start, end in shown.marks] == [marked]
+
+
+def test_an_archive_of_another_release_gets_its_words_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (scans / "no scan.mov").write_bytes(b"moov")
+    with Archive.open(tmp_path / "archive", create=True, embedder="none") as archive:
+        page_id = put_page(archive, "file:///scans/1.pdf", 1, {"ocr": PAGES["arabic"]})
+        with closing(Catalog(archive.folder / "archive.sqlite")) as catalog:
+            catalog.set_meta("folding", "1")
+            words.put(catalog.db, page_id, text="as it was folded before", names="")
+        assert archive.search("وصلت", mode="keyword") == []
+        for _ in range(2):
+            archive.sync(scans, reader=KoboldReader(ledger="none"))
+        assert [hit.page_id for hit in archive.search("وصلت", mode="keyword")] == [page_id]
+        assert archive.search("folded", mode="keyword") == []
+    assert caplog.text.count("1 page") == 1
 
 
 def test_a_misread_name_is_found_both_ways(db: sqlite3.Connection) -> None:
@@ -188,6 +268,9 @@ def test_folding_twice_changes_nothing_and_offsets_point_into_the_text(text: str
         ("a a A", [("a", Kind.NAME)]),
         ("D.I.Y.(M)", [("d.i.y", Kind.NAME), ("m", Kind.NAME)]),
         ('"" ?!', []),
+        ("I \u2764\ufe0f NY!", [("i", Kind.NAME), ("\u2764", Kind.WORD), ("ny", Kind.NAME)]),
+        ("salt + pepper", [("salt", Kind.WORD), ("pepper", Kind.WORD)]),
+        ("+", [("+", Kind.WORD)]),
     ],
 )
 def test_terms(text: str, terms: list[tuple[str, Kind]]) -> None:

@@ -191,6 +191,7 @@ class Archive:
         """Hold the archive for writing, after finishing what a killed `forget` began."""
         with self._locked():
             self._end_erasing()
+            self._catalog.renew_words()
             yield self._index.begin_writing()
 
     def open_ledger(self, reader: KoboldReader) -> Ledger:

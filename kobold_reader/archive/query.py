@@ -1,7 +1,7 @@
 """A query taken apart: its terms, how exact each of them looks, and other ways to write its dates and amounts.
 
-Pages and queries are compared as folded text (`fold`), so that case, accents, ligatures, the long s and full-width
-forms never decide whether a page is found.
+Pages and queries are compared as folded text (`fold`), so that case, accents, vowel marks, ligatures, the long s and
+full-width forms never decide whether a page is found.
 
 A date or an amount in a query also finds its other notations: 12.03.1954 and 12th March 1954, 1249.00 and 1.249,00.
 The tables are in `notations.toml` and `stopwords.toml`.
@@ -42,7 +42,7 @@ class Term:
     """As typed, without quotes and edge punctuation."""
     folded: str
     parts: tuple[str, ...]
-    """The runs of letters and digits of `folded`, at least one."""
+    """The runs of letters and digits of `folded`, at least one; a term of symbols is a part as a whole."""
     kind: Kind
 
     @property
@@ -65,18 +65,23 @@ class Query:
 
 # ── folding ───────────────────────────────────────────────────────────────────────────────────────
 
-# Accents of European scripts only: marks elsewhere (Japanese voicing, Indic vowels) are letters of their own.
-_ACCENTS = (
-    range(0x0300, 0x0370),
-    range(0x1AB0, 0x1B00),
-    range(0x1DC0, 0x1E00),
-    range(0x20D0, 0x2100),
-    range(0xFE20, 0xFE30),
-)
+FOLDING = 2
+"""Raised with every change of what `fold` or `words.put` make of a text: an archive's words are then made anew."""
+_VOICING = frozenset("\u3099\u309a")
+"""Part of the Japanese letters that they are written with; か and が are two letters."""
 _REPLACED = str.maketrans(
-    dict.fromkeys(code for codes in _ACCENTS for code in codes)
-    | {"ø": "o", "đ": "d", "ł": "l", "æ": "ae", "œ": "oe", "ı": "i", "’": "'", "‐": "-", "‑": "-", "–": "-", "—": "-"}
+    {"ø": "o", "đ": "d", "ł": "l", "æ": "ae", "œ": "oe", "ı": "i", "’": "'", "‐": "-", "‑": "-", "–": "-", "—": "-"}
 )
+
+
+_PICTOGRAPH = re.compile(r"[\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2900-\u297f\u2b00-\u2bff\U0001f000-\U0001faff]")
+"""Emoji, arrows, dingbats and drawn symbols."""
+_CLUSTER = re.compile(r"[\u3046-\u30fe][\u3099\u309a]|[\u1100-\u115f][\u1160-\u11a7][\u11a8-\u11ff]?|.", re.DOTALL)
+"""Characters that make one letter together."""
+
+
+def _is_mark(char: str) -> bool:
+    return unicodedata.category(char).startswith("M")
 
 
 class _Folding(dict[int, str]):
@@ -85,11 +90,15 @@ class _Folding(dict[int, str]):
     def __missing__(self, code: int) -> str:
         char = chr(code)
         category = unicodedata.category(char)
-        if category in {"Cf", "Cs", "Cn"} or (category == "Cc" and not char.isspace()):
+        # Python 3.11 does not know the newest emoji, which are "Cn".
+        is_unknown = category == "Cn" and not _PICTOGRAPH.fullmatch(char)
+        if is_unknown or category in {"Cf", "Cs"} or (category == "Cc" and not char.isspace()):
             folded = ""
         else:
             plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
-            folded = unicodedata.normalize("NFC", plain.translate(_REPLACED))
+            letters = "".join(one for one in plain.translate(_REPLACED) if one in _VOICING or not _is_mark(one))
+            folded = unicodedata.normalize("NFC", letters)
+            folded = "" if folded in _VOICING else folded  # without a letter
         self[code] = folded
         return folded
 
@@ -98,7 +107,7 @@ _FOLDING = _Folding()
 
 
 def fold(text: str) -> str:
-    """Return text as it is compared: lower case, no accents, no variant forms of characters."""
+    """Return text as it is compared: lower case, no accents or vowel marks, no variant forms of characters."""
     if text.isascii():
         text = text.lower()
         return text if text.isprintable() else text.translate(_FOLDING)
@@ -107,20 +116,24 @@ def fold(text: str) -> str:
 
 def fold_with_offsets(text: str) -> tuple[str, list[int]]:
     """Return the folded text, and for each of its characters (and its end) the offset in `text`."""
-    pieces = [_FOLDING[ord(char)] for char in text]
-    offsets = [index for index, piece in enumerate(pieces) for _ in piece]
-    return "".join(pieces), [*offsets, len(text)]
+    if unicodedata.is_normalized("NFC", text):
+        pieces = [(start, _FOLDING[ord(char)]) for start, char in enumerate(text)]
+    else:
+        pieces = [(found.start(), fold(found[0])) for found in _CLUSTER.finditer(text)]
+    offsets = [start for start, piece in pieces for _ in piece]
+    return "".join(piece for _, piece in pieces), [*offsets, len(text)]
 
 
+# Korean has spaces, but its particles are written together with the word: 범선 is in 범선이.
 _UNSPACED = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    r"[\uac00-\ud7a3\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
     r"\U00020000-\U0003ffff]"
 )
 
 
 def is_unspaced(text: str) -> bool:
-    """Tell whether text is in a script without spaces between words (Chinese, Japanese, Thai and others)."""
-    return _UNSPACED.search(text) is not None
+    """Tell whether text is found inside of others: Chinese, Japanese, Korean, Thai and others, and symbols."""
+    return _UNSPACED.search(text) is not None or not any(map(str.isalnum, text))
 
 
 def _table(name: str) -> dict[str, Any]:
@@ -129,6 +142,7 @@ def _table(name: str) -> dict[str, Any]:
 
 # ── parsing ───────────────────────────────────────────────────────────────────────────────────────
 
+_PICTOGRAPHS = re.compile(f"(?:{_PICTOGRAPH.pattern}[\\ufe00-\\ufe0f\\u200d\U0001f3fb-\U0001f3ff]*)+")
 _QUOTED = re.compile(r"[\"“”„«]([^\"“”„«»]+)[\"“”»]")
 _GAPS = re.compile(r"[\s()\[\]{}<>|;\"“”„«»…]+|(?<!\d)[,:]|[,:](?!\d)")
 _RUNS = re.compile(r"[^\W_]+")
@@ -149,21 +163,40 @@ def parse_query(text: str) -> Query:
         found += _make_terms(quoted[1], Kind.PHRASE)
         rest_start = quoted.end()
     found += _plain_terms(text[rest_start:], is_start=rest_start == 0)
+    if not found:  # beside words, signs such as + and € tell nothing
+        found = [_symbols(piece) for piece in text.split() if any(map(_is_symbol, piece))]
     terms = tuple({(term.folded, term.kind is Kind.PHRASE): term for term in found}.values())
     return Query(text, terms[:MAX_TERMS], _is_question(text, terms))
 
 
 def _plain_terms(text: str, *, is_start: bool) -> list[Term]:
     terms: list[Term] = []
-    pieces = [piece for raw in _GAPS.split(text) if (piece := _EDGES.sub("", raw))]
+    pieces = [piece for raw in _GAPS.split(_PICTOGRAPHS.sub(r" \g<0> ", text)) if (piece := _core(raw))]
     while pieces:
-        if length := _date_length([fold(piece) for piece in pieces[:5]]):
+        if _PICTOGRAPH.match(pieces[0]):
+            length = 1
+            terms.append(_symbols(pieces[0]))
+        elif length := _date_length([fold(piece) for piece in pieces[:5]]):
             terms += _make_terms(" ".join(pieces[:length]), Kind.NUMBER)
         else:
             length = 1
             terms += _make_terms(pieces[0], _kind(pieces[0], is_first=is_start and not terms))
         del pieces[:length]
     return terms
+
+
+def _core(piece: str) -> str:
+    """Return a piece of a query without its edge punctuation; pictographs as they are."""
+    return piece if _PICTOGRAPH.match(piece) else _EDGES.sub("", piece)
+
+
+def _is_symbol(char: str) -> bool:
+    return unicodedata.category(char).startswith("S")
+
+
+def _symbols(piece: str) -> Term:
+    folded = "".join(char for char in fold(piece) if _is_symbol(char) or _PICTOGRAPH.match(char))
+    return Term(piece, folded, (folded,), Kind.WORD)
 
 
 def _make_terms(text: str, kind: Kind) -> list[Term]:

@@ -24,9 +24,10 @@ from typing import Any, Final
 
 from kobold_reader.archive import corrections, filters, words
 from kobold_reader.archive.filters import Filter
+from kobold_reader.archive.query import FOLDING
 from kobold_reader.archive.rows import PAGE_COLUMNS, PLACE_COLUMNS, PageRow, Place, from_row, to_json, to_row
-from kobold_reader.border import is_of_one_row
-from kobold_reader.errors import StoreError
+from kobold_reader.border import is_of_one_row, of_one_page
+from kobold_reader.errors import StoreError, UnexpectedError
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ _ORPHANED: Final = (
     "sha256 IN (SELECT sha256 FROM pages EXCEPT SELECT sha256 FROM places EXCEPT SELECT former_sha256 FROM places)"
 )
 """Pages of contents that no place has any more; SQLite finds them in the index of contents, without any page."""
+_RENEWED_AT_ONCE: Final = 500
 _IN_LIST: Final = "IN (SELECT value FROM json_each(?))"
 
 
@@ -111,6 +113,7 @@ class Catalog:
             words.create(self.db)
             corrections.create(self.db)
             filters.create(self.db)
+            self.db.execute("INSERT INTO meta VALUES ('folding', ?)", (str(FOLDING),))
             self.db.execute(f"PRAGMA user_version={FORMAT}")
 
     def _format(self) -> int:
@@ -416,6 +419,33 @@ class Catalog:
                 self._put(db, replace(now, indexed_as=row.version if now == row else None))
                 self._put_words(db, now)
             self._next_generation(db)
+
+    def renew_words(self) -> None:
+        """Make the words anew from the texts kept, if another release folded them otherwise; only for the writer.
+
+        A kill leaves some pages with new words and some with old ones; the next writer begins again.
+        """
+        if self.meta("folding") == str(FOLDING):
+            return
+        numbers = self._column("SELECT id FROM pages ORDER BY id")
+        if numbers:
+            log.warning(
+                "the index of words of %d pages is made anew, as this release folds words otherwise", len(numbers)
+            )
+        for start in range(0, len(numbers), _RENEWED_AT_ONCE):
+            some = to_json(numbers[start : start + _RENEWED_AT_ONCE])
+            with self.transaction() as db:
+                for row in self._select(f"id {_IN_LIST}", some):
+                    db.execute("SAVEPOINT page")
+                    try:
+                        with of_one_page("indexing its words", str(row.metadata.get("file_path")), row.page_number):
+                            self._put_words(db, row)
+                    except UnexpectedError as err:
+                        db.execute("ROLLBACK TO page")
+                        log.warning("%s", err)
+                    db.execute("RELEASE page")
+                self._next_generation(db)
+        self.set_meta("folding", str(FOLDING))
 
     def leave_unfinished(self, row: PageRow) -> None:
         """Record a page that cannot be indexed now, with its error; it is found by its words, and tried again."""

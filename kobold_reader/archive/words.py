@@ -37,6 +37,11 @@ _MAX_BEGINNINGS = 300
 """Trigrams that begin with two characters of Chinese."""
 _END = "\n\n"
 """After each page's text, so that its last two characters begin a trigram too."""
+_EMPHASIS = re.compile(
+    r"(\*{1,3}|~~|`)(?=\S)([^*~`\n]*[^\W\d_][^*~`\n]*)(?<=\S)\1|</?(?:b|i|u|s|em|strong|mark|su[bp])>"
+)
+"""Marks of Markdown, which may stand inside a word."""
+_RUNS = re.compile(r"[^\W_]+")
 _HYPHENATED = re.compile(r"([^\W\d_]+)[-¬⸗]\s*\n\s*([^\W\d_]+)")
 
 _TABLES = (
@@ -70,10 +75,16 @@ def put(db: sqlite3.Connection, page_id: str, *, text: str, names: str, number: 
     `names` are the words of its file and folder names; `number` is its row id, by which searches are narrowed (None:
     the next that is free).
     """
-    delete(db, page_id)
-    # Words broken at the end of a line are also indexed whole.
+    # Words broken at the end of a line, or parted by marks of Markdown, are also indexed whole.
     whole = [first + second for first, second in _HYPHENATED.findall(text)]
+    if (plain := _EMPHASIS.sub(r"\2", text)) != text:
+        parted = set(_RUNS.findall(text))
+        whole += [word for word in dict.fromkeys(_RUNS.findall(plain)) if word not in parted]
     row = (fold(f"{text}\n{' '.join(whole)}" if whole else text) + _END, fold(names))
+    before = db.execute("SELECT id, body, names FROM word_pages WHERE page_id = ?", (page_id,)).fetchone()
+    if before is not None and before[1:] == row and number in {None, before[0]}:
+        return
+    delete(db, page_id)
     number = db.execute("INSERT INTO word_pages VALUES (?, ?, ?, ?)", (number, page_id, *row)).lastrowid
     db.execute("INSERT INTO words (rowid, body, names) VALUES (?, ?, ?)", (number, *row))
     db.execute("INSERT INTO trigrams (rowid, body, names) VALUES (?, ?, ?)", (number, *row))
