@@ -21,7 +21,7 @@ arguments = parser.parse_args()
 
 logging.basicConfig(level=logging.WARNING)  # a server that goes away or comes back is said here
 reader = KoboldReader(api_url=arguments.api_url, on_error="skip", outage_patience_s=600, show_progress=True)
-print(f"{reader.servers} servers")
+print(f"{len(arguments.api_url)} servers")
 
 by_status: dict[str, int] = {}
 with arguments.output.open("w", encoding="utf-8") as file:

@@ -36,13 +36,15 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold import CancelledError, RetryPolicy, ServerHealth, check_way
 from kobold_reader.kobold.pool import none_left
-from kobold_reader.reader import KoboldReader, Paths, take
+from kobold_reader.options import ReadOptions
+from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.due import blank_reading
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.page_reader import DuePage, EngineFacts, LocalPageReader, TaskOutcome
 from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.transcriber import Transcriber
+from kobold_reader.session import Paths, ReadSession, take
 
 log = logging.getLogger(__name__)
 
@@ -148,11 +150,10 @@ class NodeReader:
     fetched once for all its pages. Errors are returned, as Ray would wrap those that are raised.
     """
 
-    def __init__(self, reader: KoboldReader, url: str) -> None:
+    def __init__(self, options: ReadOptions, url: str) -> None:
         # The driver decides whether to wait for a server that is gone: there may be others.
-        self._reader = reader.changed(api_url=url, ledger="none", outage_patience_s=0)
-        options = self._reader.options
-        self._pages = LocalPageReader(self._reader.make_engine(), options.rotate_deg)
+        session = ReadSession(replace(options, api_url=(url,), ledger="none", outage_patience_s=0.0))
+        self._pages = LocalPageReader(session.engine(), options.rotate_deg)
         self._opened = OpenFile(Ledger(None), options.pdf_passwords)
         self._preparing = threading.Lock()
         self._asking = threading.Lock()
@@ -189,24 +190,25 @@ class NodeReader:
 # ── in the driver ────────────────────────────────────────────────────────────────────────────────
 
 
-def transcriber(reader: KoboldReader, ledger: Ledger, *, address: str = LOCAL, **more: Any) -> Transcriber:
-    """Return the counterpart of `reader.transcriber` for the Ray cluster at an address (see `connect`).
+def transcriber(session: ReadSession, ledger: Ledger, *, address: str = LOCAL, **more: Any) -> Transcriber:
+    """Return the counterpart of `ReadSession.transcriber` for the Ray cluster at an address (see `connect`).
 
     The cluster is joined when the first page is due or `redo` asks for the model, and not at all otherwise. `more` are
     further arguments of `Transcriber`; `on_progress` is called for each task when its page was read.
 
     Raises:
-        ConfigError: The reader asks no server.
+        ConfigError: The session asks no server.
         MissingExtraError: Ray is not installed.
     """
-    if reader.engine != "koboldcpp":
+    options = session.options
+    if options.engine != "koboldcpp":
         raise ConfigError(
             "A cluster is for KoboldCpp servers, an actor for each; RapidOCR reads on this machine alone.",
             hint="Leave out --ray, or --engine rapidocr.",
         )
-    check_way(reader.api_urls, allow_remote=reader.allow_remote)
+    check_way(options.api_url, allow_remote=options.allow_remote)
     check_installed()
-    return Transcriber(ClusterPageReader(reader, address), ledger, reader.options, **more)
+    return Transcriber(ClusterPageReader(options, address), ledger, options, **more)
 
 
 class LostActorError(Exception):
@@ -219,7 +221,7 @@ class RayActors:
     def __init__(self, address: str) -> None:
         self._ray = connect(address)
 
-    def start(self, reader: KoboldReader, url: str) -> Any:
+    def start(self, options: ReadOptions, url: str) -> Any:
         """Start a NodeReader on some node."""
         actor = self._ray.remote(NodeReader).options(
             # It waits for its server most of the time, but Ray does not spread actors that ask for no CPU.
@@ -227,7 +229,7 @@ class RayActors:
             scheduling_strategy="SPREAD",
             max_concurrency=PAGES_A_SERVER + 2,  # `prepare` and `stop` beside the pages
         )
-        return actor.remote(reader, url)
+        return actor.remote(options, url)
 
     def call(self, actor: Any, method: str, *arguments: Any, cancel: threading.Event | None = None) -> Any:
         """Call a method of an actor and wait for its answer.
@@ -267,15 +269,15 @@ class _ServerOfRun:
 
 
 class ClusterPageReader:
-    """The `PageReader` of a Ray cluster; the reader's servers are named as the nodes reach them."""
+    """The `PageReader` of a Ray cluster; the servers are named as the nodes reach them."""
 
     name = "koboldcpp"
 
-    def __init__(self, reader: KoboldReader, address: str) -> None:
-        self._reader = reader
+    def __init__(self, options: ReadOptions, address: str) -> None:
+        self._options = options
         self._address = address
-        self._policy = RetryPolicy(outage_patience_s=reader.outage_patience_s)
-        self._servers = [_ServerOfRun(url) for url in dict.fromkeys(reader.api_urls)]
+        self._policy = RetryPolicy(outage_patience_s=options.outage_patience_s)
+        self._servers = [_ServerOfRun(url) for url in dict.fromkeys(options.api_url)]
         self._starting = threading.Lock()
         self._actors: RayActors | None = None
         self._facts: EngineFacts | None = None
@@ -390,7 +392,7 @@ class ClusterPageReader:
         for _ in range(ACTOR_LIVES):
             with self._changed:
                 if server.actor is None:
-                    server.actor = self._actors.start(self._reader, server.url)
+                    server.actor = self._actors.start(self._options, server.url)
                 actor = server.actor
             try:
                 return self._actors.call(actor, method, *arguments, cancel=cancel)
@@ -575,7 +577,7 @@ def read_pages(
     with (
         (reader or KoboldReader()).changed(api_url=urls) as own,
         own.open_ledger() as ledger,
-        closing(transcriber(own, ledger, address=address, cancel=cancel).run(selection.files)) as run,
+        closing(transcriber(own.session, ledger, address=address, cancel=cancel).run(selection.files)) as run,
     ):
         rows = chain(map(error_row, selection.errors), map(page_row, run))
         batches = iter(lambda: list(islice(rows, BLOCK_ROWS)), [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 from kobold_reader.archive import Archive, SyncReport
 from kobold_reader.errors import ConfigError, ServerError, ServerTimeoutError, TranscriptionError
 from kobold_reader.kobold import KoboldClient
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import select
-from kobold_reader.reader import KoboldReader
+from kobold_reader.session import ReadSession
 
 FIRST_PAGE_LIMIT_S = 60.0
 """With a server that is slower than this for one page, the demo would take all evening."""
@@ -57,18 +59,18 @@ def sync_samples(
     if known:
         engine = "RapidOCR" if known.get("engine") == "rapidocr" else "KoboldCpp"
         tell(f"The samples were read by {engine} before; to read them anew, delete {folder}.")
-        reader = KoboldReader.from_dict({**known, "api_password": password})
+        session = ReadSession(ReadOptions.of({**known, "api_password": password}))
     else:
-        reader = _choose_reader(archive, samples, url, password, tell)
-    with reader:
-        return archive.sync(samples, reader=reader, **callbacks)
+        session = _choose_session(archive, samples, url, password, tell)
+    with session:
+        return archive.sync(samples, reader=session, **callbacks)
 
 
-def _choose_reader(
+def _choose_session(
     archive: Archive, samples: Path, url: str, password: str | None, tell: Callable[[str], None]
-) -> KoboldReader:
-    """Return a reader on KoboldCpp if one with vision answers in time, else one on RapidOCR."""
-    reader = KoboldReader(api_url=url, api_password=password, on_error="skip")
+) -> ReadSession:
+    """Return a session on KoboldCpp if one with vision answers in time, else one on RapidOCR."""
+    options = ReadOptions(api_url=(url,), api_password=password, on_error="skip")
     try:
         with KoboldClient(url, password=password) as client:
             info = client.require_vision()
@@ -76,18 +78,18 @@ def _choose_reader(
             f"KoboldCpp answers at {info.url} with {info.model}: it reads the samples, if the first page takes "
             f"less than {FIRST_PAGE_LIMIT_S:g} s."
         )
-        _try_first_page(archive, samples, url, password)
+        _try_first_page(archive, samples, options)
     except (ServerError, TranscriptionError, ConfigError) as err:
         tell(f"{err.message} So RapidOCR reads the samples: printed text only, no captions.")
-        return KoboldReader(engine="rapidocr", on_error="skip")
-    return reader
+        return ReadSession(ReadOptions(engine="rapidocr", on_error="skip"))
+    return ReadSession(options)
 
 
-def _try_first_page(archive: Archive, samples: Path, url: str, password: str | None) -> None:
+def _try_first_page(archive: Archive, samples: Path, options: ReadOptions) -> None:
     """Read one page into the archive's ledger, where the run finds it; raise if that fails or takes too long."""
-    reader = KoboldReader(api_url=url, api_password=password, on_error="skip", page_timeout_s=FIRST_PAGE_LIMIT_S)
+    session = ReadSession(replace(options, page_timeout_s=FIRST_PAGE_LIMIT_S))
     first = select([samples]).files[:1]
-    with reader, archive.open_ledger(reader) as ledger, closing(reader.transcriber(ledger).run(first)) as results:
+    with session, archive.open_ledger(options) as ledger, closing(session.transcriber(ledger).run(first)) as results:
         errors = list(next(results).errors.values())
     if any(isinstance(error, ServerTimeoutError) for error in errors):
         raise ServerTimeoutError(f"KoboldCpp took longer than {FIRST_PAGE_LIMIT_S:g} s for the first page.")

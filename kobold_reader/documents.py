@@ -11,15 +11,16 @@ import mimetypes
 import uuid
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any, Final
-
-from llama_index.core.schema import Document
+from typing import TYPE_CHECKING, Any, Final
 
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.options import TASKS
 from kobold_reader.pages import storable
 from kobold_reader.reading.results import EMPTY_STATUSES, PageResult, Scalar
 from kobold_reader.reading.tags import keywords_of
+
+if TYPE_CHECKING:
+    from llama_index.core.schema import Document, TextNode
 
 EMBED_KEYS: Final = frozenset({"title"})
 """Metadata that embedders see; a renamed file must not change what is embedded."""
@@ -133,6 +134,8 @@ def failed_document(error: KoboldReaderError, extra_info: Mapping[str, Any] | No
 def _document(
     uri: str, page_number: int, part: str, text: str, metadata: Mapping[str, Any], extra_info: Mapping[str, Any] | None
 ) -> Document:
+    from llama_index.core.schema import Document  # takes seconds; commands that make no Document do without
+
     given = {key: storable(value) if isinstance(value, str) else value for key, value in (extra_info or {}).items()}
     merged = {**given, **metadata}
     # By place, not by content: LlamaIndex's docstore then sees a re-scanned file as a changed
@@ -144,4 +147,17 @@ def _document(
         metadata=merged,
         excluded_embed_metadata_keys=sorted(key for key in merged if key not in EMBED_KEYS),
         excluded_llm_metadata_keys=sorted(key for key in metadata if key not in LLM_KEYS),
+    )
+
+
+def text_node(node_id: str, text: str, metadata: dict[str, Any]) -> TextNode:
+    """Return a node of which embedders and models are given the same metadata as of a Document."""
+    from llama_index.core.schema import TextNode
+
+    return TextNode(
+        id_=node_id,
+        text=text,
+        metadata=metadata,
+        excluded_embed_metadata_keys=sorted(metadata.keys() - EMBED_KEYS),
+        excluded_llm_metadata_keys=sorted(metadata.keys() - LLM_KEYS),
     )

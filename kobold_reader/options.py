@@ -162,6 +162,28 @@ class ReadOptions:
     are_tasks_default: bool = False
     """Tasks that the model cannot do are left out; where tasks were given, they are refused instead."""
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> ReadOptions:
+        """Return options of plain values, as JSON, KoboldReader and the command line have them.
+
+        Keys that are no options are left out, such as those that LlamaIndex adds to a reader's `to_dict`.
+        """
+        values = {name: given[name] for name in OPTIONS if name in given}
+        for name in ("api_url", "tasks", "pdf_passwords"):
+            if values.get(name) is not None:
+                values[name] = (values[name],) if isinstance(values[name], str) else tuple(values[name])
+        if not isinstance(values.get("pages", PageRange()), PageRange):
+            values["pages"] = PageRange.parse(values["pages"])
+        if str(values.get("rotate")).isdigit():
+            values["rotate"] = int(values["rotate"])
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the options as plain values for JSON, without passwords; `of` takes them back."""
+        plain = {name: getattr(self, name) for name, option in OPTIONS.items() if not option.metadata["is_secret"]}
+        given = None if self.are_tasks_default else list(self.tasks)
+        return plain | {"api_url": list(self.api_url), "tasks": given, "pages": str(self.pages) or None}
+
     def __post_init__(self) -> None:
         if self.tasks is None:
             only_ocr = self.engine == "rapidocr" or self.json_schema is not None

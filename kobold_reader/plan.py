@@ -16,12 +16,12 @@ from typing import Any, Final
 from kobold_reader.errors import KoboldReaderError, ServerError
 from kobold_reader.options import PageRange, ReadOptions
 from kobold_reader.pages import Selection, SourceFile
-from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.due import spread
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.page_reader import EngineFacts
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import PAGE_KINDS, Forecast, Outlook, PageAhead, PageKind, forecast_by_ledger
+from kobold_reader.session import ReadSession
 
 DEFAULT_SAMPLE: Final = 3
 
@@ -77,7 +77,7 @@ class Plan:
 
 
 def make_plan(
-    reader: KoboldReader,
+    session: ReadSession,
     selection: Selection,
     ledger: Ledger,
     *,
@@ -89,19 +89,19 @@ def make_plan(
     The ledger keeps the facts of pages, and the readings of the sample. `sample` is the number of pages to be timed; 0:
     no request is sent, and the forecast is made from earlier readings.
     """
-    options = replace(reader.options, sample=None, stop_after_s=None)
+    options = replace(session.options, sample=None, stop_after_s=None)
     pages: list[PageAhead] = []
 
     def survey() -> Outlook:
         pages.clear()
-        transcriber = reader.transcriber(ledger, options=options, on_progress=on_progress)
+        transcriber = session.transcriber(ledger, options=options, on_progress=on_progress)
         return transcriber.survey(selection.files, on_page=pages.append)
 
     plan = Plan(selection, Outlook(len(selection.files)))
     try:
         plan.outlook = survey()
         if sample and plan.outlook.due_tasks:
-            plan.engine = reader.make_engine().prepare()
+            plan.engine = session.engine().prepare()
             keys = {task: options.key(task) for task in options.tasks}
             timings = ledger.timings(options.engine, keys, plan.engine.model)
             timed = {(timing.content_sha256, timing.task) for timing in timings}
@@ -109,7 +109,7 @@ def make_plan(
             plan.sample_pages = len(chosen)
             untimed = [page for page in chosen if {(page.content_sha256, task) for task in page.due_tasks} - timed]
             try:
-                for result in _read(untimed, reader, ledger, options, on_progress):
+                for result in _read(untimed, session, ledger, options, on_progress):
                     plan.statuses[result.status] += 1
                     plan.errors += [result.error] if result.error else list(result.errors.values())
             finally:
@@ -118,7 +118,7 @@ def make_plan(
         plan.server_error = err
     plan.errors += [*selection.errors, *plan.outlook.errors]
     plan.forecast = forecast_by_ledger(
-        plan.outlook, ledger, reader.make_engine(), options, servers=reader.servers, asks_server=bool(plan.engine)
+        plan.outlook, ledger, session.engine(), options, servers=session.servers, asks_server=bool(plan.engine)
     )
     return plan
 
@@ -140,7 +140,7 @@ def choose_sample(pages: Iterable[PageAhead], sample: int, timed: AbstractSet[tu
 
 def _read(
     pages: Iterable[PageAhead],
-    reader: KoboldReader,
+    session: ReadSession,
     ledger: Ledger,
     options: ReadOptions,
     on_progress: Callable[[str], None] | None,
@@ -153,7 +153,7 @@ def _read(
         files[page.source.uri] = page.source
     for uri, source in files.items():
         only = replace(options, pages=PageRange(tuple(spans[uri])))
-        with closing(reader.transcriber(ledger, options=only, on_progress=on_progress).run([source])) as results:
+        with closing(session.transcriber(ledger, options=only, on_progress=on_progress).run([source])) as results:
             yield from results
 
 

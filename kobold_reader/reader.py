@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import MISSING
@@ -26,31 +26,24 @@ from typing_extensions import override
 
 from kobold_reader.documents import failed_document, to_documents
 from kobold_reader.errors import ConfigError, KoboldReaderError, PagesFailedError
-from kobold_reader.kobold import ServerPool, address_kind, check_way
+from kobold_reader.kobold import address_kind
 from kobold_reader.options import (
     DEFAULT_URL,
     OPTIONS,
     EngineName,
     ImageKindUse,
     OnError,
-    PageRange,
     ReadOptions,
     Redo,
     Rotate,
     TextLayerUse,
     about,
 )
-from kobold_reader.pages import KnownKind, Selection, select
-from kobold_reader.reading.koboldcpp import KoboldEngine
-from kobold_reader.reading.ledger import Ledger, default_ledger_path
-from kobold_reader.reading.page_reader import Engine, LocalPageReader
-from kobold_reader.reading.rapidocr import RapidOcrEngine
-from kobold_reader.reading.records import RecordForm
+from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Transcriber
+from kobold_reader.session import Paths, ReadSession, take
 from kobold_reader.stream import DocumentStream
-
-Paths = str | Path | Sequence[str | Path]
 
 
 class PageSkippedWarning(UserWarning):
@@ -110,8 +103,8 @@ class KoboldReader(BasePydanticReader):
     include_empty: bool = _option("include_empty")
     show_progress: bool = _option("show_progress")
 
-    _engine: Engine | None = PrivateAttr(default=None)
-    _engine_lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _session: ReadSession | None = PrivateAttr(default=None)
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
     _threads: ThreadPoolExecutor | None = PrivateAttr(default=None)
 
     DEFAULT_SUFFIXES: ClassVar[tuple[str, ...]] = tuple(
@@ -130,7 +123,7 @@ class KoboldReader(BasePydanticReader):
                 raise ConfigError(f"KoboldReader: {'; '.join(wrong)}.") from None
             is_local = all(address_kind(url) == "loopback" for url in self.api_urls)
             self.is_remote = self.engine == "koboldcpp" and not is_local
-            self._record_form(self.options)
+            ReadSession(self.options)  # raises where two arguments exclude each other, or the schema is none
 
     @field_validator("api_url", "tasks", "pdf_passwords", "rotate", "ledger", mode="before")
     @classmethod
@@ -181,14 +174,7 @@ class KoboldReader(BasePydanticReader):
         Raises:
             ConfigError: An argument is out of its range.
         """
-        given = {name: getattr(self, name) for name in OPTIONS}
-        given |= {
-            "api_url": tuple(self.api_urls),
-            "pages": PageRange.parse(self.pages),
-            "tasks": tuple(self.tasks) if self.tasks else None,
-            "pdf_passwords": tuple(self.pdf_passwords),
-        }
-        return ReadOptions(**given)
+        return ReadOptions.of({name: getattr(self, name) for name in OPTIONS})
 
     @property
     def api_urls(self) -> list[str]:
@@ -196,49 +182,24 @@ class KoboldReader(BasePydanticReader):
         return [self.api_url] if isinstance(self.api_url, str) else list(self.api_url)
 
     @property
-    def servers(self) -> int:
-        """How many work at once."""
-        return 1 if self.engine == "rapidocr" else len(set(self.api_urls))
-
-    def make_engine(self) -> Engine:
-        """Return the engine, made at first use; no server is contacted yet.
-
-        Raises:
-            ConfigError: A public address over plain http without `allow_remote`, or no address at all.
-        """
-        with self._engine_lock:
-            if self._engine is None:
-                self._engine = RapidOcrEngine() if self.engine == "rapidocr" else self._kobold_engine()
-            return self._engine
-
-    def _kobold_engine(self) -> KoboldEngine:
+    def session(self) -> ReadSession:
+        """What reads with these arguments; it holds the engine, which is made at first use."""
         options = self.options
-        check_way(options.api_url, allow_remote=options.allow_remote)
-        return KoboldEngine(
-            ServerPool(options.api_url, password=options.api_password, outage_patience_s=options.outage_patience_s),
-            family=options.family,
-            prompts=options.wordings,
-            hint=options.hint,
-            visionmaxres=options.visionmaxres,
-            page_timeout_s=options.page_timeout_s,
-            form=self._record_form(options),
-        )
-
-    @staticmethod
-    def _record_form(options: ReadOptions) -> RecordForm | None:
-        return None if options.json_schema is None else RecordForm(options.json_schema)
+        with self._lock:
+            if self._session is None or self._session.options != options:
+                self._session = ReadSession(options)
+            return self._session
 
     def open_ledger(self) -> Ledger:
         """Open the ledger that the arguments name; the caller closes it."""
-        path = Path(self.ledger) if self.ledger else default_ledger_path()
-        return Ledger(None if self.ledger == "none" else path)
+        return self.session.open_ledger()
 
     def close(self) -> None:
         """Give back connections and models; the reader can be used again."""
-        with self._engine_lock:
-            if self._engine is not None:
-                self._engine.close()
-                self._engine = None
+        with self._lock:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
             if self._threads is not None:
                 self._threads.shutdown(wait=False)
                 self._threads = None
@@ -251,21 +212,13 @@ class KoboldReader(BasePydanticReader):
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
-    def transcriber(self, ledger: Ledger, *, options: ReadOptions | None = None, **more: Any) -> Transcriber:
-        """Return a transcriber with this reader's engine, its options unless others are given, and `more` arguments."""
-        options = options or self.options
-        return Transcriber(LocalPageReader(self.make_engine(), options.rotate_deg), ledger, options, **more)
+    def transcriber(self, ledger: Ledger, **more: Any) -> Transcriber:
+        """Return a transcriber as `ReadSession.transcriber` does."""
+        return self.session.transcriber(ledger, **more)
 
     def read_pages(self, file: Paths, *, fs: Any = None, cancel: threading.Event | None = None) -> Iterator[PageResult]:
-        """Yield a PageResult for every page, failed ones too, in page order; another thread may set `cancel` to stop.
-
-        Raises:
-            SourceError: Nothing could be taken from `file`.
-            ServerError: No server can be used; what was yielded before is kept in the ledger.
-        """
-        with self.open_ledger() as ledger:
-            selection = take(file, fs, known=ledger.kind_of)
-            yield from self.transcriber(ledger, cancel=cancel).run(selection.files)
+        """Yield a PageResult for every page, as `ReadSession.read_pages` does."""
+        return self.session.read_pages(file, fs=fs, cancel=cancel)
 
     @override
     def lazy_load_data(
@@ -358,7 +311,7 @@ class KoboldReader(BasePydanticReader):
             cancel.set()
 
     def _loaders(self) -> ThreadPoolExecutor:
-        with self._engine_lock:
+        with self._lock:
             if self._threads is None:
                 size = 1 if self.engine == "rapidocr" else len(self.api_urls) + 1
                 self._threads = ThreadPoolExecutor(size, thread_name_prefix="kobold-reader-load")
@@ -391,16 +344,3 @@ class KoboldReader(BasePydanticReader):
 
 _ARGUMENTS = "".join(f"        {name}: {about(name)}\n" for name in OPTIONS)
 KoboldReader.__doc__ = f"{KoboldReader.__doc__}\n    Args:\n{_ARGUMENTS}"
-
-
-def take(file: Paths, fs: Any = None, *, known: KnownKind | None = None) -> Selection:
-    """Select the files that a path, a pattern or a list of them means; `known` as `select` takes it.
-
-    Raises:
-        SourceError: Nothing was selected; this is the first reason.
-    """
-    paths: Iterable[str | Path] = [file] if isinstance(file, str | Path) or not isinstance(file, Iterable) else file
-    selection = select(paths, fs=fs, known=known)
-    if selection.errors and not selection.files:
-        raise selection.errors[0]
-    return selection

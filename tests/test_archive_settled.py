@@ -17,10 +17,10 @@ from kobold_reader.archive.sync import SyncReport
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import StoreError
 from kobold_reader.pages import Selection
-from kobold_reader.reader import take
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import Outlook
+from kobold_reader.session import take
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.page_files import jpeg, printed_page, tiff
 

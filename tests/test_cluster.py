@@ -87,7 +87,7 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> type[ThreadActors]:
 
 def run(own: KoboldReader, *paths: Path, **options: Any) -> list[PageResult]:
     with own.open_ledger() as ledger:
-        return list(transcriber(own, ledger, **options).run(select(paths).files))
+        return list(transcriber(own.session, ledger, **options).run(select(paths).files))
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_a_server_that_comes_later_with_another_model_is_left_out(
     one, two = make_simulator(), make_simulator()
     two.stop()
     with reader(one, two) as own, own.open_ledger() as ledger:
-        results = transcriber(own, ledger).run(select([scans(tmp_path, 8)]).files)
+        results = transcriber(own.session, ledger).run(select([scans(tmp_path, 8)]).files)
         taken = [next(results)]
         two.restart(model="gemma-3-12b-it-Q4_K_M", projector="gemma3")
         one.fault(Fault.NULL, Fault.NULL)  # so that the other server is asked for a page
@@ -145,7 +145,7 @@ def test_a_server_that_comes_later_with_another_model_is_left_out(
 def test_an_outage_is_waited_for_as_long_as_was_asked(make_simulator: MakeSimulator, tmp_path: Path) -> None:
     one = make_simulator()
     with reader(one, outage_patience_s=60) as own, own.open_ledger() as ledger:
-        results = transcriber(own, ledger).run(select([scans(tmp_path, 6)]).files)
+        results = transcriber(own.session, ledger).run(select([scans(tmp_path, 6)]).files)
         taken = [next(results)]
         one.stop()
         threading.Timer(8, one.restart).start()
@@ -305,7 +305,7 @@ def test_files_elsewhere_are_fetched_by_the_readers(make_simulator: MakeSimulato
     one = make_simulator()
     with reader(one) as own, own.open_ledger() as ledger:
         files = select([f"zip://box::{tmp_path / 'scans.zip'}"]).files
-        results = list(transcriber(own, ledger).run(files))
+        results = list(transcriber(own.session, ledger).run(files))
         assert numbers(results) == [1, 2, 3, 4]
         assert all(result.source is files[0] for result in results)
 
@@ -313,10 +313,10 @@ def test_files_elsewhere_are_fetched_by_the_readers(make_simulator: MakeSimulato
 def test_rapidocr_and_a_missing_ray_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with KoboldReader(ledger="none") as own, own.open_ledger() as ledger:
         with pytest.raises(ConfigError, match="RapidOCR"):
-            transcriber(own.model_copy(update={"engine": "rapidocr"}), ledger)
+            transcriber(own.changed(engine="rapidocr").session, ledger)
         monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-        with pytest.raises(MissingExtraError, match=r"kobold-reader\[ray\]"):
-            transcriber(own, ledger)
+        with pytest.raises(MissingExtraError, match=r"install .*\[ray\]"):
+            transcriber(own.session, ledger)
 
 
 def test_a_row_of_what_could_not_be_looked_at_has_the_same_columns() -> None:
@@ -425,7 +425,7 @@ def test_leaving_early_aborts_the_jobs_on_the_servers(make_simulator: MakeSimula
     one = make_simulator()
     one.fault(None, Fault.HANG)
     with reader(one) as own, own.open_ledger() as ledger:
-        with closing(transcriber(own, ledger).run(select([scans(tmp_path, 5)]).files)) as results:
+        with closing(transcriber(own.session, ledger).run(select([scans(tmp_path, 5)]).files)) as results:
             assert next(results).page_number == 1
             assert one.wait_for(lambda: one.running and one.count() == 2)
         assert one.wait_for(lambda: not one.running)

@@ -75,7 +75,7 @@ def test_a_node_that_is_lost_costs_no_page(
         from kobold_reader.cluster import transcriber
         from kobold_reader.pages import select
 
-        results = list(transcriber(own, ledger, address=nodes.address).run(select([book]).files))
+        results = list(transcriber(own.session, ledger, address=nodes.address).run(select([book]).files))
     assert seen == [1, 1], "an actor on each node"
     assert numbers(results) == list(range(1, 25))
     assert sorted(recorded) == list(range(1, 25)), "each page was recorded once"

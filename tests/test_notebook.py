@@ -205,6 +205,6 @@ def test_without_pandas_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(builtins, "__import__", without_pandas)
     with (
         Archive.open(tmp_path / "archive", create=True, embedder="none") as archive,
-        pytest.raises(MissingExtraError, match=r"kobold-reader\[notebook\]"),
+        pytest.raises(MissingExtraError, match=r"install .*\[notebook\]"),
     ):
         archive.to_dataframe()

@@ -130,7 +130,7 @@ def test_the_sample_is_spread_and_does_not_grow_with_redo(
     reader = KoboldReader(api_url=simulator.url, tasks=["ocr"], redo="all", rotate=0)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         for _ in range(2):
-            plan = make_plan(reader, select([scans / "a.pdf"]), ledger, sample=2)
+            plan = make_plan(reader.session, select([scans / "a.pdf"]), ledger, sample=2)
             assert plan.outlook.due_tasks["ocr"] == 6, "all are to be made again"
             assert simulator.count() == 2
         sha256 = ledger.sha256_of(select([scans / "a.pdf"]).files[0])

@@ -276,7 +276,7 @@ def test_a_redirect_leads_nowhere(watched: Watch, simulator: KoboldSimulator, tm
 
 def test_a_public_server_is_announced(caplog: pytest.LogCaptureFixture) -> None:
     for url in ("https://kobold.example.org", "http://127.0.0.1:5001", "http://192.168.1.5:5001"):
-        KoboldReader(api_url=url).make_engine()
+        KoboldReader(api_url=url).session.engine()
     assert [record.getMessage() for record in caplog.records] == [
         "the pages are sent to https://kobold.example.org, which is neither this machine nor in a private network"
     ]

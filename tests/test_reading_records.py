@@ -72,7 +72,7 @@ def test_what_records_need(arguments: dict[str, Any], why: str) -> None:
 
 def test_without_jsonschema_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jsonschema", None)
-    with pytest.raises(MissingExtraError, match=r"kobold-reader\[records\]"):
+    with pytest.raises(MissingExtraError, match=r"install .*\[records\]"):
         RecordForm(SCHEMA)
 
 

@@ -16,33 +16,38 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import has_magic
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
-from llama_index.core.llms import LLM
-from llama_index.core.query_engine import RetrieverQueryEngine
 
-from kobold_reader.archive.ask import Answer, AnswerStream, query_engine, stream_answer
+from kobold_reader.archive.ask import Answer, AnswerStream
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, to_frame
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.rows import PageRow, Place
-from kobold_reader.archive.search import ArchiveRetriever, Hit, Searcher
+from kobold_reader.archive.search import Hit, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
 from kobold_reader.archive.vector_index import Indexer, ServerAccess, VectorIndex, choose_embedder, record_of
 from kobold_reader.archive.vectors import ChromaServer
 from kobold_reader.errors import ConfigError, MissingExtraError, ServerError, SourceError, StoreError
-from kobold_reader.llm import KoboldLLM
-from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode
+from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode, ReadOptions
 from kobold_reader.pages import Selection, expanded, is_text, local_uri, select
-from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import Outlook, forecast_by_ledger
 from kobold_reader.reading.transcriber import Transcriber
+from kobold_reader.session import ReadSession
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+    from llama_index.core.query_engine import RetrieverQueryEngine
+
+    from kobold_reader.archive.query_engine import ArchiveRetriever
+    from kobold_reader.llm import KoboldLLM
+    from kobold_reader.reader import KoboldReader
 
 log = logging.getLogger(__name__)
 
@@ -194,11 +199,11 @@ class Archive:
             self._catalog.renew_words()
             yield self._index.begin_writing()
 
-    def open_ledger(self, reader: KoboldReader) -> Ledger:
-        """Open the archive's ledger, which falls back to the ledger that the reader names, read-only."""
+    def open_ledger(self, options: ReadOptions) -> Ledger:
+        """Open the archive's ledger, which falls back to the ledger that the options name, read-only."""
         behind = None
-        if reader.ledger != "none":
-            path = Path(reader.ledger) if reader.ledger else default_ledger_path()
+        if options.ledger != "none":
+            path = Path(options.ledger) if options.ledger else default_ledger_path()
             behind = Ledger(path, read_only=True) if path.is_file() else None
         return Ledger(self.folder / LEDGER, fallback=behind)
 
@@ -206,7 +211,7 @@ class Archive:
         self,
         paths: str | Path | Iterable[str | Path] | None = None,
         *,
-        reader: KoboldReader | None = None,
+        reader: KoboldReader | ReadSession | None = None,
         changes: Mapping[str, Any] | None = None,
         prune: bool = False,
         remember: bool = True,
@@ -214,7 +219,7 @@ class Archive:
         on_page: Callable[[PageResult], None] | None = None,
         on_start: Callable[[Selection, Outlook], None] | None = None,
         on_progress: Callable[[str], None] | None = None,
-        make_transcriber: Callable[..., Transcriber] = KoboldReader.transcriber,
+        make_transcriber: Callable[..., Transcriber] = ReadSession.transcriber,
     ) -> SyncReport:
         """Read what is new or changed, and index it; mark what is gone as missing.
 
@@ -229,33 +234,34 @@ class Archive:
             on_start: Called with the work ahead, before the first page is read; once for each group of paths
                 that past runs read with the same settings.
             on_progress: Called with a line of text while a page is being read.
-            make_transcriber: Called as `KoboldReader.transcriber`; `cluster.transcriber` reads on other machines.
+            make_transcriber: Called as `ReadSession.transcriber`; `cluster.transcriber` reads on other machines.
 
         Raises:
             SourceError: No file was found at the paths.
             ServerError: No server can go on; what was read and indexed is kept.
             StoreError: Another process is writing, or the disk is full.
         """
-        runs = self._runs(paths, reader, changes)
+        session = reader if reader is None or isinstance(reader, ReadSession) else reader.session
+        runs = self._runs(paths, session, changes)
         total = SyncReport()
         failed: list[SourceError] = []
-        for some, its_reader in runs:
-            stop = cancel or threading.Event()
-            with self._writing() as indexer, self.open_ledger(its_reader) as ledger:
+        for some, its_session in runs:
+            stop, options = cancel or threading.Event(), its_session.options
+            with self._writing() as indexer, self.open_ledger(options) as ledger:
                 selection = select(some, known=ledger.kind_of)
                 if selection.errors and not selection.files:
                     failed.append(selection.errors[0])
                     continue
                 total.finished_pages += indexer.finish()
                 if remember:
-                    self._remember(some, its_reader)
-                transcriber = make_transcriber(its_reader, ledger, cancel=stop, on_progress=on_progress)
-                stamps = FileStamps(self._catalog, ledger, its_reader.options, its_reader.engine)
+                    self._remember(some, options)
+                transcriber = make_transcriber(its_session, ledger, cancel=stop, on_progress=on_progress)
+                stamps = FileStamps(self._catalog, ledger, options, options.engine)
                 if on_start:
                     outlook = transcriber.survey(stamps.rest(selection.files))
                     outlook.pass_over(len(stamps.passed), stamps.by_kind(selection.files))
                     outlook.forecast = forecast_by_ledger(
-                        outlook, ledger, its_reader.make_engine(), its_reader.options, servers=its_reader.servers
+                        outlook, ledger, its_session.engine(), options, servers=its_session.servers
                     )
                     on_start(selection, outlook)
                 stamps.begin()
@@ -271,30 +277,31 @@ class Archive:
     def _runs(
         self,
         paths: str | Path | Iterable[str | Path] | None,
-        reader: KoboldReader | None,
+        session: ReadSession | None,
         changes: Mapping[str, Any] | None,
-    ) -> list[tuple[list[str | Path], KoboldReader]]:
-        """Return the paths to read with the reader of each; remembered paths with the same settings together."""
+    ) -> list[tuple[list[str | Path], ReadSession]]:
+        """Return the paths to read with the session of each; remembered paths with the same settings together."""
         roots = self._catalog.roots()
         groups: dict[str, list[str | Path]] = {}
         if paths is not None:
             groups[""] = [paths] if isinstance(paths, str | Path) else list(paths)
         else:
             for path, settings in roots.items():
-                groups.setdefault("" if reader else json.dumps(settings, sort_keys=True), []).append(path)
+                groups.setdefault("" if session else json.dumps(settings, sort_keys=True), []).append(path)
         if not any(groups.values()):
             raise ConfigError(f"the archive {self.folder} remembers no paths yet: name what to index.")
 
-        def reader_of(some: Iterable[str | Path]) -> KoboldReader:
+        def session_of(some: Iterable[str | Path]) -> ReadSession:
             kept = next((settings for path in some if (settings := roots.get(root_name(path)))), {})
-            return KoboldReader.from_dict({**kept, **(changes or {}), "api_password": self._access.password})
+            given = {**kept, **(changes or {}), "api_password": self._access.password}
+            return ReadSession(ReadOptions.of(given))
 
-        return [(some, reader or reader_of(some)) for some in groups.values()]
+        return [(some, session or session_of(some)) for some in groups.values()]
 
-    def _remember(self, paths: Iterable[str | Path], reader: KoboldReader) -> None:
+    def _remember(self, paths: Iterable[str | Path], options: ReadOptions) -> None:
         # `redo` and `stop_after_s` are asked for once: remembered, every later run would repeat them.
-        asked_once = {"redo", "stop_after_s"} | ({"image_kind"} if reader.image_kind == "auto" else set())
-        settings = {name: value for name, value in reader.to_dict().items() if name not in asked_once}
+        asked_once = {"redo", "stop_after_s"} | ({"image_kind"} if options.image_kind == "auto" else set())
+        settings = {name: value for name, value in options.to_dict().items() if name not in asked_once}
         for path in paths:
             self._catalog.remember_root(root_name(path), settings)
 
@@ -495,6 +502,8 @@ class Archive:
 
     def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", **narrowed: Any) -> ArchiveRetriever:
         """Return a LlamaIndex retriever over `search`, one node a page; `narrowed` are further options of `search`."""
+        from kobold_reader.archive.query_engine import ArchiveRetriever
+
         return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, **narrowed))
 
     def as_query_engine(
@@ -511,6 +520,8 @@ class Archive:
         Options are those of `search`; `on_notice` is also called for pages that do not fit the context, and for a cut
         answer. Without `llm` the model of this archive's KoboldCpp answers, never LlamaIndex's own default.
         """
+        from kobold_reader.archive.query_engine import query_engine
+
         retriever = self.as_retriever(limit=limit, where=where, on_notice=on_notice)
         return query_engine(retriever, llm or self._llm(), on_notice, streaming=streaming)
 
@@ -539,6 +550,8 @@ class Archive:
             ContextTooSmallError: Not even a part of one page fits.
             ServerError: No server can answer.
         """
+        from kobold_reader.archive.query_engine import ArchiveRetriever, query_engine, stream_answer
+
         hits: dict[str, Hit] = {}
 
         def search(query: str) -> list[Hit]:
@@ -550,6 +563,8 @@ class Archive:
         return stream_answer(engine, hits, question)
 
     def _llm(self) -> KoboldLLM:
+        from kobold_reader.llm import KoboldLLM
+
         return KoboldLLM(api_url=list(self._access.urls), api_password=self._access.password)
 
     @property

@@ -1,18 +1,14 @@
 """Hybrid search: pages for a query, found by words, trigrams and vectors, each with the passage that answers.
 
-`ranking.py` decides the order of the hits. `ArchiveRetriever` offers the search to LlamaIndex.
+`ranking.py` decides the order of the hits.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, get_args
-
-from llama_index.core.base.base_retriever import BaseRetriever
-from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
-from typing_extensions import override
 
 from kobold_reader.archive import words
 from kobold_reader.archive.duplicates import Alike, Duplicates
@@ -22,7 +18,7 @@ from kobold_reader.archive.ranking import Scored, rank, surest_matches
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import Near
-from kobold_reader.documents import EMBED_KEYS, LLM_KEYS, page_link
+from kobold_reader.documents import page_link
 from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, escaped, marked_html
 from kobold_reader.options import Grouping, Mode
@@ -330,39 +326,3 @@ def _best_start(spans: Sequence[_Span], length: int) -> int:
         if weight > best_weight:
             best_start, best_weight = first.start, weight
     return max(0, best_start - _LEAD_CHARS)
-
-
-# ── for LlamaIndex ────────────────────────────────────────────────────────────────────────────────
-
-
-class ArchiveRetriever(BaseRetriever):
-    """Retrieves whole pages by hybrid search; the text of a node is all text of its page.
-
-    The archive of `search` has to stay open while the retriever is used.
-    """
-
-    def __init__(self, search: Callable[[str], list[Hit]]) -> None:
-        super().__init__()
-        self._search = search
-
-    @override
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return [
-            NodeWithScore(
-                node=text_node(hit.page_id, hit.page_text, {**hit.metadata, "link": hit.link, "passage": hit.text}),
-                score=hit.score,
-            )
-            for hit in self._search(query_bundle.query_str)
-            if hit.page_text
-        ]
-
-
-def text_node(node_id: str, text: str, metadata: dict[str, Any]) -> TextNode:
-    """Return a node of which embedders and models are given the same metadata as of a Document."""
-    return TextNode(
-        id_=node_id,
-        text=text,
-        metadata=metadata,
-        excluded_embed_metadata_keys=sorted(metadata.keys() - EMBED_KEYS),
-        excluded_llm_metadata_keys=sorted(metadata.keys() - LLM_KEYS),
-    )

@@ -12,18 +12,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, get_args
-
-from llama_index.core.node_parser import SentenceSplitter
-from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
-from llama_index.core.vector_stores.utils import node_to_metadata_dict
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from kobold_reader.archive.rows import PageRow
-from kobold_reader.archive.search import DenseSearch, text_node
+from kobold_reader.archive.search import DenseSearch
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import ChromaServer, Near, Node, Vectors, discard, is_settled, rewrite, settle
 from kobold_reader.border import of_one_page
+from kobold_reader.documents import text_node
 from kobold_reader.errors import (
     ConfigError,
     KoboldReaderError,
@@ -33,6 +31,10 @@ from kobold_reader.errors import (
     UnexpectedError,
 )
 from kobold_reader.options import EmbedderKind, Mode
+
+if TYPE_CHECKING:
+    from llama_index.core.node_parser import SentenceSplitter
+    from llama_index.core.schema import TextNode
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +143,6 @@ class Indexer:
         self._vectors = vectors
         self._embedder = embedder
         self.failed: dict[str, UnexpectedError] = {}
-        if embedder is not None:
-            size = min(CHUNK_TOKENS, embedder.max_tokens - 2)  # every text gets a start and an end in addition
-            tokenizer = {} if embedder.tokenizer is None else {"tokenizer": embedder.tokenizer}
-            overlap = min(OVERLAP_TOKENS, size // 4)
-            self._splitter = SentenceSplitter(chunk_size=size, chunk_overlap=overlap, **tokenizer)
 
     def index(self, rows: Sequence[PageRow]) -> int:
         """Index pages whose text is new or changed, in three steps between which a kill may come: see `store`.
@@ -220,9 +217,20 @@ class Indexer:
             self._catalog.remove_pages([row.page_id for row in rows])
         return len(rows)
 
+    @cached_property
+    def _splitter(self) -> SentenceSplitter:
+        from llama_index.core.node_parser import SentenceSplitter  # seconds, and most runs index nothing
+
+        assert self._embedder is not None  # noqa: S101  (without one there is nothing to split for)
+        size = min(CHUNK_TOKENS, self._embedder.max_tokens - 2)  # every text gets a start and an end in addition
+        tokenizer = {} if self._embedder.tokenizer is None else {"tokenizer": self._embedder.tokenizer}
+        return SentenceSplitter(chunk_size=size, chunk_overlap=min(OVERLAP_TOKENS, size // 4), **tokenizer)
+
     def _chunks(self, row: PageRow) -> list[TextNode]:
         if self._embedder is None:
             return []
+        from llama_index.core.schema import NodeRelationship, RelatedNodeInfo
+
         nodes = []
         for part, text in row.parts.items():
             for number, chunk in enumerate(self._splitter.split_text(text)):
@@ -243,6 +251,8 @@ class Indexer:
 
 def _chroma_metadata(node: TextNode) -> dict[str, Any]:
     """Return a node's metadata in the format that llama-index-vector-stores-chroma reads back."""
+    from llama_index.core.vector_stores.utils import node_to_metadata_dict
+
     return node_to_metadata_dict(node, remove_text=True, flat_metadata=True)
 
 

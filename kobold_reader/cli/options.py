@@ -15,11 +15,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from kobold_reader.cli.output import show_log
-from kobold_reader.options import DEFAULT_URL, OPTIONS, EngineName, ImageKindUse, OnError, Redo, TextLayerUse, about
+from kobold_reader.options import (
+    DEFAULT_URL,
+    OPTIONS,
+    EngineName,
+    ImageKindUse,
+    OnError,
+    ReadOptions,
+    Redo,
+    TextLayerUse,
+    about,
+)
 
 if TYPE_CHECKING:
-    from kobold_reader.reader import KoboldReader
     from kobold_reader.reading.transcriber import Transcriber
+    from kobold_reader.session import ReadSession
 
 URL_VARIABLE = "KOBOLD_READER_URL"
 PASSWORD_VARIABLE = "KOBOLD_READER_PASSWORD"  # noqa: S105  (a variable's name)
@@ -102,20 +112,21 @@ class ReadingOptions(ServerOptions):
     on_error: Annotated[OnError, typer.Option(help=about("on_error"))] = "skip"
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help=about("allow_remote"))] = False
 
-    def reader(self) -> KoboldReader:
-        """Return the reader that the options describe; raise ConfigError where one is out of its range."""
-        from kobold_reader.reader import KoboldReader
+    def session(self) -> ReadSession:
+        """Return the session that the options describe; raise ConfigError where one is out of its range."""
+        from kobold_reader.session import ReadSession
 
-        return KoboldReader(api_url=self.urls(), api_password=self.password(), **self._arguments())
+        server = {"api_url": self.urls(), "api_password": self.password()}
+        return ReadSession(ReadOptions.of(self._arguments() | server))
 
     def changes(self) -> dict[str, Any]:
-        """Return the arguments of KoboldReader that differ from the defaults, for a run that repeats past settings."""
+        """Return the options that differ from the defaults, for a run that repeats past settings."""
         plain = type(self)()._arguments()  # noqa: SLF001  (another one of this very class)
         changes = {name: value for name, value in self._arguments().items() if value != plain[name]}
         return changes | ({"api_url": urls} if (urls := self.given_urls()) else {})
 
     def _arguments(self) -> dict[str, Any]:
-        """Return the arguments of KoboldReader, without the server's."""
+        """Return the values of `ReadOptions`, without the server's."""
         alike = {field.name: getattr(self, field.name) for field in fields(ReadingOptions) if field.name in OPTIONS}
         del alike["api_url"], alike["api_password"]
         return alike | {
@@ -154,11 +165,11 @@ class ClusterOptions(ReadingOptions):
 
     @contextmanager
     def reading(self) -> Iterator[Callable[..., Transcriber]]:
-        """Yield a function that makes a transcriber of a reader and a ledger, on this machine or on the cluster."""
-        from kobold_reader.reader import KoboldReader
+        """Yield a function that makes a transcriber of a session and a ledger, on this machine or on the cluster."""
+        from kobold_reader.session import ReadSession
 
         if self.ray is None:
-            yield KoboldReader.transcriber
+            yield ReadSession.transcriber
             return
         from kobold_reader import cluster
 

@@ -30,8 +30,9 @@ from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
 from kobold_reader.html.pages import explained, templates
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import local_path
-from kobold_reader.reader import KoboldReader
+from kobold_reader.session import ReadSession
 from kobold_reader.web import views
 from kobold_reader.web.library import Library, Pictures, leaf_of
 from kobold_reader.web.security import Access, Guard, is_same
@@ -63,7 +64,7 @@ def make_app(
     Args:
         archive: An open archive; the caller closes it.
         access: Who may see and change it.
-        changes: KoboldReader arguments for reading pages again that differ from the run that read them before.
+        changes: options of `ReadOptions` for reading pages again that differ from the run that read them before.
         api_password: Password of the server that reads them.
         pdf_passwords: Tried on encrypted files.
     """
@@ -372,8 +373,8 @@ class Rereader:
 
     Args:
         archive: Holds the pages.
-        changes: KoboldReader arguments that differ from the run that read a page before.
-        secrets: Passwords, as KoboldReader arguments: an archive does not remember them.
+        changes: options of `ReadOptions` that differ from the run that read a page before.
+        secrets: Passwords, as options of `ReadOptions`: an archive does not remember them.
     """
 
     def __init__(self, archive: Archive, changes: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
@@ -407,17 +408,17 @@ class Rereader:
                 "on_error": "skip",
                 "outage_patience_s": 0.0,  # the user is waiting for an answer
             }
-            reader = KoboldReader.from_dict({**settings, **self._changes, **once, **self._secrets})
+            session = ReadSession(ReadOptions.of({**settings, **self._changes, **once, **self._secrets}))
             self.now = RereadStatus(name, is_running=True, sentence="waiting for the server")
             self._cancel = threading.Event()
-            self._thread = threading.Thread(target=self._read, args=(uri, reader), name="read-again", daemon=True)
+            self._thread = threading.Thread(target=self._read, args=(uri, session), name="read-again", daemon=True)
             self._thread.start()
 
-    def _read(self, uri: str, reader: KoboldReader) -> None:
+    def _read(self, uri: str, session: ReadSession) -> None:
         try:
-            with reader:
+            with session:
                 report = self._archive.sync(
-                    local_path(uri), reader=reader, remember=False, cancel=self._cancel, on_progress=self._set_sentence
+                    local_path(uri), reader=session, remember=False, cancel=self._cancel, on_progress=self._set_sentence
                 )
         except KoboldReaderError as err:
             self._end(str(err), has_failed=True)

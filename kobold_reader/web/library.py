@@ -18,8 +18,8 @@ from kobold_reader.archive.filters import DATE_KEYS, Filter
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import CorruptSourceError, LedgerError, SourceError, SourceNotFoundError, StoreError
 from kobold_reader.html.pages import page_picture
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import ImageBudget, PageView, SourceFile, local_path, select, shown
-from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import Reading
@@ -186,10 +186,10 @@ class Library:
         settings = self.archive.settings_of(page.uri)
         if not settings:
             return {}
-        reader = KoboldReader.from_dict(settings)
+        options = ReadOptions.of(settings)
         found = {}
         for task, text in page.parts.items():
-            reading = ledger.reading(page.content_sha256, task, reader.engine, reader.options.key(task))
+            reading = ledger.reading(page.content_sha256, task, options.engine, options.key(task))
             if reading is not None and reading.text == text:
                 found[task] = reading
         return found

@@ -74,7 +74,7 @@ def main() -> None:
             began_s = time.monotonic()
             cluster.connect()
             joining_s = time.monotonic() - began_s
-            on_ray = measure(cluster.transcriber(reader, ledger).run(files), joining_s, arguments.pages)
+            on_ray = measure(cluster.transcriber(reader.session, ledger).run(files), joining_s, arguments.pages)
         show("on Ray", on_ray, arguments.pages, service_s)
         totals = [run.joining_s + run.first_page_s + run.rest_s for run in (plain, on_ray)]
         print(f"on Ray it takes {totals[1] / totals[0]:.1f} times as long, {totals[1] - totals[0]:.1f} s more")

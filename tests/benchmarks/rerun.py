@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from kobold_reader import KoboldReader, Reading
-from kobold_reader.reader import take
 from kobold_reader.reading.ledger import KnownPage
 from kobold_reader.reading.open_file import OpenFile
+from kobold_reader.session import take
 from tests.benchmarks.report import show, timed, verdict
 from tests.benchmarks.scans import make_pdfs, specks
 from tests.benchmarks.soak import MODEL

@@ -137,7 +137,7 @@ def ours(count: int, pages: int, service_ms: float, linger_ms: float, folder: Pa
     with servers(count, service_ms / 1000, linger_ms / 1000) as (urls, processes):
         ledger = folder / f"{count}-{service_ms:g}.sqlite"
         with KoboldReader(api_url=urls, tasks=TASKS, ledger=str(ledger), rotate=0) as reader:
-            reader.make_engine().prepare()
+            reader.session.engine().prepare()
             began, cpu_s, child_s = time.monotonic(), time.process_time(), _children_s()
             read = sum(result.status == "ok" for result in reader.read_pages(folder / "pdf"))
             took_s, cpu_s, child_s = time.monotonic() - began, time.process_time() - cpu_s, _children_s() - child_s

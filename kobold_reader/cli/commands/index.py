@@ -54,7 +54,7 @@ def index(
     from kobold_reader.cli.outcome import closing_code, count_if_interrupted, find_lower_resolution, notice_pages_left
     from kobold_reader.embeddings import MiniLMEmbedding
     from kobold_reader.embeddings.minilm import install_hint
-    from kobold_reader.reader import take
+    from kobold_reader.session import take
 
     if paths and not (archive / CATALOG).exists() and not take(paths).files:
         return closing_code([], 0, options.on_error, nothing_taken=True)  # leaves no empty archive behind
@@ -86,7 +86,7 @@ def index(
         with page_progress() as progress, count_if_interrupted(pages):
             report = opened.sync(
                 paths or None,
-                reader=options.reader() if paths else None,
+                reader=options.session() if paths else None,
                 changes=options.changes(),
                 prune=prune,
                 on_start=lambda _, outlook: _begin(outlook, progress),

@@ -48,15 +48,15 @@ def plan(
     """Report what is to be read and how long that takes, by timing a few pages."""
     from kobold_reader.cli.outcome import closing_code
     from kobold_reader.plan import make_plan
-    from kobold_reader.reader import take
+    from kobold_reader.session import take
 
-    with options.reader() as reader, reader.open_ledger() as ledger, page_progress() as progress:
+    with options.session() as session, session.open_ledger() as ledger, page_progress() as progress:
         selection = take(paths, known=ledger.kind_of)
-        made = make_plan(reader, selection, ledger, sample=options.sample or 0, on_progress=progress.doing)
+        made = make_plan(session, selection, ledger, sample=options.sample or 0, on_progress=progress.doing)
     if as_json:
         say_json(made.to_dict())
     else:
-        for line in _lines(made, reader.stop_after_s):
+        for line in _lines(made, session.options.stop_after_s):
             say(line)
     if selection.skipped:
         notice(spell_skipped(selection.skipped))

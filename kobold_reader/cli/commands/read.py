@@ -18,9 +18,9 @@ from kobold_reader.cli.output import harmless, notice, page_progress, spell_skip
 
 if TYPE_CHECKING:
     from kobold_reader.errors import KoboldReaderError
-    from kobold_reader.reader import KoboldReader
     from kobold_reader.reading.ledger import Ledger
     from kobold_reader.reading.results import PageResult
+    from kobold_reader.session import ReadSession
 
 OutputFormat = Literal["text", "jsonl", "html"]
 
@@ -41,26 +41,26 @@ def read(
 ) -> int:
     """Read pages and write their text."""
     from kobold_reader.cli.outcome import closing_code, count_if_interrupted, notice_pages_left
-    from kobold_reader.reader import take
     from kobold_reader.reading.ledger import default_ledger_path
+    from kobold_reader.session import take
 
     if output_format == "html" and output is None and sys.stdout.isatty():
         raise typer.BadParameter("a page of pictures is for a file: name one with -o.", param_hint="--format html")
     pages: Counter[str] = Counter()
     kept = 0
-    reader = options.reader()
+    session = options.session()
     with ExitStack() as stack:
-        stack.enter_context(reader)
-        ledger = stack.enter_context(reader.open_ledger())
+        stack.enter_context(session)
+        ledger = stack.enter_context(session.open_ledger())
         transcriber_of = stack.enter_context(options.reading())
         selection = take(paths, known=ledger.kind_of)
         errors: list[KoboldReaderError] = [*selection.errors]
         out = stack.enter_context(_destination(output))
-        write = stack.enter_context(_writer(out, output_format, reader, ledger, paths))
+        write = stack.enter_context(_writer(out, output_format, session, ledger, paths))
         progress = stack.enter_context(page_progress(is_wanted=not out.isatty()))
         if ledger.path == default_ledger_path() and not ledger.count()["files"]:
             notice(f"readings are kept in {ledger.path}")
-        transcriber = transcriber_of(reader, ledger, on_progress=progress.doing)
+        transcriber = transcriber_of(session, ledger, on_progress=progress.doing)
         outlook = transcriber.survey(selection.files, looks=False)  # to look at pages would delay the first result
         progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
         with count_if_interrupted(pages), closing(transcriber.run(selection.files)) as results:
@@ -76,33 +76,33 @@ def read(
     if selection.skipped:
         notice(spell_skipped(selection.skipped))
     usable = sum(pages.values()) - pages["failed"]
-    return closing_code(errors, usable, reader.on_error, nothing_taken=not selection.files)
+    return closing_code(errors, usable, options.on_error, nothing_taken=not selection.files)
 
 
 @contextmanager
 def _writer(
-    out: IO[str], output_format: OutputFormat, reader: KoboldReader, ledger: Ledger, paths: Sequence[str]
+    out: IO[str], output_format: OutputFormat, session: ReadSession, ledger: Ledger, paths: Sequence[str]
 ) -> Iterator[Callable[[PageResult], None]]:
     """Yield the function that writes one page in this format."""
     if output_format != "html":
-        yield lambda result: _write(out, result, reader, output_format)
+        yield lambda result: _write(out, result, session.options.on_error, output_format)
         return
     from kobold_reader.html.pages import HtmlWriter
     from kobold_reader.reading.open_file import OpenFile
 
     title = ", ".join(PurePath(path).name or path for path in paths)
-    with OpenFile(ledger, tuple(reader.pdf_passwords)) as opened, HtmlWriter(out, title, opened) as writer:
+    with OpenFile(ledger, session.options.pdf_passwords) as opened, HtmlWriter(out, title, opened) as writer:
         yield writer.write
 
 
-def _write(out: IO[str], result: PageResult, reader: KoboldReader, output_format: OutputFormat) -> None:
+def _write(out: IO[str], result: PageResult, on_error: str, output_format: OutputFormat) -> None:
     from kobold_reader.documents import to_documents
 
     if output_format == "jsonl":
-        for document in to_documents(result, include_empty=True, mark_failed=reader.on_error == "mark"):
+        for document in to_documents(result, include_empty=True, mark_failed=on_error == "mark"):
             line = {"id": document.id_, "text": document.text, "metadata": document.metadata}
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
-    elif result.status != "failed" or reader.on_error == "mark":
+    elif result.status != "failed" or on_error == "mark":
         number = f", page {result.page_number}" if result.page_number else ""
         page = f"--- {result.source.name}{number} ({result.status}) ---\n{result.text}\n\n"
         out.write(harmless(page) if out.isatty() else page)

@@ -1,0 +1,119 @@
+"""ReadSession: what a run over pages needs, made from its options; KoboldReader and the command line each hold one.
+
+It knows no LlamaIndex, so commands that make no Document start without it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from kobold_reader.kobold import ServerPool, check_way
+from kobold_reader.options import ReadOptions
+from kobold_reader.pages import KnownKind, Selection, select
+from kobold_reader.reading.koboldcpp import KoboldEngine
+from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from kobold_reader.reading.page_reader import Engine, LocalPageReader
+from kobold_reader.reading.rapidocr import RapidOcrEngine
+from kobold_reader.reading.records import RecordForm
+from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.transcriber import Transcriber
+
+Paths = str | Path | Sequence[str | Path]
+
+
+class ReadSession:
+    """The engine, the ledger and the transcriber that the options of a run mean; safe to use from several threads.
+
+    Args:
+        options: The options of the run.
+        engine: Reads the pages in place of the engine that the options name.
+
+    Raises:
+        ConfigError: `json_schema` is no JSON schema.
+        MissingExtraError: `json_schema` is given, and the extra `records` is not installed.
+    """
+
+    def __init__(self, options: ReadOptions, *, engine: Engine | None = None) -> None:
+        self.options = options
+        self._form = None if options.json_schema is None else RecordForm(options.json_schema)
+        self._lock = threading.Lock()
+        self._engine = engine
+
+    @property
+    def servers(self) -> int:
+        """How many work at once."""
+        return 1 if self.options.engine == "rapidocr" else len(set(self.options.api_url))
+
+    def engine(self) -> Engine:
+        """Return the engine, made at first use; no server is contacted yet.
+
+        Raises:
+            ConfigError: A public address over plain http without `allow_remote`, or no address at all.
+        """
+        with self._lock:
+            if self._engine is None:
+                self._engine = RapidOcrEngine() if self.options.engine == "rapidocr" else self._kobold_engine()
+            return self._engine
+
+    def _kobold_engine(self) -> KoboldEngine:
+        options = self.options
+        check_way(options.api_url, allow_remote=options.allow_remote)
+        return KoboldEngine(
+            ServerPool(options.api_url, password=options.api_password, outage_patience_s=options.outage_patience_s),
+            family=options.family,
+            prompts=options.wordings,
+            hint=options.hint,
+            visionmaxres=options.visionmaxres,
+            page_timeout_s=options.page_timeout_s,
+            form=self._form,
+        )
+
+    def open_ledger(self) -> Ledger:
+        """Open the ledger that the options name; the caller closes it."""
+        name = self.options.ledger
+        return Ledger(None if name == "none" else Path(name) if name else default_ledger_path())
+
+    def transcriber(self, ledger: Ledger, *, options: ReadOptions | None = None, **more: Any) -> Transcriber:
+        """Return a transcriber with this engine, these options unless others are given, and `more` arguments."""
+        options = options or self.options
+        return Transcriber(LocalPageReader(self.engine(), options.rotate_deg), ledger, options, **more)
+
+    def read_pages(self, file: Paths, *, fs: Any = None, cancel: threading.Event | None = None) -> Iterator[PageResult]:
+        """Yield a PageResult for every page, failed ones too, in page order; another thread may set `cancel` to stop.
+
+        Raises:
+            SourceError: Nothing could be taken from `file`.
+            ServerError: No server can be used; what was yielded before is kept in the ledger.
+        """
+        with self.open_ledger() as ledger:
+            selection = take(file, fs, known=ledger.kind_of)
+            yield from self.transcriber(ledger, cancel=cancel).run(selection.files)
+
+    def close(self) -> None:
+        """Give back connections and models; the session can be used again."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.close()
+                self._engine = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def take(file: Paths, fs: Any = None, *, known: KnownKind | None = None) -> Selection:
+    """Select the files that a path, a pattern or a list of them means; `known` as `select` takes it.
+
+    Raises:
+        SourceError: Nothing was selected; this is the first reason.
+    """
+    paths: Iterable[str | Path] = [file] if isinstance(file, str | Path) or not isinstance(file, Iterable) else file
+    selection = select(paths, fs=fs, known=known)
+    if selection.errors and not selection.files:
+        raise selection.errors[0]
+    return selection
