@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -455,8 +456,10 @@ def test_killed_after_any_step_it_can_be_completed(
     step: str, folder: Path, make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
 ) -> None:
     words = ["mole", "lantern", "otter"]
+    asked: Counter[bytes] = Counter()
 
     def answer(request: BrainRequest) -> str:
+        asked[request.images[0].tobytes()] += 1
         return f"Lindqvist and the {words[len(request.images[0].tobytes()) % 3]}. " * 40
 
     simulator = make_simulator(brain=ScriptBrain(answer))
@@ -471,11 +474,10 @@ def test_killed_after_any_step_it_can_be_completed(
     killed = run_python(KILLED, str(place), str(folder), simulator.url, step)
     assert killed.returncode == 9, f"the step {step} was never reached: {killed.stderr}"
 
-    asked = simulator.count()
     with Archive.open(place) as archive:
         archive.sync(folder, reader=reader)
         completed = contents(archive)
-    assert simulator.count() - asked <= 2, "what had been read was not asked again"
+    assert asked.total() - len(asked) <= 1, "only the page in flight was asked again"
     with Archive.open(tmp_path / "clean", create=True) as clean:
         clean.sync(folder, reader=reader)
         assert completed == contents(clean)
