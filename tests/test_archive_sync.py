@@ -19,7 +19,7 @@ from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
 from kobold_reader.reading.results import PageResult
-from tests.conftest import LETTER, ROOT, SAMPLES
+from tests.conftest import GROUND_TRUTH, LETTER, ROOT, SAMPLES
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, ScriptBrain
 
 pytestmark = pytest.mark.slow
@@ -424,6 +424,8 @@ def test_two_writers_are_one_too_many(
     assert "another process is writing" in seen[0].stderr
 
 
+MINUTES = (GROUND_TRUTH / "minutes" / "1961 annual meeting.pdf.txt").read_text(encoding="utf-8")
+"""Enough for several chunks of a page."""
 KILLED = """
 import os, sys
 from kobold_reader import Archive, KoboldReader
@@ -460,7 +462,7 @@ def test_killed_after_any_step_it_can_be_completed(
 
     def answer(request: BrainRequest) -> str:
         asked[request.images[0].tobytes()] += 1
-        return f"Lindqvist and the {words[len(request.images[0].tobytes()) % 3]}. " * 40
+        return f"Lindqvist and the {words[len(request.images[0].tobytes()) % 3]}. {MINUTES}"
 
     simulator = make_simulator(brain=ScriptBrain(answer))
     reader = KoboldReader(api_url=simulator.url, tasks=["ocr"], on_error="skip", rotate=0)
