@@ -344,8 +344,35 @@ def test_a_caption_is_never_no_text(simulator: KoboldSimulator, make_engine: Mak
     outcomes = make_engine(simulator).read(page("ocr", "caption"))
 
     assert reading(outcomes["ocr"]).text == READ
-    assert isinstance(outcomes["caption"], EmptyTranscriptionError)
-    assert "cannot see anything" in str(outcomes["caption"])
+    assert isinstance(outcomes["caption"], ImageNotSeenError)
+    assert "sees no image" in str(outcomes["caption"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ("I'm sorry, but I can't assist with that request. Is there anything else?", EmptyTranscriptionError),
+        ("I'm unable to view images directly. If you describe it, I'd be happy to help!", ImageNotSeenError),
+    ],
+)
+def test_talk_in_place_of_a_page_is_asked_again_and_never_the_page(
+    simulator: KoboldSimulator, make_engine: MakeEngine, answer: str, error: type[Exception]
+) -> None:
+    simulator.brain = ScriptBrain(answer)
+    outcome = make_engine(simulator).read(page())["ocr"]
+    assert type(outcome) is error
+    assert answer[:40] in str(outcome)
+    assert simulator.count() == 4
+
+    simulator.brain = ScriptBrain([answer, READ])
+    assert reading(make_engine(simulator).read(page())["ocr"]).text == READ
+
+
+def test_several_sentences_that_say_there_is_no_text_are_no_text(
+    simulator: KoboldSimulator, make_engine: MakeEngine
+) -> None:
+    simulator.brain = ScriptBrain("The image appears to be a blank page. There is no text visible. Please try another.")
+    assert reading(make_engine(simulator).read(page())["ocr"]).status == "no_text"
 
 
 # ── the server stumbles ───────────────────────────────────────────────────────────────────────────

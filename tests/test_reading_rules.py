@@ -1,4 +1,4 @@
-"""The pure decisions: page ranges, what is due, refusals, reading order."""
+"""The pure decisions: page ranges, what is due, reading order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kobold_reader.errors import ConfigError
 from kobold_reader.options import PageRange, ReadOptions, Redo
 from kobold_reader.pages import Box, ImageBudget, reading_order
 from kobold_reader.reading import due
-from kobold_reader.reading.cleaning import is_refusal, tidy
+from kobold_reader.reading.cleaning import tidy
 from kobold_reader.reading.page_reader import EngineFacts
 from kobold_reader.reading.results import Reading
 from tests.test_reading_ledger import READING, facts
@@ -194,51 +194,6 @@ def test_low_resolution_is_what_this_page_lacks(
     reading = replace(READING, effective_px=effective_px)
     assert due.to_redo(reading, "low-resolution", engine, replace(facts(), **page)) is again
     assert not due.to_redo(reading, "low-resolution", None, replace(facts(), **page))
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "There is no text in the image.",
-        "No text.",
-        "There is no visible text in this image",
-        "The image does not contain any text.",
-        "The page is completely blank.",
-        "I'm sorry, but I cannot read the text in this image.",
-        "**No visible text**",
-        "I am unable to see the image.",
-        "Auf dem Bild ist kein Text zu sehen.",
-        "Kein Text vorhanden",
-        "Il n'y a aucun texte visible dans l'image.",
-        "No hay texto en la imagen.",
-        "Det finns ingen text i bilden.",
-        "Sidan är tom.",
-        "图片中没有文字。",
-        "この画像には文字がありません。",
-    ],
-)
-def test_refusals(answer: str) -> None:
-    assert is_refusal(answer)
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        "",
-        "There is no text in the image of 1954, wrote Lindqvist.",
-        "The page is blank, said the clerk.\nThen he wrote 12.50.",
-        "No text books were ordered in 1931.",
-        "Nothing to report. The meeting ended at nine.",
-        "I cannot read his writing. Yours, Axel\nP.S. The engine is noisy.",
-        "None of the above",
-        "Kein Text ohne Not",
-        "Sidan är tom, skrev Axel.",
-        "没有文字的人",
-        "NONE\n0.00\n0.00",
-    ],
-)
-def test_pages_that_only_look_like_refusals(page: str) -> None:
-    assert not is_refusal(page)
 
 
 def test_tidy_keeps_the_page() -> None:

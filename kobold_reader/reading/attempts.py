@@ -26,12 +26,13 @@ from kobold_reader.kobold import (
 )
 from kobold_reader.pages import PageView
 from kobold_reader.reading import tags
-from kobold_reader.reading.cleaning import Traced, clean, is_refusal
+from kobold_reader.reading.cleaning import Traced, clean
 from kobold_reader.reading.confidence import confidence_of
 from kobold_reader.reading.loops import Loop, find_loop
 from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import Reading, Scalar, Status
+from kobold_reader.reading.talk import Talk, talk_of
 from kobold_reader.release import RELEASE
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class Attempt:
 class Verdict:
     """The judgement of one attempt; text and status are those of a reading."""
 
-    kind: Literal["reading", "empty", "refusal", "unusable"]
+    kind: Literal["reading", "empty", "unusable"] | Talk
     attempt: Attempt
     page: Traced
     """The answer, cleaned."""
@@ -131,8 +132,8 @@ def ask(context: PageContext, task: str, instruction: str, view: PageView) -> Re
 
     Raises:
         ContextTooSmallError: The server would drop the image silently.
-        ImageNotSeenError: It dropped the image.
         EmptyTranscriptionError: Nothing came out of all attempts.
+        ImageNotSeenError: The server dropped the image, or the model says that it sees none.
         TranscriptionError: No answer of all attempts can be used.
         ServerError: As `Lease.generate` says.
     """
@@ -145,7 +146,7 @@ def ask(context: PageContext, task: str, instruction: str, view: PageView) -> Re
         verdicts.append(verdict)
         if verdict.kind == "reading" and verdict.status != "looping":
             return _reading(context, question, verdicts, verdict)
-        no_text_kinds = {"refusal", "empty"} if _is_speck(view) else {"refusal"}
+        no_text_kinds = {"no_text", "empty"} if _is_speck(view) else {"no_text"}
         nothing = [one for one in verdicts if one.kind in no_text_kinds]
         if task == "ocr" and len(nothing) == 2:  # noqa: PLR2004  (a model that says it twice is believed)
             return _reading(context, question, verdicts, verdict)
@@ -324,8 +325,9 @@ def _judge(question: Question, attempt: Attempt) -> Verdict:
         if fault is not None:
             return Verdict("unusable", attempt, page, fault=fault)
         return Verdict("reading", attempt, page, page.text)
-    if is_refusal(page.text):
-        return Verdict("refusal", attempt, page)
+    talk = talk_of(page.text, is_description=question.task == "caption")
+    if talk:
+        return Verdict(talk, attempt, page)
     status: Status = "looping" if attempt.loop else "truncated" if attempt.is_cut else "ok"
     return Verdict("reading", attempt, page, page.text, status)
 
@@ -404,10 +406,23 @@ def _failure(context: PageContext, question: Question, verdicts: Sequence[Verdic
             server=info.url,
             hint="Another model, or other words (--prompt tags=FILE).",
         )
-    refused = any(verdict.kind == "refusal" for verdict in verdicts)
-    what = "says that it cannot see anything" if refused else "gave no text"
+    said = {verdict.kind: verdict.page.text for verdict in verdicts}
+    if "unseen" in said:
+        return ImageNotSeenError(
+            f"the model {info.model} says that it sees no image ({question.task}): {said['unseen'][:80]!r}",
+            server=info.url,
+            hint="The projector may belong to another model (`kobold-reader models` tells which fits), or the server "
+            "dropped the image; `kobold-reader doctor` tells more.",
+        )
+    what = (
+        f"will not or cannot read the page; it says {said['refused'][:80]!r}"
+        if "refused" in said
+        else "says that there is nothing to read on a page with ink on it"
+        if "no_text" in said
+        else "gave no text on a page with ink on it"
+    )
     return EmptyTranscriptionError(
-        f"the model {info.model} {what} on a page with ink on it, {times} times ({question.task}).",
+        f"the model {info.model} {what}, {times} times ({question.task}).",
         server=info.url,
         hint="Look at the page; another model or --visionmaxres may read it.",
     )

@@ -11,11 +11,11 @@ The phrases of chat models, in eleven languages, are in `chat_phrases.toml`.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Self
+
+from kobold_reader.reading.talk import load_phrases
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,12 @@ class Traced:
 
 @dataclass(frozen=True, slots=True)
 class ChatPhrases:
-    """Patterns of what chat models write around a page, or instead of one.
+    """Patterns of what chat models write around a page; what they write instead of one is in `talk`.
 
     The loose patterns also match what a page may say. They count only where the form of the answer shows that the model
     is chatting: a blank line or a fence after a preamble, a preamble or a fence before a closing remark.
     """
 
-    refusal: re.Pattern[str]
-    """For `fullmatch`: the whole answer says that there is nothing to read."""
     preamble: re.Pattern[str]
     loose_preamble: re.Pattern[str]
     closing: re.Pattern[str]
@@ -65,9 +63,7 @@ class ChatPhrases:
     @classmethod
     def load(cls) -> Self:
         """Make the patterns from `chat_phrases.toml`."""
-        path = resources.files("kobold_reader.reading") / "chat_phrases.toml"
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        parts, languages = data["parts"], data["languages"]
+        languages = load_phrases()["languages"]
 
         def any_of(key: str) -> str:
             return "|".join(phrase for language in languages for phrase in language.get(key, ()))
@@ -86,9 +82,7 @@ class ChatPhrases:
         colon = r"\s?(?:,? (?:in|as) (?:plain |bare )?(?:markdown|text)(?: format)?)?\s?[:：][*_]*"
         last = r"\n[^\S\n]*\n(?:[-*_]{3,}[^\S\n]*\n\s*)?[*_(\[]*"
         rest = r"[^\n]{0,250}\s*\Z"
-        refusals = re.sub("<([a-z]+)>", lambda name: parts[name[1]], any_of("refusals"))
         patterns = (
-            rf"[\s*_`'\"\[(]*({refusals})[\s.!。！*_`'\"\])]*",
             rf"(?:{marks}(?:{'|'.join(strict)}){colon}[^\S\n]*\n?|\s*(?:{whole})\s*[：:。]\s*(?:\n|\Z))",
             rf"{marks}(?:{'|'.join(loose)}){colon}[^\S\n]*(?=\n[^\S\n]*\n|\n`{{3}}|\n-{{3,}}|\Z)",
             rf"{last}(?:{any_of('sure_closings')}){rest}",
@@ -98,19 +92,6 @@ class ChatPhrases:
 
 
 CHAT_PHRASES = ChatPhrases.load()
-
-
-def is_refusal(text: str) -> bool:
-    """Tell whether the whole answer says that there is nothing to read.
-
-    A page that merely contains such a sentence is no refusal.
-
-    >>> is_refusal("There is no text in the image.")
-    True
-    >>> is_refusal("There is no text in the image of 1954, wrote Lindqvist.")
-    False
-    """
-    return CHAT_PHRASES.refusal.fullmatch(text.strip()) is not None
 
 
 # ── the steps of cleaning ─────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kobold_reader.reading.cleaning import clean, is_refusal
+from kobold_reader.reading.cleaning import clean
+from kobold_reader.reading.talk import talk_of
 
 FORMAT = (
     "Describe it in one sentence too. Answer in JSON only: "
@@ -86,7 +87,7 @@ def parse(answer: str, instruction: str = "") -> Tags | None:
     Tags(description='A letter.', keywords=('Letter', '1954'))
     """
     text = clean(answer, instruction).text
-    if not text or is_refusal(text):
+    if not text or talk_of(text):
         return None
     found = _json_object(text)
     if found is not None:
