@@ -342,6 +342,29 @@ def test_a_thought_that_eats_the_whole_answer_is_no_page(simulator: KoboldSimula
     assert simulator.count() == 5, "it may still have come to the page"
 
 
+def test_an_envelope_of_json_is_opened_when_it_is_whole(simulator: KoboldSimulator, ask_once: Ask) -> None:
+    """A cut answer is continued as the model wrote it."""
+    pieces = ['{"', "natural_text", '":', ' "', *LONG_PAGE, "\\n", "Yours", '"}']
+    simulator.brain = ScriptBrain([Answer(pieces), "another page"])
+
+    one = ask_once(simulator, family=small(ocr=500))
+
+    assert (one.status, one.text) == ("ok", f"{''.join(LONG_PAGE).strip()}\nYours")
+    assert generated(simulator)[1]["prompt"] == f"{one.prompt}{''.join(pieces[:500])}"
+    assert one.confidence is not None
+
+
+def test_an_envelope_that_is_empty_twice_says_that_there_is_no_text(simulator: KoboldSimulator, ask_once: Ask) -> None:
+    simulator.brain = ScriptBrain('{"natural_text": null}')
+    assert (ask_once(simulator).status, simulator.count()) == ("no_text", 2)
+
+
+def test_places_that_the_model_tells_are_kept(simulator: KoboldSimulator, ask_once: Ask) -> None:
+    simulator.brain = ScriptBrain("<|ref|>text<|/ref|><|det|>[[0, 0, 999, 333]]<|/det|>\nDear Axel")
+    one = ask_once(simulator)
+    assert (one.text, one.boxes) == ("Dear Axel", ((0, 9, (0, 0, 10_000, 0, 10_000, 3333, 0, 3333)),))
+
+
 def test_talk_and_nothing_else_is_asked_again(simulator: KoboldSimulator, ask_once: Ask) -> None:
     simulator.brain = ScriptBrain(["Sure! Here is the transcription of the image:", "Dear Axel"])
 

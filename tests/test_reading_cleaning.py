@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kobold_reader.kobold import FAMILIES
 from kobold_reader.reading.cleaning import clean, tidy
 
 PAGE = "Dear Axel,\nthe slates came on Tuesday."
@@ -76,6 +77,38 @@ AROUND = [
     # OCR models
     f"<|ref|>title<|/ref|>{PLACE}\nDear Axel,\n<|ref|>the slates came on Tuesday.<|/ref|>{PLACE}",
     f"---\n{FRONT_MATTER}---\n{PAGE}",
+    (
+        "<|ref|>text<|/ref|><|det|>[[12, 30, 400, 60]]<|/det|>\nDear Axel,\n"
+        "<|box_start|>(12,30),(400,60)<|box_end|> the slates came on Tuesday."
+    ),
+    "<|object_ref_start|>Dear Axel,<|object_ref_end|><|box_start|>(1,3),(40,6)<|box_end|>\nthe slates came on Tuesday.",
+    "<ref>Dear Axel,</ref><box>[[1, 2, 30, 40]]</box>\nthe slates came on Tuesday.<quad>(1,2),(3,2),(3,4),(1,4)</quad>",
+    "Dear Axel,<loc_12><loc_30><loc_400><loc_60>the slates came on Tuesday.<loc_12><loc_70><loc_400><loc_90>",
+    (
+        "<text><loc_1><loc_3><loc_40><loc_6>Dear Axel,</text><text><loc_1><loc_8><loc_40><loc_9>"
+        "the slates came on Tuesday.</text>"
+    ),
+    f"{PAGE}\n<|det|>[[12, 30",
+    # special tokens, wherever they are
+    "Dear <|vision_start|>Axel,<|image_pad|>\n<image>\nthe slates<end_of_utterance> came on <eos>Tuesday.</s>",
+    # JSON around the page
+    '{"text": "Dear Axel,\\nthe slates came on Tuesday."}',
+    '```json\n{"text": "Dear Axel,\\nthe slates came on Tuesday."}\n```',
+    'Here is the text:\n\n```json\n{\n "transcription": "Dear Axel,\\nthe slates came on Tuesday."\n}\n```',
+    (
+        '{"primary_language": "en", "is_rotation_valid": true, "rotation_correction": 0, "is_table": false,'
+        ' "is_diagram": false, "natural_text": "Dear Axel,\\nthe slates came on Tuesday."}'
+    ),
+    (
+        '[{"bbox_2d": [12, 30, 400, 60], "text_content": "Dear Axel,"},'
+        ' {"bbox_2d": [12, 70, 400, 90], "text_content": "the slates came on Tuesday."}]'
+    ),
+    (
+        '[{"bbox": [1, 2, 3, 4], "category": "Picture"}, {"bbox": [1, 5, 3, 9], "category": "Text",'
+        ' "text": "Dear Axel,"}, {"bbox": [1, 9, 3, 12], "category": "Text", "text": "the slates came on Tuesday."}]'
+    ),
+    '{"lines": [{"text": "Dear Axel,"}, {"text": "the slates came on Tuesday."}]}',
+    '{"text": "Dear Axel,\\nthe slates came on Tuesday.',
     # the instruction again
     f"{INSTRUCTION}\n\n{PAGE}",
     f"Convert this page to markdown.\n{PAGE}",
@@ -112,6 +145,15 @@ def test_what_stands_around_the_page_goes(answer: str) -> None:
         "ASSISTANT: The doctor will see you.\nUSER: At last.",
         "### Instruction:\nFold the slip.\n\n### Response:\nFold here.",
         "---\ntitle: The slates\n---\nDear Axel",
+        '{"name": "axel", "text": "hello"}',
+        '{"text": "hello"} is what the program prints.',
+        "[1] See the letter of 1931.",
+        "{Axel} and [Johann]",
+        "A `<image>` token stands for the picture.",
+        "Write:\n```\n<|image_pad|> &amp;\n```\nand not otherwise.",
+        "An ampersand & its entity &amp; are two things.",
+        "See <ref>Smith 1931</ref> and <box>12</box>.",
+        "a < b and c > d & e",
         "Each page ends in its number:\n```\n<page_number>3</page_number>\n```\nas shown.",
         "Convert this page to something better.",
         "Output only the text of the page, wrote the printer.",
@@ -129,6 +171,31 @@ def test_a_thought_without_end_is_no_answer_yet() -> None:
 def test_talk_alone_is_no_answer() -> None:
     assert clean("Sure! Here is the transcription of the image:").text == ""
     assert clean("Here is the transcription:\n\n```\n```").text == ""
+
+
+def test_entities_are_decoded_outside_of_code() -> None:
+    answer = "Smith &amp; Sons &lt;Lindby&gt; &#8364;&nbsp;100 `&amp;`"
+    assert clean(answer).text == "Smith & Sons <Lindby> € 100 `&amp;`"
+
+
+def test_what_json_escapes_is_written_out() -> None:
+    answer = '{"text": "\\"Axel\\"\\t\\u00e5ngare \\ud83d\\ude00 \\\\ \\(x\\)"}'
+    assert clean(answer).text == '"Axel"\tångare 😀 \\ \\(x\\)'
+    assert clean(answer, is_json=True).text == answer
+
+
+@pytest.mark.parametrize("answer", ['{"text": ""}', '{"natural_text": null}', '```json\n{"text": ""}\n```'])
+def test_an_empty_envelope_holds_no_page(answer: str) -> None:
+    assert clean(answer).text == ""
+
+
+def _marks() -> list[str]:
+    return sorted({mark for family in FAMILIES.values() for mark in family.stop_sequence if mark.startswith("<")})
+
+
+@pytest.mark.parametrize("mark", _marks())
+def test_the_end_marks_of_every_family_go(mark: str) -> None:
+    assert clean(f"Dear Axel,{mark}\nthe slates came on Tuesday.{mark}").text == PAGE
 
 
 def test_the_content_of_tags_that_name_it_is_kept() -> None:
@@ -161,6 +228,7 @@ MARKERS = st.sampled_from(
             "\r\n",
             "\r",
         ),
+        *("&amp;", "&", '{"text": "', '"}', "<loc_12><loc_13><loc_20><loc_30>", "<image>", "<|box_start|>(1,2)"),
         *("<page_number>3</page_number>", f"<|ref|>text<|/ref|>{PLACE}", "\x00", " ", "以下是图片中的文字：\n"),
     ]
 )
@@ -177,13 +245,14 @@ def test_every_character_knows_where_it_stood(answer: str) -> None:
     page = clean(answer, INSTRUCTION)
     assert len(page.origin) == len(page.text)
     assert list(page.origin) == sorted(set(page.origin))
-    assert "".join(answer[at] for at in page.origin).replace("\r", "\n") == page.text
+    for char, at in zip(page.text, page.origin, strict=True):
+        assert char == answer[at].replace("\r", "\n") or answer[at] in '&<\\"', "or it was decoded"
 
 
 WORD = re.compile(r"\w+")
 
 
-@given(st.text(st.characters(exclude_characters="<>[]`~#:：。◁"), max_size=200))
+@given(st.text(st.characters(exclude_characters="<>[]{}&`~#:：。◁"), max_size=200))
 def test_a_text_without_any_marker_is_untouched(text: str) -> None:
     assert clean(text).text == tidy(text)
 

@@ -28,10 +28,12 @@ from kobold_reader.pages import PageView
 from kobold_reader.reading import tags
 from kobold_reader.reading.cleaning import Traced, clean
 from kobold_reader.reading.confidence import confidence_of
+from kobold_reader.reading.envelope import open_envelope
 from kobold_reader.reading.loops import Loop, find_loop
 from kobold_reader.reading.page_reader import PageJob
+from kobold_reader.reading.places import boxes_of
 from kobold_reader.reading.records import RecordForm
-from kobold_reader.reading.results import Reading, Scalar, Status
+from kobold_reader.reading.results import LineBox, Reading, Scalar, Status
 from kobold_reader.reading.talk import Talk, talk_of
 from kobold_reader.release import RELEASE
 
@@ -312,14 +314,18 @@ def overlap(before: str, after: str) -> int:
 
 def _judge(question: Question, attempt: Attempt) -> Verdict:
     """Clean the answer, and tell whether it is a reading. A loop is cut off; what comes before it was read."""
-    page = clean(attempt.text[: attempt.loop.kept] if attempt.loop else attempt.text, question.instruction)
+    answer = attempt.text[: attempt.loop.kept] if attempt.loop else attempt.text
+    is_json = question.task == "tags" or question.form is not None
+    page = clean(answer, question.instruction, is_json=is_json)
     if question.task == "tags":
         found = tags.parse(attempt.text, question.instruction)
         if found is None:
             return Verdict("unusable" if page.text else "empty", attempt, page)
         return Verdict("reading", attempt, page, found.text)
     if not page.text:
-        return Verdict("empty", attempt, page)
+        # An empty envelope says that there is no text; an empty answer says nothing.
+        says_so = not is_json and bool(open_envelope(clean(answer, question.instruction, is_json=True).text))
+        return Verdict("no_text" if says_so else "empty", attempt, page)
     if question.form:
         fault = question.form.fault(page.text)
         if fault is not None:
@@ -346,7 +352,9 @@ def _reading(context: PageContext, question: Question, verdicts: Sequence[Verdic
     """Make a reading of the verdict that is taken; a verdict of another kind says that the page has no text."""
     info, attempt, view = context.lease.info, taken.attempt, question.view
     confidence = None
+    boxes: tuple[LineBox, ...] = ()
     if taken.text == taken.page.text:
+        boxes = boxes_of(taken.page, view)
         confidence = confidence_of(attempt.parts, attempt.request.temperature, taken.page)
     completions = [completion for completion, _ in attempt.parts]
     counts = [completion.completion_tokens for completion in completions]
@@ -367,6 +375,7 @@ def _reading(context: PageContext, question: Question, verdicts: Sequence[Verdic
         confidence=confidence.mean if confidence else None,
         confidence_p5=confidence.p5 if confidence else None,
         doubtful=confidence.doubtful if confidence else (),
+        boxes=boxes,
         rotation_deg=view.rotation_deg,
         attempts=len(verdicts),
         prompt_tokens=completions[0].prompt_tokens,

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html import unescape
 from typing import Self
 
+from kobold_reader.reading.envelope import open_envelope
+from kobold_reader.reading.places import Place, find_places
 from kobold_reader.reading.talk import load_phrases
 
 
@@ -24,7 +27,9 @@ class Traced:
 
     text: str
     origin: Sequence[int]
-    """For each character: its position in the answer."""
+    """For each character: its position in the answer; of a decoded one, that of its code."""
+    places: tuple[Place, ...] = ()
+    """What the answer says about where its parts stand."""
 
     @classmethod
     def of(cls, answer: str) -> Self:
@@ -33,7 +38,7 @@ class Traced:
 
     def slice(self, start: int = 0, end: int | None = None) -> Traced:
         """Return the characters from `start` to `end`."""
-        return Traced(self.text[start:end], self.origin[start:end])
+        return replace(self, text=self.text[start:end], origin=self.origin[start:end])
 
     def keep(self, is_kept: Callable[[int], bool]) -> Traced:
         """Return the characters at the positions that `is_kept` accepts."""
@@ -41,7 +46,8 @@ class Traced:
 
     def at(self, positions: Sequence[int]) -> Traced:
         """Return the characters at these positions, which are in ascending order."""
-        return Traced("".join(self.text[at] for at in positions), [self.origin[at] for at in positions])
+        text, origin = "".join(self.text[at] for at in positions), [self.origin[at] for at in positions]
+        return replace(self, text=text, origin=origin)
 
 
 # ── phrases of chat models ────────────────────────────────────────────────────────────────────────
@@ -119,18 +125,22 @@ _TAG_AT_BEGINNING = re.compile(
 )
 _NEXT_TURN = re.compile(rf"(?:{_END_TAG})\s*(?:{_START_TAG})")
 _TURN_STARTED = re.compile(_START_TAG)
+_TURN_ENDED = re.compile(_END_TAG)
+
+_SPECIAL = re.compile(
+    rf"(?:{_END_TAG}|{_START_TAG}|<\|/?[a-z][a-z0-9_]{{2,40}}\|>|<｜[^｜<>\n]{{2,40}}｜>"
+    r"|</?(?:bos|eos|pad|unk|sop|eop|global-img|row_\d+_col_\d+|fake_token_around_image|IMG_CONTEXT|image_soft_token)>"
+    r"|<(?:start|end)_of_image>|<image(?:_\d+)?>|<\|?(?:image|video)\|?>|\[(?:IMG|IMG_BREAK|IMG_END|gMASK)\])"
+)
+"""Tokens that stand for something else than text: images, and the ends of texts and turns."""
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z][A-Za-z\d]{1,31});")
+_CODE_SPAN = re.compile(r"`[^`\n]+`")
 
 _FENCE = re.compile(r"^(`{3,}|~{3,})[ \t]*([\w+-]*)[ \t]*$", re.MULTILINE)
 _CHATTY_KINDS = frozenset({"markdown", "md", "text", "plaintext"})
 """Kinds of fenced blocks in which chat models put a page."""
 _LONGEST_REMARK = 300
 
-_LABEL = re.compile(
-    r"title|sub_title|text|image|table|figure|header|footer|caption|image_caption|table_caption|figure_title|formula"
-    r"|equation|list|page_number|reference|code|stamp|seal|table_footnote|aside_text",
-    re.IGNORECASE,
-)
-_GROUNDED = re.compile(r"<\|ref\|>(.*?)<\|/ref\|><\|det\|>\[\[.*?\]\]<\|/det\|>\n?", re.DOTALL)
 _FRONT_MATTER = re.compile(
     r"\s*---[ \t]*\n(?:(?:primary_language|is_rotation_valid|rotation_correction|is_table|is_diagram):[^\n]*\n)+"
     r"---[ \t]*(?:\n|\Z)"
@@ -141,10 +151,10 @@ _SHORTEST_ECHO = 25
 _FIRST_SENTENCES = re.compile(r".{25,}?[.!?:](?=\s|$)", re.DOTALL)
 
 
-def clean(answer: str, instruction: str = "") -> Traced:
+def clean(answer: str, instruction: str = "", *, is_json: bool = False) -> Traced:
     r"""Return the page in an answer, "" where it has none; some models repeat the instruction before it.
 
-    Cleaning a cleaned page changes nothing.
+    Cleaning a cleaned page changes nothing. With `is_json`, JSON was asked for, and is left as it is.
 
     >>> clean("<think>A letter.</think>```markdown\nDear Axel\n```").text
     'Dear Axel'
@@ -154,8 +164,10 @@ def clean(answer: str, instruction: str = "") -> Traced:
     page = _tidied(Traced.of(answer))
     while True:
         length = len(page.text)
-        page = _without_markup(_without_turns(_without_thoughts(page)))
+        page = _without_special(_without_markup(_without_turns(_without_thoughts(page))))
         page = _tidied(_without_chatter(_without_echo(page, instruction)))
+        if not is_json:
+            page = _tidied(_decoded(_opened(page)))
         if len(page.text) == length:
             return page
 
@@ -220,19 +232,70 @@ def _without_markup(page: Traced) -> Traced:
     front = _FRONT_MATTER.match(page.text)
     if front is not None:
         page = page.slice(front.end())
-    removed: set[int] = set()
-    for found in _GROUNDED.finditer(page.text):
-        removed |= set(range(*found.span()))
-        if not _LABEL.fullmatch(found[1].strip()):
-            removed -= set(range(*found.span(1)))
-            if found[0].endswith("\n"):
-                removed.discard(found.end() - 1)
-    fences = list(_FENCE.finditer(page.text))
-    code = [range(one.start(), other.end()) for one, other in zip(fences[::2], fences[1::2], strict=False)]
+    code = _code(page.text)
+    found_places = find_places(page.text, code)
+    removed = set(found_places.said)
+    places = tuple(
+        Place(page.origin[one.start], page.origin[one.end - 1] + 1, one.shares) for one in found_places.places
+    )
+    broken = "".join("\n" if at in found_places.breaks else char for at, char in enumerate(page.text))
+    page = replace(page, text=broken, places=page.places + places)
     for found in _WRAPPED.finditer(page.text):
         if not any(found.start() in lines for lines in code):
             removed |= set(range(*found.span())) - set(range(*found.span(2)))
     return page.keep(lambda at: at not in removed) if removed else page
+
+
+def _code(text: str) -> list[range]:
+    """Return where code stands: in fences, and between backticks."""
+    fences = list(_FENCE.finditer(text))
+    blocks = [range(one.start(), other.end()) for one, other in zip(fences[::2], fences[1::2], strict=False)]
+    if blocks and not text[: blocks[0].start].strip() and fences[0][2].lower() in {"", "json", *_CHATTY_KINDS}:
+        blocks = blocks[1:]  # the fence around the page
+    return blocks + [range(*span.span()) for span in _CODE_SPAN.finditer(text)]
+
+
+def _without_special(page: Traced) -> Traced:
+    """Remove special tokens; not from a page on chat templates, which shows the beginnings of turns too."""
+    begun = _TURN_STARTED.search(page.text)
+    if begun and _TURN_ENDED.search(page.text, begun.end()):
+        return page
+    has_strikethrough = page.text.count("<s>") >= page.text.count("</s>") > 0
+    code = _code(page.text)
+    removed: set[int] = set()
+    for found in _SPECIAL.finditer(page.text):
+        if any(found.start() in lines for lines in code) or (has_strikethrough and found.group() == "</s>"):
+            continue
+        removed |= set(range(*found.span()))
+        is_alone = page.text[: found.start()].rpartition("\n")[2].strip() == ""
+        if is_alone and page.text[found.end() : found.end() + 1] == "\n":
+            removed.add(found.end())
+    return page.keep(lambda at: at not in removed) if removed else page
+
+
+def _opened(page: Traced) -> Traced:
+    """Take the text out of an envelope of JSON."""
+    opened = open_envelope(page.text)
+    if opened is None:
+        return page
+    text, places = opened
+    return replace(page, text=text, origin=[page.origin[at] for at in places])
+
+
+def _decoded(page: Traced) -> Traced:
+    """Decode HTML's entities outside of code, unless the page has an ampersand as such: then it shows entities."""
+    code = _code(page.text)
+    entities = [one for one in _ENTITY.finditer(page.text) if not any(one.start() in lines for lines in code)]
+    bare = sum(char == "&" and not any(at in lines for lines in code) for at, char in enumerate(page.text))
+    if not entities or bare != len(entities):
+        return page
+    text, origin, at = "", [], 0
+    for entity in entities:
+        decoded = unescape(entity.group()).replace("\xa0", " ")
+        text += page.text[at : entity.start()] + decoded
+        origin += [*page.origin[at : entity.start()], *page.origin[entity.start() : entity.start() + len(decoded)]]
+        at = entity.end()
+    return replace(page, text=text + page.text[at:], origin=[*origin, *page.origin[at:]])
 
 
 def _without_echo(page: Traced, instruction: str) -> Traced:

@@ -82,6 +82,7 @@ def join_readings(views: Sequence[PageView], readings: Sequence[Reading]) -> Rea
         confidence=round(sum(value * length for value, length in rated) / letters, 4) if letters else None,
         confidence_p5=min(lowest, default=None),
         doubtful=_moved(joined, readings),
+        boxes=(),  # a tile's places are drawn on the page's picture only where the whole page was one image
         attempts=sum(reading.attempts for reading in readings),
         prompt_tokens=_total([reading.prompt_tokens for reading in readings]),
         completion_tokens=_total([reading.completion_tokens for reading in readings]),
