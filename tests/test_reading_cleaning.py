@@ -109,6 +109,7 @@ AROUND = [
     ),
     '{"lines": [{"text": "Dear Axel,"}, {"text": "the slates came on Tuesday."}]}',
     '{"text": "Dear Axel,\\nthe slates came on Tuesday.',
+    '```json\n{"text": "Dear Axel,\\nthe slates came on Tuesday."}',
     # the instruction again
     f"{INSTRUCTION}\n\n{PAGE}",
     f"Convert this page to markdown.\n{PAGE}",

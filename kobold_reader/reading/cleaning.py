@@ -334,7 +334,7 @@ def _unfenced(page: Traced) -> Traced:
     opening, kind = fences[0], fences[0][2].lower()
     closing = _closing_fence(fences, is_chatty=kind in _CHATTY_KINDS)
     if closing is None:  # the answer was cut, or the model forgot it
-        return page.slice(opening.end()) if len(fences) == 1 and kind in {"markdown", "md"} else page
+        return page.slice(opening.end()) if len(fences) == 1 and kind in {"markdown", "md", "json"} else page
     after = page.text[closing.end() :].strip()
     is_remark = kind in _CHATTY_KINDS and "\n" not in after and len(after) <= _LONGEST_REMARK
     return page if after and not is_remark else page.slice(opening.end(), closing.start())
