@@ -69,5 +69,5 @@ def test_a_place_on_a_part_of_the_page_is_one_on_the_page() -> None:
 
 
 def test_places_go_with_the_fence_and_the_thought() -> None:
-    answer = "<think>hm</think>```markdown\n<|box_start|>(100,200),(500,300)<|box_end|> A &amp; B\n```"
+    answer = "<think>hm</think>\r\n```markdown\r\n<|box_start|>(100,200),(500,300)<|box_end|> A &amp; B\n```"
     assert placed(answer) == [("A & B", HERE)]

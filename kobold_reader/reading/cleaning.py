@@ -181,7 +181,7 @@ def _tidied(page: Traced) -> Traced:
     text = page.text
     if "\0" in text or "\r" in text:
         page = page.keep(lambda at: text[at] != "\0" and text[at : at + 2] != "\r\n")
-        page = Traced(page.text.replace("\r", "\n"), page.origin)
+        page = replace(page, text=page.text.replace("\r", "\n"))
     kept: list[int] = []
     start = 0
     for line in page.text.split("\n"):

@@ -219,7 +219,8 @@ def _varied(text: str, patience: float) -> Loop | None:
 def _pieces(text: str) -> list[_Piece]:
     """Split a text, without its markup; a number that counts on from the one in its place before is no news."""
     pieces: list[_Piece] = []
-    counters: dict[str, tuple[int, int]] = {}
+    counters: dict[str, tuple[int, int | None]] = {}
+    """By the word before: the last number, and how much more it was than the one before it."""
     before, line = "", 0
     for found in _PIECE.finditer(text):
         kind, piece, start = found.lastgroup or "", found.group(), found.start()
@@ -234,9 +235,11 @@ def _pieces(text: str) -> list[_Piece]:
                 continue
             if word.isdecimal() and len(word) <= 9:  # noqa: PLR2004  (longer ones are no counters)
                 number = int(word)
-                last, step = counters.get(before, (number, 0))
-                counters[before] = number, number - last
-                word = "#" if number - last in {1, step} else word
+                if (counter := counters.get(before)) is None:
+                    counters[before] = number, None
+                else:
+                    counters[before] = number, number - counter[0]
+                    word = "#" if number - counter[0] in {1, counter[1]} else word
             weight = 1.0 if len(word) - len(_NO_LETTER.findall(word)) >= MIN_WORD_LETTERS else SHORT_WORD
             pieces.append(_Piece(kind, word, start, line, weight))
             before = word
