@@ -27,11 +27,11 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 all: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n auto -m "not thorough"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not thorough"
 
 # What `make test` leaves out: killed after every single step, disks of nine sizes, eyes of every kind.
 thorough: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n auto -m thorough
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m thorough
 
 # Under a minute, for every save: no process is started, no model loaded.
 unit: $(VENV)/dev.stamp

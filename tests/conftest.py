@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 from tests.page_children import LendingRoom
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-for unused in ("pymupdf.layout", "pymupdf4llm"):
-    sys.modules[unused] = None  # type: ignore[assignment]  # as the page child does: three seconds less
+# As the page child and the command line do: five seconds less to import.
+for unused in ("pymupdf.layout", "pymupdf4llm", "rfc3987_syntax"):
+    sys.modules[unused] = None  # type: ignore[assignment]
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "kobold_reader" / "_samples" / "archive"
@@ -34,20 +36,32 @@ hypothesis_settings.register_profile("dev", max_examples=40, deadline=None)
 hypothesis_settings.load_profile("dev")
 
 
+@contextmanager
+def without_line_reader() -> Iterator[None]:
+    """For fixtures of a module, which are made before `no_line_reader` holds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (upright, open_file):
+            patch.setattr(module, "line_reader", lambda: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def no_line_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_line_reader() -> Iterator[None]:
     """As where RapidOCR is not installed, pages are turned only where their picture tells it: a second less a page.
 
     Tests of turning (test_pages_orientation) and whatever runs in a process of its own have the real one.
     """
-    for module in (upright, open_file):
-        monkeypatch.setattr(module, "line_reader", lambda: None)
+    with without_line_reader():
+        yield
 
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The user's cache folder, shared: MiniLM's graph is built there once."""
-    return tmp_path_factory.mktemp("cache")
+    """The user's cache folder, shared by all workers: MiniLM's graph is built there once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -121,6 +121,7 @@ def test_what_is_forgotten_is_in_no_byte(place: Path, made: Path, scans: Path, t
     }
 
 
+@pytest.mark.thorough
 def test_nothing_of_it_comes_back_with_a_search_or_an_index_run(
     place: Path, scans: Path, server: KoboldSimulator
 ) -> None:
@@ -152,12 +153,12 @@ def test_the_others_keep_their_vectors_and_nothing_is_embedded(
     "step",
     [
         "kobold_reader.archive.store.Catalog.forget",
-        "kobold_reader.archive.vector_index.rewrite",
-        "kobold_reader.archive.vectors._flush",
         "kobold_reader.archive.vectors.settle",
-        "kobold_reader.archive.vectors._remove",
         "kobold_reader.archive.store.Catalog.erase_deleted",
-        "kobold_reader.archive.words.compact",
+        *(
+            pytest.param(f"kobold_reader.archive.{step}", marks=pytest.mark.thorough)
+            for step in ("vector_index.rewrite", "vectors._flush", "vectors._remove", "words.compact")
+        ),
     ],
 )
 def test_a_kill_on_the_way_is_made_good_by_the_next_run(
@@ -201,6 +202,7 @@ def test_a_copy_that_stays_is_shown_where_it_lies(place: Path, server: KoboldSim
     assert holding(place, WORDS["secretplace.pdf"]) == {"ledger.sqlite", "archive.sqlite", "chroma.sqlite3"}
 
 
+@pytest.mark.thorough
 def test_without_the_embedder_such_a_copy_waits_for_it(place: Path, server: KoboldSimulator, scans: Path) -> None:
     (scans / "kept.pdf").write_bytes((scans / "secretplace.pdf").read_bytes())
     with Archive.open(place, api_url=server.url) as archive:

@@ -19,6 +19,8 @@ from tests.archive_rows import catalog_of
 from tests.conftest import LETTER
 from tests.kobold_simulator import KoboldSimulator
 
+pytestmark = pytest.mark.xdist_group("chroma")
+
 CHROMA = shutil.which("chroma", path=str(Path(sys.executable).parent)) or shutil.which("chroma")
 
 

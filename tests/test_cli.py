@@ -1083,7 +1083,7 @@ def test_stdout_is_utf_8_and_stderr_silent_whatever_the_console(make_simulator: 
     scan = draw_pages(tmp_path / "Ärende.png", ["page"])
     said = finished(
         process(
-            *("read", scan, "--tasks", "ocr", "--ledger", "none", "--api-url", server.url),
+            *("read", scan, "--tasks", "ocr", "--rotate", "0", "--ledger", "none", "--api-url", server.url),
             PYTHONIOENCODING="cp1252",
             LANG="C",
             LC_ALL="C",
@@ -1095,7 +1095,7 @@ def test_stdout_is_utf_8_and_stderr_silent_whatever_the_console(make_simulator: 
     assert said.err == "1 page: 1 ok\n", "no progress where nobody looks"
 
 
-READ = ["read", "SCANS", "--ledger", "none", "--tasks", "ocr"]
+READ = ["read", "SCANS", "--ledger", "none", "--tasks", "ocr", "--rotate", "0"]
 
 
 @posix_only
@@ -1117,11 +1117,11 @@ def test_a_closed_pipe_is_no_error(command: list[str], pages: Path) -> None:
 
 @posix_only
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["read", "index"])
+@pytest.mark.parametrize("command", [pytest.param("read", marks=pytest.mark.thorough), "index"])
 def test_ctrl_c_aborts_the_job_and_says_how_to_go_on(
     kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: Path, command: str
 ) -> None:
-    asked: list[object] = [command, pages, "--tasks", "ocr"]
+    asked: list[object] = [command, pages, "--tasks", "ocr", "--rotate", "0"]
     if command == "index":
         asked += ["--archive", tmp_path / "archive", "--embedder", "none"]
     simulator.fault(None, Fault.HANG)
@@ -1142,7 +1142,9 @@ def test_ctrl_c_aborts_the_job_and_says_how_to_go_on(
 
 @posix_only
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("SIGHUP", "SIGINT"))]
+)
 def test_any_way_of_ending_it_aborts_the_jobs_on_all_servers(
     kobold: Command, make_simulator: Simulators, pages: Path, tmp_path: Path, name: str
 ) -> None:
@@ -1151,7 +1153,7 @@ def test_any_way_of_ending_it_aborts_the_jobs_on_all_servers(
     output = tmp_path / "out.txt"
     for server in servers:
         server.fault(Fault.HANG)
-    running = process("read", pages, "--tasks", "ocr", "-o", output, *urls)
+    running = process("read", pages, "--tasks", "ocr", "--rotate", "0", "-o", output, *urls)
     for server in servers:
         assert server.wait_for(lambda server=server: server.running, 60)  # type: ignore[misc]
     running.send_signal(getattr(signal, name))
@@ -1163,14 +1165,17 @@ def test_any_way_of_ending_it_aborts_the_jobs_on_all_servers(
     for server in servers:
         assert server.count("/api/extra/abort") >= 1
         assert server.wait_for(lambda server=server: not server.running)  # type: ignore[misc]
-    assert kobold("read", pages, "--tasks", "ocr", *urls).code == 0
+    assert kobold("read", pages, "--tasks", "ocr", "--rotate", "0", *urls).code == 0
 
 
 @posix_only
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_nohup_outlives_the_terminal(simulator: KoboldSimulator, pages: Path) -> None:
     simulator.fault(Fault.HANG)
-    running = process("read", pages, "--tasks", "ocr", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+    running = process(
+        "read", pages, "--tasks", "ocr", "--rotate", "0", before="signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    )
     assert simulator.wait_for(lambda: simulator.running, 60)
     running.send_signal(signal.SIGHUP)
     while not simulator.wait_for(lambda: simulator.count() > 1, 0.05):
@@ -1187,7 +1192,7 @@ for document in KoboldReader(api_url=sys.argv[2:], tasks=["ocr"], rotate=0).lazy
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_a_script_that_fails_while_it_consumes_leaves_nothing_running(
     make_simulator: Simulators, pages: Path, count: int
 ) -> None:
@@ -1229,7 +1234,7 @@ def test_progress_is_shown_on_a_terminal(pages: Path) -> None:
     import pty
 
     master, terminal = pty.openpty()
-    start = [sys.executable, "-m", "kobold_reader", "read", str(pages)]
+    start = [sys.executable, "-m", "kobold_reader", "read", str(pages), "--rotate", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=terminal, env=environment)
     os.close(terminal)
@@ -1304,7 +1309,7 @@ def slow(make: Simulators) -> KoboldSimulator:
         pytest.param(lambda make: make(vision=False), "without a vision projector", marks=pytest.mark.thorough),
         pytest.param(lambda make: make(password=OTHER), "password is missing or wrong", marks=pytest.mark.thorough),
         pytest.param(html, "it is no KoboldCpp", marks=pytest.mark.thorough),
-        (slow, "took longer than 0.5 s for the first page"),
+        pytest.param(slow, "took longer than 0.5 s for the first page", marks=pytest.mark.thorough),
         pytest.param(lambda make: make(context_size=512), "too small for this page", marks=pytest.mark.thorough),
     ],
     ids=["off", "blind", "locked", "no KoboldCpp", "slow", "small"],

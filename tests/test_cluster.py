@@ -353,6 +353,7 @@ def kill_an_actor() -> None:
     pytest.fail("no actor is running")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="processes are told apart by their titles")
 def test_a_dead_server_and_a_killed_actor_cost_no_page_and_a_rerun_asks_nothing(

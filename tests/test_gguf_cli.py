@@ -173,14 +173,15 @@ def test_names_cannot_steer_the_output(models: Models, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_two_hundred_files(models: Models, tmp_path: Path) -> None:
-    for number in range(100):
+@pytest.mark.parametrize("count", [15, pytest.param(100, marks=pytest.mark.thorough)])
+def test_many_files(models: Models, tmp_path: Path, count: int) -> None:
+    for number in range(count):
         write_qwen(tmp_path, f"Qwen2.5-VL-{number:03d}", 1000 + number)
         write_qwen_projector(tmp_path, f"mmproj-Qwen2.5-VL-{number:03d}", 1000 + number)
     said = models(tmp_path)
-    assert said.out.count("fits: ") == 100
-    assert "The other 9900 pairs do not load" in said.out
-    assert len(models(tmp_path, "--json").json()["pairs"]) == 10_000
+    assert said.out.count("fits: ") == count
+    assert f"The other {count * count - count} pairs do not load" in said.out
+    assert len(models(tmp_path, "--json").json()["pairs"]) == count * count
 
 
 def test_without_a_path_the_families_are_listed(models: Models) -> None:

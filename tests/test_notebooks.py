@@ -66,6 +66,7 @@ def test_outputs_are_kept_and_small(path: Path) -> None:
     assert max(sides) <= 300
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not MiniLMEmbedding.available(), reason="MiniLM is not installed")

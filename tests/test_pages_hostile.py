@@ -122,7 +122,7 @@ def test_damage_never_passes_the_child(
     look_at_mutation(child, folder, name, other, how, places, value)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @settings(FEW, max_examples=1500, derandomize=False)
 @given(name=NAMES, other=NAMES, how=HOW, places=PLACES, value=st.integers(0, 255))
 def test_much_damage_never_passes_the_child(

@@ -299,6 +299,7 @@ def test_with_rapidocr_it_is(on_its_head: Path, tmp_path: Path) -> None:
         assert look(capitals, tmp_path).views[0].rotation_deg == turn
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_sideways_sample_is_read_and_says_how_it_was_turned() -> None:
     with KoboldReader(engine="rapidocr", ledger="none") as reader:

@@ -1,14 +1,19 @@
-"""Nothing leaves this machine but to the server that was named, and nothing is written where nobody expects it."""
+"""Nothing leaves this machine but to the server that was named, and nothing is written where nobody expects it.
+
+All commands run once, one after another in one watched process; the tests look at the record of it.
+"""
 
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +24,13 @@ from typing_extensions import override
 
 from kobold_reader import KoboldReader
 from kobold_reader.embeddings import MiniLMEmbedding
-from tests.conftest import LETTER, ROOT, SAMPLES
-from tests.kobold_simulator import KoboldSimulator
+from tests.conftest import LETTER, ROOT, SAMPLES, page_text
+from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("privacy")]
 
 RECEIPT = SAMPLES / "receipts" / "1987-05-12 chandler.jpg"
+HAS_RAPIDOCR = importlib.util.find_spec("rapidocr") is not None
 
 WATCH = '''
 """Imported by every Python that is started with this folder on its path, before anything else."""
@@ -47,7 +53,7 @@ def _watch(event, arguments):
         _note("write", os.path.abspath(os.fsdecode(arguments[0])))
     elif event in _MADE and isinstance(arguments[_MADE[event]], (str, bytes, os.PathLike)):
         path = os.fsdecode(arguments[_MADE[event]])
-        if not path.endswith("?mode=ro") and not (event == "os.mkdir" and os.path.isdir(path)):
+        if path != ":memory:" and not path.endswith("?mode=ro") and not (event == "os.mkdir" and os.path.isdir(path)):
             _note("write", os.path.abspath(path))
 
 
@@ -56,27 +62,39 @@ sys.addaudithook(_watch)
 '''
 
 RUN = """
-import sys
+import json, sys
+import sitecustomize
 from kobold_reader.cli import app as cli
-import json
-commands, code = json.loads(sys.argv[1]), int(sys.argv[2])
-for arguments in commands:
+
+for name, code, arguments in json.loads(sys.argv[1]):
+    sitecustomize._note("command", name)
+    print("command", name)
     sys.argv = ["kobold-reader", *arguments]
     assert cli.run() == code, arguments
 """
 
+Address = tuple[str, int]
+
 
 @dataclass(frozen=True)
 class Watched:
-    """What a process and its children did."""
+    """What the commands and their children did, by the command's name."""
 
-    out: str
-    events: list[list[str]]
+    place: Path
+    server: KoboldSimulator
+    proxy: KoboldSimulator
+    elsewhere: Address
+    out: dict[str, str]
+    events: dict[str, list[list[str]]]
 
-    def addresses(self) -> set[tuple[str, int]]:
-        """Everything that was looked up or connected to."""
+    @property
+    def home(self) -> Path:
+        return self.place / "home"
+
+    def addresses(self, name: str) -> set[Address]:
+        """Everything that a command looked up or connected to."""
         found = set()
-        for event, _pid, *what in self.events:
+        for event, _pid, *what in self.events[name]:
             if event in {"socket.connect", "socket.sendto"}:
                 host, port = json.loads(what[0].replace("(", "[").replace(")", "]").replace("'", '"'))[:2]
                 found.add((host, port))
@@ -86,192 +104,207 @@ class Watched:
 
     def written(self) -> set[Path]:
         """Everything that was opened for writing, made, or renamed to; SQLite's files when they were opened."""
-        return {Path(what[0]) for event, _pid, *what in self.events if event == "write"}
+        every = [event for events in self.events.values() for event in events]
+        return {Path(what[0]) for event, _pid, *what in every if event == "write"}
 
 
-Watch = Callable[..., Watched]
+class Redirecting(http.server.BaseHTTPRequestHandler):
+    """Sends everything on to another KoboldCpp, which would read the page."""
+
+    target = ""
+
+    def do_GET(self) -> None:
+        self.send_response(307)
+        self.send_header("Location", self.target + self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815
+
+    @override
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Quiet."""
 
 
-@pytest.fixture
-def watched(tmp_path: Path, home: Path) -> Watch:
-    """Run commands in one process, in a home and a temporary folder of their own."""
-    folder = tmp_path / "watch"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
-    (tmp_path / "tmp").mkdir()
-    (tmp_path / "work").mkdir()
-    log = folder / "log"
+@contextmanager
+def redirecting(target: str) -> Iterator[Address]:
+    handler = type("Handler", (Redirecting,), {"target": target})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield "127.0.0.1", server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
-    def run(*commands: list[Any], code: int = 0, **environment: str) -> Watched:
-        log.unlink(missing_ok=True)
-        arguments = json.dumps([[str(part) for part in command] for command in commands])
-        done = subprocess.run(
-            [sys.executable, "-c", RUN, arguments, str(code)],
-            capture_output=True,
-            check=False,
-            timeout=280,
-            cwd=tmp_path / "work",
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "WATCH_LOG": str(log),
-                "XDG_CACHE_HOME": str(home / ".cache"),
-                **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(tmp_path / "tmp")),
-                **environment,
+
+def koboldcpp() -> KoboldSimulator:
+    return KoboldSimulator(brain=ScriptBrain(page_text), model="Qwen2.5-VL-7B-Instruct-Q4_K_M")
+
+
+def run_watched(place: Path, commands: list[tuple[str, int, list[str]]], server: str, proxy: str) -> tuple[str, str]:
+    """Run commands in one process, in a home and a temporary folder of their own; what it printed, and the record."""
+    home = place / "home"
+    for folder in ("watch", "tmp", "work", "home"):
+        (place / folder).mkdir()
+    (home / ".netrc").write_text("machine 127.0.0.1 login somebody password from-netrc\n", encoding="utf-8")
+    (home / ".netrc").chmod(0o600)
+    (place / "watch" / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(commands)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=280,
+        cwd=place / "work",
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("KOBOLD_READER_")},
+            **dict.fromkeys(("HOME", "USERPROFILE"), str(home)),
+            **dict.fromkeys(("XDG_DATA_HOME", "LOCALAPPDATA", "APPDATA"), str(home / "data")),
+            "XDG_CACHE_HOME": str(home / ".cache"),
+            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(place / "tmp")),
+            "PYTHONPATH": os.pathsep.join([str(place / "watch"), str(ROOT)]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONIOENCODING": "utf-8",
+            "OPENAI_API_KEY": "sk-must-never-be-used",
+            "WATCH_LOG": str(place / "watch" / "log"),
+            "KOBOLD_READER_URL": server,
+            **{
+                variant: proxy
+                for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+                for variant in (name, name.lower())
             },
-        )
-        assert done.returncode == 0, done.stderr.decode("utf-8")
-        return Watched(done.stdout.decode("utf-8"), [json.loads(line) for line in log.read_text().splitlines()])
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, (place / "watch" / "log").read_text(encoding="utf-8")
 
-    return run
+
+def record(log: str) -> dict[str, list[list[str]]]:
+    """What was noted, by the command that ran."""
+    events: dict[str, list[list[str]]] = {}
+    name = "start"
+    for event in map(json.loads, log.splitlines()):
+        if event[0] == "command":
+            name = event[2]
+        events.setdefault(name, []).append(event)
+    return events
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """The record of all commands, with a proxy in the environment and a ~/.netrc."""
+    place = tmp_path_factory.mktemp("place")
+    scans, archive = place / "scans", place / "archive"
+    scans.mkdir()
+    (scans / LETTER.name).write_bytes(LETTER.read_bytes())
+    with koboldcpp() as server, koboldcpp() as proxy, redirecting(server.url) as elsewhere:
+        moved = f"http://{elsewhere[0]}:{elsewhere[1]}"
+        commands: list[tuple[str, int, list[Any]]] = [
+            ("doctor", 0, ["doctor", "--no-self-test"]),
+            ("read", 0, ["read", scans, "--pages", "1-2", "--format", "jsonl", "-o", place / "pages.jsonl"]),
+            ("index", 0, ["index", scans, "--archive", archive]),
+            ("status", 0, ["status", "--archive", archive]),
+            ("ledger", 0, ["status"]),
+            ("search", 0, ["search", "who wrote about the inventory?", "--archive", archive, "--json"]),
+            ("forget", 0, ["forget", scans, "--archive", archive]),
+            ("redirected", 4, ["read", RECEIPT, "--api-url", moved, "--ledger", "none"]),
+        ]
+        if HAS_RAPIDOCR:
+            commands.append(("rapidocr", 0, ["read", RECEIPT, "--engine", "rapidocr", "--ledger", "none"]))
+        plain = [(name, code, [str(part) for part in parts]) for name, code, parts in commands]
+        printed, log = run_watched(place, plain, server.url, proxy.url)
+        out = {}
+        for piece in printed.split("command ")[1:]:
+            name, _, said = piece.partition("\n")
+            out[name] = said
+        yield Watched(place, server, proxy, elsewhere, out, record(log))
 
 
 def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
 
 
+def elsewhere(written: set[Path], allowed: list[Path]) -> set[Path]:
+    """What was written outside of the folders allowed, less the folders above them, made where they were missing."""
+    fine = {Path(os.devnull), Path("/dev/tty"), *(folder for one in allowed for folder in one.parents)}
+    return {path for path in written - fine if not any(path.is_relative_to(one) for one in allowed)}
+
+
 def folders_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_dir()}
 
 
-def place(server: KoboldSimulator) -> tuple[str, int]:
+def place_of(server: KoboldSimulator) -> Address:
     parts = urlsplit(server.url)
     assert parts.hostname
     assert parts.port
     return parts.hostname, parts.port
 
 
-def test_the_watch_sees_what_it_is_for(watched: Watch, simulator: KoboldSimulator) -> None:
-    """The proof below would be worth nothing if a connection went unseen."""
-    seen = watched(["doctor", "--no-self-test", "--api-url", simulator.url])
-    assert seen.addresses() == {place(simulator)}
+def test_the_watch_sees_what_it_is_for(watched: Watched) -> None:
+    """The proofs below would be worth nothing if a connection, a file or the page child went unseen."""
+    assert watched.addresses("doctor") == {place_of(watched.server)}
+    assert {watched.place / "archive" / "archive.sqlite", watched.place / "pages.jsonl"} <= watched.written()
+    started = [" ".join(event[2:]) for event in watched.events["read"] if event[0] == "started"]
+    assert any("kobold_reader.pages.worker" in command for command in started)
+    assert '"file_name": "1954-lindqvist-letter.pdf"' in watched.out["search"], "all commands did their work"
+    assert watched.server.count() == 6
 
 
-def test_only_the_server_named_is_contacted_and_only_our_own_places_are_written(
-    watched: Watch,
-    simulator: KoboldSimulator,
-    make_simulator: Callable[..., KoboldSimulator],
-    tmp_path: Path,
-    home: Path,
-) -> None:
-    proxy = make_simulator()
-    (home / ".netrc").write_text("machine 127.0.0.1 login somebody password from-netrc\n", encoding="utf-8")
-    (home / ".netrc").chmod(0o600)
-    archive = tmp_path / "archive"
-    before = files_below(home)
+@pytest.mark.parametrize("command", ["start", "doctor", "read", "index", "status", "ledger"])
+def test_only_the_server_named_is_contacted(watched: Watched, command: str) -> None:
+    assert watched.addresses(command) <= {place_of(watched.server)}
+    assert watched.proxy.requests == []
 
-    seen = watched(
-        ["read", LETTER, "--pages", "1-2"],
-        ["index", LETTER.parent, "--archive", archive],
-        ["search", "who wrote about the inventory?", "--archive", archive, "--json"],
-        KOBOLD_READER_URL=simulator.url,
-        **{
-            variant: proxy.url
-            for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-            for variant in (name, name.lower())
-        },
-    )
 
-    assert '"file_name": "1954-lindqvist-letter.pdf"' in seen.out, "all three did their work"
-    assert simulator.count() == 6
-    started = [" ".join(event[2:]) for event in seen.events if event[0] == "started"]
-    assert any("kobold_reader.pages.worker" in command for command in started), "the page child is watched too"
+@pytest.mark.parametrize("command", ["status", "ledger", "search", "forget"])
+def test_what_needs_no_server_contacts_nobody(watched: Watched, command: str) -> None:
+    assert watched.addresses(command) == set()
 
-    # Where it spoke to, and what it said.
-    assert seen.addresses() == {place(simulator)}
-    assert proxy.requests == []
-    assert all("authorization" not in request.headers for request in simulator.requests), "~/.netrc is not followed"
-    told = "".join(f"{request.path}{request.headers}{request.body}" for request in simulator.requests)
+
+def test_a_redirect_leads_nowhere(watched: Watched) -> None:
+    """Not even when it leads to another KoboldCpp that would read the page."""
+    assert watched.addresses("redirected") == {watched.elsewhere}
+
+
+@pytest.mark.skipif(not HAS_RAPIDOCR, reason="RapidOCR is not installed")
+def test_reading_without_a_server_contacts_nobody(watched: Watched) -> None:
+    assert "page 1 (ok)" in watched.out["rapidocr"]
+    assert watched.addresses("rapidocr") == set()
+
+
+def test_the_server_is_told_no_name_and_no_secret(watched: Watched) -> None:
+    requests = watched.server.requests
+    assert all("authorization" not in request.headers for request in requests), "~/.netrc is not followed"
+    told = "".join(f"{request.path}{request.headers}{request.body}" for request in requests)
     assert "sk-must-never-be-used" not in told
-    assert str(LETTER.parent) not in told
+    assert str(watched.place) not in told
     assert LETTER.stem not in told, "not even the file's name is told"
 
-    # What it wrote.
-    new = files_below(home) - before
-    ours = {"data/kobold-reader/", ".cache/kobold-reader/"}
-    assert {name for name in new if not any(name.startswith(prefix) for prefix in ours)} == set()
-    assert "data/kobold-reader/ledger.sqlite" in new
-    assert {name.split("/")[0] for name in folders_below(home)} <= {"data", ".cache"}
-    assert {path.name for path in (home / ".cache").iterdir()} <= {"kobold-reader"}
-    assert files_below(tmp_path / "work") == set()
-    assert files_below(tmp_path / "tmp") == set(), "no page is left in the temporary folder"
-    assert (archive / "archive.sqlite").is_file()
-    if MiniLMEmbedding.available():
-        assert (archive / "chroma" / "chroma.sqlite3").is_file()
 
-
-def test_every_command_writes_in_its_own_places_only(
-    watched: Watch, simulator: KoboldSimulator, tmp_path: Path, home: Path
-) -> None:
+def test_every_command_writes_in_its_own_places_only(watched: Watched) -> None:
     """The places given, the ledger's, the cache's and the temporary folder: nothing else is opened for writing."""
-    given = [tmp_path / name for name in ("archive", "demo", "pages.jsonl")]
-    scans = tmp_path / "scans"
-    scans.mkdir()
-    (scans / "letter.pdf").write_bytes(LETTER.read_bytes())
-    before = files_below(tmp_path)
-
-    seen = watched(
-        ["doctor", "--no-self-test"],
-        ["read", scans, "--pages", "1", "--format", "jsonl", "-o", given[2]],
-        ["index", scans, "--pages", "1-2", "--archive", given[0]],
-        ["status", "--archive", given[0]],
-        ["status"],
-        ["search", "inventory", "--archive", given[0]],
-        ["forget", scans, "--archive", given[0]],
-        ["demo", "--folder", given[1]],
-        KOBOLD_READER_URL=simulator.url,
-    )
-
-    assert seen.addresses() == {place(simulator)}
+    given = [watched.place / name for name in ("archive", "pages.jsonl")]
     # What goes to a file is written beside it, and renamed when it is whole.
     allowed = [
         *given,
-        tmp_path / "pages.jsonl.part",
-        home / "data" / "kobold-reader",
-        home / ".cache" / "kobold-reader",
-        tmp_path / "tmp",
+        watched.place / "pages.jsonl.part",
+        watched.home / "data" / "kobold-reader",
+        watched.home / ".cache" / "kobold-reader",
+        watched.place / "tmp",
     ]
-    devices = {Path(os.devnull), Path("/dev/tty")}
-    strange = {
-        path
-        for path in seen.written() - devices
-        if not any(path.is_relative_to(one) for one in allowed)
-        and path not in {folder for one in allowed for folder in one.parents}  # made where they were missing
-    }
-    assert strange == set()
-    assert {given[0] / "archive.sqlite", given[2]} <= seen.written(), "the watch sees what is written"
-    # Chroma writes past Python: what lies there in the end tells.
-    new = {tmp_path / name for name in files_below(tmp_path) - before - {"watch/log"}}
+    assert elsewhere(watched.written(), allowed) == set()
+    # Chroma and RapidOCR write past Python: what lies there in the end tells.
+    before = {"watch/log", "watch/sitecustomize.py", "home/.netrc", f"scans/{LETTER.name}"}
+    new = {watched.place / name for name in files_below(watched.place) - before}
     assert {path for path in new if not any(path.is_relative_to(one) for one in allowed)} == set()
-    assert files_below(tmp_path / "tmp") == set()
-
-
-def test_a_redirect_leads_nowhere(watched: Watch, simulator: KoboldSimulator, tmp_path: Path) -> None:
-    """Not even when it leads to another KoboldCpp that would read the page."""
-
-    class Elsewhere(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(307)
-            self.send_header("Location", simulator.url + self.path)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_POST = do_GET  # noqa: N815
-
-        @override
-        def log_message(self, format: str, *arguments: Any) -> None:
-            """Quiet."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        seen = watched(["read", RECEIPT, "--api-url", url, "--ledger", tmp_path / "l.sqlite"], code=4)
-        server.shutdown()
-        thread.join()
-    assert seen.addresses() == {("127.0.0.1", server.server_address[1])}
-    assert simulator.requests == []
+    assert {name.split("/")[0] for name in folders_below(watched.home)} <= {"data", ".cache"}
+    assert watched.home / "data" / "kobold-reader" / "ledger.sqlite" in new
+    assert files_below(watched.place / "tmp") == set(), "no page is left in the temporary folder"
+    if MiniLMEmbedding.available():
+        assert watched.place / "archive" / "chroma" / "chroma.sqlite3" in new
 
 
 def test_a_public_server_is_announced(caplog: pytest.LogCaptureFixture) -> None:
@@ -282,27 +315,15 @@ def test_a_public_server_is_announced(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_a_search_contacts_nobody(watched: Watch, simulator: KoboldSimulator, tmp_path: Path) -> None:
-    archive = tmp_path / "archive"
-    watched(["index", LETTER, "--pages", "1", "--archive", archive, "--api-url", simulator.url])
-    asked = len(simulator.requests)
-
-    seen = watched(
-        ["search", "inventory", "--archive", archive],
-        ["status", "--archive", archive],
-        ["forget", LETTER, "--archive", archive],
-        KOBOLD_READER_URL=simulator.url,
-    )
-
-    assert "1954-lindqvist-letter.pdf, page 1" in seen.out
-    assert seen.addresses() == set()
-    assert len(simulator.requests) == asked
-
-
-def test_reading_without_a_server_contacts_nobody(watched: Watch, tmp_path: Path, home: Path) -> None:
-    pytest.importorskip("rapidocr")
-    seen = watched(["read", RECEIPT, "--engine", "rapidocr", "--ledger", tmp_path / "ledger.sqlite"])
-    assert "page 1 (ok)" in seen.out
-    assert seen.addresses() == set()
-    assert files_below(home) == set(), "no model was downloaded, no telemetry noted"
-    assert files_below(tmp_path / "tmp") == set()
+@pytest.mark.thorough
+def test_the_demo_writes_in_its_own_places_only(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    with koboldcpp() as server, koboldcpp() as proxy:
+        demo = [("demo", 0, ["demo", "--folder", str(place / "demo")])]
+        _, log = run_watched(place, demo, server.url, proxy.url)
+        seen = Watched(place, server, proxy, place_of(server), {}, record(log))
+    assert seen.addresses("demo") == {place_of(server)}
+    home = [seen.home / part / "kobold-reader" for part in ("data", ".cache")]
+    assert elsewhere(seen.written(), [place / "demo", place / "tmp", *home]) == set()
+    assert files_below(place / "tmp") == set()

@@ -25,8 +25,8 @@ def truth(name: str, page_number: int = 1) -> str:
 @pytest.mark.parametrize(
     ("name", "page", "least_recall", "highest_error_rate"),
     [
-        ("letters/1954-lindqvist-letter.pdf", 1, 0.95, 0.05),
-        ("minutes/1961 annual meeting.pdf", 1, 0.95, 0.05),
+        pytest.param("letters/1954-lindqvist-letter.pdf", 1, 0.95, 0.05, marks=pytest.mark.thorough),
+        pytest.param("minutes/1961 annual meeting.pdf", 1, 0.95, 0.05, marks=pytest.mark.thorough),
         ("ledger/1938-harbour-dues.pdf", 1, 0.95, 0.05),
     ],
 )

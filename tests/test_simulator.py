@@ -916,6 +916,7 @@ def test_tokens_are_the_text() -> None:
     assert "".join(Tokenizer().pieces(text)) == text
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_eyes_read_what_reaches_the_encoder() -> None:
     font = ImageFont.load_default(size=18)

@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork; kill -9 is tested where it can be"),
     pytest.mark.timeout(600),
+    pytest.mark.xdist_group("survival"),
 ]
 
 PAGES = {"a.pdf": [1, 2], "b.pdf": [3], "c.pdf": [4, 5]}
@@ -151,15 +152,20 @@ def test_a_changed_folder_killed_at_every_instant(world: World, tmp_path: Path) 
         make_pdf(world.scans / "b.pdf", PAGES["b.pdf"])
 
 
-def test_reading_killed_again_and_again(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("instants", "seconds"), [((9,), ()), pytest.param((5, 9, 11), (1.2, 1.8), marks=pytest.mark.thorough)]
+)
+def test_reading_killed_again_and_again(
+    world: World, tmp_path: Path, instants: tuple[int, ...], seconds: tuple[float, ...]
+) -> None:
     """From nothing, by a server that takes its time: no page is lost, doubled, or asked for more than once a kill."""
     asked, kills = world.server.count(), 0
     fresh = World(world.scans, world.server, tmp_path / "home", world.runs)
-    for instant in (5, 9, 11):
+    for instant in instants:
         ended = fresh.index(tmp_path / "archive", world.scans, die_at=instant)
         assert (ended.code, ended.instants) == (-9, instant)
         kills += 1
-    for after_s in (1.2, 1.8):
+    for after_s in seconds:
         ended = fresh.index(tmp_path / "archive", world.scans, after_s=after_s)
         kills += ended.code != 0
     assert fresh.index(tmp_path / "archive", world.scans).code == 0

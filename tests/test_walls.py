@@ -97,6 +97,8 @@ def test_on_a_terminal_escape_codes_are_shown_not_obeyed(
         simulator.url,
         "--tasks",
         "ocr",
+        "--rotate",
+        "0",
     ]
     with subprocess.Popen(command, stdout=its, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as child:
         os.close(its)

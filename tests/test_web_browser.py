@@ -21,12 +21,13 @@ from kobold_reader.reading.results import LineBox
 from kobold_reader.web import Access, WebServer, make_app
 from tests.archive_rows import amend_reading
 from tests.browser import Browser, find_browser
-from tests.conftest import LETTER, ROOT, SAMPLES
+from tests.conftest import LETTER, ROOT, SAMPLES, without_line_reader
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 from tests.test_web import EVIL
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
 ]
 
@@ -72,6 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (scans / "photo.jpg").write_bytes((SAMPLES / "photos" / "boathouse 1999.jpg").read_bytes())
     said = iter([f"Axel Lindqvist wrote this.\n\n{TABLE}", EVIL, "Third page.", "A boathouse by Lindqvist."])
     with (
+        without_line_reader(),
         KoboldSimulator(brain=ScriptBrain(lambda _: next(said)), model="Qwen2.5-VL-7B-Instruct-Q4_K_M") as simulator,
         Archive.open(folder / "boxes", create=True, embedder="none") as archive,
     ):

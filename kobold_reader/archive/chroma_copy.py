@@ -15,6 +15,8 @@ from typing import Any
 
 def main() -> None:
     """Write everything that comes on stdin."""
+    # Chroma imports jsonschema, which compiles a grammar with this where Jupyter brought it: two seconds for nothing.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import chromadb
     from chromadb.config import Settings
 

@@ -76,6 +76,9 @@ def options(
 
 def main() -> NoReturn:
     """Run the command line and exit; docs/commands.md lists the exit codes."""
+    # Chroma imports jsonschema, which imports this where Jupyter brought it and compiles a grammar that nothing here
+    # needs: two seconds of processor time.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     for stream in (sys.stdout, sys.stderr):
         # Windows would write results in the console's code page.
         with contextlib.suppress(AttributeError, ValueError):
