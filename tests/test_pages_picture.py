@@ -6,14 +6,18 @@ import hashlib
 import io
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
 
 from kobold_reader.errors import CorruptSourceError, PageRenderError
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageImages, PageView
+from kobold_reader.pages.images import with_end_mark
 from kobold_reader.pages.views import Placement, picture_images
+from kobold_reader.pages.worker import open_file
 from tests import page_files as make
 from tests.test_pages_pdf import assert_corners
 
@@ -242,6 +246,49 @@ def test_a_picture_cut_short_says_so(child: PageChild, opened: Opener, kind: str
         assert caught.value.source == "file:///picture"
         if kind == "JPEG" and share > 0.1:
             assert "cut short" in str(caught.value)
+
+
+JPEG_KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "progressive": {"progressive": True},
+    "with restarts": {"restart_marker_blocks": 4},
+    "without subsampling": {"subsampling": 0},
+}
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+def test_a_jpeg_without_its_end_mark_is_whole(tmp_path: Path, kind: str, mode: str) -> None:
+    whole = make.jpeg(make.printed_page(30).convert(mode), **JPEG_KINDS[kind])
+    path, scan = tmp_path / "scan.jpg", tmp_path / "scan.pdf"
+    path.write_bytes(whole)
+    with closing(open_file(path, "image")) as file:
+        wanted = file.page_images(1, BUDGET, 0).views[0]
+        assert "damage" not in file.facts.metadata
+    for lost_bytes in (1, 2):
+        path.write_bytes(whole[:-lost_bytes])
+        with closing(open_file(path, "image")) as file:
+            view = file.page_images(1, BUDGET, 0).views[0]
+            assert view.image in {wanted.image, whole[:-lost_bytes]}
+            assert decoded(view).tobytes() == decoded(wanted).tobytes()
+            assert file.page_images(1, ImageBudget(max_side_px=200), None).views[0].height_px == 200
+            assert file.page_facts(1).content_sha256 == hashlib.sha256(whole[:-lost_bytes]).hexdigest()
+            assert file.page_look(1).kind == "scan"
+            # Of some grey JPEGs the decoder gives all pixels without the mark: these need none.
+            assert view.image != wanted.image or "end mark" in str(file.facts.metadata["damage"])
+    scan.write_bytes(make.pdf(make.scan_on(whole)).replace(whole, whole[:-2] + b"  "))
+    with closing(open_file(scan, "pdf")) as file:
+        assert not file.page_images(1, BUDGET, 0).is_blank
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+def test_a_jpeg_that_lacks_pixels_is_not_taken_for_whole(kind: str, mode: str) -> None:
+    whole = make.jpeg(make.printed_page(30).convert(mode), **JPEG_KINDS[kind])
+    scans = [at for at in range(len(whole)) if whole[at : at + 2] == b"\xff\xda"]
+    lengths = [*(len(whole) - lost for lost in (3, 4, 5, 8, 12, 20, 50, 100, 1000)), len(whole) // 2, *scans]
+    assert with_end_mark(whole[:-1]) == whole
+    assert [length for length in lengths if with_end_mark(whole[:length]) is not None] == []
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"not an image at all", b"\0" * 3000])

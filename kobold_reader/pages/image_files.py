@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,15 @@ from kobold_reader.errors import (
     SourceError,
     UnsupportedSourceError,
 )
-from kobold_reader.pages.images import LIBRARY_ERRORS, check_pixels, picture_errors
+from kobold_reader.pages.images import (
+    JPEG_START,
+    JPEG_TAIL_BYTES,
+    LIBRARY_ERRORS,
+    check_pixels,
+    lacks_end_mark,
+    picture_errors,
+    with_end_mark,
+)
 from kobold_reader.pages.metadata import exif_of, is_photo, orientation_of, picture_metadata, take_orientation
 from kobold_reader.pages.photos import look_at
 from kobold_reader.pages.sources import HEAD_BYTES, install_line, kind_of, natural_key
@@ -74,19 +83,22 @@ class PictureFile:
     def __init__(
         self, source: Path | bytes, sha256: str, *, kind: str = "image", exif: Image.Exif | None = None
     ) -> None:
-        self._source = source
         self._sha256 = sha256
         self._exif = exif
         self._formats = _formats_of(kind)
         self._orientations: dict[int, int] = {}
         """By frame: from a frame that was visited, it has been taken."""
         with picture_errors(CorruptSourceError):
+            whole = _with_end_mark(source)
+            self._source = source if whole is None else whole
             self._picture = self._open()
         try:
             with picture_errors(CorruptSourceError):
                 check_pixels(*self._picture.size)
                 self._frames = self._pages()
                 metadata = picture_metadata(self._picture, exif)
+                if whole is not None:
+                    metadata["damage"] = "The end mark of the JPEG is missing; all its pixels are there."
         except SourceError:
             self._picture.close()
             raise
@@ -189,6 +201,18 @@ class PictureFile:
             return picture_images(
                 picture, placement, budget, original=original, rotate_deg=rotate_deg, reopen=self._open
             )
+
+
+def _with_end_mark(source: Path | bytes) -> bytes | None:
+    """The bytes of a whole JPEG that lacks its end mark, with it; None for any other picture."""
+    if isinstance(source, bytes):
+        return with_end_mark(source)
+    with source.open("rb") as stream:
+        start, size = stream.read(len(JPEG_START)), stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - JPEG_TAIL_BYTES))
+        if not lacks_end_mark(start, stream.read()):
+            return None
+    return with_end_mark(source.read_bytes())
 
 
 # ── camera raw files ─────────────────────────────────────────────────────────────────────────────

@@ -43,6 +43,8 @@ LIBRARY_ERRORS = (
 _CUT_SHORT = ("truncated", "premature", "unexpected end", "eof", "not enough")
 _MIN_QUALITY = 50
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}  # lossless, arithmetic, …
+_FRAMES = frozenset({b"\xc0", b"\xc1", b"\xc2"})  # baseline, extended, progressive
+_WITHOUT_LENGTH = frozenset(bytes([code]) for code in (0, 1, *range(0xD0, 0xDA), 0xFF)) | {b""}
 _FLAT_SHARE = 0.6
 _BANDS, _BAND_PX = 3, 32
 _GREY_TOLERANCE = 2
@@ -243,3 +245,70 @@ def is_plain_png(data: bytes, picture: Image.Image) -> bool:
         and not picture.has_transparency_data
         and getattr(picture, "n_frames", 1) == 1
     )
+
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+JPEG_TAIL_BYTES = 64
+_RESTARTS = [bytes([0xFF, 0xD0 + number]) for number in range(8)]
+_OTHER_ENDS = [
+    (noise * 16).join([b"", *_RESTARTS, *_RESTARTS, JPEG_END]) for noise in (b"\x5a\xa5\x3c\xc3", b"\x00", b"\xfe\x01")
+]
+
+
+def lacks_end_mark(start: bytes, tail: bytes) -> bool:
+    """Whether a file of these first and last bytes is a JPEG without its end mark; some programs write behind it."""
+    return start.startswith(JPEG_START) and JPEG_END not in tail
+
+
+def with_end_mark(data: bytes) -> bytes | None:
+    """A JPEG whose pixels are all there but whose end mark is missing, with the mark; None for any other data.
+
+    The decoder waits for more at the end of such data, and then calls it cut short. Where pixels are missing, it makes
+    them of what follows: so the picture is decoded with several ends, and is whole only if all give the same pixels.
+    """
+    body = data.rstrip(b"\xff")
+    if not lacks_end_mark(data[:2], data[-JPEG_TAIL_BYTES:]) or _is_decodable(data) or not _has_all_scans(body):
+        return None
+    try:
+        with _jpeg(body + JPEG_END) as picture:
+            for end in _OTHER_ENDS:
+                with _jpeg(body + end) as other:
+                    if ImageChops.difference(picture, other).getbbox() is not None:
+                        return None
+    except LIBRARY_ERRORS:
+        return None
+    return body + JPEG_END
+
+
+def _jpeg(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data), formats=("JPEG",))
+    check_pixels(*picture.size)
+    picture.load()
+    return picture
+
+
+def _is_decodable(data: bytes) -> bool:
+    try:
+        _jpeg(data).close()
+    except LIBRARY_ERRORS:
+        return False
+    return True
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Whether the scans of a JPEG bring all coefficients of all its components, to their last bit."""
+    lowest_bits: dict[int, list[int]] = {}
+    position = 2
+    while (position := data.find(b"\xff", position)) >= 0:
+        marker, body = data[position + 1 : position + 2], data[position + 4 :][: 3 * 256]
+        if marker in _WITHOUT_LENGTH:
+            position += 1 if marker == b"\xff" else 2
+            continue
+        if marker in _FRAMES and len(body) > 6:  # noqa: PLR2004 - up to the count of components
+            lowest_bits = {component: [-1] * 64 for component in body[6 : 6 + 3 * body[5] : 3]}
+        if marker == b"\xda" and body and len(body) > 3 + 2 * body[0]:
+            first, last, bits = body[1 + 2 * body[0] :][:3]
+            for component in body[1 : 1 + 2 * body[0] : 2]:
+                lowest_bits.get(component, [])[first : last + 1] = [bits & 15] * (last + 1 - first)
+        position += 2 + int.from_bytes(data[position + 2 : position + 4])
+    return bool(lowest_bits) and not any(any(bits) for bits in lowest_bits.values())

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageStat
 
 from kobold_reader.errors import PageRenderError, SourceError
-from kobold_reader.pages.images import check_pixels, flatten, picture_errors, shrunk, size_at
+from kobold_reader.pages.images import check_pixels, flatten, picture_errors, shrunk, size_at, with_end_mark
 from kobold_reader.pages.metadata import clean_text, exif_of, is_photo, orientation_of
 from kobold_reader.pages.orientation import upright
 from kobold_reader.pages.values import PageLook
@@ -179,6 +179,7 @@ def look_at(picture: Image.Image, exif: Image.Exif, orientation: int) -> PageLoo
 def look_at_jpeg(data: bytes) -> PageLook:
     """Look at the JPEG that a PDF page consists of; an empty look where it cannot be decoded."""
     try:
+        data = with_end_mark(data) or data
         with picture_errors(PageRenderError), Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
             exif = exif_of(picture)
             return look_at(picture, exif, orientation_of(exif))

@@ -41,7 +41,8 @@ class FileFacts:
     """The PDF was damaged and MuPDF rebuilt it: content may be missing without a sign."""
     metadata: dict[str, Scalar] = field(default_factory=dict)
     """Only what is known of `title author description keywords keywords_source persons rating camera latitude longitude
-    date_taken date_digitized`; dates in ISO 8601, degrees north and east, keywords and persons joined by ", "."""
+    date_taken date_digitized damage`; dates in ISO 8601, degrees north and east, keywords and persons joined by ", ".
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from kobold_reader.pages.images import (
     is_plain_png,
     picture_errors,
     shrunk,
+    with_end_mark,
     without_colour,
 )
 from kobold_reader.pages.orientation import UPRIGHT, find_orientation, stored_box, upright
@@ -256,10 +257,11 @@ def _passing(picture: Image.Image, placement: Placement, budget: ImageBudget, or
 
 def scan_images(data: bytes, inches: tuple[float, float], budget: ImageBudget, rotate_deg: int | None) -> PageImages:
     """The images of a PDF page that is one scan, from the scan's bytes."""
+    whole = with_end_mark(data) or data
 
     def opened() -> Image.Image:
-        return Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        return Image.open(io.BytesIO(whole), formats=("JPEG", "PNG"))
 
     with picture_errors(PageRenderError), opened() as picture:
         placement = Placement(picture.size, inches)
-        return picture_images(picture, placement, budget, original=data, rotate_deg=rotate_deg, reopen=opened)
+        return picture_images(picture, placement, budget, original=whole, rotate_deg=rotate_deg, reopen=opened)

@@ -36,6 +36,7 @@ _FACTS = {
     "persons": "Persons",
     "language": "Language",
     "model": "Read by",
+    "damage": "Damage",
 }
 _FILE_KINDS = {
     "application/pdf": "PDF",
