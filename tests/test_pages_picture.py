@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageDraw
 
 from kobold_reader.errors import CorruptSourceError, PageRenderError
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageImages, PageView
@@ -106,6 +106,48 @@ def test_transparent_parts_are_paper(child: PageChild, opened: Opener, data: byt
     picture = decoded(child.page_images(1, BUDGET).views[0]).convert("L")
     assert picture.getpixel((15, 30)) == pytest.approx(0, abs=3)
     assert picture.getpixel((45, 30)) == pytest.approx(255, abs=3)
+
+
+def drawn_on_nothing(*inks: tuple[int, int, int], sheet: tuple[int, int, int] | None = None) -> Image.Image:
+    """A line of writing in each ink on a transparent ground, or on a sheet that is turned a little."""
+    picture = Image.new("RGBA", (400, 300), (0, 0, 0, 0))
+    if sheet:
+        ImageDraw.Draw(picture).polygon([(20, 10), (390, 30), (380, 290), (10, 270)], fill=sheet)
+    for number, ink in enumerate(inks):
+        place = (60, 60 + 40 * number)
+        ImageDraw.Draw(picture).text(place, make.WORDS[:24], font=make.font(150, 10), fill=(*ink, 255))
+    return picture
+
+
+WHITE, LIGHT, YELLOW, RED, BLACK = (255, 255, 255), (215, 215, 215), (255, 240, 80), (190, 30, 30), (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("picture", "ground", "is_blank"),
+    [
+        (drawn_on_nothing(WHITE), 0, False),
+        (drawn_on_nothing(LIGHT), 0, False),
+        (drawn_on_nothing(YELLOW, WHITE), 0, False),
+        (drawn_on_nothing(WHITE, WHITE, RED), 0, False),
+        (drawn_on_nothing(BLACK), 255, False),
+        (drawn_on_nothing(RED, (90, 90, 90)), 255, False),
+        (drawn_on_nothing(BLACK, sheet=WHITE), 255, False),
+        (drawn_on_nothing(sheet=WHITE), 255, True),
+        (drawn_on_nothing(), 255, True),
+    ],
+)
+@pytest.mark.parametrize(("mode", "form"), [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "TIFF"), ("P", "GIF")])
+def test_the_ground_of_what_is_transparent_is_that_which_makes_it_legible(
+    tmp_path: Path, picture: Image.Image, ground: int, is_blank: bool, mode: str, form: str
+) -> None:
+    path = tmp_path / "drawing"
+    # A GIF's transparency is all or nothing.
+    drawn = picture.convert(mode) if mode != "P" else picture
+    path.write_bytes(make.encoded(drawn, form))
+    with closing(open_file(path, "image")) as file:
+        images = file.page_images(1, BUDGET, 0)
+    assert decoded(images.views[0]).convert("L").getpixel((2, 2)) == pytest.approx(ground, abs=3)
+    assert images.is_blank == is_blank
 
 
 @pytest.mark.parametrize(
