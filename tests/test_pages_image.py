@@ -37,6 +37,21 @@ def test_what_fits_is_left_alone(width: int, height: int) -> None:
     assert fit_size(width, height, ImageBudget(max_side_px=20_000)) == (width, height)
 
 
+@pytest.mark.parametrize(
+    ("size", "fitted"),
+    [
+        ((3000, 9000), (667, 2000)),
+        ((500, 12_000), (500, 12_000)),
+        ((1000, 12_000), (667, 8000)),
+        ((12_000, 1000), (8000, 667)),
+        ((300, 100_000), (196, 65_500)),
+        ((2480, 3508), (1414, 2000)),
+    ],
+)
+def test_a_page_that_is_read_in_bands_is_bounded_by_its_width(size: tuple[int, int], fitted: tuple[int, int]) -> None:
+    assert fit_size(*size, ImageBudget(max_side_px=2000, max_aspect=3.0)) == fitted
+
+
 def test_line_art_becomes_png_and_a_photo_jpeg() -> None:
     assert encode(make.printed_page(100).convert("L"), 90)[1] == "image/png"
     noise = Image.effect_noise((200, 200), 60)

@@ -15,6 +15,7 @@ from kobold_reader.pages import Box, ImageBudget, LinePiece, PageChild, PageImag
 from kobold_reader.pages.orientation import CLOCKWISE, UPRIGHT, stored_box
 from kobold_reader.pages.tiles import MAX_TILES, TilePlan, find_writing, plan_tiles
 from kobold_reader.pages.values import pack, unpack
+from kobold_reader.pages.views import Placement, picture_images
 from tests import page_files as make
 from tests.conftest import SAMPLES
 from tests.test_pages_orientation import prose, turned
@@ -246,3 +247,22 @@ def test_a_scan_is_never_enlarged(child: PageChild, tmp_path: Path) -> None:
     for tile in child.page_images(1, SMALL, rotate_deg=0).tiles:
         assert tile.width_px <= round((tile.box[2] - tile.box[0]) * page.width) + 1
         assert tile.effective_dpi == pytest.approx(60, rel=0.03)
+
+
+@pytest.mark.parametrize("inches", [None, (2.5, 60.0)])
+def test_a_long_receipt_is_not_blank_and_its_tiles_show_every_line(inches: tuple[float, float] | None) -> None:
+    """Shrunk to the length of a page, it would be 50 px wide: white, and without lines."""
+    receipt = Image.new("L", (500, 12_000), 255)
+    tops = range(60, 11_900, 60)
+    for number, top in enumerate(tops):
+        words = f"Item {number:03d} rope and tar"
+        ImageDraw.Draw(receipt).text((30, top), words, font=make.font(72, 24), fill=20)
+    placement = Placement((500, 12_000), inches)
+    images = picture_images(receipt, placement, LARGE, original=None, rotate_deg=None, reopen=receipt.copy)
+    assert not images.is_blank
+    assert not images.is_coarse
+    shown = [line.box for tile in images.tiles for line in tile.lines]
+    assert len(shown) == len(tops)
+    for box, top in zip(shown, tops, strict=True):
+        assert box[1] * 12_000 <= top + 8 <= box[3] * 12_000
+    assert all(tile.width_px / (500 * (tile.box[2] - tile.box[0])) > 0.5 for tile in images.tiles)

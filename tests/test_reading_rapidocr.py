@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
 from kobold_reader import KoboldReader
 from kobold_reader.errors import ConfigError, MissingExtraError
+from tests import page_files as make
 from tests.conftest import GROUND_TRUTH, SAMPLES
 from tests.kobold_simulator import EyesBrain, KoboldSimulator
 from tests.measure import character_error_rate, precision, recall
@@ -75,3 +77,31 @@ def test_the_page_survives_the_way_through_the_server(
     assert recall(truth(name), text) >= 0.9
     assert caption
     assert simulator.encodings == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "pitch_px", "slant_deg"),
+    [
+        ((680, 2400), 300, 0.0),
+        pytest.param((260, 2600), 36, 0.0, marks=pytest.mark.thorough),
+        pytest.param((260, 2600), 36, 1.5, marks=pytest.mark.thorough),
+    ],
+)
+def test_a_long_receipt_loses_and_doubles_no_line(
+    tmp_path: Path, size: tuple[int, int], pitch_px: int, slant_deg: float
+) -> None:
+    """RapidOCR would shrink it to a width at which nothing can be read."""
+    paper = Image.new("L", size, 255)
+    tops = range(40, size[1] - 60, pitch_px)
+    lines = [f"{number * 37:04d} rope {number * 13 % 90 + 10}.50" for number, _ in enumerate(tops, 1)]
+    for top, line in zip(tops, lines, strict=True):
+        ImageDraw.Draw(paper).text((40, top), line, font=make.font(72, 20), fill=20)
+    path = tmp_path / "receipt.png"
+    paper.rotate(slant_deg, resample=Image.Resampling.BICUBIC, fillcolor=255).save(path)
+    [result] = KoboldReader(engine="rapidocr", rotate=0, ledger="none").read_pages(path)
+    reading = result.readings["ocr"]
+    assert reading.view_sizes == (size,)
+    assert [line.replace(" ", "") for line in reading.text.splitlines()] == [line.replace(" ", "") for line in lines]
+    for top, box in zip(tops, reading.boxes, strict=True):
+        assert sum(box.corners[1::2]) / 4 / 10_000 * size[1] == pytest.approx(top + 12, abs=12)

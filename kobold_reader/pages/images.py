@@ -42,6 +42,8 @@ LIBRARY_ERRORS = (
 
 _CUT_SHORT = ("truncated", "premature", "unexpected end", "eof", "not enough")
 _MIN_QUALITY = 50
+_MAX_JPEG_SIDE_PX = 65_500
+_LONG_ASPECT = 3
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}  # lossless, arithmetic, …
 _FRAMES = frozenset({b"\xc0", b"\xc1", b"\xc2"})  # baseline, extended, progressive
 _WITHOUT_LENGTH = frozenset(bytes([code]) for code in (0, 1, *range(0xD0, 0xDA), 0xFF)) | {b""}
@@ -90,11 +92,15 @@ def check_pixels(width_px: int, height_px: int) -> None:
 
 def fit_size(width_px: float, height_px: float, budget: ImageBudget) -> tuple[int, int]:
     """The largest size of these proportions within the budget, never larger than given."""
-    scale = min(1.0, budget.max_side_px / max(width_px, height_px))
+    longest = max(width_px, height_px)
+    bounded, max_side_px = longest, budget.max_side_px
+    if budget.max_aspect is not None and longest > budget.max_aspect * min(width_px, height_px):
+        bounded, max_side_px = budget.max_aspect * min(width_px, height_px), _MAX_JPEG_SIDE_PX
+    scale = min(1.0, budget.max_side_px / bounded, max_side_px / longest)
     if budget.max_pixels is not None:
         scale = min(scale, math.sqrt(budget.max_pixels / (width_px * height_px)))
-    width = max(1, min(budget.max_side_px, round(width_px * scale)))
-    height = max(1, min(budget.max_side_px, round(height_px * scale)))
+    width = max(1, min(max_side_px, round(width_px * scale)))
+    height = max(1, min(max_side_px, round(height_px * scale)))
     if budget.max_pixels is not None and width * height > budget.max_pixels:
         # Both sides were rounded up; one pixel less on each is within a pixel of the proportions.
         width, height = max(1, math.floor(width_px * scale)), max(1, math.floor(height_px * scale))
@@ -108,8 +114,12 @@ def size_at(long_side_px: float, width_px: float, height_px: float) -> tuple[int
 
 
 def size_at_dpi(dpi: int, width_px: float, height_px: float, inches: tuple[float, float] | None) -> tuple[int, int]:
-    """The size of a page at this resolution, never larger than given; paper of unknown size counts as 12 inches."""
-    return size_at(min(max(inches) * dpi, 4000) if inches else 12 * dpi, width_px, height_px)
+    """The size of a page at this resolution, never larger than given; paper of unknown size counts as 12 inches.
+
+    A page longer than three times its width counts as several pages: a long receipt is no narrower than a short one.
+    """
+    pages = max(1.0, max(width_px, height_px) / (_LONG_ASPECT * min(width_px, height_px)))
+    return size_at(min(max(inches) * dpi, 4000 * pages) if inches else 12 * dpi * pages, width_px, height_px)
 
 
 def shrunk(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

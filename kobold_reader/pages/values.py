@@ -111,6 +111,9 @@ class ImageBudget:
     """Born-digital pages are rendered at no more."""
     min_px_per_inch: float | None = None
     """A page that would come out below it is cut into tiles as well; None: never."""
+    max_aspect: float | None = None
+    """Of a page that is longer than this many times its width, max_side_px is the size of a part of these proportions:
+    the page is read in bands. None: max_side_px is that of any page."""
 
 
 @dataclass(frozen=True, slots=True)
