@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from kobold_reader import Archive
 from kobold_reader.archive import vectors as erasing
+from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import Node, Vectors
 from kobold_reader.errors import ConfigError, ServerError, StoreError
@@ -256,12 +258,11 @@ def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
     assert holding_bytes(folder, forgotten), "else nothing is proved"
 
     catalog = Catalog(tmp_path / "archive.sqlite")
-    with catalog.transaction() as db:
-        db.executemany(
-            "INSERT INTO pages (page_id, sha256, page_number, status, parts, version, metadata, uri, node_ids, "
-            "indexed_as, content_sha256) VALUES (?, 's', 1, 'ok', '{}', 'v', '{}', 'u', ?, 'v', 'c')",
-            [(f"p{number}", f'["p{number}-ocr-0"]') for number in range(1200) if number != 7],
-        )
+    page = PageRow("", "s", 1, "ok", {"ocr": "a"}, "v", {}, "u")
+    kept = [number for number in range(1200) if number != 7]
+    catalog.finish(
+        catalog.begin([replace(page, page_id=f"p{number}", node_ids=(f"p{number}-ocr-0",)) for number in kept])
+    )
     erasing.rewrite(folder, catalog, embedder="e", dimension=dimension)
     catalog.close()
 

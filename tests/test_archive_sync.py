@@ -409,21 +409,6 @@ def test_a_reader_sees_what_another_process_wrote(
         assert len(archive.search("Lindqvist", mode="dense", limit=50)) == 5, "by its vectors too"
 
 
-def test_two_writers_are_one_too_many(
-    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
-) -> None:
-    with Archive.open(tmp_path / "a", create=True) as archive:
-        seen: list[subprocess.CompletedProcess[str]] = []
-
-        def meanwhile(_: object) -> None:
-            if not seen:
-                seen.append(run_python(WRITER, str(tmp_path / "a"), str(folder), simulator.url))
-
-        archive.sync(folder, reader=reader, on_page=meanwhile)
-    assert seen[0].returncode == 1
-    assert "another process is writing" in seen[0].stderr
-
-
 MINUTES = (GROUND_TRUTH / "minutes" / "1961 annual meeting.pdf.txt").read_text(encoding="utf-8")
 """Enough for several chunks of a page."""
 KILLED = """

@@ -37,34 +37,6 @@ def test_a_scanned_pdf_becomes_documents_and_is_found(simulator: KoboldSimulator
     assert all(hit.marks for hit in hits)
 
 
-def test_a_rerun_asks_nothing_and_opens_no_file(
-    simulator: KoboldSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = tmp_path / "letter.pdf"
-    copy.write_bytes(LETTER.read_bytes())
-    reader = KoboldReader(api_url=simulator.url)
-    first = reader.load_data(copy)
-    simulator.stop()
-    monkeypatch.setattr("kobold_reader.pages.PageChild.open", lambda *_, **__: pytest.fail("a file was opened"))
-
-    again = KoboldReader(api_url=simulator.url).load_data(str(copy))
-
-    assert [(one.id_, one.hash) for one in again] == [(one.id_, one.hash) for one in first]
-    simulator.restart()
-
-
-def test_the_same_scan_elsewhere_is_not_asked_again(simulator: KoboldSimulator, tmp_path: Path) -> None:
-    reader = KoboldReader(api_url=simulator.url)
-    reader.load_data(LETTER)
-    copy = tmp_path / "renamed copy.pdf"
-    copy.write_bytes(LETTER.read_bytes())
-
-    documents = reader.load_data(copy)
-
-    assert simulator.count() == 6
-    assert [document.metadata["file_name"] for document in documents] == ["renamed copy.pdf"] * 3
-
-
 def test_metadata_is_flat_scalar_and_complete(simulator: KoboldSimulator) -> None:
     document = KoboldReader(api_url=simulator.url, tasks=["ocr"]).load_data(LETTER)[1]
 

@@ -76,16 +76,20 @@ def test_a_folder_is_explained(models: Models, folder: Path) -> None:
     assert "fits: llava-v1.5-7b-Q4_K.gguf + mmproj-model-f16.gguf\n" in said.out
     assert "template   none in the file: Vicuna is forced" in said.out
     assert "family     qwen2.5-vl" in said.out
-    assert "doubtful: Meta-Llama-3-8B-Instruct.gguf + mmproj-model-f16.gguf\n  equally wide, but nothing" in said.out
-    assert "mmproj-model-f16.gguf: its name tells nothing; mmproj-llava-v1.5-7b-f16.gguf would" in said.out
-    assert "it wants a language model 3840 wide (gemma3)" in said.out
-    assert "mmproj-ultravox.gguf: a projector that only hears (ultravox)" in said.out
-    assert "nomic.gguf: an embedding model (nomic-bert, 768 dimensions): --embeddingsmodel" in said.out
-    assert "flux.gguf: neither" in said.out
-    assert said.err.splitlines() == [
-        f"kobold-reader: {folder / 'half.gguf'}: is cut short: 575 of 576 bytes are there. Fetch it again.",
-        f"kobold-reader: {folder / 'notes.gguf'}: is no GGUF file.",
-    ]
+    assert "doubtful: Meta-Llama-3-8B-Instruct.gguf + mmproj-model-f16.gguf\n" in said.out
+    told = {
+        "mmproj-model-f16.gguf: ": "mmproj-llava-v1.5-7b-f16.gguf would",
+        "mmproj-gemma": "a language model 3840 wide (gemma3)",
+        "mmproj-ultravox.gguf: ": "only hears (ultravox)",
+        "nomic.gguf: ": "(nomic-bert, 768 dimensions): --embeddingsmodel",
+        "flux.gguf: ": "neither",
+    }
+    missing = [file for file, fact in told.items() if not re.search(re.escape(file) + ".*" + re.escape(fact), said.out)]
+    assert not missing
+    half, notes = said.err.splitlines()
+    assert half.startswith(f"kobold-reader: {folder / 'half.gguf'}: ")
+    assert "575 of 576 bytes" in half
+    assert notes.startswith(f"kobold-reader: {folder / 'notes.gguf'}: ")
     assert said.code == 5, "something was read, and some files failed"
 
 
@@ -103,8 +107,8 @@ def test_json_names_everything(models: Models, folder: Path) -> None:
     assert all(bool(pair["command"]) == (pair["verdict"] != "does not load") for pair in found["pairs"])
     assert all(bool(pair["why"]) == (pair["verdict"] != "fits") for pair in found["pairs"])
     assert [one["kind"] for one in found["projectors"]] == ["gemma3", "mlp", "", "qwen2.5vl_merger"]
-    assert [(Path(one["file"]).name, one["why"]) for one in found["problems"]] == [
-        ("half.gguf", "is cut short: 575 of 576 bytes are there. Fetch it again."),
+    assert [(Path(one["file"]).name, one["why"].split(":")[0]) for one in found["problems"]] == [
+        ("half.gguf", "is cut short"),
         ("notes.gguf", "is no GGUF file."),
     ]
 
@@ -120,7 +124,7 @@ def test_two_that_do_not_load_together_say_their_widths(models: Models, tmp_path
 
 def test_an_unknown_family_is_told_what_to_do(models: Models, tmp_path: Path) -> None:
     said = models(write_qwen(tmp_path, "finetune"), write_qwen_projector(tmp_path))
-    assert "family     unknown: its file name tells none; rename it, or name one with --family" in said.out
+    assert re.search(r"family +unknown: .*--family", said.out)
 
 
 @pytest.mark.parametrize("name", ["gone.gguf", "empty", "notes.gguf"])

@@ -216,19 +216,6 @@ def test_a_missing_file_and_an_unknown_kind(child: PageChild, letter: Path) -> N
         PageChild(timeout_s=0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce the limit")
-def test_memory_has_a_limit(tmp_path: Path) -> None:
-    from PIL import Image
-
-    path = tmp_path / "large.png"
-    path.write_bytes(make.encoded(Image.new("L", (12_000, 12_000), 255), "PNG"))
-    with PageChild(memory_limit_bytes=120_000_000) as child:
-        assert child.open(path, kind="image").total_pages == 1
-        with pytest.raises(SourceError) as caught:
-            child.page_images(1, BUDGET)
-        assert caught.value.page_number == 1
-
-
 def test_values_and_errors_come_back_as_they_were_sent() -> None:
     view = PageView(b"\x00\xff", "image/png", 2, 1, None, 90)
     for value in (

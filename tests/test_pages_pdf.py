@@ -259,13 +259,6 @@ def test_a_note_on_a_scan_is_not_lost(child: PageChild, opened: Opener) -> None:
     assert not child.page_images(1, BUDGET).is_blank
 
 
-def test_a_locked_attachment_locks_no_page(child: PageChild, opened: Opener) -> None:
-    assert opened(make.attachment_locked_pdf()).total_pages == 1
-    facts, images = page(child)
-    assert facts.text.startswith("Line 1.")
-    assert not images.is_blank
-
-
 @pytest.mark.parametrize(("stored", "is_lost"), [(b"", False), (b"\0broken", True)])
 def test_white_is_believed_only_where_nothing_was_to_be_painted(
     child: PageChild, opened: Opener, stored: bytes, is_lost: bool

@@ -15,7 +15,6 @@ from kobold_reader import KoboldReader
 from kobold_reader.pages import select
 from kobold_reader.plan import make_plan
 from kobold_reader.reading.ledger import Ledger
-from tests.conftest import SAMPLES
 from tests.kobold_simulator import Fault, KoboldSimulator
 from tests.test_cli import Command, draw_pages, kobold  # noqa: F401  (a fixture)
 from tests.test_regressions_reading import PROSE, scan
@@ -264,10 +263,3 @@ def test_the_survey_looks_at_each_page_once(
         assert reader.transcriber(ledger).survey(files).by_kind == {"to_read": 2, "text_layer": 1}
         assert [result.status for result in reader.transcriber(ledger).run(files)] == ["ok", "ok", "text_layer"]
     assert looked == [1, 2, 3]
-
-
-def test_samples_of_the_package_are_planned(kobold: Command) -> None:  # noqa: F811
-    found = planned(kobold("plan", SAMPLES, "--sample", "0", "--json"))
-    assert found["files"]["total"] == 9
-    assert found["pages"]["total"] == 17
-    assert set(found["pages_by_file_kind"]) == {"image", "pdf"}

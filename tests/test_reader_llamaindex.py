@@ -17,7 +17,7 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
-from llama_index.core import SimpleDirectoryReader
+from llama_index.core import SimpleDirectoryReader, node_parser
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
@@ -471,27 +471,42 @@ def test_metadata_survives_a_docstore_on_disk(reader: KoboldReader, ledger_tif: 
         assert back.excluded_llm_metadata_keys == document.excluded_llm_metadata_keys
 
 
-@pytest.mark.parametrize(
-    "splitter",
-    [
-        SentenceSplitter(chunk_size=64, chunk_overlap=8),
-        TokenTextSplitter(chunk_size=64, chunk_overlap=8),
-        SemanticSplitterNodeParser(embed_model=CountingEmbedding(), buffer_size=1),
-    ],
-    ids=lambda splitter: type(splitter).__name__,
-)
-def test_metadata_fits_every_splitter(make_simulator: MakeSimulator, ledger_tif: Path, splitter: NodeParser) -> None:
-    words = [f"Entry {number} of the harbour ledger." for number in range(60)]
-    simulator = make_simulator(brain=ScriptBrain(" ".join(words)))
-    documents = KoboldReader(api_url=simulator.url, tasks=["ocr"], pages="1").load_data(ledger_tif)
+def is_splitter(kind: object) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, NodeParser) and not inspect.isabstract(kind)
 
-    nodes = splitter.get_nodes_from_documents(documents)
 
-    assert len(nodes) > 1
-    assert all(node.metadata == documents[0].metadata for node in nodes)
-    assert all(node.ref_doc_id == documents[0].id_ for node in nodes)
-    joined = " ".join(node.get_content() for node in nodes)
-    assert all(f"Entry {number} " in joined for number in range(60)), "no sentence is lost"
+def splitters() -> dict[str, NodeParser]:
+    """Every splitter of llama-index-core that takes plain text and needs no library of its own."""
+    found: dict[str, NodeParser] = {
+        "SemanticSplitterNodeParser": SemanticSplitterNodeParser(embed_model=CountingEmbedding(), buffer_size=1)
+    }
+    for name in node_parser.__all__:
+        kind: Any = getattr(node_parser, name)
+        if not is_splitter(kind):
+            continue
+        options = {"chunk_size": 64, "chunk_overlap": 8} if kind in {SentenceSplitter, TokenTextSplitter} else {}
+        try:
+            splitter = kind.from_defaults(**options)
+            if splitter.get_nodes_from_documents([Document(text="One sentence. And another.")]):
+                found.setdefault(name, splitter)
+        except (ImportError, TypeError, ValueError, AttributeError):
+            continue
+    return found
+
+
+def test_metadata_fits_every_splitter(make_simulator: MakeSimulator, ledger_tif: Path) -> None:
+    words = " ".join(f"Entry {number} of the harbour ledger." for number in range(60))
+    simulator = make_simulator(brain=ScriptBrain(words))
+    [document] = KoboldReader(api_url=simulator.url, tasks=["ocr"], pages="1").load_data(ledger_tif)
+    found = splitters()
+    assert {"SentenceSplitter", "TokenTextSplitter", "SentenceWindowNodeParser", "MarkdownNodeParser"} <= set(found)
+
+    for name, splitter in found.items():
+        nodes = splitter.get_nodes_from_documents([document])
+        assert len(nodes) > 1 or name not in {"SentenceSplitter", "TokenTextSplitter", "SemanticSplitterNodeParser"}
+        assert all(document.metadata.items() <= node.metadata.items() for node in nodes), name
+        joined = " ".join(node.get_content() for node in nodes)
+        assert all(f"Entry {number} " in joined for number in range(60)), f"{name}: no sentence is lost"
 
 
 # ── as a LlamaIndex component ─────────────────────────────────────────────────────────────────────

@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw
 
 from kobold_reader import KoboldReader
 from kobold_reader.errors import (
-    ConfigError,
     ContextTooSmallError,
     EmptyTranscriptionError,
     ImageNotSeenError,
@@ -30,7 +29,7 @@ from kobold_reader.errors import (
     ServerStatusError,
     ServerTimeoutError,
 )
-from kobold_reader.kobold import CancelledError, RetryPolicy, ServerPool
+from kobold_reader.kobold import RetryPolicy, ServerPool
 from kobold_reader.pages import LinePiece, PageImages, PageView
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.page_reader import PageJob
@@ -322,20 +321,17 @@ def test_an_inked_page_without_text_is_an_error(simulator: KoboldSimulator, make
     assert simulator.count() == 4
 
 
-def test_a_refusal_said_twice_is_believed(simulator: KoboldSimulator, make_engine: MakeEngine) -> None:
-    simulator.brain = ScriptBrain([NOTHING, NOTHING, READ])
+@pytest.mark.parametrize(
+    ("said", "status", "text"), [([NOTHING, NOTHING, READ], "no_text", ""), ([NOTHING, READ], "ok", READ)]
+)
+def test_a_refusal_is_believed_if_said_twice(
+    simulator: KoboldSimulator, make_engine: MakeEngine, said: list[str], status: str, text: str
+) -> None:
+    simulator.brain = ScriptBrain(said)
 
     one = reading(make_engine(simulator).read(page())["ocr"])
 
-    assert (one.status, one.text, one.attempts) == ("no_text", "", 2)
-
-
-def test_a_refusal_said_once_is_not_believed(simulator: KoboldSimulator, make_engine: MakeEngine) -> None:
-    simulator.brain = ScriptBrain([NOTHING, READ])
-
-    one = reading(make_engine(simulator).read(page())["ocr"])
-
-    assert (one.status, one.text, one.attempts) == ("ok", READ, 2)
+    assert (one.status, one.text, one.attempts) == (status, text, 2)
 
 
 def test_a_caption_is_never_no_text(simulator: KoboldSimulator, make_engine: MakeEngine) -> None:
@@ -378,42 +374,11 @@ def test_several_sentences_that_say_there_is_no_text_are_no_text(
 # ── the server stumbles ───────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        (Fault.ERROR, "error inside KoboldCpp"),
-        (Fault.NULL, "`null`"),
-        (Fault.HTML, "web page"),
-        (Fault.TRUNCATED_JSON, "cut off"),
-    ],
-)
-def test_no_answer_is_asked_for_once_more_and_then_an_error_of_the_page(
-    simulator: KoboldSimulator, make_engine: MakeEngine, waits: list[float], fault: Fault, said: str
+def test_what_the_pool_tries_again_is_no_attempt_of_the_page(
+    simulator: KoboldSimulator, make_engine: MakeEngine
 ) -> None:
-    engine = make_engine(simulator)
-    simulator.fault(fault)
-    assert reading(engine.read(page())["ocr"]).status == "ok"
-    assert simulator.count() == 2
-
-    simulator.fault(fault, fault)
-    outcome = engine.read(page())["ocr"]
-    assert isinstance(outcome, ResponseFormatError)
-    assert said in str(outcome)
-    assert simulator.count() == 4
-    assert len(waits) == 2
-
-
-def test_a_busy_server_is_waited_for(simulator: KoboldSimulator, make_engine: MakeEngine, waits: list[float]) -> None:
-    simulator.fault(Fault.BUSY, Fault.BUSY, Fault.rate_limit(7))
-
-    assert reading(make_engine(simulator).read(page())["ocr"]).status == "ok"
-    assert len(waits) == 3
-    assert waits[-1] >= 7.0, "never sooner than the server asked"
-
-
-@pytest.mark.parametrize("fault", [Fault.RESET, Fault.CLOSE, Fault.RESET_BODY])
-def test_a_broken_connection_is_tried_again(simulator: KoboldSimulator, make_engine: MakeEngine, fault: Fault) -> None:
-    simulator.fault(fault, fault)
+    """How often it tries is in test_kobold_pool.py, what each fault costs a run in test_fault_matrix.py."""
+    simulator.fault(Fault.RESET, Fault.BUSY)
 
     one = reading(make_engine(simulator).read(page())["ocr"])
 
@@ -519,29 +484,6 @@ def test_a_page_over_its_time_is_aborted_on_the_server(simulator: KoboldSimulato
     assert simulator.count() == 2, "the same work would take the same time"
 
 
-def test_a_cancelled_page_is_aborted_on_the_server(simulator: KoboldSimulator, make_engine: MakeEngine) -> None:
-    engine = make_engine(simulator)
-    engine.prepare()
-    simulator.fault(Fault.HANG)
-    cancel = threading.Event()
-    ended: list[BaseException] = []
-
-    def read() -> None:
-        try:
-            engine.read(page(cancel=cancel))
-        except CancelledError as err:
-            ended.append(err)
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    assert simulator.wait_for(lambda: simulator.running)
-    cancel.set()
-    thread.join(10)
-
-    assert len(ended) == 1
-    assert simulator.wait_for(lambda: not simulator.running), "the server is free again"
-
-
 def test_progress_is_told_while_the_server_writes(make_simulator: MakeSimulator, make_engine: MakeEngine) -> None:
     simulator = make_simulator(brain=ScriptBrain(READ))
     simulator.fault(Fault.HANG)
@@ -575,8 +517,11 @@ def test_three_failures_of_the_server_in_a_row_end_the_run(simulator: KoboldSimu
 # ── servers of other kinds ────────────────────────────────────────────────────────────────────────
 
 
-def test_without_a_template_the_familys_tags_are_used(make_simulator: MakeSimulator, make_engine: MakeEngine) -> None:
-    simulator = make_simulator(chat_template="")
+@pytest.mark.parametrize("options", [{"chat_template": ""}, {"jinja": True}], ids=["no template", "jinja"])
+def test_where_the_servers_template_does_not_count_the_familys_tags_are_used(
+    make_simulator: MakeSimulator, make_engine: MakeEngine, options: dict[str, Any]
+) -> None:
+    simulator = make_simulator(**options)
 
     one = reading(make_engine(simulator).read(page())["ocr"])
 
@@ -585,16 +530,6 @@ def test_without_a_template_the_familys_tags_are_used(make_simulator: MakeSimula
     assert prompt.startswith("<|im_start|>user\nConvert this page")
     assert prompt.endswith("<|im_end|>\n<|im_start|>assistant\n")
     assert "### Instruction" not in prompt, "what KoboldCpp writes where it knows no template"
-
-
-def test_with_jinja_the_familys_tags_are_used(make_simulator: MakeSimulator, make_engine: MakeEngine) -> None:
-    simulator = make_simulator(jinja=True)
-
-    one = reading(make_engine(simulator).read(page())["ocr"])
-
-    assert (one.status, one.image_verified) == ("ok", True)
-    prompt = generated(simulator)[0]["prompt"]
-    assert prompt.startswith("<|im_start|>user\nConvert this page")
     assert "{'type'" not in prompt, "no Python source in the prompt"
 
 
@@ -619,13 +554,6 @@ def test_a_family_that_the_user_names_brings_its_own_tags(simulator: KoboldSimul
 
     assert one.family == "gemma-3"
     assert generated(simulator)[0]["prompt"].startswith("<start_of_turn>user\n")
-
-
-def test_a_family_that_does_not_exist_is_refused_with_the_list(
-    simulator: KoboldSimulator, make_engine: MakeEngine
-) -> None:
-    with pytest.raises(ConfigError, match=r"no model family 'quen'.*gemma-3.*qwen2\.5-vl"):
-        make_engine(simulator, family="quen").prepare()
 
 
 # ── pages in tiles ────────────────────────────────────────────────────────────────────────────────

@@ -370,20 +370,6 @@ def test_a_night_outlives_a_restart_of_the_last_server(
     assert "Waiting up to 10 min for a server to come back" in caplog.text
 
 
-def test_an_outage_is_not_waited_for_ever(make_simulator: MakeSimulator, tmp_path: Path) -> None:
-    server = make_simulator()
-    time = Time(during=lambda _: None)
-    policy = RetryPolicy(outage_patience_s=600)
-    results = read_by(
-        engine_of(tmp_path, server, policy=policy, sleep=time.sleep, clock=time.clock), scans(tmp_path, 3)
-    )
-    next(results)
-    server.stop()
-    with pytest.raises(NoServerAvailableError, match="nobody listens"):
-        list(results)
-    assert 600 <= time.now_s - 1000.0 <= 610
-
-
 def test_an_address_that_never_answered_is_not_waited_for(tmp_path: Path) -> None:
     waits: list[float] = []
     pool = ServerPool(

@@ -74,16 +74,6 @@ def reader(simulator: KoboldSimulator, **options: Any) -> KoboldReader:
     return KoboldReader(api_url=simulator.url, tasks=["ocr"], **options)
 
 
-def test_the_server_is_asked_page_by_page(simulator: KoboldSimulator) -> None:
-    documents = reader(simulator).lazy_load_data(LETTER)
-    assert simulator.count() == 0, "nothing is asked before the first Document is wanted"
-    next(documents)
-    assert simulator.count() == 1, "the first Document is there before the second page is asked for"
-    next(documents)
-    assert simulator.count() == 2
-    documents.close()  # type: ignore[attr-defined]
-
-
 @pytest.mark.usefixtures("own_child")
 def test_a_closed_generator_leaves_no_thread_and_no_child(
     simulator: KoboldSimulator, monkeypatch: pytest.MonkeyPatch
@@ -121,34 +111,18 @@ def test_what_was_read_before_the_server_died_is_kept(simulator: KoboldSimulator
     assert simulator.count() == asked + 2
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3])
-def test_a_failed_page_keeps_its_number_and_all_others_theirs(simulator: KoboldSimulator, failing: int) -> None:
-    simulator.fault(*[None] * (failing - 1), Fault.DROP_IMAGES)
+def test_a_failed_page_keeps_its_number_and_all_others_theirs(simulator: KoboldSimulator) -> None:
+    simulator.fault(None, Fault.DROP_IMAGES)
     results = list(reader(simulator).read_pages([LETTER, RECEIPT]))
     assert [(result.source.name, result.page_number) for result in results] == [
         *((LETTER.name, number) for number in (1, 2, 3)),
         (RECEIPT.name, 1),
     ]
-    assert [result.status for result in results] == ["failed" if n == failing else "ok" for n in (1, 2, 3, 4)]
-    error = results[failing - 1].error
+    assert [result.status for result in results] == ["ok", "failed", "ok", "ok"]
+    error = results[1].error
     assert error is not None
-    assert (error.page_number, Path(str(error.source)).name) == (failing, LETTER.name)
+    assert (error.page_number, Path(str(error.source)).name) == (2, LETTER.name)
     assert all(bool(result.text) != bool(result.error) for result in results)
-
-
-def test_a_file_that_cannot_be_opened_is_one_named_failure(simulator: KoboldSimulator, tmp_path: Path) -> None:
-    (tmp_path / "a.pdf").write_bytes(b"")
-    (tmp_path / "b.pdf").write_bytes(LETTER.read_bytes())
-    with Ledger(None) as ledger:
-        transcriber = reader(simulator).transcriber(ledger)
-        results = list(transcriber.run(select([tmp_path / "a.pdf", tmp_path / "b.pdf"]).files))
-        assert [(result.source.name, result.page_number, result.status) for result in results][:2] == [
-            ("a.pdf", 0, "failed"),
-            ("b.pdf", 1, "ok"),
-        ]
-        [failure] = ledger.failures()
-        assert failure.uri.endswith("/a.pdf")
-        assert failure.page_number == 0
 
 
 def test_the_same_scan_twice_in_one_run_is_asked_once(simulator: KoboldSimulator, tmp_path: Path) -> None:
@@ -160,36 +134,14 @@ def test_the_same_scan_twice_in_one_run_is_asked_once(simulator: KoboldSimulator
     assert simulator.count() == 1
 
 
-def test_a_failure_is_forgotten_once_the_page_was_read(simulator: KoboldSimulator, tmp_path: Path) -> None:
-    ledger = tmp_path / "ledger.sqlite"
-    simulator.fault(Fault.DROP_IMAGES)
-    list(reader(simulator, ledger=str(ledger)).read_pages(RECEIPT))
-    with Ledger(ledger) as opened:
-        assert len(opened.failures()) == 1
-    list(reader(simulator, ledger=str(ledger)).read_pages(RECEIPT))
-    with Ledger(ledger) as opened:
-        assert opened.failures() == []
-
-
-def test_samples_and_page_ranges(simulator: KoboldSimulator) -> None:
-    assert [r.page_number for r in reader(simulator, pages="2-").read_pages(LETTER)] == [2, 3]
-    assert [r.page_number for r in reader(simulator, sample=1).read_pages(LETTER)] == [2], "the one in the middle"
-
-
-@pytest.mark.parametrize(("redo", "asked"), [(None, 0), ("all", 3), ("outdated", 0), ("truncated", 0)])
-def test_redo(simulator: KoboldSimulator, tmp_path: Path, redo: str | None, asked: int) -> None:
-    ledger = str(tmp_path / "ledger.sqlite")
-    list(reader(simulator, ledger=ledger).read_pages(LETTER))
-    before = simulator.count()
-    list(reader(simulator, ledger=ledger, redo=redo).read_pages(LETTER))
-    assert simulator.count() - before == asked
-
-
 def test_another_model_makes_nothing_due_but_outdated(
     make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
 ) -> None:
     ledger = str(tmp_path / "ledger.sqlite")
-    list(reader(make_simulator(), ledger=ledger).read_pages(LETTER))
+    first = make_simulator()
+    for redo in (None, "outdated"):
+        list(reader(first, ledger=ledger, redo=redo).read_pages(LETTER))
+    assert first.count() == 3, "the same model read them"
     other = make_simulator(model="gemma-3-12b-it-Q4_K_M", projector="gemma3")
     kept = list(reader(other, ledger=ledger).read_pages(LETTER))
     assert other.count() == 0
@@ -240,12 +192,3 @@ def test_three_slow_pages_do_not_starve_the_rest(make_simulator: Callable[..., K
     slow = reader(simulator, page_timeout_s=0.3)
     results = list(slow.read_pages([LETTER, RECEIPT]))
     assert [result.status for result in results] == ["failed", "failed", "failed", "ok"]
-
-
-def test_a_server_that_drops_every_image_ends_the_run(make_simulator: Callable[..., KoboldSimulator]) -> None:
-    simulator = make_simulator()
-    simulator.fault_when = lambda request: Fault.DROP_IMAGES if request.path.endswith("/generate") else None
-    results: list[str] = []
-    with pytest.raises(NoServerAvailableError, match="3 pages in a row"):
-        results.extend(result.status for result in reader(simulator).read_pages([LETTER, RECEIPT]))
-    assert results == ["failed"] * 3

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,15 +170,14 @@ def test_an_archive_killed_while_it_was_made_is_made_anew(
         assert archive.status().embedder == "koboldcpp (embed-a)"
 
 
-def test_two_writers_are_refused_for_reembed_too(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
-    """The vectors were thrown away under the hands of the process that was writing them."""
+def test_two_writers_are_one_too_many(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
+    """`reembed` threw the vectors away under the hands of the process that was writing them."""
     with make_archive(tmp_path, server, "koboldcpp") as archive:
         archive.sync(scans, reader=reader_of(server))
-        with (
-            FileLock(tmp_path / "archive" / LOCK),  # as another process holds it
-            pytest.raises(StoreError, match="another process"),
-        ):
-            archive.reembed()
+        with FileLock(tmp_path / "archive" / LOCK):  # as another process holds it
+            for write in (archive.reembed, archive.sync, partial(archive.forget, archive.uris())):
+                with pytest.raises(StoreError, match="another process is writing"):
+                    write()
         assert archive.status().unfinished_pages == 0
         assert len(archive.search("Lindqvist", mode="dense")) == 2
 

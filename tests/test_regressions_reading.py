@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -193,22 +193,6 @@ def test_a_file_replaced_during_the_run_is_not_read_as_the_one_before(
     assert "was changed since this run began" in str(page.errors["caption"])
     [page] = reader.read_pages(file)
     assert (page.status, page.failed_tasks) == ("ok", ())
-
-
-@pytest.mark.slow
-def test_a_server_that_dies_leaves_its_page_to_the_other_one(
-    make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
-) -> None:
-    """The run ended with the first server, though the second one was idle."""
-    first, second = make_simulator(), make_simulator()
-    statuses = []
-    with KoboldReader(api_url=[first.url, second.url], tasks=["ocr"]) as reader:
-        for page in reader.read_pages(make_pdf(tmp_path / "a.pdf", [1, 2, 3])):
-            statuses.append(page.status)
-            first.stop()
-
-    assert statuses == ["ok"] * 3
-    assert (first.count(), second.count()) == (1, 2)
 
 
 def test_what_came_from_the_fallback_can_be_forgotten(simulator: KoboldSimulator, tmp_path: Path) -> None:

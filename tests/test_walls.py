@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import http.server
-import inspect
 import json
 import logging
-import os
 import pickle
 import sys
 import threading
@@ -18,12 +16,11 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.dirfs import DirFileSystem
-from llama_index.core import SimpleDirectoryReader, node_parser
-from llama_index.core.node_parser import NodeParser
-from llama_index.core.schema import Document
+from llama_index.core import SimpleDirectoryReader
 from typing_extensions import override
 
 from kobold_reader import Archive, KoboldReader
+from kobold_reader.cli import app as cli
 from kobold_reader.cli.output import harmless
 from kobold_reader.errors import KoboldReaderError, PagesFailedError
 from tests.conftest import LETTER, SAMPLES
@@ -78,44 +75,20 @@ def test_a_pages_text_steers_no_terminal_and_no_browser(
     assert "Lindqvist" in shown
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 def test_on_a_terminal_escape_codes_are_shown_not_obeyed(
     make_simulator: Callable[..., KoboldSimulator],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import pty
-    import subprocess
-
     simulator = make_simulator(brain=ScriptBrain(lambda _: HOSTILE))
-    mine, its = pty.openpty()
-    command = [
-        sys.executable,
-        "-m",
-        "kobold_reader",
-        "read",
-        str(RECEIPT),
-        "--api-url",
-        simulator.url,
-        "--tasks",
-        "ocr",
-        "--rotate",
-        "0",
-    ]
-    with subprocess.Popen(command, stdout=its, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as child:
-        os.close(its)
-        seen = b""
-        while True:
-            try:
-                piece = os.read(mine, 4096)
-            except OSError:  # Linux says so at the end of a pseudo-terminal
-                break
-            if not piece:
-                break
-            seen += piece
-        assert child.wait(60) == 0
-    os.close(mine)
-    assert b"Lindqvist" in seen
-    assert b"\x1b" not in seen
-    assert b"\x07" not in seen
+    monkeypatch.setattr(
+        sys, "argv", ["kobold-reader", "read", str(RECEIPT), "--api-url", simulator.url, "--tasks", "ocr"]
+    )
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert cli.run() == 0
+    seen = capsys.readouterr().out
+    assert "Lindqvist" in seen
+    assert not {"\x1b", "\x07"} & set(seen)
 
 
 # ── passwords ────────────────────────────────────────────────────────────────────────────────────
@@ -202,41 +175,3 @@ def test_a_directory_reader_over_a_web_server(simulator: KoboldSimulator, web: s
     assert [document.metadata["page_number"] for document in documents] == [1, 2, 3]
     assert {document.metadata["file_name"] for document in documents} == {"letter.pdf"}
     assert simulator.count() == 3
-
-
-def splitters() -> dict[str, NodeParser]:
-    """Every splitter of llama-index-core that takes plain text and needs no model and no library of its own."""
-    found: dict[str, NodeParser] = {}
-    for name in node_parser.__all__:
-        kind: Any = getattr(node_parser, name)
-        if not _is_splitter(kind):
-            continue
-        try:
-            splitter = kind.from_defaults()
-            if splitter.get_nodes_from_documents([Document(text="One sentence. And another.")]):
-                found[name] = splitter
-        except (ImportError, TypeError, ValueError, AttributeError):
-            continue
-    return found
-
-
-def _is_splitter(kind: object) -> bool:
-    return inspect.isclass(kind) and issubclass(kind, NodeParser) and not inspect.isabstract(kind)
-
-
-SPLITTERS = splitters()
-
-
-def test_the_common_splitters_are_among_those_tried() -> None:
-    assert {"SentenceSplitter", "TokenTextSplitter", "SentenceWindowNodeParser", "MarkdownNodeParser"} <= set(SPLITTERS)
-
-
-@pytest.mark.parametrize("name", sorted(SPLITTERS))
-def test_metadata_survives_every_splitter(simulator: KoboldSimulator, name: str) -> None:
-    documents = KoboldReader(api_url=simulator.url, tasks=["ocr"]).load_data(LETTER)
-    nodes = SPLITTERS[name].get_nodes_from_documents(documents)
-    assert {node.metadata["page_number"] for node in nodes} == {1, 2, 3}
-    for node in nodes:
-        [document] = [one for one in documents if one.metadata["page_number"] == node.metadata["page_number"]]
-        kept = {key: node.metadata.get(key) for key in ("file_name", "page_id", "page_status", "file_sha256")}
-        assert kept == {key: document.metadata[key] for key in kept}
