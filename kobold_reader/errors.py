@@ -179,10 +179,13 @@ class ServerStatusError(ServerError):
 
 
 class ServerBusyError(ServerStatusError):
-    """503: the queue is full, or requests come too fast; `retry_after_s` if the server gave a time."""
+    """503: the server lets no more requests wait, or requests come too fast."""
 
     retryable = True
     retry_after_s: float | None = None
+    """The time that the server gave, if any."""
+    is_own_lock: bool = False
+    """Whether the server is still closing the answer that it gave us a moment ago."""
 
 
 class AuthenticationError(ServerStatusError):

@@ -8,6 +8,7 @@ release's source; not against the client. What it answers is decided by a `Brain
 """
 
 import base64
+import itertools
 import math
 import re
 import struct
@@ -63,6 +64,8 @@ __all__ = [
     "ScriptBrain",
 ]
 
+LOCKED_AFTER_ANSWER_S = 0.05
+
 CHATML_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -75,8 +78,9 @@ class KoboldSimulator:
     Measured on KoboldCpp 1.115.1 (the recordings say how); `version="1.76"` answers as that
     release's source says. Arguments are named like KoboldCpp's options where one exists.
     `token_counts` teaches token numbers of whole texts; `linger_s` keeps the model locked after
-    an answer (0.05 s on a real server, 0 here so that tests need not wait). With `service_s` every
-    generation takes that long, whatever this machine needs for it; `busy` holds when each ran.
+    an answer: 0.05 s with `multiuser=0`, as a real server does always, else 0 so that tests need
+    not wait. With `service_s` every generation takes that long, whatever this machine needs for it;
+    `busy` holds when each ran.
     """
 
     def __init__(
@@ -107,7 +111,7 @@ class KoboldSimulator:
         genlimit: int | None = None,
         ratelimit_s: float | None = None,
         loading: bool = False,
-        linger_s: float = 0.0,
+        linger_s: float | None = None,
         token_counts: Mapping[str, int] | None = None,
         embedding_token_counts: Mapping[str, int] | None = None,
         port: int = 0,
@@ -135,7 +139,7 @@ class KoboldSimulator:
         self.default_genamt = default_genamt
         self.genlimit = genlimit
         self.ratelimit_s = ratelimit_s
-        self.linger_s = linger_s
+        self.linger_s = (0.0 if multiuser else LOCKED_AFTER_ANSWER_S) if linger_s is None else linger_s
         self.tokenizer = Tokenizer(token_counts)
         self.embedding_token_counts = dict(embedding_token_counts or {})
         self.loading = loading
@@ -249,6 +253,8 @@ class KoboldSimulator:
         self._last_text = ""
         self._last_logprobs: dict[str, Any] | None = None
         self._media_key: tuple[str, ...] = ()
+        self._memory: tuple[tuple[str, ...], str] | None = None
+        """Images and text that the model's memory holds; what a prompt begins with of them is not processed again."""
         self._last_request_at = -math.inf
         self.started_at = self._active_at = time.monotonic()
         self._perf: dict[str, Any] = {
@@ -562,8 +568,19 @@ class KoboldSimulator:
         held = pieces_held(answer, self._said_so_far(prompt))
         Speaker(self, task, job, answer, told, held=held).speak(done)
         with self._lock:
-            self._measure(done, started, processed, task)
+            self._measure(done, started, processed, task, self._new_tokens(prompt, prompt_tokens))
+            self._memory = (self._media_key, prompt + job.text)
         return self._finished(job, done)
+
+    def _new_tokens(self, prompt: str, prompt_tokens: int) -> int:
+        """How many tokens are processed: those behind what the memory holds, at least one."""
+        if self._memory is None or self._memory[0] != self._media_key:
+            return prompt_tokens
+        held = self._memory[1]
+        begins_alike = sum(
+            1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(prompt, held, strict=False))
+        )
+        return max(1, len(self.tokenizer.pieces(prompt[begins_alike:])))
 
     def _hold(self, job: Job) -> None:
         """The time before the first token: the prompt (not interruptible), then a fault."""
@@ -586,8 +603,8 @@ class KoboldSimulator:
             self._changed.notify_all()
         return done
 
-    def _measure(self, done: Done, started: float, processed: float, task: Task) -> None:
-        inputs, tokens = done.prompt_tokens, done.completion_tokens
+    def _measure(self, done: Done, started: float, processed: float, task: Task, inputs: int) -> None:
+        tokens = done.completion_tokens
         process_s = max(processed - started, 0.001)
         eval_s = max(time.monotonic() - processed, 0.001)
         seed = task.body.get("sampler_seed", -1)

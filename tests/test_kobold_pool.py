@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time as real_time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from kobold_reader.errors import (
     ServerTimeoutError,
 )
 from kobold_reader.kobold import CancelledError, GenerateRequest, KoboldClient, RetryPolicy, ServerPool
-from kobold_reader.kobold.pool import Turn
+from kobold_reader.kobold.pool import OWN_LOCK_WAIT_S, Turn
 from tests.kobold_simulator import Fault, KoboldSimulator
 
 pytestmark = pytest.mark.slow
@@ -181,6 +182,50 @@ def test_how_often_and_how_long(
                 assert type(caught.value) is error
         assert sim.count() == requests
         assert time.slept == slept
+
+
+@pytest.mark.parametrize("version", ["1.76", "1.115.1"])
+def test_the_servers_own_lock_after_an_answer_is_waited_for_briefly(tmp_path: Path, version: str) -> None:
+    """With `--multiuser 0` a server refuses whoever asks within 50 ms after it answered."""
+    time = Time(during=real_time.sleep)
+    with (
+        KoboldSimulator(multiuser=0, version=version) as sim,
+        pool_of(sim.url, folder=tmp_path, time=time) as pool,
+        pool.lease() as lease,
+    ):
+        for _ in range(6):
+            assert lease.generate(ASK).ending == "eos"
+    assert set(time.slept) == {OWN_LOCK_WAIT_S}
+    assert 5 <= len(time.slept) <= 10
+
+
+def test_a_server_that_closes_its_answer_to_us_is_not_called_full(tmp_path: Path) -> None:
+    with KoboldSimulator(multiuser=0, linger_s=60) as sim, pool_of(sim.url, folder=tmp_path) as pool:
+        client = pool.clients[0]
+        client.generate(ASK)
+        with pytest.raises(ServerBusyError, match="is still closing its last answer") as own:
+            client.generate(ASK)
+        with pytest.raises(ServerBusyError, match="busy with another request") as others:
+            KoboldClient(sim.url).generate(ASK)
+    assert (own.value.is_own_lock, others.value.is_own_lock) == (True, False)
+
+
+def test_where_the_lock_stays_another_is_being_served(tmp_path: Path) -> None:
+    """After its own lock the waits are the usual ones."""
+    time = Time(during=lambda seconds: real_time.sleep(min(seconds, 0.1)))
+    policy = RetryPolicy(busy_patience_s=10)
+    with (
+        KoboldSimulator(multiuser=0, linger_s=60) as sim,
+        pool_of(sim.url, folder=tmp_path, time=time, policy=policy) as pool,
+        pool.lease() as lease,
+    ):
+        lease.generate(ASK)
+        with pytest.raises(ServerBusyError, match="busy with another request"):
+            lease.generate(ASK)
+    usual = [seconds for seconds in time.slept if seconds != OWN_LOCK_WAIT_S]
+    assert usual == [1, 2, 4]
+    assert time.slept[0] == OWN_LOCK_WAIT_S
+    assert len(time.slept) - len(usual) <= 3
 
 
 def test_a_busy_server_is_given_up_when_patience_ends(tmp_path: Path) -> None:

@@ -21,8 +21,11 @@ WORKING = {"idle": 0, "queue": 0, "total_gens": 3}
     [
         ({}, False, 1800),  # nothing measured yet
         ({"last_process": 0.0}, False, 1800),
-        ({"last_process": 2.0, "last_eval": 20.0}, False, 600),  # a GPU
-        ({"last_process": 250.0, "last_eval": 1000.0}, False, 4096),  # an old CPU: 4 tokens a second
+        ({"last_process": 2.0, "last_eval": 20.0, "last_input_count": 1200}, False, 600),  # a GPU
+        ({"last_process": 250.0, "last_eval": 1000.0, "last_input_count": 1200}, False, 4096),  # an old CPU
+        ({"last_process": 238.0, "last_eval": 90.0, "last_input_count": 1}, False, 1800),  # the rest was in its memory
+        ({"last_process": 595.0, "last_eval": 90.0}, False, 1800),  # 1.76 does not tell of how many tokens
+        ({"last_process": 595.0, "last_input_count": "?"}, False, 1800),
         ({}, True, 600),
         ({"last_process": 250.0, "last_eval": 1000.0}, True, 600),
         ({"last_eval": 20_000.0}, True, 2000),

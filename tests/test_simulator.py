@@ -465,7 +465,7 @@ def paced(name: str, **changes: Any) -> KoboldSimulator:
 
 
 def test_busy_server() -> None:
-    with paced("busy_mu0_first", multiuser=0) as server:
+    with paced("busy_mu0_first", multiuser=0, linger_s=0) as server:
         server.fault(Fault.HANG)
         first = started(server, "busy_mu0_first")
         for name in (
@@ -710,6 +710,64 @@ def test_images_are_encoded_once(server: KoboldSimulator) -> None:
     requests.post(f"{server.url}/v1/embeddings", json={"input": "x"}, timeout=5)
     generate(server, images=[one, two], prompt="Another question.")
     assert server.encodings == 6
+
+
+def test_176_encodes_for_every_request() -> None:
+    image = encoded(picture(), "JPEG")
+    with KoboldSimulator(version="1.76", projector="mlp") as server:
+        for number in (1, 2, 3):
+            generate(server, images=[image])
+            assert server.encodings == number
+
+
+@pytest.mark.parametrize("version", ["1.76", "1.115.1"])
+def test_what_the_memory_holds_is_not_processed_again(version: str) -> None:
+    """The last prompt of 1 token says nothing about the speed, and 1.76 does not even tell how many it were."""
+    with KoboldSimulator(version=version, projector="mlp", brain=ScriptBrain("Dear Axel.")) as server:
+        body = {"images": [encoded(picture(), "JPEG")], "prompt": "Read the page. "}
+        generate(server, **body)
+        first = server.perf()
+        generate(server, **{**body, "prompt": "Read the page. Dear"})
+        again = server.perf()
+    if version == "1.76":
+        assert "last_input_count" not in again
+        assert again["last_process"] > 0
+    else:
+        assert first["last_input_count"] > 576
+        assert again["last_input_count"] == 1
+        assert again["last_process"] == pytest.approx(again["last_process_time"] * 1000)
+
+
+@pytest.mark.parametrize(
+    ("data", "max_length"),
+    [(b"no image", 64), (None, 4096 - 20)],
+    ids=["failed to decode image bytes", "Too many LLaVA tokens"],
+)
+def test_176_drops_an_image_without_a_word(data: bytes | None, max_length: int) -> None:
+    sent = encoded(picture(), "JPEG") if data is None else base64.b64encode(data).decode()
+    with KoboldSimulator(version="1.76", projector="mlp", context_size=4096) as server:
+        result = generate(server, images=[sent], max_length=max_length)
+        assert list(result) == ["text", "finish_reason"]
+        assert result["text"]
+        assert server.encodings == 0
+        assert server.seen[-1].images == []
+
+
+def test_176_cuts_an_answer_to_the_context_less_16() -> None:
+    endless = ScriptBrain([Answer([" on"], ends=False)])
+    with KoboldSimulator(version="1.76", context_size=300, brain=endless) as server:
+        assert generate(server, max_length=4000)["finish_reason"] == "length"
+        assert server.perf()["last_token_count"] == 300 - 16
+
+
+def test_without_a_queue_the_lock_outlasts_the_answer() -> None:
+    with KoboldSimulator(multiuser=0) as server:
+        generate(server)
+        body = {"prompt": "x", "max_length": 8}
+        refused = requests.post(f"{server.url}/api/v1/generate", json=body, timeout=5)
+        assert refused.status_code == 503
+        assert server.wait_for(lambda: server.perf()["idle"] == 1)
+        assert requests.post(f"{server.url}/api/v1/generate", json=body, timeout=5).status_code == 200
 
 
 def test_counts_agree(server: KoboldSimulator) -> None:

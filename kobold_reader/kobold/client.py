@@ -22,6 +22,7 @@ from kobold_reader.errors import (
     ConfigError,
     ContextTooSmallError,
     ResponseFormatError,
+    ServerBusyError,
     ServerConnectionError,
     ServerError,
     ServerHungError,
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 
 OLDEST_VERSION = "1.76"
 """Older ones lack too much of what is needed (projectors, aborting one job) or answer otherwise."""
-OK, NOT_FOUND = 200, 404
+OK, NOT_FOUND, BUSY = 200, 404, 503
 QUEUE_READ_S = 2 * 60 * 60.0
 """For a request that waits in the server's queue, silently, with nine others before it."""
 LONGEST_READ_S = 7 * 24 * 3600.0
@@ -55,6 +56,9 @@ WATCH_S = 0.1
 QUIET_LOOK_S = 10.0
 """Between two looks at the text that no caller wants to see."""
 ABORT_AGAIN_S = 0.25
+OWN_LOCK_S = 0.15
+"""KoboldCpp stays locked for 50 ms after an answer, on a loaded machine longer. With `--multiuser 0` the
+next request is refused until then."""
 
 
 class KoboldClient:
@@ -86,6 +90,8 @@ class KoboldClient:
         self._poll_interval_s = poll_interval_s
         self._abort_grace_s = abort_grace_s
         self._info: ServerInfo | None = None
+        self._answered_s = -math.inf
+        """When the last answer of the model came, on `time.monotonic`."""
         self.prompt_cache: dict[tuple[str, ...], ExpandedPrompt] = {}
         """For `render_prompt`; emptied whenever the server is asked about itself again."""
 
@@ -264,7 +270,12 @@ class KoboldClient:
             return []
         # A truncated text would lose its beginning (1.115.1 keeps the last tokens).
         body = {"input": list(texts), "truncate": False}
-        answer = self._transport.post("/v1/embeddings", body, read_timeout_s=QUEUE_READ_S)
+        since_answer_s = time.monotonic() - self._answered_s
+        try:
+            answer = self._transport.post("/v1/embeddings", body, read_timeout_s=QUEUE_READ_S)
+        except ServerBusyError as err:
+            raise self._named(err, since_answer_s) from None
+        self._answered_s = time.monotonic()
         if answer.get("model") == "inactive":
             raise ServerError(
                 f"{self.url}: KoboldCpp runs without an embedding model.",
@@ -330,6 +341,7 @@ class KoboldClient:
         genkey = f"KR-{uuid.uuid4().hex}"
         body = request.body(genkey)
         self._transport.refuse_if_closed()
+        since_answer_s = time.monotonic() - self._answered_s
         started = self._clock()
         read_s = LONGEST_READ_S if time_limit_s is None else time_limit_s + 60.0
         job = Job(self._transport, "/api/v1/generate", body, read_timeout_s=read_s)
@@ -349,9 +361,15 @@ class KoboldClient:
                 raise
             if answer.status in (502, 504):
                 self._try_abort(genkey)  # a proxy gave up; its server may be writing on
-            return parse_generate(answer, request, url=self.url, elapsed_s=elapsed_s)
+            try:
+                completion = parse_generate(answer, request, url=self.url, elapsed_s=elapsed_s)
+            except ServerBusyError as err:
+                raise self._named(err, since_answer_s) from None
+            self._answered_s = time.monotonic()
+            return completion
         if self._stop(job, genkey):
             job.done.wait(self._abort_grace_s)
+        self._answered_s = time.monotonic()
         elapsed_s = self._clock() - started
         if job.done.is_set():
             try:
@@ -359,6 +377,20 @@ class KoboldClient:
             except ServerError as err:
                 log.debug("%s: no answer to the aborted job: %s", self.url, err)
         return Completion(text=seen, ending="aborted", elapsed_s=elapsed_s)
+
+    def _named(self, error: ServerBusyError, since_answer_s: float) -> ServerBusyError:
+        """Return the error for a busy server, or the one that tells that it only closes its last answer to us."""
+        if error.status != BUSY or error.retry_after_s is not None or since_answer_s > OWN_LOCK_S:
+            return error
+        own = ServerBusyError(
+            f"{self.url}: it is still closing its last answer, and lets no request wait meanwhile.",
+            server=error.server,
+            status=error.status,
+            detail_type=error.detail_type,
+            detail_msg=error.detail_msg,
+        )
+        own.is_own_lock = True
+        return own
 
     def _watch(
         self,
@@ -465,6 +497,9 @@ UNMEASURED_S = 1800.0
 """For the prompt of a server that has not measured its speed yet: its first image may be a slow one."""
 PROMPT_TOKENS = 16_384
 """A prompt is allowed the time of this many tokens: a large page with its image, four times over."""
+MEASURING_TOKENS = 128
+"""A prompt of fewer tokens tells no speed: of one that the server still had in its memory a single token is processed,
+and 1.76 counts all the time for the image against it."""
 TEXT_TOKENS = 100
 """Allowed between two signs of new text, in tokens."""
 IDLE_LIMIT_S = 300.0
@@ -475,13 +510,20 @@ def silence_limit_s(perf: Mapping[str, Any], *, has_text: bool) -> float:
     """Return for how many seconds a server that works may show no sign of it.
 
     Args:
-        perf: Body of `/api/extra/perf`: `last_process` and `last_eval` are ms per token (1.76 and later).
+        perf: Body of `/api/extra/perf`: `last_process` and `last_eval` are ms per token (1.76 and later). How many
+            tokens of the last prompt were processed is in `last_input_count`, which 1.76 does not have.
         has_text: Whether it has begun to write; before, it reads prompt and image.
     """
+    if not has_text and not _is_measured(perf.get("last_input_count")):
+        return UNMEASURED_S
     ms_per_token = perf.get("last_eval" if has_text else "last_process")
     if not isinstance(ms_per_token, int | float) or ms_per_token <= 0:
         return FLOOR_S if has_text else UNMEASURED_S
     return max(FLOOR_S, ms_per_token / 1000 * (TEXT_TOKENS if has_text else PROMPT_TOKENS))
+
+
+def _is_measured(prompt_tokens: object) -> bool:
+    return isinstance(prompt_tokens, int) and prompt_tokens >= MEASURING_TOKENS
 
 
 class Silence:

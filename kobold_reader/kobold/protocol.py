@@ -127,7 +127,7 @@ class GenerateRequest:
     """Thinking budget: `none`, `minimal`, `low`, `medium`; since 1.112."""
 
     def body(self, genkey: str) -> bytes:
-        """Return the JSON to send; an image that was sent a moment ago is not encoded again.
+        """Return the JSON to send; the base64 of the last images is kept for their next requests.
 
         Without `max_context_length`: a smaller value shrinks the window, and the image is dropped.
 
@@ -399,7 +399,7 @@ def _busy(status: int, msg: str, url: str, facts: dict[str, Any]) -> ServerBusyE
     if wait or status == 429:  # noqa: PLR2004
         why = "requests come faster than it allows"
     elif status == 503:  # noqa: PLR2004
-        why = "it is busy, its queue is full"
+        why = "it is busy with another request, and lets no more of them wait"
         hint = f"If it stays so, start it {SETTINGS['multiuser'].remedy('10')}."
     else:
         why = f"the router or proxy in front of KoboldCpp has no answer from it (HTTP {status})"

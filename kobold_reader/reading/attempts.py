@@ -214,8 +214,8 @@ def _request(
 def _attempt(context: PageContext, question: Question, request: GenerateRequest) -> Attempt:
     """Send the request, and continue its answer until the model ends it, a loop shows, or there is no more room.
 
-    To continue a page, the same image is sent again (it is not encoded again) with a prompt that ends in the text so
-    far; measured, that gives exactly the text of one longer answer.
+    To continue a page, the same image is sent again (1.115 does not encode it again) with a prompt that ends in the
+    text so far; measured, that gives exactly the text of one longer answer.
     """
     parts: list[tuple[Completion, int]] = []
     text, sent_tokens, next_request = "", question.prompt.tokens, request
