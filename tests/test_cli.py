@@ -566,10 +566,11 @@ def test_the_doctor_finds_nothing_wrong(
     server = make_simulator(password=HUSH, brain=reads_down_to(10))
     said = kobold("doctor", "--api-url", server.url, "--api-password", HUSH)
     assert said.code == 0
-    assert "family qwen2.5-vl: can do ocr, caption, tags\n" in said.out
-    assert "it asks for a password, and takes the one given\n" in said.out
+    assert "family qwen2.5-vl: can do ocr, caption, tags " in said.out
+    assert "it asks for a password, and takes the one given (measured)\n" in said.out
     assert "ok      self-test: print down to 10 pt " in said.out
     assert "6.5 px" in said.out
+    assert "chat template: the server's is used (measured)\n" in said.out, "a forced one looks the same"
     assert "images of up to 1024 px reach the encoder (measured)" in said.out
     assert "is shown a test card" in said.err
     assert "-> Start it with --visionmaxres 2048 (launcher:" in said.out
@@ -606,6 +607,8 @@ def test_a_server_that_sees_nothing_is_no_server(kobold: Command, make_simulator
     said = kobold("doctor", "--api-url", dropping.url)
     assert said.code == 4
     assert "the server did not see the test card" in said.out
+    assert "the self-test that measures it failed (unknown)" in said.out
+    assert "token counts do not" not in said.out, "nothing was measured"
 
 
 def test_the_numbers_behind_a_finding_are_for_programs(
@@ -616,6 +619,8 @@ def test_the_numbers_behind_a_finding_are_for_programs(
     said = kobold("doctor", "--api-url", server.url, "--json")
     values = {finding["about"]: finding["values"] for finding in json.loads(said.out) if finding["server"]}
     assert said.code == 0
+    known = ("(measured)", "(computed)", "(reported by the server, not measured)", "(unknown)")
+    assert all(finding["text"].endswith(known) for finding in json.loads(said.out) if finding["server"])
     assert list(values) == [
         "server",
         "address",
@@ -636,7 +641,12 @@ def test_the_numbers_behind_a_finding_are_for_programs(
     ("options", "about", "level", "words"),
     [
         ({"chat_template": ""}, "template", "advice", "has no chat template: the tags of family qwen2.5-vl"),
-        ({"chat_template": "{{ strange }}"}, "template", "ok", "would use Alpaca; the tags of family qwen2.5-vl"),
+        (
+            {"chat_template": "{{ strange }}"},
+            "template",
+            "ok",
+            "the server would use Alpaca; the tags of",
+        ),
         ({"chat_template": "{{ strange }}", "model": "foo"}, "template", "advice", "uses Alpaca, which suits few"),
         ({"jinja": True}, "template", "ok", "--jinja is on, so the tags of family qwen2.5-vl"),
         ({"version": "1.76"}, "template", "ok", "the tags of family qwen2.5-vl are sent"),

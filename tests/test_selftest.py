@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kobold_reader import KoboldReader
+from kobold_reader.doctor import examine
 from kobold_reader.errors import (
     ContextTooSmallError,
     ImageNotSeenError,
@@ -21,14 +24,16 @@ from kobold_reader.errors import (
     NoVisionModelError,
 )
 from kobold_reader.kobold import KoboldClient, Lease, ServerInfo, ServerPool, choose_family
-from kobold_reader.pages import PageImages, PageView
+from kobold_reader.pages import ImageBudget, PageImages, PageView
 from kobold_reader.pages.testcard import CARD_HEIGHT_PX, CARD_WIDTH_PX, draw_card, draw_probe
+from kobold_reader.reading.due import long_side_px
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.selftest import Remembered, SelfTest, SelfTestFile, self_test, smallest_row, start_of
 from tests.card_reader import CARD, DRAWN_BY, SEED, card_text, reads_down_to
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
+from tests.simulator_projectors import PROJECTORS
 
 Simulators = Callable[..., KoboldSimulator]
 
@@ -180,6 +185,120 @@ def test_letters_are_measured_where_they_reach_the_encoder(make_simulator: Simul
     assert not found.is_smallest_of_card
 
 
+# ── a small context ───────────────────────────────────────────────────────────────────────────────
+
+
+def a4_page(budget: ImageBudget) -> PageJob:
+    """A blank scan of an A4 page as large as such pages are sent."""
+    long_px = long_side_px(210, 297, budget.max_side_px, budget.max_pixels)
+    width_px = round(long_px * 210 / 297)
+    view = PageView(draw_probe(width_px, long_px), "image/png", width_px, long_px, None, 0)
+    return PageJob("file:///a.pdf", 1, ("ocr",), PageImages(views=(view,), is_blank=False, ink_share=0.1))
+
+
+MODELS = {
+    "mlp": "llava-v1.5-7b",
+    "mlp-384": "bunny-phi-3",
+    "mlp-grid": "llava-v1.6-vicuna-7b",
+    "mlp-grid-384": "granite-vision-3.2-2b",
+    "ldp": "MobileVLM-1.7B",
+    "ldpv2": "MobileVLM_V2-1.7B",
+    "resampler": "MiniCPM-V-2_6-Q4_K_M",
+    "resampler-2.5": "MiniCPM-Llama3-V-2_5",
+    "qwen2vl": "Qwen2.5-VL-7B-Instruct-Q4_K_M",
+    "qwen3vl": "Qwen3-VL-8B-Instruct",
+    "gemma3": "gemma-3-12b-it",
+    "gemma4": "gemma-4-E4B-it",
+    "pixtral": "pixtral-12b",
+    "mistral3": "Mistral-Small-3.2-24B-Instruct",
+    "lightonocr": "LightOnOCR-1B",
+    "internvl": "InternVL3-8B",
+    "idefics3": "SmolVLM-Instruct",
+    "idefics3-384": "SmolVLM-Instruct",
+    "lfm2": "LFM2-VL-1.6B",
+    "glm4v": "GLM-4.1V-9B-Thinking",
+    "paddleocr": "PaddleOCR-VL",
+    "dots_ocr": "dots.ocr",
+    "deepseekocr": "DeepSeek-OCR",
+}
+"""By projector: a model of the family whose files have it."""
+CONTEXTS = (1024, 1536, 2048, 3072, 4096, 8192, 16384)
+QUICK = {("qwen2vl", 1024), ("qwen2vl", 2048), ("mlp", 1024), ("mlp-grid", 2048), ("gemma3", 1024), ("resampler", 2048)}
+
+
+def test_all_projectors_are_tried() -> None:
+    assert set(MODELS) == set(PROJECTORS)
+
+
+@pytest.mark.parametrize("visionmaxres", [1024, 2048])
+@pytest.mark.parametrize(
+    ("projector", "context"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.thorough)
+        for case in itertools.product(MODELS, CONTEXTS)
+    ],
+)
+def test_the_doctor_does_not_contradict_a_run(
+    make_simulator: Simulators,
+    engine_for: Callable[..., KoboldEngine],
+    projector: str,
+    context: int,
+    visionmaxres: int,
+) -> None:
+    """What the doctor says cannot be read cannot be read; all else is read, before the self-test and after it."""
+    options: dict[str, Any] = {"projector": projector, "context_size": context, "visionmaxres": visionmaxres}
+    simulator = make_simulator(model=MODELS[projector], brain=reads_down_to(10), **options)
+    before = read_a4(engine_for(simulator))
+
+    findings = {finding.about: finding for finding in examine([simulator.url], None, None, None) if finding.server}
+    cannot = [about for about, finding in findings.items() if finding.level == "problem"]
+    fails = bool(cannot) or "it fails by name" in findings["context"].text
+
+    outcome = read_a4(engine_for(simulator))
+    assert isinstance(outcome, ContextTooSmallError if fails else Reading), [
+        finding.text for finding in findings.values()
+    ]
+    assert type(outcome) is type(before), "the self-test takes no page away"
+    assert ("self-test" in cannot) is ("context" in cannot)
+    if not cannot:
+        assert findings["self-test"].values["smallest_pt"]
+
+
+def read_a4(engine: KoboldEngine) -> object:
+    return engine.read(a4_page(engine.prepare().budget))["ocr"]
+
+
+@pytest.mark.parametrize(("limit_px", "sent_px"), [(1024, 1024), (1280, 1024), (2048, 1024)])
+def test_a_limit_above_the_default_is_used_as_far_as_the_context_has_room(
+    make_simulator: Simulators, engine_for: Callable[..., KoboldEngine], limit_px: int, sent_px: int
+) -> None:
+    """An A4 page of 1280 px is 1,550 tokens: of 2,048 that would leave a quarter of a page of text."""
+    simulator = make_simulator(context_size=2048, visionmaxres=limit_px, brain=reads_down_to(10))
+    found = examined(simulator)
+    assert found.card_px == 1024
+    assert found.is_counted
+    assert engine_for(simulator).prepare().budget.max_side_px == sent_px
+
+
+def test_the_limit_of_a_server_whose_context_is_small_is_measured(make_simulator: Simulators) -> None:
+    """The card as drawn is counted as 2,080 tokens, and the server lets 1,024 px through: 1,000 of them."""
+    found = examined(make_simulator(context_size=2048, visionmaxres=1024, brain=reads_down_to(10)))
+    assert found.smallest is not None
+    assert found.smallest.size_pt == 10
+    assert (found.visionmaxres_px, found.has_dropped_sheets) == (1024, False)
+    unknown = examined(make_simulator(context_size=2048, visionmaxres=2048, brain=reads_down_to(10)))
+    assert (unknown.visionmaxres_px, unknown.has_dropped_sheets) == (None, True)
+
+
+def test_an_answer_cut_for_want_of_room_is_said(make_simulator: Simulators) -> None:
+    long_words = {f" {text}": 9 for row in CARD.rows for text in row.texts}
+    simulator = make_simulator(context_size=1024, brain=reads_down_to(4), token_counts=long_words)
+    found = examined(simulator)
+    assert found.is_cut
+    assert found.smallest is not None
+    assert not found.is_smallest_of_card
+
+
 # ── a server that does not see ────────────────────────────────────────────────────────────────────
 
 
@@ -189,7 +308,7 @@ def test_a_dropped_card_is_an_error(make_simulator: Simulators) -> None:
     with pytest.raises(ImageNotSeenError, match="did not see the test card"):
         examined(simulator)
     with pytest.raises(ContextTooSmallError, match="too small for the test card"):
-        examined(make_simulator(context_size=1024))
+        examined(make_simulator(context_size=400))
 
 
 def test_a_model_that_invents_reads_nothing(make_simulator: Simulators) -> None:
@@ -339,6 +458,35 @@ def test_vision_is_proved_once_per_start(make_simulator: Simulators, engine_for:
 
 
 @pytest.mark.slow
+def test_what_was_not_proved_is_in_the_metadata(make_simulator: Simulators, tmp_path: Path) -> None:
+    """1.76 can drop an image without a word: `ok` says less there. Nothing is said where the counts prove it."""
+    page = tmp_path / "page.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (300, 220), dtype=np.uint8)).save(page)
+    for simulator, said in ((old(make_simulator), False), (make_simulator(brain=reads_down_to(10)), None)):
+        with KoboldReader(api_url=simulator.url, ledger="none", tasks=["ocr", "caption"]) as reader:
+            documents = reader.load_data(page)
+        assert [document.metadata["page_status"] for document in documents] == ["ok"]
+        assert [document.metadata.get("image_verified") for document in documents] == [said]
+
+
+@pytest.mark.slow
+def test_a_card_that_was_not_read_is_remembered(
+    make_simulator: Simulators, engine_for: Callable[..., KoboldEngine]
+) -> None:
+    simulator = old(make_simulator, brain=ScriptBrain("A letter to Axel Lindqvist, 1954."))
+    for _ in range(2):
+        with pytest.raises(NoVisionModelError, match=r"only `kobold-reader doctor` shows it another card"):
+            engine_for(simulator).read(job())
+    assert simulator.count() == 2, "the card, twice, by the first run"
+    with pytest.raises(NoVisionModelError):
+        engine_for(simulator, family="llava-1.5").read(job())
+    assert simulator.count() == 4, "another family has other tags and another prompt"
+    simulator.brain = reads_down_to(10)
+    assert examined(simulator).smallest is not None
+    assert isinstance(engine_for(simulator).read(job())["ocr"], Reading), "the doctor showed another card"
+
+
+@pytest.mark.slow
 def test_a_server_that_was_never_seen_to_see_ends_the_run(
     make_simulator: Simulators, engine_for: Callable[..., KoboldEngine]
 ) -> None:
@@ -354,7 +502,7 @@ def test_a_server_that_was_never_seen_to_see_ends_the_run(
 def test_a_card_that_cannot_be_shown_is_the_pages_error(
     make_simulator: Simulators, engine_for: Callable[..., KoboldEngine]
 ) -> None:
-    engine = engine_for(old(make_simulator, context_size=700))
+    engine = engine_for(old(make_simulator, context_size=380))
     outcome = engine.read(job())["ocr"]
     assert isinstance(outcome, KoboldReaderError)
     assert "too small for the test card" in str(outcome)

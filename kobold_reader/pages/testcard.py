@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kobold_reader.errors import MissingExtraError
@@ -54,7 +54,7 @@ class Card:
     """A drawn card, and what is on it."""
 
     image: bytes
-    """PNG, grey, `CARD_WIDTH_PX` by `CARD_HEIGHT_PX`."""
+    """PNG, grey; as drawn, `CARD_WIDTH_PX` by `CARD_HEIGHT_PX`."""
     rows: tuple[CardRow, ...]
     """From the largest print to the smallest."""
 
@@ -92,6 +92,15 @@ def draw_card(seed: int) -> Card:
         rows.append(CardRow(size_pt, round(_X_HEIGHT_SHARE * height_px, 1), tuple(line.split())))
         top_px += height_px + gap_px
     return Card(_png(picture), tuple(rows))
+
+
+def shrink_card(card: Card, height_px: int) -> Card:
+    """Return the card at a smaller size, as a page is shrunk; its rows keep the sizes that they were drawn with."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(card.image)) as picture:
+        size = round(CARD_WIDTH_PX * height_px / CARD_HEIGHT_PX), height_px
+        return replace(card, image=_png(picture.resize(size, Image.Resampling.LANCZOS)))
 
 
 def draw_probe(width_px: int, height_px: int) -> bytes:

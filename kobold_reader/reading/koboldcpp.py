@@ -119,7 +119,7 @@ class KoboldEngine:
 
     def _budget(self, lease: Lease, family: Family) -> ImageBudget:
         return ImageBudget(
-            max_side_px=min(family.max_side_px, self._eyesight.visionmaxres_px(lease)),
+            max_side_px=min(family.max_side_px, self._eyesight.visionmaxres_px(lease, family)),
             max_pixels=family.max_pixels,
             min_px_per_inch=family.min_px_per_inch,
         )

@@ -4,6 +4,8 @@ It answers three questions that no endpoint answers:
 
 - Is the image seen at all? On KoboldCpp before 1.77, which counts no tokens, words that come back are the only proof.
 - How small may print be? The card is an A4 page whose rows get smaller; losses on the way to the encoder are included.
+  Where the context has no room for the card at its full size, it is shrunk to the size at which pages are sent there,
+  or to the largest that fits.
 - How large an image does the server let through (`--visionmaxres`)? Where the number of an image's tokens depends on
   its size, two sheets of one shape that become equally many tokens reached the encoder at one size. Where it does not
   (the old CLIP projectors, Gemma 3), the encoder's own 336 or 896 px are below anything the server may be told, and the
@@ -46,8 +48,16 @@ from kobold_reader.kobold import (
     render_prompt,
 )
 from kobold_reader.kobold.transport import server_key
-from kobold_reader.pages.testcard import CARD_HEIGHT_PX, CARD_WIDTH_PX, Card, CardRow, draw_card, draw_probe
-from kobold_reader.reading.attempts import CONTEXT_MARGIN_TOKENS
+from kobold_reader.pages.testcard import (
+    CARD_HEIGHT_PX,
+    CARD_WIDTH_PX,
+    Card,
+    CardRow,
+    draw_card,
+    draw_probe,
+    shrink_card,
+)
+from kobold_reader.reading.attempts import CONTEXT_MARGIN_TOKENS, MIN_ANSWER_TOKENS
 from kobold_reader.reading.due import long_side_px
 
 log = logging.getLogger(__name__)
@@ -58,6 +68,12 @@ UNLIMITED_BEFORE = (1, 83)
 """The first KoboldCpp that shrinks images before the encoder does."""
 LARGEST_VISIONMAXRES_PX = CARD_HEIGHT_PX
 """KoboldCpp allows no more."""
+
+ROOM_TOKENS = 1024
+"""What an image of more than the default size must leave for prompt and answer: larger images gain nothing where the
+answer is cut."""
+_SMALLER_PX = (1024, 768, 512, 448, 320)
+"""To these the card is shrunk where it does not fit."""
 
 _FORMAT = 1
 _LOCK_WAIT_S = 5.0
@@ -72,7 +88,6 @@ _PROBE_SHAPE = 2.4
 """With this shape each step becomes another number of tokens, also where they come in slices (MiniCPM-V), and no known
 family's limit of area makes two steps alike."""
 _ANSWER_TOKENS = 768
-_MIN_ANSWER_TOKENS = 64
 _ROW_SHARE = 0.75
 """A row counts as read where this share of its words and numbers came back."""
 _TRIES = ((0.1, 1), (0.4, 2))
@@ -103,6 +118,8 @@ class Remembered:
     """Smallest print read on a whole A4 page; None: none."""
     letter_px: float | None = None
     """Height of its small letters where they reach the encoder; None: not known."""
+    family: str | None = None
+    """The family whose prompt and tags were sent."""
 
     @classmethod
     def of_json(cls, values: Mapping[str, Any]) -> Remembered:
@@ -199,8 +216,11 @@ class Eyesight:
         self._known: dict[str, tuple[ServerInfo, int]] = {}
         self._proved: dict[str, ServerInfo] = {}
 
-    def visionmaxres_px(self, lease: Lease) -> int:
-        """Return the longest side, in px, that the server lets through, as far as is known."""
+    def visionmaxres_px(self, lease: Lease, family: Family) -> int:
+        """Return the longest side, in px, of an image to be sent: what the server lets through, as far as is known.
+
+        A measured limit above KoboldCpp's default is used as far as the context has room for it.
+        """
         if self._given_px:
             return self._given_px
         info = lease.info
@@ -209,8 +229,8 @@ class Eyesight:
             found = _remembered(lease)
             px = DEFAULT_VISIONMAXRES_PX
             if found and found.visionmaxres_px:
-                px = found.visionmaxres_px
-                log.info("%s lets %d px through, as its self-test found out", info.url, px)
+                px = with_room_px(info, family, found.visionmaxres_px)
+                log.info("%s lets %d px through, as its self-test found out", info.url, found.visionmaxres_px)
             self._known[info.url] = (info, px)
         return px
 
@@ -232,18 +252,48 @@ class Eyesight:
         if info.counts_tokens or self._proved.get(info.url) is info:
             return
         known = _remembered(lease)
-        if not (known and known.is_seen):
+        if known is None or not (known.is_seen or known.family == family.name):
             found = self_test(lease, family, time_limit_s=time_limit_s, cancel=cancel)
-            if found.smallest is None:
-                raise NoVisionModelError(
-                    f"{info.url}: not one word of a test card came back, so this KoboldCpp {info.version} seems not "
-                    "to see images at all; what it writes about pages would be invented.",
-                    server=info.url,
-                    hint=f"Start it {SETTINGS['mmproj'].remedy('FILE.gguf')}, with the file made for its model, or "
-                    "update it.",
-                )
-            log.info("%s: sees images, as a test card proved; print down to %d pt", info.url, found.smallest.size_pt)
+            is_seen = found.smallest is not None
+        else:
+            is_seen = known.is_seen
+        if not is_seen:
+            raise NoVisionModelError(
+                f"{info.url}: not one word of a test card came back, so this KoboldCpp {info.version} seems not "
+                "to see images at all; what it writes about pages would be invented.",
+                server=info.url,
+                hint=f"Start it {SETTINGS['mmproj'].remedy('FILE.gguf')}, with the file made for its model, or "
+                "update it. Until it is started again, only `kobold-reader doctor` shows it another card.",
+            )
+        log.info("%s: sees images, as a test card proved", info.url)
         self._proved[info.url] = info
+
+
+# ── the size at which pages are sent ──────────────────────────────────────────────────────────────
+
+
+def a4_tokens(family: Family, max_side_px: int) -> int:
+    """Return how many tokens a whole A4 page takes at most that is sent with no side longer than this."""
+    side_px = min(family.max_side_px, max_side_px)
+    long_px = long_side_px(CARD_WIDTH_PX, CARD_HEIGHT_PX, side_px, family.max_pixels)
+    return image_tokens(family, round(long_px * CARD_WIDTH_PX / CARD_HEIGHT_PX), long_px)
+
+
+def with_room_px(info: ServerInfo, family: Family, limit_px: int) -> int:
+    """Return the longest side to send to a server that lets `limit_px` through.
+
+    More than KoboldCpp's default only as far as an A4 page of that size leaves room for a good part of its text.
+    """
+    larger = (px for px in reversed(_STEPS_PX) if DEFAULT_VISIONMAXRES_PX < px <= limit_px)
+    fitting = (px for px in larger if a4_tokens(family, px) + ROOM_TOKENS <= info.context_tokens)
+    return next(fitting, min(limit_px, DEFAULT_VISIONMAXRES_PX))
+
+
+def fitting_px(info: ServerInfo, family: Family, prompt_tokens: int, most_px: int) -> int | None:
+    """Return the longest side, `most_px` or smaller, at which an A4 page fits into the context; None: it never does."""
+    taken_tokens = prompt_tokens + CONTEXT_MARGIN_TOKENS + MIN_ANSWER_TOKENS
+    sides_px = (most_px, *(px for px in _SMALLER_PX if px < most_px))
+    return next((px for px in sides_px if a4_tokens(family, px) + taken_tokens <= info.context_tokens), None)
 
 
 # ── the test ──────────────────────────────────────────────────────────────────────────────────────
@@ -261,6 +311,12 @@ class SelfTest:
     visionmaxres_px: int | None
     is_counted: bool
     """Whether token counts prove that the card was seen."""
+    card_px: int = CARD_HEIGHT_PX
+    """Height of the card as it was sent: less than it was drawn with where the context has no room for more."""
+    is_cut: bool = False
+    """Whether the context had no room for the whole answer: smaller print may be read, too."""
+    has_dropped_sheets: bool = False
+    """Whether the limit is unknown because the sheets that measure it did not fit into the context."""
 
 
 def self_test(
@@ -276,11 +332,16 @@ def self_test(
     """
     card = draw_card(secrets.randbelow(2**31))
     info, test = lease.info, _Test(lease, family, time_limit_s, cancel)
-    smallest, is_counted = test.smallest_print(card)
-    visionmaxres_px = test.visionmaxres_px()
-    max_side_px = min(family.max_side_px, visionmaxres_px or DEFAULT_VISIONMAXRES_PX)
+    card_px = test.card_px()
+    smallest, is_counted, is_cut = test.smallest_print(
+        card if card_px == CARD_HEIGHT_PX else shrink_card(card, card_px), card_px
+    )
+    visionmaxres_px, has_dropped_sheets = test.visionmaxres_px()
+    lets_through_px = visionmaxres_px or DEFAULT_VISIONMAXRES_PX
+    max_side_px = min(family.max_side_px, with_room_px(info, family, lets_through_px))
     is_encoder_known = family.is_known or visionmaxres_px is not None
-    reaches_px = long_side_px(CARD_WIDTH_PX, CARD_HEIGHT_PX, max_side_px, family.max_pixels)
+    card_side_px = min(family.max_side_px, lets_through_px, card_px)
+    reaches_px = long_side_px(CARD_WIDTH_PX, CARD_HEIGHT_PX, card_side_px, family.max_pixels)
     letter_px = round(smallest.letter_px * reaches_px / CARD_HEIGHT_PX, 1) if smallest and is_encoder_known else None
     found = Remembered(
         model=info.model,
@@ -293,9 +354,19 @@ def self_test(
         max_pixels=family.max_pixels,
         smallest_pt=smallest.size_pt if smallest else None,
         letter_px=letter_px,
+        family=family.name,
     )
     SelfTestFile().put(info.url, found)
-    return SelfTest(smallest, smallest is card.rows[-1], letter_px, visionmaxres_px, is_counted)
+    return SelfTest(
+        smallest,
+        smallest is card.rows[-1],
+        letter_px,
+        visionmaxres_px,
+        is_counted,
+        card_px=card_px,
+        is_cut=is_cut,
+        has_dropped_sheets=has_dropped_sheets,
+    )
 
 
 def smallest_row(card: Card, text: str) -> CardRow | None:
@@ -335,22 +406,34 @@ class _Test:
         request = GenerateRequest(prompt=self._prompt.text, images=(image,), **fields)
         return self._lease.generate(request, time_limit_s=self._time_limit_s, cancel=self._cancel)
 
-    def smallest_print(self, card: Card) -> tuple[CardRow | None, bool]:
-        """Return the smallest row that was read, and whether token counts prove that the card was seen."""
+    def card_px(self) -> int:
+        """Return the height at which the card is sent: as drawn, or what fits, but no more than what runs send."""
         info, family = self._info, self._family
-        card_tokens = image_tokens(family, CARD_WIDTH_PX, CARD_HEIGHT_PX)
-        room_tokens = info.context_tokens - card_tokens - self._prompt.tokens - CONTEXT_MARGIN_TOKENS
-        if room_tokens < _MIN_ANSWER_TOKENS:
+        if image_tokens(family, CARD_WIDTH_PX, CARD_HEIGHT_PX) + ROOM_TOKENS <= info.context_tokens:
+            return CARD_HEIGHT_PX
+        found_px = fitting_px(info, family, self._prompt.tokens, min(DEFAULT_VISIONMAXRES_PX, family.max_side_px))
+        if found_px is None:
             raise ContextTooSmallError(
-                f"the context of {info.context_tokens} tokens is too small for the test card: it takes up to "
-                f"{card_tokens}; KoboldCpp would drop it without a word.",
+                f"the context of {info.context_tokens} tokens is too small for the test card: even at "
+                f"{_SMALLER_PX[-1]} px it takes up to {a4_tokens(family, _SMALLER_PX[-1])}, and the prompt "
+                f"{self._prompt.tokens}; KoboldCpp would drop it without a word.",
                 server=info.url,
                 hint=f"Start it {SETTINGS['contextsize'].remedy('8192')}.",
             )
+        return long_side_px(CARD_WIDTH_PX, CARD_HEIGHT_PX, found_px, family.max_pixels)
+
+    def smallest_print(self, card: Card, card_px: int) -> tuple[CardRow | None, bool, bool]:
+        """Return the smallest row that was read.
+
+        Also whether token counts prove that the card was seen, and whether the answer was cut for want of room.
+        """
+        info, family = self._info, self._family
+        card_tokens = image_tokens(family, round(card_px * CARD_WIDTH_PX / CARD_HEIGHT_PX), card_px)
+        room_tokens = info.context_tokens - card_tokens - self._prompt.tokens - CONTEXT_MARGIN_TOKENS
         max_length = min(_ANSWER_TOKENS, room_tokens, info.max_answer_tokens)
         is_counted = False
         for temperature, seed in _TRIES:
-            fields = {**family.decoding, "temperature": temperature, "stop_sequence": family.stop_sequence}
+            fields = {**family.decoding_for(info), "temperature": temperature, "stop_sequence": family.stop_sequence}
             completion = self._generate(card.image, max_length=max_length, sampler_seed=seed, **fields)
             tokens = completion.prompt_tokens
             is_counted = tokens is not None
@@ -363,15 +446,18 @@ class _Test:
                 )
             smallest = smallest_row(card, completion.text)
             if smallest:
-                return smallest, is_counted
-        return None, is_counted
+                return smallest, is_counted, completion.ending == "length" and max_length < _ANSWER_TOKENS
+        return None, is_counted, False
 
-    def visionmaxres_px(self) -> int | None:
-        """Return the longest side that the server lets through, to the next of `_STEPS_PX`; None: nothing tells."""
+    def visionmaxres_px(self) -> tuple[int | None, bool]:
+        """Return the longest side that the server lets through, to the next of `_STEPS_PX`; None: nothing tells.
+
+        Also whether nothing tells because the sheets were dropped.
+        """
         if self._info.version_tuple < UNLIMITED_BEFORE:
-            return LARGEST_VISIONMAXRES_PX
+            return LARGEST_VISIONMAXRES_PX, False
         if self._family.image.kind == "fixed":
-            return None
+            return None, False
         try:
             whole = self._tokens(_STEPS_PX[-1])
             low, high = 0, len(_STEPS_PX) - 1
@@ -383,11 +469,11 @@ class _Test:
                     low = position + 1
                 position = (low + high) // 2
             if high == 0 and self._tokens(_BELOW_ALL_PX) == whole:
-                return None  # the size of an image makes no difference
+                return None, False  # the size of an image makes no difference
         except ImageNotSeenError as err:
             log.debug("%s: no sheet can be measured: %s", self._info.url, err)
-            return None
-        return _STEPS_PX[high]
+            return None, True
+        return _STEPS_PX[high], False
 
     def _tokens(self, side_px: int) -> int:
         if side_px not in self._tokens_by_side:
