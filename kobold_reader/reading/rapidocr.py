@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -134,7 +135,10 @@ class RapidOcrEngine:
         ]
         scores += [(piece.score, len(piece.text)) for piece in found]
         pieces = [(tidy(piece.text), _corners(piece.corners, view)) for piece in found]
-        return [[pieces[index] for index in line] for line in reading_order(boxes, view.width_px)]
+        letters = [unicodedata.bidirectional(letter) for piece in found for letter in piece.text if letter.isalpha()]
+        right_to_left = sum(direction in {"R", "AL"} for direction in letters) * 2 > len(letters)
+        order = reading_order(boxes, view.width_px, right_to_left=right_to_left)
+        return [[pieces[index] for index in line] for line in order]
 
     def _pieces(self, image: Any) -> list[_Piece]:
         """Read an image: encoded, or the pixels of a band."""
