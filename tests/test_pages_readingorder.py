@@ -94,6 +94,13 @@ def narrow_gutter() -> Page:
     return page
 
 
+def gutter_as_narrow_as_a_space() -> Page:
+    page = Page()
+    for x in (80, 475, 870):
+        page.text(x, 100, 38, 40)
+    return page
+
+
 def three_columns() -> Page:
     page = Page()
     for x in (60, 430, 800):
@@ -348,6 +355,7 @@ PAGES = {
         two_columns,
         two_columns_out_of_step,
         narrow_gutter,
+        gutter_as_narrow_as_a_space,
         three_columns,
         four_columns_of_a_newspaper,
         headings_over_columns,

@@ -35,6 +35,7 @@ _SKEW: Final = 0.01  # slope of a scan that lies askew
 
 _MIN_ROWS: Final = 3
 _MIN_ENTRIES: Final = 4
+_MIN_ROWS_OF_NARROW_GUTTER: Final = 8
 _FULL_WIDTH: Final = 0.7  # of the widest: a full line
 _FULL_LINES: Final = 0.62  # running text has as many full lines
 _ROWS_SHARED: Final = 0.65  # a table has more rows in common
@@ -101,7 +102,7 @@ def _cut(boxes: Sequence[Box], lines: Sequence[Sequence[int]]) -> list[list[int]
     """Cut lines into blocks at the gutter that parts most text; None where no gutter parts columns."""
     height = median(boxes[index][3] - boxes[index][1] for line in lines for index in line)
     rows = [_pieces(boxes, line, height) for line in lines]
-    starts = sorted({piece.box[0] for row in rows for piece in row})
+    starts = sorted({boxes[index][0] for line in lines for index in line})
     best: tuple[int, list[list[int]]] | None = None
     last = starts[0]
     for start in starts[1:]:
@@ -201,10 +202,15 @@ def _kind(band: _Band, height: float) -> Kind:
     if min(counts) < _MIN_ROWS and max(counts) < 2 * _MIN_ROWS:
         is_narrow = max(widths) < _TEXT_WIDTH or len(band.pieces) > 3 * len(band.rows)
         return "rows" if is_narrow else "few"
+    both = [(left[-1], right[0]) for left, right in band.rows if left and right]
+    # Where words are boxes, spaces of some lines one under the other look like a gutter.
+    if both and median(other.box[0] - one.box[2] for one, other in both) <= _WORD_GAP * height:
+        overlap = max(one.box[2] for one, _ in both) - min(other.box[0] for _, other in both)
+        if min(counts) < _MIN_ROWS_OF_NARROW_GUTTER or overlap > -_ACROSS * height:
+            return "rows"
     full = [_full_share(side) for side in (band.left, band.right)]
     if min(widths) >= _TEXT_WIDTH and min(full) >= _FULL_LINES:
         return "columns"
-    both = [(left[-1], right[0]) for left, right in band.rows if left and right]
     slopes = [(_middle(other.box) - _middle(one.box)) / max(1.0, _centre(other) - _centre(one)) for one, other in both]
     slope = max(-_SKEW, min(_SKEW, median(slopes))) if slopes else 0.0
     level = sum(_are_level(one.box, other.box, slope, height) for one, other in both)
