@@ -83,7 +83,7 @@ def test_the_page_survives_the_way_through_the_server(
 @pytest.mark.parametrize(
     ("size", "pitch_px", "slant_deg"),
     [
-        ((680, 2400), 300, 0.0),
+        ((640, 2400), 300, 0.0),
         pytest.param((260, 2600), 36, 0.0, marks=pytest.mark.thorough),
         pytest.param((260, 2600), 36, 1.5, marks=pytest.mark.thorough),
     ],
