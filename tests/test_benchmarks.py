@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.benchmarks import memory, page_preparation, rerun, second_task, server_utilisation, start
+from kobold_reader.embeddings import MiniLMEmbedding
+from tests.benchmarks import embedding, memory, page_preparation, rerun, second_task, server_utilisation, start
 
 pytestmark = pytest.mark.slow
 
@@ -17,6 +18,14 @@ def test_start() -> None:
     assert 0 < seconds[start.EMPTY] < seconds[start.HELP]
     # Layout analysis and onnxruntime, which the bare import brings, cost more than all that the child loads.
     assert seconds[start.CHILD] < seconds[start.PYMUPDF]
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not MiniLMEmbedding.available(), reason="MiniLM is not installed")
+def test_embedding() -> None:
+    found = embedding.main(["--passages", "8"])
+    assert found["least cosine"] > 0.99, "archives made with exact vectors stay as they are"
+    assert found["processor ratio"] > 1
 
 
 def test_rerun() -> None:

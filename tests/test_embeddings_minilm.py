@@ -81,11 +81,12 @@ def numpy_forward(token_ids: list[int]) -> np.ndarray[Any, Any]:
 
 @pytest.mark.slow
 @needs_model
-def test_equals_a_plain_numpy_forward_pass() -> None:
-    text = TEXTS[0]
+@pytest.mark.parametrize("text", [TEXTS[0], TEXTS[1]])
+def test_is_near_a_plain_numpy_forward_pass(text: str) -> None:
+    """Archives made with exact vectors are searched with these."""
     ids = [101, *MiniLMEmbedding().tokenizer(text), 102]
     vector = MiniLMEmbedding().get_text_embedding(text)
-    assert np.abs(np.array(vector) - numpy_forward(ids)).max() < 1e-4
+    assert np.array(vector) @ numpy_forward(ids) > 0.995
 
 
 @pytest.mark.slow
@@ -95,7 +96,7 @@ def test_batches_equal_single_texts_and_keep_the_order() -> None:
     together = np.array(embedding.get_text_embedding_batch(TEXTS))
     alone = np.array([embedding.get_text_embedding(text) for text in TEXTS])
     assert together.shape == (len(TEXTS), 384)
-    assert np.abs(together - alone).max() < 1e-5
+    assert np.array_equal(together, alone), "no vector depends on the texts beside it"
     assert np.allclose(np.linalg.norm(together, axis=1), 1)
     assert embedding.get_text_embedding(TEXTS[0]) == embedding.get_query_embedding(TEXTS[0])
 
@@ -141,7 +142,7 @@ def test_pickles_and_goes_through_a_dict_without_the_model() -> None:
 
 @pytest.mark.slow
 @needs_model
-def test_threads_and_tasks_share_one_model_that_gets_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_tasks_share_one_model_that_gets_one_text_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     load, loaded, shapes = onnxruntime.InferenceSession, [], []
 
     class Session:
@@ -170,15 +171,17 @@ def test_threads_and_tasks_share_one_model_that_gets_small_batches(monkeypatch: 
     texts = ["water", "water " * 17, "water " * 300] * 7
     embedding.embed_batch_size = len(texts)
     assert len(embedding.get_text_embedding_batch(texts)) == len(texts)
-    assert sum(rows for rows, _ in shapes) == len(texts)
-    assert all(rows * columns <= 4096 for rows, columns in shapes), "memory is bounded"
+    assert [rows for rows, _ in shapes] == [1] * len(texts), "memory is bounded, and nothing is padded"
+    assert sorted(columns for _, columns in shapes) == [3] * 7 + [19] * 7 + [256] * 7
 
 
 @pytest.mark.slow
 @needs_model
 def test_a_damaged_graph_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kobold_reader.embeddings.minilm.user_cache_dir", lambda *_, **__: str(tmp_path))
+    (tmp_path / "minilm-0123456789ab-v1.onnx").write_bytes(b"of another release")
     graph = cached_graph(model_folder())
+    assert list(tmp_path.glob("*.onnx")) == [graph]
     size = graph.stat().st_size
     graph.write_bytes(graph.read_bytes()[: size // 2])
     embedding = MiniLMEmbedding(threads=5)  # no other test loads one with five
