@@ -330,6 +330,30 @@ def annotated_on(page: Any) -> None:
     page.add_widget(field)
 
 
+def form_pdf() -> bytes:
+    """Two boxes with words beside them, one without, and a group of two buttons; the first of each is chosen."""
+
+    def draw(page: Any) -> None:
+        page.insert_text((60, 60), "Application for a mooring in the harbour")
+        page.insert_text((95, 94), "with an engine")
+        page.insert_text((60, 124), "with sails")
+        page.insert_text((95, 184), "the north quay")
+        page.insert_text((95, 214), "the south quay")
+        for name, kind, x, y, is_on in (
+            ("engine", pymupdf.PDF_WIDGET_TYPE_CHECKBOX, 72, 80, True),
+            ("sails", pymupdf.PDF_WIDGET_TYPE_CHECKBOX, 120, 110, False),
+            ("member", pymupdf.PDF_WIDGET_TYPE_CHECKBOX, 72, 140, True),
+            ("quay", pymupdf.PDF_WIDGET_TYPE_RADIOBUTTON, 72, 170, True),
+            ("quay", pymupdf.PDF_WIDGET_TYPE_RADIOBUTTON, 72, 200, False),
+        ):
+            field = pymupdf.Widget()
+            field.field_type, field.field_name, field.field_value = kind, name, is_on
+            field.rect = pymupdf.Rect(x, y, x + 18, y + 18)
+            page.add_widget(field)
+
+    return pdf(draw)
+
+
 def attachment_locked_pdf() -> bytes:
     """Only what is attached needs the password; the pages are stored in the open."""
     document = pymupdf.open("pdf", locked_pdf(user="secret"))

@@ -248,6 +248,29 @@ def test_forms_and_notes_are_in_the_text(child: PageChild, opened: Opener) -> No
     assert facts.metadata == {}
 
 
+def test_ticks_stand_beside_their_words_and_groups_have_a_value(child: PageChild, opened: Opener) -> None:
+    opened(make.form_pdf())
+    assert child.page_facts(1).text.splitlines() == [
+        "Application for a mooring in the harbour",
+        "[x] with an engine",
+        "with sails [ ]",
+        "the north quay",
+        "the south quay",
+        "[x] member",
+        "quay: the north quay",
+    ]
+
+
+def test_a_group_is_read_by_the_value_that_its_form_names(child: PageChild, opened: Opener) -> None:
+    document = pymupdf.open("pdf", make.form_pdf())
+    chosen = next(field for field in document[0].widgets() if field.field_name == "quay")
+    document.xref_set_key(chosen.xref, "AS", "/North")
+    data = document.tobytes()
+    document.close()
+    opened(data)
+    assert child.page_facts(1).text.endswith("quay: North")
+
+
 def test_a_note_on_a_scan_is_not_lost(child: PageChild, opened: Opener) -> None:
     def pin(page: pymupdf.Page) -> None:
         page.add_text_annot((400, 300), "This is aunt Märta's hand")

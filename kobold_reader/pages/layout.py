@@ -314,7 +314,8 @@ def _xref(document: Document, page: Page, image: dict[str, Any]) -> int | None:
 
 # ── the text layer ───────────────────────────────────────────────────────────────────────────────
 
-_TEXT_FLAGS = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+TEXT_FLAGS = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+"""How a page's text is taken."""
 _HIDDEN = 3  # text render mode: neither fill nor stroke
 _MAX_UNICODE = 0x10FFFF
 
@@ -360,7 +361,7 @@ def _read_text(page: Page, painted: Sequence[tuple[str, Any]], images: Sequence[
     paths = [box for what, box in painted if what in _PATHS]
     outlines = sum(1 for box in paths if _is_glyph_sized(box))
     try:
-        text = str(page.get_text("text", flags=_TEXT_FLAGS)).replace("\x00", "").strip()
+        text = str(page.get_text("text", flags=TEXT_FLAGS)).replace("\x00", "").strip()
         spans = page.get_texttrace()
     except MUPDF_ERRORS:
         return _PageText("", outlines)
@@ -402,7 +403,7 @@ def _longest_lines(page: Page) -> tuple[TextLine, ...]:
     """The longest lines of a page's text layer."""
     width, height = page.rect.width, page.rect.height
     found: list[TextLine] = []
-    for block in page.get_text("dict", flags=_TEXT_FLAGS)["blocks"]:
+    for block in page.get_text("dict", flags=TEXT_FLAGS)["blocks"]:
         for line in block.get("lines", ()):
             text = "".join(span["text"] for span in line["spans"]).strip()
             left, top, right, bottom = line["bbox"]

@@ -28,9 +28,10 @@ from kobold_reader.errors import (
 )
 from kobold_reader.pages import pdfium
 from kobold_reader.pages.blank import Ink, analysis_size, find_ink
+from kobold_reader.pages.form_buttons import text_with_buttons
 from kobold_reader.pages.images import fit_size, flatten, picture_errors, shrunk, without_colour
 from kobold_reader.pages.jbig2 import demanding_segments
-from kobold_reader.pages.layout import MUPDF_ERRORS, Document, Layout, Page, is_plain, read_layout
+from kobold_reader.pages.layout import MUPDF_ERRORS, TEXT_FLAGS, Document, Layout, Page, is_plain, read_layout
 from kobold_reader.pages.metadata import clean_text, pdf_metadata, read_xmp
 from kobold_reader.pages.photos import look_at_jpeg
 from kobold_reader.pages.values import WHOLE, Box, FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
@@ -172,6 +173,10 @@ class PdfFile:
         metadata: dict[str, Scalar] = {}
         with self._page(page_number) as page:
             notes = _notes_of(page) if self._kind == "pdf" else []
+            text = layout.text
+            if self._kind == "pdf" and text:
+                with suppress(*MUPDF_ERRORS):  # a broken form costs its ticks, not the page
+                    text = text_with_buttons(self._document, page, text, TEXT_FLAGS)
             if notes and layout.text_layer != "good":
                 metadata["notes"] = clean_text("; ".join(notes))  # they are missing from the text that is read
             return PageFacts(
@@ -182,7 +187,7 @@ class PdfFile:
                 height_pt=layout.size_pt[1],
                 width_px=layout.image_px[0],
                 height_px=layout.image_px[1],
-                text="\n\n".join([layout.text, *(f"Note: {note}" for note in notes)]).strip(),
+                text="\n\n".join([text, *(f"Note: {note}" for note in notes)]).strip(),
                 text_layer=layout.text_layer,
                 doubtful_lines=layout.doubtful_lines,
                 image_coverage=layout.image_coverage,
