@@ -224,6 +224,22 @@ def scan_on(data: bytes) -> Callable[[Any], None]:
     return lambda page: page.insert_image(page.rect, stream=data, keep_proportion=False)
 
 
+def cut_scan_pdf(picture: Image.Image, share: float, *, kind: str) -> bytes:
+    """A page that is one scan, of whose stored data only this share is there."""
+    document = pymupdf.open("pdf", pdf(scan_on(jpeg(picture) if kind == "JPEG" else encoded(picture, kind))))
+    xref = document.get_page_images(0)[0][0]
+    if kind == "JPEG":
+        raw = document.xref_stream_raw(xref)
+        document.update_stream(xref, raw[: int(len(raw) * share)] or b"\0", compress=False, new=False)
+        document.xref_set_key(xref, "Filter", "/DCTDecode")
+    else:
+        pixels = document.xref_stream(xref)
+        document.update_stream(xref, pixels[: int(len(pixels) * share)])
+    data: bytes = document.tobytes()
+    document.close()
+    return data
+
+
 def hidden_text_on(page: Any) -> None:
     for line in range(30):
         page.insert_text((60, 80 + line * 20), WORDS, fontsize=10, render_mode=3)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from kobold_reader.errors import (
     UnsupportedSourceError,
 )
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages
+from tests import layered_pages as layers
 from tests import page_files as make
 
 pytestmark = pytest.mark.slow
@@ -454,37 +457,77 @@ def test_one_bad_page_costs_itself_alone(child: PageChild, opened: Opener) -> No
     assert 2 not in good
 
 
-def test_a_cut_jpeg_inside_is_an_error_not_a_reading(child: PageChild, opened: Opener) -> None:
-    document = pymupdf.open("pdf", make.pdf(make.scan_on(make.jpeg(make.printed_page(80)))))
-    xref = document.get_page_images(0)[0][0]
-    raw = document.xref_stream_raw(xref)
-    document.update_stream(xref, raw[: len(raw) // 3], compress=False, new=False)
-    document.xref_set_key(xref, "Filter", "/DCTDecode")
-    data = document.tobytes()
-    document.close()
-    opened(data)
-    with pytest.raises(PageRenderError, match="cut short") as caught:
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_of_a_cut_jpeg_inside_what_is_there_is_shown(child: PageChild, opened: Opener, share: float) -> None:
+    opened(make.cut_scan_pdf(make.printed_page(80), share, kind="JPEG"))
+    if not share:
+        with pytest.raises(PageRenderError, match="cut short") as caught:
+            child.page_images(1, BUDGET)
+        assert caught.value.page_number == 1
+        return
+    images = child.page_images(1, BUDGET)
+    assert re.search("cut short: about [4-7][0-9]% of it is there", images.damage)
+    assert decoded(images).getpixel((10, 900)) == 255, "what was lost is white"
+
+
+@pytest.mark.parametrize(("share", "is_read"), [(0.02, False), (0.3, True), (0.9, True), (0.995, True)])
+def test_of_a_cut_lossless_image_what_is_there_is_shown(
+    child: PageChild, opened: Opener, share: float, is_read: bool
+) -> None:
+    opened(make.cut_scan_pdf(make.printed_page(80).convert("L"), share, kind="PNG"))
+    for side in (1024, 500, 600):  # lifted out, rendered, and rendered from what MuPDF keeps
+        budget = ImageBudget(max_side_px=side)
+        if not is_read:
+            with pytest.raises(PageRenderError, match="cut short"):
+                child.page_images(1, budget)
+            continue
+        images = child.page_images(1, budget)
+        assert not images.is_blank
+        assert images.damage == (
+            "" if share > 0.98 else f"The page's image is cut short: about {share:.0%} of it is there."
+        )
+        if images.damage:
+            picture = decoded(images).convert("L")
+            assert picture.getpixel((10, picture.height - 3)) == 255, "what was lost is white"
+
+
+MISSING = {
+    "image": (b"q 595 0 0 842 0 0 cm /None Do Q", layers.ONE),
+    "all resources": (layers.painted(b"I"), b""),
+    "object": (layers.painted(b"I"), b"/XObject<</I 99 0 R>>"),
+}
+
+
+@pytest.mark.parametrize("kind", MISSING)
+def test_what_is_missing_from_the_file_is_not_white(child: PageChild, opened: Opener, kind: str) -> None:
+    contents, resources = MISSING[kind]
+    opened(layers.written_pdf(contents, resources, layers.jpeg(make.printed_page(20))))
+    with pytest.raises(PageRenderError, match="missing from the file") as caught:
         child.page_images(1, BUDGET)
     assert caught.value.page_number == 1
 
 
-@pytest.mark.parametrize(("share", "is_read"), [(0.1, False), (0.9, False), (0.995, True)])
-def test_a_cut_lossless_image_is_an_error_too(child: PageChild, opened: Opener, share: float, is_read: bool) -> None:
-    scan = make.encoded(make.printed_page(80).convert("L"), "PNG")
-    document = pymupdf.open("pdf", make.pdf(make.scan_on(scan)))
-    xref = document.get_page_images(0)[0][0]
-    pixels = document.xref_stream(xref)
-    document.update_stream(xref, pixels[: int(len(pixels) * share)])
+def test_a_page_without_one_of_its_images_says_so(child: PageChild, opened: Opener) -> None:
+    contents = layers.painted(b"I") + layers.painted(b"None")
+    opened(layers.written_pdf(contents, layers.ONE, layers.jpeg(make.printed_page(20))))
+    facts, images = page(child)
+    assert "missing from the file" in images.damage
+    assert facts.metadata["damage"] == images.damage
+
+
+def test_a_text_whose_end_is_lost_says_so(child: PageChild, opened: Opener) -> None:
+    document = pymupdf.open("pdf", make.pdf(make.text_on))
+    document[0].clean_contents()
+    xref = document[0].get_contents()[0]
+    whole = zlib.compress(document.xref_stream(xref))
+    document.update_stream(xref, whole[: len(whole) * 2 // 3], compress=False)
+    document.xref_set_key(xref, "Filter", "/FlateDecode")
     data = document.tobytes()
     document.close()
     opened(data)
-    for side in (1024, 500, 600):  # lifted out, rendered, and rendered from what MuPDF keeps
-        budget = ImageBudget(max_side_px=side)
-        if is_read:
-            assert not child.page_images(1, budget).is_blank
-        else:
-            with pytest.raises(PageRenderError, match="cut short"):
-                child.page_images(1, budget)
+    facts = child.page_facts(1)
+    assert "Line 1." in facts.text
+    assert facts.metadata == {"damage": "The page's contents end too early."}
 
 
 def test_no_such_page(child: PageChild, opened: Opener) -> None:

@@ -16,6 +16,7 @@ from kobold_reader.errors import NoServerAvailableError
 from kobold_reader.pages import select
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.pipeline import Ahead
+from tests import page_files as make
 from tests.conftest import LETTER, SAMPLES
 from tests.kobold_simulator import Fault, KoboldSimulator
 
@@ -123,6 +124,21 @@ def test_a_failed_page_keeps_its_number_and_all_others_theirs(simulator: KoboldS
     assert error is not None
     assert (error.page_number, Path(str(error.source)).name) == (2, LETTER.name)
     assert all(bool(result.text) != bool(result.error) for result in results)
+
+
+def test_what_is_there_of_a_damaged_page_is_read_and_called_damaged(
+    simulator: KoboldSimulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "cut.pdf"
+    path.write_bytes(make.cut_scan_pdf(make.printed_page(50).convert("L"), 0.5, kind="PNG"))
+    (document,) = KoboldReader(api_url=simulator.url, tasks=["ocr"], ledger=tmp_path / "ledger.sqlite").load_data(path)
+    assert document.text.startswith("Text of a page")
+    assert document.metadata["page_status"] == "damaged"
+    assert document.metadata["damage"] == "The page's image is cut short: about 50% of it is there."
+    assert "cut.pdf page 1: The page's image is cut short" in caplog.text
+    simulator.requests.clear()
+    (again,) = KoboldReader(api_url=simulator.url, tasks=["ocr"], ledger=tmp_path / "ledger.sqlite").load_data(path)
+    assert again.metadata == document.metadata
 
 
 def test_the_same_scan_twice_in_one_run_is_asked_once(simulator: KoboldSimulator, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ STATUS_WORDS: dict[Status, str] = {
     "no_text": "no lettering",
     "truncated": "cut off",
     "looping": "went in circles",
+    "damaged": "damaged, read in part",
     "failed": "failed",
 }
 STATUS_SENTENCES: dict[Status, str] = {
@@ -33,6 +34,7 @@ STATUS_SENTENCES: dict[Status, str] = {
     "no_text": "No lettering was found on this page.",
     "truncated": "The answer was cut off here; the rest of the page is missing.",
     "looping": "From here the answer went round in circles; the rest of the page is missing.",
+    "damaged": "The file is damaged; what is there of this page was read.",
 }
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from PIL import Image, ImageChops, ImageFilter, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageChops, ImageFile, ImageFilter, UnidentifiedImageError
 
 from kobold_reader.errors import PageRenderError, SourceError
 from kobold_reader.pages.values import ImageBudget, Mime
@@ -44,6 +45,7 @@ _CUT_SHORT = ("truncated", "premature", "unexpected end", "eof", "not enough")
 _MIN_QUALITY = 50
 _MAX_JPEG_SIDE_PX = 65_500
 _LONG_ASPECT = 3
+_PAPER = 250
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}  # lossless, arithmetic, …
 _FRAMES = frozenset({b"\xc0", b"\xc1", b"\xc2"})  # baseline, extended, progressive
 _WITHOUT_LENGTH = frozenset(bytes([code]) for code in (0, 1, *range(0xD0, 0xDA), 0xFF)) | {b""}
@@ -178,6 +180,23 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     top = next((bits for bits in (8, 10, 12, 14, 16) if high < 1 << bits), 32)
     scale = 255 / ((1 << top) - 1)
     return deep.point(lambda value: value * scale + 0).convert("L")
+
+
+def salvaged(data: bytes) -> tuple[Image.Image, float]:
+    """A picture whose data ends too early, its lost lines white, and the share of its lines that is there."""
+    with picture_errors(PageRenderError), Image.open(io.BytesIO(data)) as picture:
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            flat = flatten(picture).copy()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+    levels = np.asarray(flat).reshape(flat.height, -1)
+    is_filled = (levels == levels[-1, -1]).all(axis=1)  # decoders fill up lost lines with one dark level
+    lost = flat.height if is_filled.all() else int(np.argmin(is_filled[::-1]))
+    if levels[-1, -1] >= _PAPER:
+        lost = 0
+    flat.paste("white", (0, flat.height - lost, *flat.size))
+    return flat, 1 - lost / flat.height
 
 
 def darkest_channel(picture: Image.Image) -> Image.Image:

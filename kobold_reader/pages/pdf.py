@@ -10,6 +10,7 @@ import functools
 import hashlib
 import io
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -29,21 +30,23 @@ from kobold_reader.errors import (
 from kobold_reader.pages import pdfium
 from kobold_reader.pages.blank import Ink, analysis_size, find_ink
 from kobold_reader.pages.form_buttons import text_with_buttons
-from kobold_reader.pages.images import fit_size, flatten, picture_errors, shrunk, without_colour
+from kobold_reader.pages.images import fit_size, flatten, picture_errors, salvaged, shrunk, without_colour
 from kobold_reader.pages.jbig2 import demanding_segments
-from kobold_reader.pages.layout import MUPDF_ERRORS, TEXT_FLAGS, Document, Layout, Page, is_plain, read_layout
+from kobold_reader.pages.layout import MUPDF_ERRORS, TEXT_FLAGS, Document, Layout, Page, Scan, is_plain, read_layout
 from kobold_reader.pages.metadata import clean_text, pdf_metadata, read_xmp
 from kobold_reader.pages.photos import look_at_jpeg
 from kobold_reader.pages.values import WHOLE, Box, FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
-from kobold_reader.pages.views import Canvas, Placement, page_images, picture_canvas, scan_images
+from kobold_reader.pages.views import Canvas, Placement, page_images, picture_canvas, picture_images, scan_images
 
 pymupdf.TOOLS.mupdf_display_errors(False)
 pymupdf.TOOLS.mupdf_display_warnings(False)
 
 _NAMES = {"pdf": "a PDF", "epub": "an EPUB", "xps": "an XPS document"}
+_MAX_CONTENTS = 64 * 1024 * 1024
 _MAX_IN_MEMORY = 256 * 1024 * 1024
 _NO_MEMORY = re.compile(r"\b(malloc|calloc|realloc)\b.* failed")
 _CUT_SHORT = re.compile("truncated image|premature end of (file|data)")
+_MISSING = re.compile("cannot find XObject resource|no XObject subtype")
 _MATTERS = 0.25  # share of the page under images from which on an image that is cut short matters
 _COMPLETE = 0.98
 _SQUARE = 0.02  # the proportions of page and image may differ by this share, as paper is cut and scanned unevenly
@@ -69,7 +72,7 @@ class PdfFile:
         self._rendered = 0
         self._password: str | None = None
         self._cut_short: dict[int, float] = {}  # page index → share of its image that is there
-        self._layout: tuple[int, Layout] | None = None
+        self._layout: tuple[int, Layout, str] | None = None
         try:
             self._document: Document = pymupdf.open(path, filetype=kind)
             if self._document.is_reflowable:
@@ -163,8 +166,16 @@ class PdfFile:
         """The page's layout; the last one is kept, as facts and images are asked for in turn."""
         if self._layout is None or self._layout[0] != page_number:
             with self._page(page_number) as page:
-                self._layout = (page_number, read_layout(self._document, page))
+                self._layout = (
+                    page_number,
+                    read_layout(self._document, page),
+                    _damage_of_contents(self._document, page),
+                )
         return self._layout[1]
+
+    def _damage_of(self, page_number: int) -> str:
+        """A sentence about what the page's contents lack; "" where they are whole."""
+        return self._layout[2] if self._layout is not None and self._layout[0] == page_number else ""
 
     def page_facts(self, page_number: int) -> PageFacts:
         """Facts about the page."""
@@ -177,6 +188,8 @@ class PdfFile:
             if self._kind == "pdf" and text:
                 with suppress(*MUPDF_ERRORS):  # a broken form costs its ticks, not the page
                     text = text_with_buttons(self._document, page, text, TEXT_FLAGS)
+            if damage := self._damage_of(page_number):
+                metadata["damage"] = damage
             if notes and layout.text_layer != "good":
                 metadata["notes"] = clean_text("; ".join(notes))  # they are missing from the text that is read
             return PageFacts(
@@ -214,12 +227,12 @@ class PdfFile:
             try:
                 images, is_white = self._images(page, layout, budget, rotate_deg)
                 if not images.is_blank:
-                    return images
+                    return replace(images, damage=images.damage or self._damage_of(page_number))
             except (PageRenderError, *MUPDF_ERRORS) as caught:
                 images, is_white, error = None, False, caught
             # Whole JBIG2 that MuPDF cannot decode, or that comes out white, is of a kind that it does not draw.
             jbig2 = _whole_jbig2(self._document, page) if self._kind == "pdf" else []
-            is_suspect = bool(jbig2) if error else is_white and any(jbig2)
+            is_suspect = bool(jbig2) and not self._damage_of(page_number) if error else is_white and any(jbig2)
             if is_suspect and (error or not pdfium.is_installed()):
                 error = PageRenderError(
                     "The page's image is of a kind of JBIG2 that MuPDF does not draw.", hint=_remedy()
@@ -241,8 +254,14 @@ class PdfFile:
         scan = layout.scan
         if scan is not None and (scan.is_jpeg or fit_size(*layout.image_px, budget) == layout.image_px):
             data = scan.data()
-            self._check_images(page, layout)
-            images = scan_images(data, layout.inches, budget, rotate_deg)
+            try:
+                if self._share_there(page, layout) < _COMPLETE:
+                    return self._part_of(scan, page, layout, budget, rotate_deg), False
+                images = scan_images(data, layout.inches, budget, rotate_deg)
+            except PageRenderError:
+                if not scan.is_jpeg:
+                    raise
+                return self._part_of(scan, page, layout, budget, rotate_deg), False
             if not images.is_blank:
                 return images, False  # else it is judged by what the page shows
         return self._rendering(page, layout, budget, rotate_deg)
@@ -262,9 +281,31 @@ class PdfFile:
         def draw_again(size: tuple[int, int], box: Box) -> Image.Image:
             return first if (size, box) == (first.size, WHOLE) else canvas.draw(size, box)
 
-        self._check_images(page, layout)
+        share = self._share_there(page, layout)
+        if share < _COMPLETE and layout.scan is not None:
+            return self._part_of(layout.scan, page, layout, budget, rotate_deg), False
+        damage = _missing_from(share) if share < _COMPLETE else self._damage_of(page.number + 1)
         ink = self._ink(page, layout, first)
-        return page_images(replace(canvas, draw=draw_again), ink, budget, rotate_deg), ink.is_white
+        if ink.is_blank and damage:
+            raise PageRenderError(damage, hint=_HINT)
+        images = page_images(replace(canvas, draw=draw_again), ink, budget, rotate_deg)
+        return replace(images, damage=damage), ink.is_white
+
+    def _part_of(
+        self, scan: Scan, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int | None
+    ) -> PageImages:
+        """The images of a scan of which only the first lines are there.
+
+        Raises:
+            PageRenderError: Nothing can be seen on them.
+        """
+        picture, share = salvaged(scan.data())
+        share = min(share, self._share_there(page, layout))
+        placement = Placement(picture.size, layout.inches)
+        images = picture_images(picture, placement, budget, original=None, rotate_deg=rotate_deg, reopen=picture.copy)
+        if images.is_blank:
+            raise PageRenderError("The page's image is cut short, and what is there shows nothing.", hint=_HINT)
+        return replace(images, damage=_missing_from(share))
 
     def _drawn_by_pdfium(
         self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int | None
@@ -280,16 +321,19 @@ class PdfFile:
         ink = find_ink(shrunk(picture, analysis_size(*picture.size, layout.inches)))
         return page_images(picture_canvas(picture, placement, layout.rotation_deg), ink, budget, rotate_deg)
 
-    def _check_images(self, page: Page, layout: Layout) -> None:
-        """Refuse a page whose image ends before its last lines; MuPDF fills them up without an error.
+    def _share_there(self, page: Page, layout: Layout) -> float:
+        """The share that is there of the page's image, once it was decoded; MuPDF fills up the rest without an error.
 
-        A missing line or two is accepted, as scanners often leave them out.
+        Raises:
+            PageRenderError: Nothing of it is there.
         """
         # MuPDF warns only once, when it decodes the image; later it takes the image from its store.
         if _CUT_SHORT.search(_warnings()) and layout.image_coverage >= _MATTERS:
             self._cut_short.setdefault(page.number, _stored_share(self._document, page))
-        if self._cut_short.get(page.number, 1.0) < _COMPLETE:
-            raise PageRenderError("The page's image is cut short.", hint="Copy or scan the file again.")
+        share = self._cut_short.get(page.number, 1.0)
+        if not share:
+            raise PageRenderError("The page's image is cut short or damaged: nothing of it is there.", hint=_HINT)
+        return share
 
     def _ink(self, page: Page, layout: Layout, view: Image.Image) -> Ink:
         """Judge the page, on the view where that is fine enough; refuse one that is white because it is damaged."""
@@ -315,6 +359,36 @@ class PdfFile:
 
 def _message(error: Exception) -> str:
     return clean_text(str(error))[:200] or type(error).__name__
+
+
+def _missing_from(share: float) -> str:
+    """A sentence about an image of which this share is there."""
+    if share >= _COMPLETE:  # as scanners often leave out a line or two
+        return "The page's image is damaged."
+    return f"The page's image is cut short: about {share:.0%} of it is there."
+
+
+def _damage_of_contents(document: Document, page: Page) -> str:
+    """A sentence about what MuPDF missed when it last looked at the page; "" where it missed nothing."""
+    warned = _warnings()
+    if _MISSING.search(warned):
+        return "Something that the page should show is missing from the file."
+    if _CUT_SHORT.search(warned) and any(not _ends(document, xref) for xref in page.get_contents()):
+        return "The page's contents end too early."
+    return ""
+
+
+def _ends(document: Document, xref: int) -> bool:
+    """Whether a stream is stored up to its end; its checksum may be missing."""
+    stored = document.xref_stream_raw(xref)
+    if not stored or document.xref_get_key(xref, "Filter")[1].strip("[] ") != "/FlateDecode":
+        return True
+    decoder = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        decoder.decompress(stored[2:], _MAX_CONTENTS)
+    except zlib.error:
+        return False
+    return decoder.eof or bool(decoder.unconsumed_tail)
 
 
 def _warnings() -> str:

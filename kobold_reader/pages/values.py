@@ -175,6 +175,8 @@ class PageImages:
     page is legible."""
     is_coarse: bool = False
     """Even in the largest number of tiles that is made, the print is smaller than it should be."""
+    damage: str = ""
+    """A sentence that says what is missing, where the stored image is damaged and only a part of it is shown."""
 
 
 # ── across the border ────────────────────────────────────────────────────────────────────────────

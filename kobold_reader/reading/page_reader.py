@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from kobold_reader.errors import KoboldReaderError
+from kobold_reader.errors import KoboldReaderError, PageRenderError
 from kobold_reader.pages import FileFacts, ImageBudget, PageFacts, PageImages, PageView, Posture, SourceFile
 from kobold_reader.reading.ledger import KnownPage
 from kobold_reader.reading.line_reader import LOOK_PX, LineReader, line_reader
@@ -249,6 +249,17 @@ class LocalPageReader:
         """Give the page's images to the engine; see `PageReader.read`."""
         assert page.images is not None  # noqa: S101  (`images` made them)
         number = page.known.facts.page_number
-        return self._engine.read(
+        outcomes = self._engine.read(
             PageJob(page.source.path, number, page.due_tasks, page.images, on_progress=on_progress, cancel=cancel)
         )
+        damage = page.images.damage
+        return {task: _of_a_part(outcome, damage) for task, outcome in outcomes.items()} if damage else outcomes
+
+
+def _of_a_part(outcome: TaskOutcome, damage: str) -> TaskOutcome:
+    """Return the outcome of a task for a page of which only a part could be shown."""
+    if not isinstance(outcome, Reading) or outcome.status not in {"ok", "no_text"}:
+        return outcome
+    if outcome.status == "no_text":
+        return PageRenderError(f"{damage} What is there has no lettering.", hint="Copy or scan the file again.")
+    return replace(outcome, status="damaged")

@@ -15,7 +15,7 @@ from kobold_reader.pages import SourceFile
 
 Scalar = str | int | float | bool
 
-Status = Literal["ok", "text_layer", "blank", "no_text", "truncated", "looping", "failed"]
+Status = Literal["ok", "text_layer", "blank", "no_text", "truncated", "looping", "damaged", "failed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 EMPTY_STATUSES: Final[frozenset[Status]] = frozenset({"blank", "no_text"})
 """The two statuses of pages without text."""

@@ -305,6 +305,10 @@ class Transcriber:
             return self._result(page, errors)
         if page.images and page.images.is_blank:
             return self._blank(page)
+        if page.images and (damage := page.images.damage):
+            log.warning("%s page %d: %s What is there is read.", source.path, known.facts.page_number, damage)
+            facts = replace(known.facts, metadata={**known.facts.metadata, "damage": damage})
+            page.known = replace(known, facts=facts)
         return page
 
     def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage) -> DuePage:
