@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import re
@@ -238,6 +239,26 @@ def test_a_page_of_five_metres(child: PageChild, opened: Opener) -> None:
     assert (facts.width_pt, facts.height_pt) == (14400, 14400)
     assert decoded(images).size == (2000, 2000)
     assert not images.is_blank
+
+
+@pytest.mark.parametrize("size", [(1, 1.414), (3, 4), (10, 14.14)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "strips", "layers"])
+def test_a_tiny_page_that_holds_a_scan_is_read(
+    child: PageChild, opened: Opener, size: tuple[float, float], kind: str
+) -> None:
+    paper = make.printed_page(50)
+    if kind == "layers":
+        document = pymupdf.open("pdf", layers.layered(paper, "stencil over JPEG"))
+        small = pymupdf.open()
+        small.new_page(width=size[0], height=size[1]).show_pdf_page(small[0].rect, document, keep_proportion=False)
+        data = small.tobytes()
+    else:
+        draw = make.strips_on(paper, 3) if kind == "strips" else make.scan_on(make.encoded(paper, kind))
+        data = make.pdf(draw, size=size)
+    opened(data)
+    images = child.page_images(1, ImageBudget(max_side_px=500))
+    assert not images.is_blank
+    assert images.views[0].height_px == pytest.approx(500, abs=1)
 
 
 def test_forms_and_notes_are_in_the_text(child: PageChild, opened: Opener) -> None:
@@ -489,6 +510,53 @@ def test_of_a_cut_lossless_image_what_is_there_is_shown(
         if images.damage:
             picture = decoded(images).convert("L")
             assert picture.getpixel((10, picture.height - 3)) == 255, "what was lost is white"
+
+
+def with_nodes(data: bytes, root: int, node: int) -> bytes:
+    """The four pages of a PDF below two nodes of its tree, with these counts."""
+    document = pymupdf.open("pdf", data)
+    tree = int(document.xref_get_key(document.pdf_catalog(), "Pages")[1].split()[0])
+    pages = [document[number].xref for number in range(4)]
+    nodes = []
+    for kids in (pages[:2], pages[2:]):
+        nodes.append(document.get_new_xref())
+        listed = " ".join(f"{kid} 0 R" for kid in kids)
+        document.update_object(nodes[-1], f"<</Type/Pages/Parent {tree} 0 R/Count {node}/Kids[{listed}]>>")
+        for kid in kids:
+            document.xref_set_key(kid, "Parent", f"{nodes[-1]} 0 R")
+    document.xref_set_key(tree, "Kids", f"[{nodes[0]} 0 R {nodes[1]} 0 R]")
+    document.xref_set_key(tree, "Count", str(root))
+    made: bytes = document.tobytes()
+    document.close()
+    return made
+
+
+FOUR = make.pdf(*[functools.partial(make.text_on, lines=number) for number in (1, 2, 3, 4)])
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (FOUR, None),
+        (FOUR.replace(b"/Count 4", b"/Count 1"), 1),
+        (FOUR.replace(b"/Count 4", b"/Count 7"), 7),
+        (FOUR.replace(b"/Count 4", b"/Count 0"), 0),
+        (FOUR.replace(b"/Count 4", b"/Cuont 4"), 0),
+        (with_nodes(FOUR, 4, 2), None),
+        (with_nodes(FOUR, 2, 2), 2),
+        (with_nodes(FOUR, 9, 1), 9),
+    ],
+)
+def test_a_count_that_lies_hides_no_page_and_is_said(
+    child: PageChild, opened: Opener, data: bytes, said: int | None
+) -> None:
+    facts = opened(data)
+    assert facts.total_pages == 4
+    lie = f"The file says that it has {said} pages, and it has 4."
+    assert facts.metadata == ({} if said is None else {"damage": lie})
+    assert [len(child.page_facts(number).text.splitlines()) for number in (1, 2, 3, 4)] == [1, 2, 3, 4]
+    with pytest.raises(PageRenderError, match="the file has 4"):
+        child.page_facts(5)
 
 
 MISSING = {

@@ -37,6 +37,7 @@ _GRID = 128
 _CLOSE = 0.02  # an edge this share of a page away is at the page's edge
 _SCAN_COVERAGE = 0.5
 _COARSE_DPI = 100
+_MIN_INCHES = 1
 _SPECK, _SPECK_DPI = 1e-4, 2400  # share of the page: no letter is smaller and so finely stored
 _SIDES = 8  # lines of a clip that follows the sheet's edges
 _UNCUT = 0.9  # share of the page that such a clip leaves at least
@@ -88,9 +89,10 @@ class Layout:
         return self.image_coverage >= _SCAN_COVERAGE and self.text_layer != "good"
 
     @property
-    def inches(self) -> tuple[float, float]:
-        """Width and height of the upright page."""
-        return self.size_at(1)
+    def inches(self) -> tuple[float, float] | None:
+        """Width and height of the upright page; None where it is so small that nobody meant paper."""
+        inches = self.size_at(1)
+        return inches if max(inches) >= _MIN_INCHES else None
 
     def size_at(self, dpi: float) -> tuple[float, float]:
         """Width and height of the upright page in pixels at this resolution."""

@@ -34,6 +34,7 @@ from kobold_reader.pages.images import fit_size, flatten, picture_errors, salvag
 from kobold_reader.pages.jbig2 import demanding_segments
 from kobold_reader.pages.layout import MUPDF_ERRORS, TEXT_FLAGS, Document, Layout, Page, Scan, is_plain, read_layout
 from kobold_reader.pages.metadata import clean_text, pdf_metadata, read_xmp
+from kobold_reader.pages.page_tree import count_pages, set_count
 from kobold_reader.pages.photos import look_at_jpeg
 from kobold_reader.pages.values import WHOLE, Box, FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
 from kobold_reader.pages.views import Canvas, Placement, page_images, picture_canvas, picture_images, scan_images
@@ -107,7 +108,10 @@ class PdfFile:
             self._password = next((word for word in ("", *passwords) if document.authenticate(word)), None)
             if self._password is None:
                 document = self._unlock(has_passwords=bool(passwords))
-        total = document.page_count
+        said, damage = document.page_count, ""
+        total = self._total_pages(said)
+        if total != said:
+            damage = f"The file says that it has {said} pages, and it has {total}."
         if total < 1:
             raise self._without_pages(has_passwords=bool(passwords))
         info = document.metadata or {}
@@ -117,7 +121,20 @@ class PdfFile:
         with suppress(*MUPDF_ERRORS):
             packet = document.get_xml_metadata() if document.is_pdf else None
         metadata = pdf_metadata(info, read_xmp(packet), is_scan=is_scan)
+        if damage:
+            metadata["damage"] = damage
         return FileFacts(self._sha256, self._kind, total, bool(document.is_repaired), metadata)
+
+    def _total_pages(self, said: int) -> int:
+        """The number of pages, by the page tree where it can be followed."""
+        if self._kind != "pdf":
+            return said
+        with suppress(*MUPDF_ERRORS):
+            found = count_pages(self._document)
+            if found is not None and found != said:
+                set_count(self._document, found)
+                return int(self._document.page_count)
+        return said
 
     def _without_pages(self, *, has_passwords: bool) -> SourceError:
         """The error of a file without pages; a locked one shows none either where MuPDF does not find its lock."""

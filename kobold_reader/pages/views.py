@@ -255,7 +255,9 @@ def _passing(picture: Image.Image, placement: Placement, budget: ImageBudget, or
     return PageView(original, mime, *picture.size, _dpi(picture.size, placement), 0, is_passthrough=True)
 
 
-def scan_images(data: bytes, inches: tuple[float, float], budget: ImageBudget, rotate_deg: int | None) -> PageImages:
+def scan_images(
+    data: bytes, inches: tuple[float, float] | None, budget: ImageBudget, rotate_deg: int | None
+) -> PageImages:
     """The images of a PDF page that is one scan, from the scan's bytes."""
     whole = with_end_mark(data) or data
 

@@ -166,6 +166,8 @@ class OpenFile:
         self._now = (source.uri, facts.sha256)
         self._ledger.remember_file(source, facts)
         log.info("%s: %d pages", source.path, facts.total_pages)
+        if damage := facts.metadata.get("damage"):
+            log.warning("%s: %s", source.path, damage)
         return facts
 
     def _let_go(self) -> None:
