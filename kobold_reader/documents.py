@@ -52,9 +52,9 @@ def page_link(uri: str, file_type: str, page_number: int) -> str:
 
 def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
     """Return the metadata of a page (`part`: page, ocr, caption or tags); unknown keys are left out."""
-    source = result.source
+    source, attached = result.source, result.metadata.get("attachment")
     metadata: dict[str, Any] = {
-        "file_name": source.name,
+        "file_name": f"{source.name}!{attached}" if attached else source.name,
         "file_path": source.path,
         "file_type": _FILE_TYPES.get(source.kind) or mimetypes.guess_type(source.name)[0] or f"{source.kind}/unknown",
         "file_size": source.size_bytes,

@@ -7,9 +7,11 @@ import contextlib
 import dataclasses
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -242,6 +244,8 @@ class _ChildProcess:
         arguments = [sys.executable, "-P", "-m", "kobold_reader.pages.worker"]
         if memory_limit_bytes:
             arguments.append(str(memory_limit_bytes))
+        # What the child takes out of a PDF goes with this folder, also if it crashes.
+        self._folder = tempfile.mkdtemp(prefix="kobold-reader-")
         # The child must find this very package wherever it is started.
         known = os.environ.get("PYTHONPATH")
         environment = {
@@ -249,6 +253,7 @@ class _ChildProcess:
             "PYTHONPATH": os.pathsep.join([_PACKAGE_PARENT, known]) if known else _PACKAGE_PARENT,
             "PYTHONIOENCODING": "utf-8",
             "ORT_DISABLE_TELEMETRY": "1",
+            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), self._folder),
         }
         # Ctrl-C in the terminal must reach the parent alone.
         apart: dict[str, Any] = {"start_new_session": True}
@@ -293,6 +298,7 @@ class _ChildProcess:
             self.popen.wait()
         for reader in self._readers:
             reader.join(_END_S)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def was_killed(self) -> bool:

@@ -28,6 +28,7 @@ from kobold_reader.errors import (
     UnsupportedSourceError,
 )
 from kobold_reader.pages import pdfium
+from kobold_reader.pages.attachments import Attachment
 from kobold_reader.pages.blank import Ink, analysis_size, find_ink
 from kobold_reader.pages.form_buttons import text_with_buttons
 from kobold_reader.pages.images import fit_size, flatten, picture_errors, salvaged, shrunk, without_colour
@@ -189,6 +190,40 @@ class PdfFile:
                     _damage_of_contents(self._document, page),
                 )
         return self._layout[1]
+
+    def attachments(self) -> list[Attachment]:
+        """The files in it: those of a portfolio, and those pinned to its pages."""
+        found: list[Attachment] = []
+        with suppress(*MUPDF_ERRORS):  # a broken list of files costs these files, not the pages
+            for name in self._document.embfile_names():
+                info = self._document.embfile_info(name)
+                shown = clean_text(info.get("ufilename") or info.get("filename") or name)
+                found.append(Attachment(shown, functools.partial(self._attached, name)))
+            for index in range(self._document.page_count):
+                for xref, kind, *_ in self._document.page_annot_xrefs(index):
+                    if kind == pymupdf.PDF_ANNOT_FILE_ATTACHMENT:
+                        found.append(self._pinned(index, xref))
+        return found
+
+    def _attached(self, name: str) -> bytes:
+        try:
+            return bytes(self._document.embfile_get(name))
+        except MUPDF_ERRORS as error:
+            raise CorruptSourceError(f"It cannot be taken out of the PDF ({_message(error)}).") from error
+
+    def _pinned(self, index: int, xref: int) -> Attachment:
+        """A file that is pinned to a page."""
+
+        def data() -> bytes:
+            try:
+                page = self._document[index]  # an annotation goes with its page
+                return bytes(page.load_annot(xref).get_file())
+            except MUPDF_ERRORS as error:
+                raise CorruptSourceError(f"It cannot be taken out of the PDF ({_message(error)}).") from error
+
+        page = self._document[index]
+        name = clean_text(page.load_annot(xref).file_info.get("filename", ""))
+        return Attachment(name or f"attached to page {index + 1}", data)
 
     def _damage_of(self, page_number: int) -> str:
         """A sentence about what the page's contents lack; "" where they are whole."""

@@ -41,6 +41,7 @@ from kobold_reader.pages.values import (
 _CHUNK_BYTES = 4 * 1024 * 1024
 _TICK_S = 1.0
 _GRACE_S = 10.0
+_MAX_DEPTH = 3
 
 
 class PageFile(Protocol):
@@ -86,8 +87,11 @@ def open_file(
     passwords: Sequence[str] = (),
     sha256: str | None = None,
     tick: Callable[[], None] = lambda: None,
+    depth: int = 0,
 ) -> PageFile:
     """Open a file of a `SourceFile.kind`; `tick` is called now and then while it is hashed.
+
+    `depth` is the number of PDFs that it is attached to, one inside the other.
 
     Raises:
         SourceError: One of its subclasses tells why it cannot be opened.
@@ -97,7 +101,16 @@ def open_file(
     if kind in {"pdf", "epub", "xps"}:
         from kobold_reader.pages.pdf import PdfFile
 
-        return PdfFile(path, sha256, passwords, kind=kind)
+        pdf = PdfFile(path, sha256, passwords, kind=kind)
+        if kind != "pdf" or depth >= _MAX_DEPTH or not (attachments := pdf.attachments()):
+            return pdf
+        from kobold_reader.pages.attachments import Portfolio
+
+        def open_attached(path: Path, kind: str, sha256: str) -> PageFile:
+            tick()  # a thousand small files are not a hang
+            return open_file(path, kind, passwords=passwords, sha256=sha256, tick=tick, depth=depth + 1)
+
+        return Portfolio(pdf, attachments, open_attached)
     from kobold_reader.pages.image_files import ComicFile, PictureFile, open_raw
 
     match kind:

@@ -1,0 +1,113 @@
+"""Files attached to a PDF: those of kinds that are taken are further pages, the others are named."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pymupdf
+import pytest
+
+from kobold_reader import KoboldReader
+from kobold_reader.errors import PageRenderError
+from kobold_reader.pages import FileFacts, ImageBudget, PageChild
+from tests import page_files as make
+
+pytestmark = pytest.mark.slow
+
+BUDGET = ImageBudget(max_side_px=300)
+TEXTS = make.pdf(make.text_on, make.text_on)
+PHOTO = make.jpeg(make.printed_page(40))
+Opener = Callable[[bytes], FileFacts]
+
+
+@pytest.fixture
+def opened(child: PageChild, tmp_path: Path) -> Opener:
+    def open_bytes(data: bytes) -> FileFacts:
+        path = tmp_path / "letter.pdf"
+        path.write_bytes(data)
+        return child.open(path, kind="pdf")
+
+    return open_bytes
+
+
+def portfolio(*files: tuple[str, bytes], **options: object) -> bytes:
+    """A page of text, with files attached."""
+    document = pymupdf.open("pdf", make.pdf(make.text_on))
+    for name, data in files:
+        document.embfile_add(name, data, filename=name)
+    made: bytes = document.tobytes(**options)
+    document.close()
+    return made
+
+
+def test_attached_files_are_further_pages(child: PageChild, opened: Opener) -> None:
+    facts = opened(portfolio(("minutes.pdf", TEXTS), ("factur-x.xml", b"<a/>"), ("photo", PHOTO), ("talk.mov", b"\0")))
+    assert facts.total_pages == 4
+    assert facts.metadata == {"attachments_left_out": "2: factur-x.xml, talk.mov"}
+    pages = [child.page_facts(number) for number in (1, 2, 3, 4)]
+    assert [page.page_number for page in pages] == [1, 2, 3, 4]
+    assert [page.page_label for page in pages] == ["1", "minutes.pdf 1", "minutes.pdf 2", "photo 1"]
+    assert [page.metadata.get("attachment") for page in pages] == [None, "minutes.pdf", "minutes.pdf", "photo"]
+    assert [page.text_layer for page in pages] == ["good", "good", "good", "none"]
+    assert [child.page_images(number, BUDGET).is_blank for number in (4, 1, 3)] == [False] * 3
+    with pytest.raises(PageRenderError, match="no such page"):
+        child.page_facts(5)
+
+
+def test_an_attached_page_is_the_same_content_as_the_file_alone(child: PageChild, opened: Opener) -> None:
+    opened(portfolio(("minutes.pdf", TEXTS)))
+    sha256 = hashlib.sha256(TEXTS).hexdigest()
+    assert child.page_facts(3).content_sha256 == hashlib.sha256(f"{sha256}:2".encode()).hexdigest()
+
+
+def test_a_portfolio_inside_another(child: PageChild, opened: Opener) -> None:
+    assert opened(portfolio(("year.pdf", portfolio(("minutes.pdf", TEXTS))))).total_pages == 4
+    inner = child.page_facts(4)
+    assert (inner.page_label, inner.metadata["attachment"]) == ("minutes.pdf 2", "year.pdf!minutes.pdf")
+
+
+def test_a_file_pinned_to_a_page(child: PageChild, opened: Opener) -> None:
+    def pin(page: pymupdf.Page) -> None:
+        page.add_file_annot((100, 100), TEXTS, "pinned.pdf")
+
+    assert opened(make.pdf(make.both(make.text_on, pin))).total_pages == 3
+    assert child.page_facts(2).metadata["attachment"] == "pinned.pdf"
+
+
+def test_an_attached_file_that_cannot_be_opened_is_one_named_error(child: PageChild, opened: Opener) -> None:
+    assert opened(portfolio(("cut.pdf", b"%PDF-1.7\n"), ("secret.pdf", make.locked_pdf(user="x")))).total_pages == 3
+    assert child.page_facts(1).text_layer == "good"
+    for number, words in (2, "cut.pdf cannot be read"), (3, "secret.pdf cannot be read: This PDF is locked"):
+        with pytest.raises(PageRenderError, match=words) as caught:
+            child.page_facts(number)
+        assert caught.value.page_number == number
+
+
+def test_documents_name_the_file_and_what_is_attached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "letter.pdf").write_bytes(portfolio(("minutes.pdf", TEXTS), ("factur-x.xml", b"<a/>")))
+    with caplog.at_level(logging.WARNING):
+        documents = KoboldReader(text_layer="only", ledger=None).load_data(tmp_path / "letter.pdf")
+    names = [document.metadata["file_name"] for document in documents]
+    assert names == ["letter.pdf", "letter.pdf!minutes.pdf", "letter.pdf!minutes.pdf"]
+    assert "are attached and skipped: 1: factur-x.xml" in caplog.text
+    assert len({document.id_ for document in documents}) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills the child by a signal")
+def test_what_was_taken_out_is_removed_also_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = tmp_path / "letter.pdf"
+    path.write_bytes(portfolio(("minutes.pdf", TEXTS)))
+    with PageChild() as child:
+        child.open(path, kind="pdf")
+        assert child.page_facts(2).text_layer == "good"
+        assert len(list(tmp_path.glob("kobold-reader-*/kobold-reader-*/0.pdf"))) == 1
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+    assert list(tmp_path.glob("kobold-reader-*")) == []
