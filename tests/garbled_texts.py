@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 RIGHT = Path(__file__).with_name("right_text_layers.txt")
+HELD_OUT = Path(__file__).with_name("right_text_layers_held_out.txt")
 ENOUGH_LETTERS = 40
 
 # A part of the code of Kruti Dev, a font for Hindi whose characters are Latin letters and signs.
@@ -33,9 +34,9 @@ class Chunk:
     kind: str = "right"
 
 
-def right_chunks() -> list[Chunk]:
+def right_chunks(path: Path = RIGHT) -> list[Chunk]:
     chunks = []
-    for line in RIGHT.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             script, text = line.split("\t")
             chunks.append(Chunk(script, text.replace("\\n", "\n").replace("\\t", "\t").replace("\\\\", "\\")))
@@ -157,12 +158,12 @@ NOT_FOR = {  # hardly a letter changes
 }
 
 
-def garbled_chunks(rounds: int = 1) -> list[Chunk]:
+def garbled_chunks(rounds: int = 1, path: Path = RIGHT) -> list[Chunk]:
     """So many of each right chunk that has enough letters, the ways taken in turn."""
     chunks = []
     turns: dict[str, int] = {}
     for _ in range(rounds):
-        for chunk in right_chunks():
+        for chunk in right_chunks(path):
             words = [word for word in chunk.text.split() if word.isalpha()]
             if sum(map(len, words)) < ENOUGH_LETTERS and chunk.script in {"code", "table"}:
                 continue

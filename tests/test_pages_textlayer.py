@@ -21,7 +21,7 @@ from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.line_reader import line_reader
 from kobold_reader.reading.open_file import OpenFile
 from tests import page_files as make
-from tests.garbled_texts import Chunk, garbled_chunks, permuted, right_chunks
+from tests.garbled_texts import HELD_OUT, RIGHT, Chunk, garbled_chunks, permuted, right_chunks
 
 LEAST_RIGHT = 0.98
 
@@ -30,9 +30,9 @@ def wrong(chunks: Sequence[Chunk], judgement: str) -> list[str]:
     return [f"{chunk.script}, {chunk.kind}: {chunk.text[:60]}" for chunk in chunks if judge(chunk.text) != judgement]
 
 
-def test_right_text_layers_are_good() -> None:
-    chunks = right_chunks()
-    assert len(chunks) >= 200
+@pytest.mark.parametrize("path", [RIGHT, HELD_OUT])
+def test_right_text_layers_are_good(path: Path) -> None:
+    chunks = right_chunks(path)
     assert len({chunk.script for chunk in chunks}) >= 8
     missed = wrong(chunks, "text")
     assert len(missed) <= (1 - LEAST_RIGHT) * len(chunks), missed
@@ -44,8 +44,9 @@ def test_right_text_layers_of_each_script_are_good(script: str) -> None:
     assert len(missed) <= 1, missed
 
 
-def test_garbled_text_layers_are_found() -> None:
-    chunks = garbled_chunks(2)
+@pytest.mark.parametrize(("path", "rounds"), [(RIGHT, 2), (HELD_OUT, 4)])
+def test_garbled_text_layers_are_found(path: Path, rounds: int) -> None:
+    chunks = garbled_chunks(rounds, path)
     assert len(chunks) >= 200
     missed = [chunk for chunk in chunks if judge(chunk.text) == "text"]
     assert len(missed) <= (1 - LEAST_RIGHT) * len(chunks), missed
