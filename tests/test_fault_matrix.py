@@ -39,6 +39,7 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold import RetryPolicy, ServerPool
 from kobold_reader.kobold.client import KoboldClient
+from kobold_reader.kobold.pool import OWN_LOCK_WAIT_S
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import select
 from kobold_reader.reading.attempts import RETRY_TEMPERATURES
@@ -234,7 +235,9 @@ def test_a_fault_that_passes_costs_one_request(
     assert row.passes is not None
     requests, waited_s = row.passes
     run.check(STRUCK, requests=requests)
-    assert run.waited_s == waited_s * len(STRUCK)
+    # A server that refuses right after its answer to us is asked again very soon.
+    short = run.waits.count(OWN_LOCK_WAIT_S) if row.fault is Fault.BUSY else 0
+    assert run.waited_s == round(short * OWN_LOCK_WAIT_S + (len(STRUCK) - short) * waited_s, 3)
 
 
 @pytest.mark.parametrize("name", [name for name, row in MATRIX.items() if row.lasts[0]])

@@ -196,7 +196,7 @@ def test_the_servers_own_lock_after_an_answer_is_waited_for_briefly(tmp_path: Pa
         for _ in range(6):
             assert lease.generate(ASK).ending == "eos"
     assert set(time.slept) == {OWN_LOCK_WAIT_S}
-    assert 5 <= len(time.slept) <= 10
+    assert len(time.slept) <= 5, "one wait an answer; on a loaded machine the lock is sometimes free by then"
 
 
 def test_a_server_that_closes_its_answer_to_us_is_not_called_full(tmp_path: Path) -> None:
@@ -222,10 +222,7 @@ def test_where_the_lock_stays_another_is_being_served(tmp_path: Path) -> None:
         lease.generate(ASK)
         with pytest.raises(ServerBusyError, match="busy with another request"):
             lease.generate(ASK)
-    usual = [seconds for seconds in time.slept if seconds != OWN_LOCK_WAIT_S]
-    assert usual == [1, 2, 4]
-    assert time.slept[0] == OWN_LOCK_WAIT_S
-    assert len(time.slept) - len(usual) <= 3
+    assert time.slept == [OWN_LOCK_WAIT_S, 1, 2, 4]
 
 
 def test_a_busy_server_is_given_up_when_patience_ends(tmp_path: Path) -> None:

@@ -93,8 +93,6 @@ class RetryPolicy:
 
         `random`, in [0, 1), shortens our own wait, never one that the server asked for.
         """
-        if isinstance(error, ServerBusyError) and error.is_own_lock:
-            return OWN_LOCK_WAIT_S
         own_s = min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 60)) * (1.0 - self.jitter * random())
         asked_s = error.retry_after_s if isinstance(error, ServerBusyError) else None
         return own_s if asked_s is None else max(own_s, asked_s)
@@ -277,8 +275,9 @@ class Lease:
                 return call(self.client)
             except ServerError as err:
                 if isinstance(err, ServerBusyError):
-                    busy_looks += not err.is_own_lock
-                    delay_s = policy.delay_s(busy_looks, err, self._pool.random)
+                    is_own_lock = err.is_own_lock and not busy_s
+                    busy_looks += not is_own_lock
+                    delay_s = OWN_LOCK_WAIT_S if is_own_lock else policy.delay_s(busy_looks, err, self._pool.random)
                     busy_s += delay_s
                 else:
                     failures += 1
