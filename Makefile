@@ -29,13 +29,14 @@ lint: $(VENV)/dev.stamp
 all: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not thorough"
 
-# What `make test` leaves out: killed after every single step, disks of nine sizes, eyes of every kind.
+# What `make test` leaves out: killed after every single step, disks of nine sizes, eyes of every kind, much damage, the
+# notebooks, a real cluster.
 thorough: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m thorough
 
-# Under a minute, for every save: no process is started, no model loaded.
+# Half a minute, for every save: no process is started, no model loaded.
 unit: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow and not thorough"
 
 # The docs as a site, in build/site.
 docs: $(VENV)/dev.stamp
