@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
 from kobold_reader.reading.results import PageResult
+from tests import page_files as make
 from tests.conftest import GROUND_TRUTH, LETTER, ROOT, SAMPLES
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, ScriptBrain
 
@@ -72,6 +74,23 @@ def test_without_paths_the_last_ones_are_repeated(
         assert report.new_files == 1
         assert found(archive) == EVERYTHING | {("card.jpg", 1)}
     assert simulator.count() == 5, "with the same tasks as before"
+
+
+def test_the_time_that_indexing_takes_is_known_from_the_run_before(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    reader = KoboldReader(text_layer="only", ledger="none")
+    told: list[float | None] = []
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        for lines in (30, 20, None):
+            if lines:
+                (scans / f"{lines}.pdf").write_bytes(make.pdf(functools.partial(make.text_on, lines=lines)))
+            archive.sync(scans, reader=reader, on_start=lambda _, outlook: told.append(outlook.indexing_s))
+    first, second, third = told
+    assert first is None, "nothing was indexed before"
+    assert second is not None
+    assert 0 < second < 30, "one page"
+    assert third is None, "nothing is new"
 
 
 def test_a_rename_embeds_and_asks_nothing(

@@ -30,7 +30,7 @@ from kobold_reader.archive.rows import PageRow, Place
 from kobold_reader.archive.search import Hit, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
-from kobold_reader.archive.vector_index import Indexer, ServerAccess, VectorIndex, choose_embedder, record_of
+from kobold_reader.archive.vector_index import SPEED, Indexer, ServerAccess, VectorIndex, choose_embedder, record_of
 from kobold_reader.archive.vectors import ChromaServer
 from kobold_reader.errors import ConfigError, MissingExtraError, ServerError, SourceError, StoreError
 from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode, ReadOptions
@@ -263,6 +263,7 @@ class Archive:
                     outlook.forecast = forecast_by_ledger(
                         outlook, ledger, its_session.engine(), options, servers=its_session.servers
                     )
+                    outlook.indexing_s = self._indexing_s(outlook.contents)
                     on_start(selection, outlook)
                 stamps.begin()
                 total.add(
@@ -273,6 +274,11 @@ class Archive:
             raise failed[0]
         total.errors += failed
         return total
+
+    def _indexing_s(self, contents: set[str]) -> float | None:
+        """Return how long it takes to index those of these contents that are new, by the pages of the last run."""
+        speed, new = self._catalog.meta(SPEED), contents - self._catalog.indexed_contents()
+        return len(new) * float(speed) if speed and new else None
 
     def _runs(
         self,

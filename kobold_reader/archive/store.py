@@ -319,6 +319,10 @@ class Catalog:
         """Return the numbers of pages by id, unknown ones left out."""
         return dict(self._rows(f"SELECT page_id, id FROM pages WHERE page_id {_IN_LIST}", to_json(list(page_ids))))  # noqa: S608
 
+    def indexed_contents(self) -> set[str]:
+        """Return the contents of all pages that are indexed."""
+        return set(self._column("SELECT DISTINCT content_sha256 FROM pages WHERE indexed_as IS NOT NULL"))
+
     def count_pages(self) -> int:
         """Count all pages."""
         return self._count("pages")

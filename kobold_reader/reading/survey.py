@@ -77,6 +77,8 @@ class Outlook:
     """Those among `pages` that the run will not come to, since nothing is left to do for their files."""
     forecast: Forecast | None = None
     """None: nothing is known yet."""
+    indexing_s: float | None = None
+    """How long an archive will take to index what is new, beside the reading; None: not known, or nothing is new."""
 
     @property
     def read_pages(self) -> int:

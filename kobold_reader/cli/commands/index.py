@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from kobold_reader.reading.results import PageResult
     from kobold_reader.reading.survey import Outlook
 
+LEAST_INDEXING_S = 10
+"""A shorter time is not worth a line."""
 FIRST_PAGES = 5
 """The time left is first reported after this many pages, if the model's speed was unknown."""
 
@@ -111,6 +113,10 @@ def _begin(outlook: Outlook, progress: PageProgress) -> None:
         notice(f"{spell_forecast(forecast)}, by {timed} that {forecast.model or 'the engine'} read before")
     elif outlook.to_read_pages > FIRST_PAGES:
         notice(f"the time is estimated after the first {FIRST_PAGES} pages (`kobold-reader plan` estimates it before)")
+    if outlook.indexing_s and outlook.indexing_s > max(LEAST_INDEXING_S, forecast.seconds if forecast else 0):
+        notice(
+            f"indexing takes longer than reading: about {spell_about(outlook.indexing_s)}, by the pages of the last run"
+        )
     progress.is_forecast = bool(forecast)
 
 
