@@ -559,6 +559,18 @@ def test_a_count_that_lies_hides_no_page_and_is_said(
         child.page_facts(5)
 
 
+def test_a_page_tree_that_goes_in_circles_keeps_its_count(child: PageChild, opened: Opener) -> None:
+    document = pymupdf.open("pdf", make.pdf(make.text_on, make.text_on))
+    tree = int(document.xref_get_key(document.pdf_catalog(), "Pages")[1].split()[0])
+    document.xref_set_key(tree, "Kids", f"[{document[0].xref} 0 R {tree} 0 R]")
+    data = document.tobytes()
+    document.close()
+    assert opened(data).total_pages == 2
+    assert child.page_facts(1).text_layer == "good"
+    with pytest.raises(PageRenderError):
+        child.page_facts(2)
+
+
 MISSING = {
     "image": (b"q 595 0 0 842 0 0 cm /None Do Q", layers.ONE),
     "all resources": (layers.painted(b"I"), b""),

@@ -10,7 +10,7 @@ _MAX_DEPTH = 64
 
 
 def count_pages(document: Any) -> int | None:
-    """The number of pages that the tree holds; None where it cannot be followed."""
+    """The number of pages that the tree holds; None where it holds none, or goes in circles."""
     root = _REFERENCE.fullmatch(document.xref_get_key(document.pdf_catalog(), "Pages")[1])
     return _count(document, int(root[1]), set(), 0) or None if root else None
 
@@ -22,20 +22,19 @@ def set_count(document: Any, count: int) -> None:
         document.xref_set_key(int(root[1]), "Count", str(count))
 
 
-def _count(document: Any, node: int, seen: set[int], depth: int) -> int:
-    """The pages below a node; 0 where one of its children is no reference."""
-    if node in seen or depth > _MAX_DEPTH:
-        return 0
-    seen.add(node)
+def _count(document: Any, node: int, seen: set[int], depth: int) -> int | None:
+    """The pages below a node; None where it was seen before, or one of its children is no reference."""
     kids = _kids(document, node)
-    if kids is None:
-        return 0
+    if node in seen or depth > _MAX_DEPTH or kids is None:
+        return None
+    seen.add(node)
     # A hundred thousand pages are not looked at one by one where they are just as many as is said.
     if str(len(kids)) == document.xref_get_key(node, "Count")[1] and not any(
         _is_node(document, kid) for kid in (*kids[:1], *kids[-1:])
     ):
         return len(kids)
-    return sum(_count(document, kid, seen, depth + 1) if _is_node(document, kid) else 1 for kid in kids)
+    counts = [_count(document, kid, seen, depth + 1) if _is_node(document, kid) else 1 for kid in kids]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _kids(document: Any, node: int) -> list[int] | None:
