@@ -127,6 +127,13 @@ def test_a_page_that_shows_nothing_of_its_words_is_not_blank(opened: Opener, mor
     assert "--text-layer only" in str(caught.value)
 
 
+def test_a_small_number_is_no_blank_page(opened: Opener) -> None:
+    def draw(page: pymupdf.Page) -> None:
+        page.insert_text((300, 820), "12", fontsize=3)
+
+    assert not opened(make.pdf(draw)).page_images(1, BUDGET, 0).is_blank
+
+
 def test_hidden_words_over_a_white_scan_are_not_blank(opened: Opener) -> None:
     white = make.scan_on(make.encoded(make.sheet(50), "PNG"))
     with pytest.raises(PageRenderError, match="its text layer says “The quick brown fox"):

@@ -93,6 +93,11 @@ def find_ink_at_a_glance(picture: Image.Image, judged: tuple[int, int]) -> Ink |
     return Ink(is_blank=False, share=dark.histogram()[255] / pixels, is_white=False)
 
 
+def is_all_white(picture: Image.Image) -> bool:
+    """Whether no pixel of a grey or RGB picture has any mark."""
+    return not np.count_nonzero(np.asarray(picture) < _WHITE)
+
+
 def find_ink(picture: Image.Image) -> Ink:
     """Judge a grey or RGB picture of about `analysis_size`."""
     marks = int(np.count_nonzero(np.asarray(picture) < _WHITE))

@@ -29,7 +29,7 @@ from kobold_reader.errors import (
 )
 from kobold_reader.pages import pdfium
 from kobold_reader.pages.attachments import Attachment
-from kobold_reader.pages.blank import Ink, analysis_size, find_ink
+from kobold_reader.pages.blank import Ink, analysis_size, find_ink, is_all_white
 from kobold_reader.pages.form_buttons import text_with_buttons
 from kobold_reader.pages.images import fit_size, flatten, picture_errors, salvaged, shrunk, without_colour
 from kobold_reader.pages.jbig2 import demanding_segments
@@ -404,8 +404,10 @@ class PdfFile:
                 raise PageRenderError("What the page should show cannot be decoded.", hint=_HINT)
             if layout.image_coverage > 0 and (warned := _warnings()):
                 raise PageRenderError(f"The page's image cannot be decoded ({warned[:200]}).")
-        elif layout.has_visible_text:
-            return replace(ink, is_blank=False)
+        # A dot may be a small numeral, but no sentence.
+        is_dot = ink.is_white and not is_all_white(picture) and not _says_words(layout)
+        if layout.has_visible_text and (is_dot or not ink.is_white):
+            return replace(ink, is_blank=False, is_white=False)
         return ink
 
 
