@@ -384,6 +384,20 @@ def test_filters_choose_pages(site: Site, query: str, expected: set[str]) -> Non
     assert set(re.findall(r"/image/([0-9a-f]{32}-\d+)/small", html)) == expected
 
 
+def test_filters_are_named_and_cleared(site: Site) -> None:
+    html = site.client.get("/?q=boathouse&folder=photos").text
+    assert "<summary>Filters</summary>" in html
+    assert '<a href="/?q=boathouse">Clear</a>' in html
+    assert ">Clear</a>" not in site.client.get("/?q=boathouse").text
+
+
+def test_the_parts_of_a_page_have_headings(site: Site) -> None:
+    put(site.archive, row(1, sha256="ef" * 32, parts={"ocr": "Axel", "caption": "A letter."}))
+    headings = re.findall(r"<h2>([^<]*)</h2>", site.client.get(f"/page/{'ef' * 16}-1").text)
+    assert headings == ["Text", "Image description"]
+    assert "<h2>" not in site.client.get(f"/page/{SHA[:32]}-1").text, "one text needs none"
+
+
 def test_what_cannot_be_asked_is_answered_in_a_sentence(site: Site) -> None:
     assert "is no date" in site.client.get("/?q=x&since=yesterday").text
     assert "Nothing found" in site.client.get("/?q=zzzzqqqq").text
@@ -503,7 +517,7 @@ def test_a_correction_is_saved_found_and_taken_back(site: Site) -> None:
     assert "corrected by hand" in html
     assert "Axel</mark>\nLundqvist" in html
     assert page.page_id in site.client.get("/?q=Lundqvist").text
-    answer = change(site, re.findall(r'action="(/page/[^"]+/as-read)"', html)[0])
+    answer = change(site, re.findall(r'action="(/page/[^"]+/as-read)".*Undo correction</button>', html)[0])
     html = site.client.get(answer.headers["location"]).text
     assert "inventory 1954/37-b" in html
     assert "/as-read" not in html

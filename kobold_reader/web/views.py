@@ -25,7 +25,7 @@ from kobold_reader.web.library import Leaf, Library, Overview, leaf_of
 
 _LOW = 0.6
 """Share of a page's height; a thumbnail may cut off what is below."""
-_HEADINGS = {"ocr": "", "caption": "Image description", "tags": "Keywords"}
+_HEADINGS = {"ocr": "Text", "caption": "Image description", "tags": "Keywords"}
 _FACTS = {
     "title": "Title",
     "author": "Author",
