@@ -41,7 +41,7 @@ from kobold_reader.options import (
 )
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
-from kobold_reader.reading.transcriber import Transcriber
+from kobold_reader.reading.transcriber import LOST, Transcriber
 from kobold_reader.session import Paths, ReadSession, take
 from kobold_reader.stream import DocumentStream
 
@@ -234,7 +234,8 @@ class KoboldReader(BasePydanticReader):
         Raises:
             PagesFailedError: With `on_error="raise"`, after the last page; `.documents` is empty, as they were yielded.
             SourceError: Nothing could be taken from `file`.
-            ServerError: No server can be used.
+            ServerError: No server can be used; raised after the pages that need none. With "mark" those that need one
+                are marked, and with "skip" they are skipped, as long as there is any other page.
         """
         yield from self._documents(file, extra_info, fs, None)
 
@@ -250,17 +251,23 @@ class KoboldReader(BasePydanticReader):
                     yield failed_document(error, extra_info)
             # A stream that is left early must end the transcriber's thread before the ledger is closed.
             with closing(self.transcriber(ledger, cancel=cancel).run(selection.files)) as results:
-                for result in self._with_progress(results, len(selection.files)):
-                    if result.error:
-                        failed.append(result.error)
-                        self._warn(result.error)
-                    yield from to_documents(
-                        result,
-                        split=self.split,
-                        include_empty=self.include_empty,
-                        mark_failed=self.on_error == "mark",
-                        extra_info=extra_info,
-                    )
+                is_any_usable = False
+                try:
+                    for result in self._with_progress(results, len(selection.files)):
+                        is_any_usable |= result.status != "failed"
+                        if result.error:
+                            failed.append(result.error)
+                            self._warn(result.error)
+                        yield from to_documents(
+                            result,
+                            split=self.split,
+                            include_empty=self.include_empty,
+                            mark_failed=self.on_error == "mark",
+                            extra_info=extra_info,
+                        )
+                except LOST:
+                    if self.on_error == "raise" or (self.on_error == "skip" and not is_any_usable):
+                        raise
         if failed and self.on_error == "raise":
             raise PagesFailedError([], failed)
 

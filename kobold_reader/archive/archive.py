@@ -32,7 +32,7 @@ from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
 from kobold_reader.archive.vector_index import SPEED, Indexer, ServerAccess, VectorIndex, choose_embedder, record_of
 from kobold_reader.archive.vectors import ChromaServer
-from kobold_reader.errors import ConfigError, MissingExtraError, ServerError, SourceError, StoreError
+from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, SourceError, StoreError
 from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode, ReadOptions
 from kobold_reader.pages import Selection, expanded, is_text, local_uri, select
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
@@ -238,13 +238,15 @@ class Archive:
 
         Raises:
             SourceError: No file was found at the paths.
-            ServerError: No server can go on; what was read and indexed is kept.
+            ServerError: No server could go on. All pages that needed none were indexed before.
+            MissingExtraError: As ServerError, of an engine that is not installed.
             StoreError: Another process is writing, or the disk is full.
         """
         session = reader if reader is None or isinstance(reader, ReadSession) else reader.session
         runs = self._runs(paths, session, changes)
         total = SyncReport()
         failed: list[SourceError] = []
+        lost: KoboldReaderError | None = None
         for some, its_session in runs:
             stop, options = cancel or threading.Event(), its_session.options
             with self._writing() as indexer, self.open_ledger(options) as ledger:
@@ -270,6 +272,9 @@ class Archive:
                     Syncer(self._catalog, indexer, stamps, on_page).run(selection, transcriber, stop, prune=prune)
                 )
                 stamps.end()
+                lost = lost or transcriber.lost
+        if lost:
+            raise lost
         if len(failed) == len(runs):
             raise failed[0]
         total.errors += failed

@@ -223,8 +223,7 @@ class Syncer:
     ) -> SyncReport:
         """Read and index everything selected, then mark or remove what is gone.
 
-        Raises:
-            ServerError: No server can go on. What was read is in the ledger, what was indexed is in the archive.
+        Where `transcriber.lost` is set afterwards, the pages that needed the engine are still due.
         """
         report = self._report
         report.files = len(selection.files)
@@ -240,10 +239,11 @@ class Syncer:
             try:
                 for result in results:
                     self._take(result, before)
-            except BaseException:
-                # First stop the page that is being read: KoboldCpp's own embedder would wait for it.
-                cancel.set()
-                raise
+            except BaseException as err:
+                if err is not transcriber.lost:  # that one comes after the last page, and is the caller's to raise
+                    # First stop the page that is being read: KoboldCpp's own embedder would wait for it.
+                    cancel.set()
+                    raise
             finally:
                 self._flush()
         self._settle_gone(selection, before, prune=prune)

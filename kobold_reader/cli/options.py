@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -35,6 +35,11 @@ URL_VARIABLE = "KOBOLD_READER_URL"
 PASSWORD_VARIABLE = "KOBOLD_READER_PASSWORD"  # noqa: S105  (a variable's name)
 ARCHIVE_VARIABLE = "KOBOLD_READER_ARCHIVE"
 LEDGER_VARIABLE = "KOBOLD_READER_LEDGER"
+
+
+class RapidOcrAgreed(Exception):  # noqa: N818  (it is an answer)
+    """The user agreed that RapidOCR reads: the command begins again with it."""
+
 
 ArchiveOption = Annotated[
     Path, typer.Option("--archive", metavar="DIR", envvar=ARCHIVE_VARIABLE, help="The archive's folder.")
@@ -111,6 +116,8 @@ class ReadingOptions(ServerOptions):
     redo: Annotated[Redo | None, typer.Option(help=about("redo"))] = None
     on_error: Annotated[OnError, typer.Option(help=about("on_error"))] = "skip"
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help=about("allow_remote"))] = False
+    is_stand_in: bool = field(default=False, init=False)
+    """RapidOCR reads because the user agreed to it when no server answered; the next run wants KoboldCpp again."""
 
     def session(self) -> ReadSession:
         """Return the session that the options describe; raise ConfigError where one is out of its range."""
@@ -127,7 +134,7 @@ class ReadingOptions(ServerOptions):
 
     def _arguments(self) -> dict[str, Any]:
         """Return the values of `ReadOptions`, without the server's."""
-        alike = {field.name: getattr(self, field.name) for field in fields(ReadingOptions) if field.name in OPTIONS}
+        alike = {one.name: getattr(self, one.name) for one in fields(ReadingOptions) if one.name in OPTIONS}
         del alike["api_url"], alike["api_password"]
         return alike | {
             "tasks": _list_of(self.tasks) or None,
@@ -215,15 +222,21 @@ def with_options(kind: type[ServerOptions]) -> Callable[[Callable[..., Any]], Ca
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> Any:
-            options = kind(**{field.name: arguments.pop(field.name) for field in fields(kind)})
+            options = kind(**{one.name: arguments.pop(one.name) for one in fields(kind) if one.init})
             if options.verbose:
                 show_log(options.verbose)
-            return command(options=options, **arguments)
+            try:
+                return command(options=options, **arguments)
+            except RapidOcrAgreed:
+                assert isinstance(options, ReadingOptions)  # noqa: S101  (only such options are offered it)
+                stand_in = replace(options, engine="rapidocr")
+                stand_in.is_stand_in = True
+                return command(options=stand_in, **arguments)
 
         hints = get_type_hints(command, include_extras=True) | _hints_of(kind)  # type: ignore[arg-type]  # is hashable
         defaults = {name: one.default for name, one in inspect.signature(command).parameters.items()}
         del defaults["options"]
-        defaults |= {field.name: field.default for field in fields(kind)}
+        defaults |= {one.name: one.default for one in fields(kind) if one.init}
         parameters = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
             for name, default in defaults.items()

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
+import typer
 from typing_extensions import override
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
+from kobold_reader.cli.options import RapidOcrAgreed, ReadingOptions
 from kobold_reader.cli.output import complain, notice, spell_count, spell_statuses
-from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError
+from kobold_reader.errors import (
+    ConfigError,
+    KoboldReaderError,
+    NoServerAvailableError,
+    ServerConnectionError,
+    ServerError,
+    SourceError,
+)
+from kobold_reader.kobold import KoboldClient
 from kobold_reader.pages import TAKEN, ImageBudget
 from kobold_reader.reading.due import is_clearly_lower, would_reach_px
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.selftest import SelfTestFile
 
 
@@ -79,14 +93,67 @@ def find_lower_resolution(ledger: Path, urls: Sequence[str]) -> LowerResolution 
     return LowerResolution(sum(pages_of_size), max(read_px_of_size), max(now_px_of_size), url, tested_day)
 
 
+def offer_rapidocr(options: ReadingOptions) -> None:
+    """Ask on a terminal whether RapidOCR may read, where no KoboldCpp answers; for commands that need one now.
+
+    Raises:
+        RapidOcrAgreed: The user agreed.
+    """
+    is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if not is_terminal or options.engine != "koboldcpp" or find_spec("rapidocr") is None:
+        return
+    for url in options.urls():
+        try:
+            with KoboldClient(url, password=options.password()) as client:
+                client.info()
+        except ServerConnectionError:
+            continue
+        except ServerError:
+            pass  # something answers there, and the run says what is wrong with it
+        return
+    notice(f"No KoboldCpp answers at {', '.join(options.urls())}.")
+    if typer.confirm("Read with RapidOCR instead? Printed text, no captions", default=True, err=True):
+        raise RapidOcrAgreed
+
+
 @contextmanager
-def count_if_interrupted(pages: Mapping[str, int]) -> Iterator[None]:
-    """Report the pages by status when a server or Ctrl-C ends the run."""
+def saying_ways_on(options: ReadingOptions) -> Iterator[None]:
+    """Add the ways on to an error that no server can be used."""
+    try:
+        yield
+    except NoServerAvailableError as err:
+        add_ways_on(err, options)
+        raise
+
+
+def add_ways_on(error: ServerError, options: ReadingOptions) -> None:
+    """Add the command that reads without a server to the error that none can be used."""
+    if isinstance(error, NoServerAvailableError) and options.engine == "koboldcpp":
+        command = shlex.join(["kobold-reader", *sys.argv[1:], "--engine", "rapidocr"])
+        ways = f"Start KoboldCpp, and run the same command again. Printed text is read without it by: {command}"
+        error.hint = f"{error.hint} {ways}" if error.hint else ways
+
+
+def name_due(due: Sequence[PageResult]) -> None:
+    """Name the pages that are still due because no engine could be used, file by file."""
+    by_file: dict[str, list[int]] = {}
+    for result in due:
+        by_file.setdefault(result.source.path, []).append(result.page_number)
+    for path, numbers in list(by_file.items())[:10]:
+        complain(f"still due: {path} page {', '.join(map(str, numbers[:20]))}{', …' if len(numbers) > 20 else ''}")  # noqa: PLR2004
+    if len(by_file) > 10:  # noqa: PLR2004
+        complain(f"still due: pages of {spell_count(len(by_file) - 10, 'file')} more")
+
+
+@contextmanager
+def count_if_interrupted(pages: Mapping[str, int], due: Sequence[PageResult]) -> Iterator[None]:
+    """Report the pages by status, and name those still due, when a server or Ctrl-C ends the run."""
     try:
         yield
     except (KoboldReaderError, KeyboardInterrupt):
         if any(pages.values()):
             notice(f"until then {spell_statuses(pages)}")
+        name_due(due)
         raise
 
 

@@ -139,6 +139,11 @@ class PageResult:
         return first.status if first else "failed"
 
     @property
+    def is_due(self) -> bool:
+        """It needs an engine, and was not tried, because none could be used."""
+        return bool(self.errors) and not self.is_asked
+
+    @property
     def error(self) -> KoboldReaderError | None:
         """The error where the page as a whole failed, else None."""
         return self.errors[self.tasks[0]] if self.status == "failed" else None

@@ -20,7 +20,7 @@ from statistics import fmean, stdev
 from typing import Final, Literal, get_args
 
 from kobold_reader.border import of_one_page
-from kobold_reader.errors import KoboldReaderError, ServerError, SourceError
+from kobold_reader.errors import KoboldReaderError, MissingExtraError, ServerError, SourceError
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, SourceFile
 from kobold_reader.reading.due import PageTasks, find_due, has_text_layer
@@ -287,7 +287,7 @@ def forecast_by_ledger(
         return None
     model = None
     if asks_server:
-        with suppress(ServerError):  # the run will report it
+        with suppress(ServerError, MissingExtraError):  # the run will report it
             model = engine.prepare().model
     timings = ledger.timings(engine.name, {task: options.key(task) for task in outlook.due_tasks}, model)
     of_these = [timing for timing in timings if timing.content_sha256 in outlook.contents]

@@ -6,7 +6,8 @@ One thread looks at the files and prepares the images of the next pages, so a se
 has answered. With one server, the thread that iterates asks it, and nothing is asked before the caller wants the next
 result. With several, a thread for each takes the next page as soon as iteration has begun (`InOrder` says how far they
 run ahead), and results still come in page order. Every page of every file yields exactly one result under its own
-number; a file that cannot be opened yields one with number 0.
+number; a file that cannot be opened yields one with number 0. Where the engine is lost, the pages that need none (text
+layers, blank ones, kept readings) still go through; all others stay due, and the run ends with the engine's error.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 
@@ -26,6 +28,7 @@ from kobold_reader.errors import (
     ContextTooSmallError,
     ImageNotSeenError,
     KoboldReaderError,
+    MissingExtraError,
     NoServerAvailableError,
     ServerError,
     ServerTimeoutError,
@@ -36,7 +39,7 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold import CancelledError
 from kobold_reader.options import ReadOptions
-from kobold_reader.pages import FileFacts, SourceFile
+from kobold_reader.pages import FileFacts, ImageBudget, SourceFile
 from kobold_reader.reading import due
 from kobold_reader.reading.ledger import Claims, KnownPage, Ledger
 from kobold_reader.reading.open_file import OpenFile, public_metadata
@@ -54,6 +57,8 @@ FEW_PAGES = 2
 MANY_PAGES = 64
 """The same limit while the caller waits for an earlier, slow page."""
 BREAKER_FAILURES = 3
+LOST = (ServerError, MissingExtraError)
+"""An engine that raises one of these, instead of giving it as a page's outcome, can read no page of this run."""
 
 
 class Transcriber:
@@ -98,6 +103,8 @@ class Transcriber:
         self._looked_at: set[str] = set()
         """Contents of the pages that were first looked at, or found blank, in this run or in its survey."""
         self._breaker = Breaker()
+        self.lost: KoboldReaderError | None = None
+        """Why the engine can be asked no more in this run; `run` raises it at its end."""
         self._claims = Claims(ledger.path and ledger.path.with_suffix(".claims"))
         self._started_s = 0.0
 
@@ -166,7 +173,9 @@ class Transcriber:
         that was finished is in the ledger.
 
         Raises:
-            ServerError: No server can go on. All results yielded before are kept; the next run goes on from here.
+            ServerError: No server could go on. It is raised after the last page, and is the error of each page that
+                needed one; these stay due, and all others were finished.
+            MissingExtraError: As ServerError, of an engine that is not installed.
         """
         self._choose_sample(files)
         self._failed_before = {(failure.uri, failure.page_number) for failure in self._ledger.failures()}
@@ -177,8 +186,8 @@ class Transcriber:
             closing(Ahead(self._steps(files), waiting, on_close=self._cancel.set)) as steps,
         ):
             yield from self._one_by_one(steps) if self._page_reader.parallel == 1 else self._at_once(steps)
-            if error := self._breaker.error:
-                raise error
+            if self.lost:
+                raise self.lost
 
     def _one_by_one(self, steps: Ahead[PageResult | DuePage]) -> Iterator[PageResult]:
         for step in steps:
@@ -210,10 +219,15 @@ class Transcriber:
     def _result_of(self, step: PageResult | DuePage) -> PageResult:
         if isinstance(step, PageResult):
             return step
+        if self.lost:
+            return self._unread(step, self.lost)
         place = step.source.path, step.known.facts.page_number
         try:
             with of_one_page("reading it", *place):
                 result = self._read(step)
+        except LOST as err:
+            self.lost = self.lost or err
+            return self._unread(step, err)
         except (SourceError, TranscriptionError) as err:
             if self._error_of_caller is not None and self._error_of_caller is err.__cause__:
                 raise self._error_of_caller from None
@@ -221,10 +235,11 @@ class Transcriber:
             self._ledger.record_failure(step.source, step.file.sha256, place[1], errors)
             result = self._result(step, errors)
         self._breaker.note(result, step.due_tasks)
+        self.lost = self.lost or self._breaker.error
         return result
 
     def _goes_on(self) -> bool:
-        return not (self._cancel.is_set() or self._is_time_up() or self._breaker.error)
+        return not (self._cancel.is_set() or self._is_time_up())
 
     def _is_time_up(self) -> bool:
         limit_s = self._options.stop_after_s
@@ -284,12 +299,15 @@ class Transcriber:
         """
         page = self._look_up(source, file, known)
         only_text_layers = self._options.text_layer == "only"
-        if page.due_tasks and not only_text_layers:
-            self._check_tasks()
+        if page.due_tasks and not only_text_layers and self._is_ready():
             page = self._look_up(source, file, known)  # only the model knows which tasks it can do
         if not page.due_tasks:
             return self._result(page, {}, is_asked=False)
         try:
+            if self.lost:
+                turn_deg = self._options.rotate_deg
+                seen = opened.page_images(source, file, known.facts.page_number, ImageBudget(), turn_deg)
+                return self._blank(page) if seen.is_blank else self._unread(page, self.lost)
             if only_text_layers:
                 raise UnsupportedSourceError(
                     "The page has no text layer, and only text layers were asked for.",
@@ -332,8 +350,18 @@ class Transcriber:
     def _last_family(self) -> str | None:
         return self._ledger.last_family(self._page_reader.name) if self._options.are_tasks_default else None
 
-    def _check_tasks(self) -> None:
-        facts = self._page_reader.prepare(self._cancel)
+    def _is_ready(self) -> bool:
+        """Prepare the engine, and tell whether it can be asked.
+
+        Raises:
+            ConfigError: It cannot do a task that was named.
+        """
+        try:
+            facts = None if self.lost else self._page_reader.prepare(self._cancel)
+        except LOST as err:
+            self.lost, facts = err, None
+        if facts is None:
+            return False
         self._able = facts.tasks
         for task in self._options.tasks:
             if task not in facts.tasks and not self._options.are_tasks_default:
@@ -342,6 +370,7 @@ class Transcriber:
                     f"{engine} cannot do the task {task!r}; it can do {', '.join(sorted(facts.tasks))}.",
                     hint="Leave it out of --tasks, or load a model that can.",
                 )
+        return True
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
@@ -433,6 +462,11 @@ class Transcriber:
             is_asked=is_asked,
         )
 
+    def _unread(self, page: DuePage, error: KoboldReaderError) -> PageResult:
+        """Return the result of a page that stays due: nothing was asked, so nothing is recorded."""
+        own = copy(error).at(page.source.path, page.known.facts.page_number)
+        return self._result(page, dict.fromkeys(page.due_tasks, own), is_asked=False)
+
     def _failed(self, source: SourceFile, file: FileFacts | None, page_number: int, error: SourceError) -> PageResult:
         return PageResult(
             source=source,
@@ -449,7 +483,7 @@ class Transcriber:
 
 
 class Breaker:
-    """Ends a run when three pages in a row failed because of a server; safe to use from several threads."""
+    """Gives the engine up when three pages in a row failed because of a server; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -53,7 +53,13 @@ def index(
     """Read what is new or changed, and index it."""
     from kobold_reader.archive import Archive
     from kobold_reader.archive.archive import CATALOG
-    from kobold_reader.cli.outcome import closing_code, count_if_interrupted, find_lower_resolution, notice_pages_left
+    from kobold_reader.cli.outcome import (
+        closing_code,
+        count_if_interrupted,
+        find_lower_resolution,
+        notice_pages_left,
+        saying_ways_on,
+    )
     from kobold_reader.embeddings import MiniLMEmbedding
     from kobold_reader.embeddings.minilm import install_hint
     from kobold_reader.session import take
@@ -61,6 +67,7 @@ def index(
     if paths and not (archive / CATALOG).exists() and not take(paths).files:
         return closing_code([], 0, options.on_error, nothing_taken=True)  # leaves no empty archive behind
     pages: Counter[str] = Counter()
+    due: list[PageResult] = []
     with (
         options.reading() as transcriber_of,
         Archive.open(
@@ -85,14 +92,15 @@ def index(
             else:
                 why = "the embedder MiniLM is not installed, so this archive has no vectors."
                 notice(f"words only: {why} {install_hint()}")
-        with page_progress() as progress, count_if_interrupted(pages):
+        with saying_ways_on(options), page_progress() as progress, count_if_interrupted(pages, due):
             report = opened.sync(
                 paths or None,
                 reader=options.session() if paths else None,
                 changes=options.changes(),
                 prune=prune,
-                on_start=lambda _, outlook: _begin(outlook, progress),
-                on_page=lambda result: _count(result, pages, progress),
+                remember=not options.is_stand_in,
+                on_start=lambda _, outlook: _begin(outlook, progress, options),
+                on_page=lambda result: _count(result, pages, due, progress),
                 on_progress=progress.doing,
                 make_transcriber=transcriber_of,
             )
@@ -104,9 +112,13 @@ def index(
     return closing_code(report.errors, usable, options.on_error, nothing_taken=bool(paths) and not report.files)
 
 
-def _begin(outlook: Outlook, progress: PageProgress) -> None:
+def _begin(outlook: Outlook, progress: PageProgress, options: ClusterOptions) -> None:
+    from kobold_reader.cli.outcome import offer_rapidocr
+
     files, pages = spell_count(outlook.files, "file"), spell_count(outlook.pages, "page")
     notice(f"{files}, {pages}: {spell_kinds(outlook.by_kind)}")
+    if outlook.to_read_pages and options.ray is None:
+        offer_rapidocr(options)
     progress.expect(outlook.pages - outlook.passed_pages, outlook.pages - outlook.read_pages)
     if forecast := outlook.forecast:
         timed = spell_count(forecast.timed_pages, "page")
@@ -120,10 +132,12 @@ def _begin(outlook: Outlook, progress: PageProgress) -> None:
     progress.is_forecast = bool(forecast)
 
 
-def _count(result: PageResult, pages: Counter[str], progress: PageProgress) -> None:
+def _count(result: PageResult, pages: Counter[str], due: list[PageResult], progress: PageProgress) -> None:
     if not result.page_number:
         return  # a file that cannot be opened: its pages were not counted as expected
-    pages[result.status] += 1
+    if result.is_due:
+        due.append(result)
+    pages["due" if result.is_due else result.status] += 1
     progress.page_done(is_asked=result.is_asked)
     if progress.read_pages == FIRST_PAGES and result.is_asked and not progress.is_forecast and progress.left_s:
         progress.is_forecast = True

@@ -46,13 +46,15 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Report what is to be read and how long that takes, by timing a few pages."""
-    from kobold_reader.cli.outcome import closing_code
+    from kobold_reader.cli.outcome import add_ways_on, closing_code, offer_rapidocr
     from kobold_reader.plan import make_plan
     from kobold_reader.session import take
 
     with options.session() as session, session.open_ledger() as ledger, page_progress() as progress:
         selection = take(paths, known=ledger.kind_of)
         made = make_plan(session, selection, ledger, sample=options.sample or 0, on_progress=progress.doing)
+    if made.server_error and not as_json:
+        offer_rapidocr(options)
     if as_json:
         say_json(made.to_dict())
     else:
@@ -61,6 +63,7 @@ def plan(
     if selection.skipped:
         notice(spell_skipped(selection.skipped))
     if made.server_error:
+        add_ways_on(made.server_error, options)
         complain(str(made.server_error))
         return EXIT_SERVER
     usable = made.outlook.pages - made.outlook.by_kind["failed"]

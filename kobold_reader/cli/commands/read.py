@@ -40,13 +40,20 @@ def read(
     ] = None,
 ) -> int:
     """Read pages and write their text."""
-    from kobold_reader.cli.outcome import closing_code, count_if_interrupted, notice_pages_left
+    from kobold_reader.cli.outcome import (
+        closing_code,
+        count_if_interrupted,
+        notice_pages_left,
+        offer_rapidocr,
+        saying_ways_on,
+    )
     from kobold_reader.reading.ledger import default_ledger_path
     from kobold_reader.session import take
 
     if output_format == "html" and output is None and sys.stdout.isatty():
         raise typer.BadParameter("a page of pictures is for a file: name one with -o.", param_hint="--format html")
     pages: Counter[str] = Counter()
+    due: list[PageResult] = []
     kept = 0
     session = options.session()
     with ExitStack() as stack:
@@ -63,12 +70,19 @@ def read(
         transcriber = transcriber_of(session, ledger, on_progress=progress.doing)
         outlook = transcriber.survey(selection.files, looks=False)  # to look at pages would delay the first result
         progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
-        with count_if_interrupted(pages), closing(transcriber.run(selection.files)) as results:
+        if outlook.to_read_pages and options.ray is None:
+            offer_rapidocr(options)
+        with (
+            saying_ways_on(options),
+            count_if_interrupted(pages, due),
+            closing(transcriber.run(selection.files)) as results,
+        ):
             for result in results:
                 errors += [result.error] if result.error else result.errors.values()
                 kept += result.is_kept
                 if result.page_number:  # not a file that cannot be opened
-                    pages[result.status] += 1
+                    pages["due" if result.is_due else result.status] += 1
+                    due += [result] if result.is_due else []
                     progress.page_done(is_asked=result.is_asked)
                 write(result)
     notice_pages_left(options.stop_after, progress.left_pages)
