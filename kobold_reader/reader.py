@@ -252,11 +252,14 @@ class KoboldReader(BasePydanticReader):
             # A stream that is left early must end the transcriber's thread before the ledger is closed.
             with closing(self.transcriber(ledger, cancel=cancel).run(selection.files)) as results:
                 is_any_usable = False
+                due: list[KoboldReaderError] = []
                 try:
                     for result in self._with_progress(results, len(selection.files)):
                         is_any_usable |= result.status != "failed"
                         if result.error:
                             failed.append(result.error)
+                            due += [result.error] if result.is_due else []
+                        if result.error and not result.is_due:
                             self._warn(result.error)
                         yield from to_documents(
                             result,
@@ -268,6 +271,8 @@ class KoboldReader(BasePydanticReader):
                 except LOST:
                     if self.on_error == "raise" or (self.on_error == "skip" and not is_any_usable):
                         raise
+                    for lost in due:
+                        self._warn(lost)
         if failed and self.on_error == "raise":
             raise PagesFailedError([], failed)
 

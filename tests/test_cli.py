@@ -1391,3 +1391,71 @@ def test_an_extra_is_installed_from_where_the_package_came(
     assert install_command("heic") == f"pip {line}"
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
     assert install_command("heic").endswith(f"python -m pip {line}")
+
+
+# ── without a server ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A folder of two pages with their own text and one that needs to be read."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    scan = make.jpeg(make.printed_page(100, lines=6))
+    (folder / "book.pdf").write_bytes(make.pdf(make.text_on, make.scan_on(scan), make.text_on))
+    return folder
+
+
+def test_without_a_server_index_does_what_needs_none(
+    kobold: Command, make_simulator: Simulators, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = off(make_simulator)
+    monkeypatch.setenv("KOBOLD_READER_URL", server.url)
+    arguments = ("index", mixed, "--archive", tmp_path / "a")
+    said = kobold(*arguments)
+    assert said.code == 4
+    assert "3 pages: 1 due, 2 text_layer" in said.err
+    assert f"still due: {mixed / 'book.pdf'} page 2" in said.err
+    assert "nobody listens there" in said.err
+    assert f"kobold-reader index {mixed} --archive {tmp_path / 'a'} --engine rapidocr" in said.err
+    assert kobold("search", "page", "--archive", tmp_path / "a", "--mode", "keyword").code == 0
+    status = json.loads(kobold("status", "--archive", tmp_path / "a", "--json").out)
+    assert status["pages"] == {"failed": 1, "text_layer": 2}
+
+    server.restart()
+    again = kobold(*arguments)
+    assert again.code == 0
+    assert "3 pages: 1 ok, 2 text_layer (2 read before)" in again.err
+    assert "1 page indexed" in again.err
+
+
+def test_without_a_server_rapidocr_is_offered_on_a_terminal(
+    kobold: Command, make_simulator: Simulators, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = off(make_simulator)
+    monkeypatch.setenv("KOBOLD_READER_URL", server.url)
+    asked: list[str] = []
+
+    def confirm(text: str, **_: Any) -> bool:
+        asked.append(text)
+        return len(asked) > 1
+
+    monkeypatch.setattr("typer.confirm", confirm)
+    for stream in ("stdin", "stderr"):
+        monkeypatch.setattr(getattr(sys, stream), "isatty", lambda: True)
+    arguments = ("index", mixed, "--archive", tmp_path / "a")
+    refused = kobold(*arguments)
+    assert refused.code == 4
+    assert f"No KoboldCpp answers at {server.url}" in refused.err
+    agreed = kobold(*arguments)
+    assert len(asked) == 2
+    assert agreed.code == 0
+    assert "3 pages: 1 ok, 2 text_layer" in agreed.err
+
+    monkeypatch.setattr(
+        "typer.confirm", lambda *_, **__: pytest.fail("asked though nothing is due, or a server is there")
+    )
+    server.restart()
+    better = kobold("index", "--archive", tmp_path / "a")
+    assert better.code == 0
+    assert server.count() == 2, "read by RapidOCR, and read again by KoboldCpp now that it is there"

@@ -39,6 +39,8 @@ from kobold_reader.documents import to_metadata
 from kobold_reader.errors import ConfigError, EmptyTranscriptionError, NoServerAvailableError, SourceNotFoundError
 from kobold_reader.options import OPTIONS, ReadOptions, about
 from kobold_reader.reader import PageSkippedWarning
+from kobold_reader.reading.ledger import Ledger
+from tests import page_files
 from tests.conftest import GROUND_TRUTH, ROOT, SAMPLES, page_text
 from tests.kobold_simulator import BrainRequest, Fault, KoboldSimulator, RecordedRequest, ScriptBrain
 
@@ -966,3 +968,32 @@ def test_the_text_layer_can_be_ignored(make_simulator: MakeSimulator) -> None:
 
     assert document.text.startswith("From the image")
     assert document.metadata["text_source"] == "ocr"
+
+
+@pytest.mark.slow
+def test_without_a_server_pages_that_need_none_are_given(tmp_path: Path) -> None:
+    """The engine is lost: a text layer and a blank page go through, the scan is named and stays due."""
+    scan = page_files.jpeg(page_files.printed_page(100, lines=12))
+    steps = (page_files.text_on, page_files.scan_on(scan), page_files.blank_on, page_files.text_on)
+    (tmp_path / "mixed.pdf").write_bytes(page_files.pdf(*steps))
+    file = tmp_path / "mixed.pdf"
+    reader = KoboldReader(api_url="http://127.0.0.1:9", ledger=str(tmp_path / "ledger.sqlite"), include_empty=True)
+
+    documents: list[Document] = []
+    with pytest.raises(NoServerAvailableError, match="nobody listens"):
+        documents.extend(reader.lazy_load_data(file))
+    assert [(one.metadata["page_number"], one.metadata["page_status"]) for one in documents] == [
+        (1, "text_layer"),
+        (3, "blank"),
+        (4, "text_layer"),
+    ]
+    with pytest.warns(PageSkippedWarning, match=r"mixed\.pdf page 2: .*nobody listens") as warned:
+        assert len(reader.changed(on_error="skip").load_data(file)) == 3
+    assert len(warned) == 1
+    marked = reader.changed(on_error="mark").load_data(file)
+    assert [one.metadata["page_status"] for one in marked] == ["text_layer", "failed", "blank", "text_layer"]
+    assert "nobody listens" in marked[1].metadata["page_error"]
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert not ledger.failures(), "it was not tried: it is due, and did not fail"
+    with pytest.raises(NoServerAvailableError):
+        reader.changed(on_error="skip", pages="2").load_data(file)

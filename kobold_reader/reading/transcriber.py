@@ -453,7 +453,8 @@ class Transcriber:
             errors=dict(errors),
             metadata={**page.file.metadata, **public_metadata(facts.metadata)},
             content_sha256=content_sha256,
-            is_kept=not any(
+            is_kept=bool(page.readings)
+            and not any(
                 content_sha256 in self._looked_at
                 if reading.engine in due.OF_THE_PAGE
                 else (content_sha256, task) in self._made
