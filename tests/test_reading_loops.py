@@ -45,6 +45,7 @@ def _bottles() -> str:
 
 PAGES = {
     "equal ledger lines": "1 bushel of oats ........ 0.50\n" * 60,
+    "a sheet of answers": "".join(f"{i}. (A) (B) (C) (D) (E)\n" for i in range(1, 201)),
     "dittos": "1 bushel of oats\n" + '"\n' * 70,
     "dittos in words": "do.  do.  do.   12 0 0\n" * 70,
     "a dotted form": "Name " + "." * 90 + "\n" + ("." * 110 + "\n") * 50,
@@ -215,6 +216,12 @@ VARIED = {
     + "".join(f"<tr><td>{_some(*_WORDS)}</td><td>{_some('1', '2', '3')}</td></tr>" for _ in range(420)),
     "rows that count": _lines(360, "| {i} | 1931 | oats | 0.50 |\n"),
     "rows that count by tens": "".join(f"| {10 * i} | {i} | oats |\n" for i in range(1, 360)),
+    "rows that count and end in a number": "<table>"
+    + "".join(
+        f"<tr><td>{i}</td><td>Lindqvist, Axel</td><td>{_some('19', '23', '31', '40', '44', '52')}</td></tr>"
+        for i in range(1, 420)
+    ),
+    "a price that grows with its number": "".join(f"Item {i} ........ ${i}.00\n" for i in range(1, 400)),
     "sentences that count": "".join(
         f"Paragraph {i} says that the slates were broken in the harbour. " for i in range(140)
     ),

@@ -28,8 +28,8 @@ MAX_PROSE_COPIES = ((100, 16), (400, 6))
 """Pairs: least letters of a unit, and how often it occurs at most, on a sheet of labels or receipts."""
 MAX_LINE_STEPS = 150
 """Lines that are equal except for a number that grows by one."""
-MAX_INLINE_STEPS = 250
-"""Numbers that grow by one within a line."""
+MAX_SHORT_STEPS = 250
+"""Numbers that grow by one within a line, or in lines of letters: sheets of answers have 200 of `1. (A) (B)`."""
 MIN_LINES_OF_FEW = 120
 MAX_DISTINCT_LINES = 4
 """A text whose last 120 lines are at most four different ones is a loop that changes its order."""
@@ -47,6 +47,7 @@ _MIN_COPIES = min(copies for _, copies in MAX_PROSE_COPIES)
 _LINE_END = re.compile(r"\n|<br ?/?>|</tr>|</p>|\\\\")
 _MARKUP = re.compile(r"<[^<>\n]{1,80}>")
 _NUMBER = re.compile(r"(\d+)")
+_WORD = re.compile(r"[^\W\d_]{3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +140,10 @@ def _counting(text: str, patience: float) -> Loop | None:
         and int(numbers[first]) == int(numbers[first - 1]) + 1
     ):
         first -= 1
-    has_lines = last > 0 and "\n" in between[last - 1]
-    if last - first < (MAX_LINE_STEPS if has_lines else MAX_INLINE_STEPS) * patience:
+    step = between[last - 1] if last > 0 else ""
+    has_lines = "\n" in step
+    has_choices = _letters(step) > 0 and not _WORD.search(step)
+    if last - first < (MAX_LINE_STEPS if has_lines and not has_choices else MAX_SHORT_STEPS) * patience:
         return None
     start = len(text) - sum(map(len, parts[2 * first + 1 :]))
     kept = start + sum(map(len, parts[2 * first + 1 : 2 * first + 4]))
@@ -220,12 +223,13 @@ def _pieces(text: str) -> list[_Piece]:
     """Split a text, without its markup; a number that counts on from the one in its place before is no news."""
     pieces: list[_Piece] = []
     counters: dict[str, tuple[int, int | None]] = {}
-    """By the word before: the last number, and how much more it was than the one before it."""
+    """By the word before in its line: the last number, and how much more it was than the one before it."""
     before, line = "", 0
     for found in _PIECE.finditer(text):
         kind, piece, start = found.lastgroup or "", found.group(), found.start()
         if kind == "line_end":
             line += 1
+            before = ""
         elif kind in _WEIGHTS:
             pieces.append(_Piece(kind, piece, start, line, _WEIGHTS[kind]))
         elif kind == "word" and (word := _EDGES.sub("", piece)):
@@ -233,8 +237,9 @@ def _pieces(text: str) -> list[_Piece]:
                 weight = _WEIGHTS["letter"] if any(map(str.isalpha, word)) else SHORT_WORD / 5
                 pieces += [_Piece("letter", char, start, line, weight) for char in word]
                 continue
-            if word.isdecimal() and len(word) <= 9:  # noqa: PLR2004  (longer ones are no counters)
-                number = int(word)
+            digits = word.replace(".", "").replace(",", "")
+            if digits.isdecimal() and len(digits) <= 9:  # noqa: PLR2004  (longer ones are no counters)
+                number = int(digits)
                 if (counter := counters.get(before)) is None:
                     counters[before] = number, None
                 else:
