@@ -409,7 +409,65 @@ def test_previous_and_next_go_through_all_files(site: Site) -> None:
     assert "data-previous" not in html, "boat.jpg is the first"
     assert f'data-next href="/page/{SHA[:32]}-1"' in html
     html = site.client.get(f"/page/{SHA[:32]}-1?q=Axel").text
-    assert f'data-previous href="/page/{"cd" * 16}-1?q=Axel"' in html
+    assert f'data-previous href="/page/{"cd" * 16}-1?q=Axel&amp;hit=1"' in html
+
+
+def test_hits_are_counted_and_sorted(site: Site) -> None:
+    for number, name in enumerate("bca"):
+        day = {"date_taken": f"190{9 - number}-01-01T00:00:00"}
+        text = f"{'Quarantine. ' * (number + 1)} Of other things."
+        put(site.archive, row(1, text, sha256=f"e{name}" * 32, file_name=f"{name}.pdf", about=day))
+
+    def listed(sort: str) -> tuple[str, str]:
+        html = site.client.get(f"/?q=quarantine&sort={sort}").text
+        assert re.findall(r"<h1>(.*)</h1>", html) == ["3 hits"]
+        kept = {"sort=" in address for address in re.findall(r'href="(/page/[^"]+)" data-hit', html)}
+        assert kept == {sort in {"date", "file"}}, "the page knows the order"
+        [current] = re.findall(r'aria-current="true">(\w+)<', html)
+        return current, "".join(re.findall(r"data-hit>(\w)\.pdf<", html))
+
+    assert listed("date") == ("Date", "acb")
+    assert listed("file") == ("File", "abc")
+    assert listed("nonsense") == listed("")
+    assert listed("")[0] == "Relevance"
+
+
+def test_more_hits_are_shown_in_the_same_order(site: Site) -> None:
+    put(site.archive, *(row(number, f"Quarantine number {number}.", sha256="ef" * 32) for number in range(1, 31)))
+    html = site.client.get("/?q=quarantine&sort=file").text
+    assert re.findall(r"<h1>(.*)</h1>", html) == ["30 hits"]
+    assert re.findall(r'href="(/page/[^"]+-\d+)\?[^"]*" data-hit', html)[-1] == f"/page/{'ef' * 16}-20"
+    [more] = re.findall(r'class="more"><a href="([^"]+)"', html)
+    html = site.client.get(more.replace("&amp;", "&")).text
+    assert len(re.findall("data-hit", html)) == 30
+    assert 'class="more"' not in html
+
+
+def test_from_hit_to_hit_in_the_order_of_the_list(site: Site) -> None:
+    for name in "abc":
+        put(site.archive, *(row(number, sha256=f"e{name}" * 32, file_name=f"{name}.pdf") for number in (2, 3)))
+        put(site.archive, row(1, f"The quarantine {name}.", sha256=f"e{name}" * 32, file_name=f"{name}.pdf"))
+    ids = [f"{f'e{name}' * 16}-1" for name in "abc"]
+
+    def ways(address: str) -> dict[str, str]:
+        html = site.client.get(address.replace("&amp;", "&")).text
+        ways = dict(re.findall(r'data-((?:next|previous)(?:-hit)?) href="([^"]+)"', html))
+        ways["number"] = "".join(re.findall(r'class="facts">(\d+ of \d+)<', html))
+        return ways
+
+    first = ways(f"/page/{ids[0]}?q=quarantine&sort=file")
+    assert "previous-hit" not in first
+    assert first["number"] == "1 of 3"
+    assert first["next-hit"] == f"/page/{ids[1]}?q=quarantine&amp;at=ocr.0.17&amp;sort=file"
+    second = ways(first["next-hit"])
+    assert (second["number"], second["previous-hit"].split("?")[0]) == ("2 of 3", f"/page/{ids[0]}")
+    aside = ways(second["next"])
+    assert aside["number"] == "2 of 3", "a page that is no hit remembers where one came from"
+    assert [aside[way].split("?")[0] for way in ("previous-hit", "next-hit")] == [f"/page/{one}" for one in ids[1:]]
+    assert "next-hit" not in ways(aside["next-hit"])
+    assert "next-hit" not in ways(f"/page/{ids[0]}"), "without a search there are no hits"
+    for odd in ("0", "99", "x", "²"):
+        assert "next-hit" not in ways(f"/page/{'ea' * 16}-2?q=quarantine&hit={odd}")
 
 
 def test_keywords_lead_to_a_search(site: Site) -> None:

@@ -34,13 +34,12 @@ from kobold_reader.options import ReadOptions
 from kobold_reader.pages import local_path
 from kobold_reader.session import ReadSession
 from kobold_reader.web import views
-from kobold_reader.web.library import Library, Pictures, leaf_of
+from kobold_reader.web.library import MOST_HITS, Library, Pictures, leaf_of
 from kobold_reader.web.security import Access, Guard, is_same
 
 log = logging.getLogger(__name__)
 
 HITS = 20
-MOST_HITS = 200
 BROWSED = 60
 PHOTOS = 240
 BODY_BYTES = 4_000_000
@@ -127,16 +126,17 @@ class _Pages:
         filters = views.Filters.of(request.query_params)
         overview = self._library.overview()
         notices: list[str] = []
-        shown: dict[str, Any] = {"hits": [], "leaves": [], "more": "", "problem": ""}
+        shown: dict[str, Any] = {"hits": [], "total": 0, "leaves": [], "more": "", "problem": ""}
         asked = filters.asked()
         try:
             filter_ = parse_filter(**asked)
             if query:
-                limit = min(MOST_HITS, _number(request, "n", HITS))
-                hits = self._archive.search(query, limit=limit, on_notice=notices.append, **asked)
-                shown["hits"] = views.shown_hits(hits, self._library, query, filters)
-                if len(hits) == limit < MOST_HITS:
-                    shown["more"] = filters.address(q=query, n=min(MOST_HITS, limit + HITS))
+                limit = _number(request, "n", HITS)
+                hits = views.sorted_hits(self._library.hits(query, asked, notices.append), filters.sort)
+                shown["hits"] = views.shown_hits(hits[:limit], self._library, query, filters)
+                shown["total"] = len(hits)
+                if len(hits) > limit:
+                    shown["more"] = filters.address(q=query, n=limit + HITS)
             else:
                 limit = _number(request, "n", BROWSED)
                 chosen = overview.chosen(filter_)
@@ -150,7 +150,9 @@ class _Pages:
             view="search",
             query=query,
             filters=filters,
-            is_narrowed=filters != views.Filters(),
+            is_narrowed=filters.are_set,
+            sorts=views.SORTS,
+            most=MOST_HITS,
             choices=overview.choices,
             pages=len(overview.leaves),
             notices=notices,
@@ -166,10 +168,22 @@ class _Pages:
             request.query_params,
             before=before,
             after=after,
+            beside=self._hits_beside(page, request.query_params),
             others=len(self._archive.alike(page.page_id)),
             is_editing=request.query_params.get("edit") == "1",
             text=page.parts.get("ocr", ""),
         )
+
+    def _hits_beside(self, page: PageRow, query: Mapping[str, str]) -> views.HitsBeside | None:
+        asked, filters = query.get("q", "").strip(), views.Filters.of(query)
+        if not asked:
+            return None
+        try:
+            found = self._library.hits(asked, filters.asked(), log.debug)
+        except ConfigError:
+            return None  # the list of hits says what cannot be searched for
+        hits = views.sorted_hits(found, filters.sort)
+        return views.hits_beside(hits, page.page_id, query.get("hit", ""), self._archive, asked, filters)
 
     def _show_page(
         self, page: PageRow, query: Mapping[str, str], *, text: str, problem: str = "", **more: Any
@@ -179,6 +193,7 @@ class _Pages:
         values = {
             "before": None,
             "after": None,
+            "beside": None,
             "others": 0,
             "here": filters.address(f"/page/{page.page_id}", q=asked),
             "edit": filters.address(f"/page/{page.page_id}", q=asked, edit=1),

@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kobold_reader.archive import Archive
+from kobold_reader.archive import Archive, Hit
 from kobold_reader.archive.corrections import as_read
 from kobold_reader.archive.filters import DATE_KEYS, Filter
 from kobold_reader.archive.rows import PageRow
@@ -37,6 +37,9 @@ SIZES: dict[Size, ImageBudget] = {
     "small": ImageBudget(max_side_px=360, jpeg_quality=78, max_bytes=60_000),
     "large": ImageBudget(max_side_px=1600, jpeg_quality=84, max_bytes=1_500_000),
 }
+MOST_HITS = 200
+KEPT_SEARCHES = 8
+"""Whose hits are kept, so that one can go from hit to hit, and sort them, without searching again."""
 CACHE_BYTES = 64 * 1024 * 1024
 
 
@@ -143,6 +146,34 @@ class Library:
         self._took_s = 0.0
         self._ended_s = 0.0
         self._thread: threading.Thread | None = None
+        self._searches: OrderedDict[tuple[str, str, int], tuple[Hit, ...]] = OrderedDict()
+
+    def hits(self, query: str, asked: Mapping[str, Any], on_notice: Callable[[str], None]) -> tuple[Hit, ...]:
+        """Return the best hits, `MOST_HITS` at most, best first; those of the last searches are kept.
+
+        Args:
+            query: What is searched for.
+            asked: Filters, as arguments of `Archive.search`.
+            on_notice: Called as `Archive.search` does; such a search is not kept.
+
+        Raises:
+            ConfigError: As `Archive.search` does.
+        """
+        key = (query, repr(asked), self.archive.generation)
+        with self._lock:
+            if key in self._searches:
+                self._searches.move_to_end(key)
+                return self._searches[key]
+        notices: list[str] = []
+        hits = tuple(self.archive.search(query, limit=MOST_HITS, on_notice=notices.append, **asked))
+        for notice in notices:
+            on_notice(notice)
+        if not notices:
+            with self._lock:
+                self._searches[key] = hits
+                if len(self._searches) > KEPT_SEARCHES:
+                    self._searches.popitem(last=False)
+        return hits
 
     def overview(self) -> Overview:
         """Return all pages; while a large archive grows, perhaps those of a moment ago."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, groupby, pairwise
 from typing import Any
 from urllib.parse import urlencode
@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from kobold_reader.archive import Archive, Hit
+from kobold_reader.archive.filters import DATE_KEYS
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import passage
@@ -26,6 +27,8 @@ from kobold_reader.web.library import Leaf, Library, Overview, leaf_of
 _LOW = 0.6
 """Share of a page's height; a thumbnail may cut off what is below."""
 _HEADINGS = {"ocr": "Text", "caption": "Image description", "tags": "Keywords"}
+SORTS = {"": "Relevance", "date": "Date", "file": "File"}
+"""Orders of hits, and their names."""
 _FACTS = {
     "title": "Title",
     "author": "Author",
@@ -152,7 +155,7 @@ def why_failed(failed: PageRow | Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The filters in an address; one that is not set is ""."""
+    """The filters in an address, and the order of the hits; what is not set is ""."""
 
     folder: str = ""
     status: str = ""
@@ -161,11 +164,28 @@ class Filters:
     """`photo` or `scan`."""
     since: str = ""
     until: str = ""
+    sort: str = ""
+    """One of `SORTS`."""
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Filters:
         """Read the filters from an address or a form."""
-        return cls(**{field.name: query.get(field.name, "").strip() for field in fields(cls)})
+        found = cls(**{field.name: query.get(field.name, "").strip() for field in fields(cls)})
+        return found if found.sort in SORTS else found.sorted_by("")
+
+    def sorted_by(self, sort: str) -> Filters:
+        """Return the same filters with another order."""
+        return replace(self, sort=sort)
+
+    @property
+    def are_set(self) -> bool:
+        """Whether some pages are left out."""
+        return self.sorted_by("") != Filters()
+
+    @property
+    def given(self) -> dict[str, str]:
+        """What is set, by its name in addresses and forms."""
+        return {name: value for name, value in asdict(self).items() if value}
 
     def asked(self) -> dict[str, Any]:
         """Return the filters as arguments of `Archive.search`."""
@@ -180,7 +200,7 @@ class Filters:
 
     def address(self, path: str = "/", **more: object) -> str:
         """Return the address of a view with these filters and more parameters, without empty ones."""
-        given = {**more, **asdict(self)}
+        given = {**more, **self.given}
         query = urlencode({name: str(value) for name, value in given.items() if value not in {"", None}})
         return f"{path}?{query}" if query else path
 
@@ -203,6 +223,78 @@ class ShownHit:
     """The passage on the picture; None where its place is unknown."""
 
 
+def sorted_hits(hits: Sequence[Hit], sort: str) -> list[Hit]:
+    """Return hits in one of the orders of `SORTS`; they come best first.
+
+    The day of a page is the one that `--since` looks at. The oldest are first, those without a day last.
+    """
+    if sort == "date":
+        days = {
+            hit.page_id: next((str(day) for key in DATE_KEYS if (day := hit.metadata.get(key))), "") for hit in hits
+        }
+        return sorted(hits, key=lambda hit: (not days[hit.page_id], days[hit.page_id]))
+    if sort == "file":
+        return sorted(hits, key=lambda hit: (str(hit.metadata["file_path"]).casefold(), hit.page_number))
+    return list(hits)
+
+
+def _place_of(hit: Hit, page: PageRow) -> int:
+    """Return where the passage of a hit begins in its part of the page; -1 where that is not known."""
+    return page.parts.get(hit.page_part, "").find(hit.text) if hit.text else -1
+
+
+def hit_address(hit: Hit, page: PageRow, query: str, filters: Filters) -> str:
+    """Return the address of a hit's page, with the place of the passage."""
+    start = _place_of(hit, page)
+    at = f"{hit.page_part}.{start}.{start + len(hit.text)}" if start >= 0 else ""
+    return filters.address(f"/page/{hit.page_id}", q=query, at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class HitsBeside:
+    """The way from the page of one hit to the hits before and after."""
+
+    number: int
+    """1-based, of the hit that is shown, or of the one from which people went on to other pages."""
+    total: int
+    before: str
+    after: str
+    """Addresses; "" where there is none."""
+
+
+def hits_beside(
+    hits: Sequence[Hit], page_id: str, number: str, archive: Archive, query: str, filters: Filters
+) -> HitsBeside | None:
+    """Return the hits before and after a page.
+
+    Args:
+        hits: In the order in which they are listed.
+        page_id: Of the page that is shown.
+        number: Where the page is no hit itself: the 1-based number of the hit from which people came, as the address
+            holds it.
+        archive: Holds the pages.
+        query: What was searched for.
+        filters: Stay in the addresses.
+
+    Returns:
+        None where the page is no hit, and nobody came from one.
+    """
+    at = next((at for at, hit in enumerate(hits) if hit.page_id == page_id), None)
+    if at is not None:
+        before, after = at - 1, at + 1
+    elif number.isascii() and number.isdigit() and 0 < int(number[:6]) <= len(hits):
+        at = before = int(number[:6]) - 1
+        after = at + 1
+    else:
+        return None
+
+    def address(at: int) -> str:
+        page = archive.page(hits[at].page_id) if 0 <= at < len(hits) else None
+        return hit_address(hits[at], page, query, filters) if page else ""
+
+    return HitsBeside(at + 1, len(hits), address(before), address(after))
+
+
 def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filters) -> list[ShownHit]:
     """Return hits as they are shown."""
     pages = [(hit, library.archive.page(hit.page_id)) for hit in hits]
@@ -211,10 +303,8 @@ def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filte
     for hit, page in pages:
         if page is None:
             continue  # removed a moment ago
-        at, marks = "", []
-        start = page.parts.get(hit.page_part, "").find(hit.text) if hit.text else -1
-        if start >= 0:
-            at = f"{hit.page_part}.{start}.{start + len(hit.text)}"
+        marks = []
+        if (start := _place_of(hit, page)) >= 0:
             marks = [Mark(start, start + len(hit.text), "passage")]
             marks += [Mark(start + first, start + last, "found") for first, last in hit.marks]
         shown.append(
@@ -222,7 +312,7 @@ def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filte
                 leaf=leaf_of(page),
                 is_description=hit.page_part in {"caption", "tags"},
                 pieces=_pieces(hit),
-                address=filters.address(f"/page/{hit.page_id}", q=query, at=at),
+                address=hit_address(hit, page, query, filters),
                 others=len(hit.alike),
                 overlay=overlay(page, readings[page.page_id].get(hit.page_part), marks),
             )
