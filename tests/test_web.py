@@ -149,6 +149,7 @@ GETS = [
     "/?q=Lindqvist",
     f"/page/{SHA[:32]}-1",
     f"/image/{SHA[:32]}-1/small",
+    f"/original/{SHA[:32]}-1",
     "/photos",
     "/failed",
     "/about",
@@ -306,6 +307,11 @@ def test_no_view_loads_or_runs_anything_else(site: Site, path: str) -> None:
         "/page/..%2f..%2fetc%2fpasswd",
         "/image/%2fetc%2fpasswd/small",
         f"/image/{SHA[:32]}-1/huge",
+        f"/original/{SHA[:32]}-99",
+        f"/original/{SHA[:32]}-1",
+        "/original/..%2f..%2fetc%2fpasswd",
+        "/original//etc/passwd",
+        "/original/",
         f"/image/{SHA[:32]}-99/small",
         f"/page/{SHA[:32]}-99",
         f"/page/{SHA[:32]}-1%00",
@@ -681,6 +687,47 @@ def test_pictures_are_small_or_large_and_kept(
     assert answer.status_code == 404
     assert "not there any more" in answer.text
     assert "Text of a page" in site.client.get(f"/page/{page.page_id}").text
+
+
+@pytest.mark.slow
+def test_the_original_is_shown_or_downloaded(
+    simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]
+) -> None:
+    """Also under a name that no header could hold, and never as a type that could run."""
+    data = LETTER.read_bytes()
+    (scans / "letter.pdf").rename(scans / 'brief "ö";\r.pdf' if os.name != "nt" else scans / "brief ö;.pdf")
+    archive.sync(scans, reader=reader_of(simulator, pages="1"))
+    [page] = [one for one in archive.pages() if "brief" in str(one.metadata["file_name"])]
+    site = make_site(archive)
+    html = site.client.get(f"/page/{page.page_id}").text
+    assert f'href="/original/{page.page_id}#page=1">Open file<' in html
+    answer = site.client.get(f"/original/{page.page_id}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/pdf")
+    assert answer.content == data
+    assert re.fullmatch(r"inline; filename\*=UTF-8''brief[\w%.]+pdf", answer.headers["content-disposition"])
+    assert answer.headers["content-security-policy"] == POLICY
+    assert site.stranger.get(f"/original/{page.page_id}").status_code == 403
+    [saved] = re.findall(r'href="(/original/[^"]+)" download>Download<', html)
+    answer = site.client.get(saved)
+    assert answer.headers["content-disposition"].startswith("attachment; ")
+    assert answer.content == data
+
+    for kind in ("text/html", "image/svg+xml", "application/epub+zip"):
+        put(archive, replace(page, metadata={**page.metadata, "file_type": kind}))
+        answer = site.client.get(f"/original/{page.page_id}")
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["content-disposition"].startswith("attachment; ")
+        assert "Open file" not in site.client.get(f"/page/{page.page_id}").text
+
+    file = next(scans.iterdir())
+    file.write_bytes(data + b"\n")
+    answer = site.client.get(f"/original/{page.page_id}")
+    assert answer.status_code == 409
+    assert "was changed since its pages were read" in Seen(answer.text).text
+    file.unlink()
+    answer = site.client.get(f"/original/{page.page_id}")
+    assert answer.status_code == 404
+    assert "not there any more" in Seen(answer.text).text
 
 
 @pytest.mark.slow

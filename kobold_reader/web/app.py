@@ -7,11 +7,13 @@ import functools
 import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Any, Self
-from urllib.parse import parse_qs
+from pathlib import Path
+from typing import IO, Any, Self
+from urllib.parse import parse_qs, quote
 
 import uvicorn
 from jinja2 import Environment
@@ -21,7 +23,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -43,6 +52,7 @@ HITS = 20
 BROWSED = 60
 PHOTOS = 240
 BODY_BYTES = 4_000_000
+PIECE_BYTES = 1 << 20
 _STATIC = {
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
@@ -80,6 +90,7 @@ def make_app(
             Route("/about", pages.about),
             Route(page, pages.page),
             Route("/image/{page_id:str}/{size:str}", pages.image),
+            Route("/original/{page_id:str}", pages.original),
             Route("/again", pages.again),
             Route("/static/{name:str}", pages.static),
             Route(f"{page}/text", pages.correct, methods=["POST"]),
@@ -252,6 +263,27 @@ class _Pages:
                 return PlainTextResponse(explained(err), 404 if isinstance(err, SourceNotFoundError) else 409)
         return Response(picture.image, media_type=picture.mime)
 
+    def original(self, request: Request) -> Response:
+        """The file that a page is from, to be shown or downloaded."""
+        page = self._page(request)
+        with ExitStack() as opened:
+            try:
+                source = self._pictures.original(page)
+                file = opened.enter_context(Path(opened.enter_context(source.opened_path())).open("rb"))
+            except SourceError as err:
+                raise HTTPException(404 if isinstance(err, SourceNotFoundError) else 409, explained(err)) from err
+            except OSError as err:
+                raise HTTPException(409, f"The file cannot be opened: {err.strerror or err}.") from err
+            kind = str(page.metadata.get("file_type"))
+            is_shown = kind in views.SHOWN_TYPES and "download" not in request.query_params
+            way = "inline" if is_shown else "attachment"
+            headers = {
+                "Content-Type": kind if kind in views.SHOWN_TYPES else "application/octet-stream",
+                "Content-Length": str(source.size_bytes),
+                "Content-Disposition": f"{way}; filename*=UTF-8''{quote(source.name, safe='')}",
+            }
+            return StreamingResponse(_pieces(file, opened.pop_all()), headers=headers)
+
     def again(self, request: Request) -> Response:  # noqa: ARG002
         """The progress of the page that is being read again."""
         now = self._again.now
@@ -350,9 +382,16 @@ class _Pages:
         return self._show("message.html", status, sentence=sentence, failed_count=0)
 
 
+def _pieces(file: IO[bytes], opened: ExitStack) -> Iterator[bytes]:
+    with opened:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+
+
 @functools.cache
 def _templates() -> Environment:
     environment = templates("kobold_reader.web")
+    environment.globals["shown_types"] = views.SHOWN_TYPES
     environment.filters |= {
         "file_folder": views.file_folder,
         "file_key": views.file_key,

@@ -37,7 +37,7 @@ SIZES: dict[Size, ImageBudget] = {
     "small": ImageBudget(max_side_px=360, jpeg_quality=78, max_bytes=60_000),
     "large": ImageBudget(max_side_px=1600, jpeg_quality=84, max_bytes=1_500_000),
 }
-MOST_HITS = 200
+MOST_HITS = 100
 KEPT_SEARCHES = 8
 """Whose hits are kept, so that one can go from hit to hit, and sort them, without searching again."""
 CACHE_BYTES = 64 * 1024 * 1024
@@ -257,12 +257,28 @@ class Pictures:
                 self._held_bytes -= len(self._cache.popitem(last=False)[1].image)
             return picture
 
-    def _make(self, page: PageRow, source: SourceFile, size: Size) -> PageView:
+    def original(self, page: PageRow) -> SourceFile:
+        """Return a page's file, which is as it was when the page was read.
+
+        Raises:
+            SourceNotFoundError: It is missing.
+            CorruptSourceError: It was changed since.
+            SourceError: It cannot be opened.
+        """
+        source = _source(page)
+        with self._lock:
+            self._check_unchanged(page, source)
+        return source
+
+    def _check_unchanged(self, page: PageRow, source: SourceFile) -> None:
         if self._opened.facts(source).sha256 != page.sha256:
             raise CorruptSourceError(
                 "The file was changed since its pages were read; only the text is shown.",
                 hint="The next `kobold-reader index` reads it as it is now.",
             )
+
+    def _make(self, page: PageRow, source: SourceFile, size: Size) -> PageView:
+        self._check_unchanged(page, source)
         # A page is turned only where its picture was read. A correction hides the model that read it.
         was_turned = as_read(page).metadata.get("model") or "rotation_deg" in page.metadata
         rotation_deg = int(page.metadata.get("rotation_deg", 0)) if was_turned else None

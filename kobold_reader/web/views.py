@@ -41,6 +41,10 @@ _FACTS = {
     "model": "Read by",
     "damage": "Damage",
 }
+SHOWN_TYPES = frozenset(
+    {"application/pdf", "image/avif", "image/bmp", "image/gif", "image/jpeg", "image/png", "image/webp"}
+)
+"""MIME types that browsers show, and that run nothing in our name; files of others are downloaded only."""
 _FILE_KINDS = {
     "application/pdf": "PDF",
     "application/epub+zip": "EPUB",
