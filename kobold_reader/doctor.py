@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Final, Literal
 
-from kobold_reader.embeddings import MiniLMEmbedding
-from kobold_reader.embeddings.minilm import install_hint
+from kobold_reader.embeddings import minilm_model
 from kobold_reader.errors import (
     AuthenticationError,
     ContextTooSmallError,
@@ -365,7 +364,7 @@ def _examine_machine() -> list[Finding]:
             find_spec("rapidocr"),
             install_command("rapidocr"),
         ),
-        ("minilm", "the embedder MiniLM", MiniLMEmbedding.available(), install_hint()),
+        ("minilm", "the embedder MiniLM", minilm_model.is_available(), minilm_model.install_hint()),
     ):
         if is_installed:
             findings.append(Finding(about, "ok", f"installed: {what}"))

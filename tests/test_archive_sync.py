@@ -18,6 +18,7 @@ import pytest
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.vector_index import Indexer
+from kobold_reader.embeddings import minilm_model
 from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
 from kobold_reader.reading.results import PageResult
 from tests import page_files as make
@@ -104,11 +105,7 @@ def test_a_rename_embeds_and_asks_nothing(
         archive.sync(folder, reader=reader)
         (folder / "letters").rename(folder / "post")
         (folder / "post" / "letter.pdf").rename(folder / "post" / "Axel.pdf")
-        monkeypatch.setattr(
-            type(archive.embed_model),
-            "get_text_embedding_batch",
-            lambda *_, **__: pytest.fail("something was embedded"),
-        )
+        monkeypatch.setattr(minilm_model, "embed", lambda *_, **__: pytest.fail("something was embedded"))
         report = archive.sync(folder, reader=reader)
         monkeypatch.undo()
         assert (report.renamed_files, report.missing_files, report.new_files) == (1, 0, 0)

@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 
 from kobold_reader.embeddings import MiniLMEmbedding, MiniLMTokenizer
-from kobold_reader.embeddings.minilm import cached_graph, read_safetensors
+from kobold_reader.embeddings.minilm_model import cached_graph, read_safetensors
 from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
 
 pytestmark = pytest.mark.slow
@@ -178,7 +178,7 @@ def test_threads_and_tasks_share_one_model_that_gets_one_text_a_run(monkeypatch:
 @pytest.mark.slow
 @needs_model
 def test_a_damaged_graph_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kobold_reader.embeddings.minilm.user_cache_dir", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr("kobold_reader.embeddings.minilm_model.user_cache_dir", lambda *_, **__: str(tmp_path))
     (tmp_path / "minilm-0123456789ab-v1.onnx").write_bytes(b"of another release")
     graph = cached_graph(model_folder())
     assert list(tmp_path.glob("*.onnx")) == [graph]
@@ -192,7 +192,7 @@ def test_a_damaged_graph_is_built_again(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "kobold_reader.embeddings.minilm.user_cache_dir",
+        "kobold_reader.embeddings.minilm_model.user_cache_dir",
         lambda *_, **__: str(tmp_path / "cache"),
     )
     with pytest.raises(ConfigError, match=r"no model\.safetensors"):
@@ -206,7 +206,7 @@ def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr(
-        "kobold_reader.embeddings.minilm.user_cache_dir",
+        "kobold_reader.embeddings.minilm_model.user_cache_dir",
         lambda *_, **__: str(tmp_path / "file" / "cache"),
     )
     with pytest.raises(StoreError, match="cannot be kept in"):

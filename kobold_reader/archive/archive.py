@@ -585,7 +585,7 @@ class Archive:
         Raises:
             ConfigError: An archive of words only.
         """
-        return self._embedder().model
+        return self._embedder().make_model()
 
     @property
     def chroma_collection(self) -> Any:

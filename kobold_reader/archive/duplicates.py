@@ -10,14 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from kobold_reader.archive.rows import PageRow, Place
 from kobold_reader.archive.store import Catalog
 from kobold_reader.documents import page_link
+
+if TYPE_CHECKING:  # imported where there are photos to compare
+    import numpy as np
+    from numpy.typing import NDArray
 
 MOST_BITS = 10
 """Photos whose hashes differ in no more bits show the same scene: see `pages/phash.py` for what was measured."""
@@ -33,6 +34,8 @@ class Likeness(Generic[Name]):
     """
 
     def __init__(self, hashes: Iterable[tuple[Name, str]]) -> None:
+        import numpy as np
+
         self._names: dict[int, list[Name]] = {}
         self._hash_of: dict[Name, int] = {}
         for name, text in hashes:
@@ -47,6 +50,8 @@ class Likeness(Generic[Name]):
 
     def group(self, name: Name) -> list[Name]:
         """Return all names whose hash is near this one's, or near one that is, and so on; itself first."""
+        import numpy as np
+
         value = self._hash_of.get(name)
         if value is None:
             return [name]
@@ -68,6 +73,8 @@ class Likeness(Generic[Name]):
 
 def _chain(first: np.uint64, others: NDArray[np.uint64]) -> tuple[list[int], NDArray[np.uint64]]:
     """Return a hash with all that are near it, or near one that is, and so on; and the rest of the others."""
+    import numpy as np
+
     found = [first]
     for one in found:
         bits = np.bitwise_count(others ^ one)

@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import DenseSearch
 from kobold_reader.archive.store import Catalog
-from kobold_reader.archive.vectors import ChromaServer, Near, Node, Vectors, discard, is_settled, rewrite, settle
+from kobold_reader.archive.vectors import (
+    ChromaServer,
+    Near,
+    Node,
+    Vectors,
+    discard,
+    has_vectors,
+    is_settled,
+    rewrite,
+    settle,
+)
 from kobold_reader.border import of_one_page
 from kobold_reader.documents import text_node
 from kobold_reader.errors import (
@@ -58,8 +68,10 @@ class Embedder:
     dimension: int
     max_tokens: int
     """Longest text it takes, in its own tokens."""
-    model: Any
-    """A LlamaIndex BaseEmbedding."""
+    embed: Callable[[Sequence[str]], Sequence[Sequence[float]]]
+    """From texts to their vectors."""
+    make_model: Callable[[], Any]
+    """Makes the LlamaIndex BaseEmbedding of the same model."""
     tokenizer: Any = None
     """From a text to its tokens, for splitting; None: LlamaIndex's own."""
 
@@ -80,9 +92,9 @@ def choose_embedder(kind: EmbedderKind | None, access: ServerAccess) -> Embedder
         ConfigError: No such embedder.
     """
     if kind is None:
-        from kobold_reader.embeddings import MiniLMEmbedding
+        from kobold_reader.embeddings.minilm_model import is_available
 
-        kind = "minilm" if MiniLMEmbedding.available() else "none"
+        kind = "minilm" if is_available() else "none"
     if kind not in get_args(EmbedderKind):
         raise ConfigError(f"embedder: {kind!r} is not one of {', '.join(get_args(EmbedderKind))}.")
     return None if kind == "none" else _open(kind, access)
@@ -107,16 +119,24 @@ def open_embedder(record: Mapping[str, Any], access: ServerAccess) -> Embedder:
 
 
 def _open(kind: str, access: ServerAccess) -> Embedder:
-    from kobold_reader.embeddings import KoboldEmbedding, MiniLMEmbedding
-
     if kind == "minilm":
-        minilm = MiniLMEmbedding()
-        dimension = len(minilm.get_query_embedding("ready"))
-        return Embedder("minilm", "all-MiniLM-L6-v2", dimension, 256, minilm, minilm.tokenizer)
+        from kobold_reader.embeddings import minilm_model
+
+        dimension = len(minilm_model.embed(["ready"])[0])
+        tokenizer = minilm_model.MiniLMTokenizer()
+        return Embedder("minilm", minilm_model.NAME, dimension, 256, minilm_model.embed, _make_minilm, tokenizer)
+    from kobold_reader.embeddings import KoboldEmbedding
+
     model = KoboldEmbedding(api_url=list(access.urls), api_password=access.password)
     dimension = len(model.get_query_embedding("ready"))
     # Embedding models of the BERT kind take 512 tokens; KoboldCpp silently cuts longer texts at the front.
-    return Embedder("koboldcpp", model.loaded_model(), dimension, 480, model)
+    return Embedder("koboldcpp", model.loaded_model(), dimension, 480, model.get_text_embedding_batch, lambda: model)
+
+
+def _make_minilm() -> Any:
+    from kobold_reader.embeddings import MiniLMEmbedding
+
+    return MiniLMEmbedding()
 
 
 BATCH_PAGES: Final = 32
@@ -134,19 +154,34 @@ SERVER: Final = "chroma_server"
 class Indexer:
     """Brings Chroma and the words to the state of the catalog's rows; the only writer of an archive.
 
-    An archive of words only has neither `vectors` nor `embedder`.
+    Chroma and the embedder take seconds to load, so they are opened when the first page needs them.
+
+    Args:
+        catalog: Holds the rows and the words.
+        open_vectors: Opens Chroma and the embedder; None for an archive of words only.
 
     Attributes:
         failed: The errors, by page id, of pages that could not be indexed. They stay unfinished, and are found by their
             words.
     """
 
-    def __init__(self, catalog: Catalog, vectors: Vectors | None, embedder: Embedder | None) -> None:
+    def __init__(self, catalog: Catalog, open_vectors: Callable[[], tuple[Vectors, Embedder]] | None) -> None:
         self._catalog = catalog
-        self._vectors = vectors
-        self._embedder = embedder
+        self._open_vectors = open_vectors
         self.failed: dict[str, UnexpectedError] = {}
         self._timed_pages, self._timed_s = 0, 0.0
+
+    @cached_property
+    def _opened(self) -> tuple[Vectors, Embedder] | None:
+        return self._open_vectors() if self._open_vectors else None
+
+    @property
+    def _vectors(self) -> Vectors | None:
+        return self._opened[0] if self._opened else None
+
+    @property
+    def _embedder(self) -> Embedder | None:
+        return self._opened[1] if self._opened else None
 
     def index(self, rows: Sequence[PageRow]) -> int:
         """Index pages whose text is new or changed, in three steps between which a kill may come: see `store`.
@@ -253,7 +288,7 @@ class Indexer:
     def _embed(self, nodes: Sequence[TextNode]) -> list[Node]:
         if self._embedder is None or not nodes:
             return []
-        vectors = self._embedder.model.get_text_embedding_batch([node.text for node in nodes])
+        vectors = self._embedder.embed([node.text for node in nodes])
         return [
             Node(node.node_id, node.text, _chroma_metadata(node), vector)
             for node, vector in zip(nodes, vectors, strict=True)
@@ -340,27 +375,36 @@ class VectorIndex:
 
     def begin_writing(self) -> Indexer:
         """Return the indexer; only for the process that holds the archive's lock, until `end_writing`."""
-        embedder = self.embedder()
-        if embedder is None:
-            return Indexer(self._catalog, None, None)
+        if self.record()["kind"] == "none":
+            return Indexer(self._catalog, None)
         with self._lock:
             if not is_settled(self._folder):
                 self.close()
                 settle(self._folder)
             if self._server() and self._folder.exists():
                 discard(self._folder)  # from the time before the vectors were on a server
+        if self._server() or not has_vectors(self._folder):
+            opened = self._open_for_writing()  # now: what is lost must be made again before the run begins
+            return Indexer(self._catalog, lambda: opened)
+        return Indexer(self._catalog, self._open_for_writing)
+
+    def _open_for_writing(self) -> tuple[Vectors, Embedder]:
+        embedder = self.embedder()
+        assert embedder is not None  # noqa: S101  (an archive of words only opens none)
+        with self._lock:
             vectors = self.vectors(embedder)
             self._is_writing = True
         if vectors.renew_unless_of(embedder.name, embedder.dimension):
             # The vectors are lost, or were another embedder's: all are due again.
             self._catalog.begin([row for row in self._catalog.every_page() if row.node_ids])
-        return Indexer(self._catalog, vectors, embedder)
+        return vectors, embedder
 
     def end_writing(self) -> None:
         """Give the vectors back to searches."""
         with self._lock:
+            if self._is_writing:
+                self._seen_generation = self._catalog.generation  # our own collection has what we wrote
             self._is_writing = False
-            self._seen_generation = self._catalog.generation  # our own collection has what we wrote
 
     def replace(self, embedder: Embedder | None) -> None:
         """Remove all vectors and record another embedder; only for the writer. All pages are unfinished before."""
@@ -431,7 +475,7 @@ class _VectorSearch:
     def near(self, query: str, limit: int, node_ids: Sequence[str] | None) -> list[Near]:
         try:
             if self.asked is None or self.asked[0] != query:
-                self.asked = query, self.embedder.model.get_query_embedding(query)
+                self.asked = query, self.embedder.embed([query])[0]
             with self.index.held(self.embedder) as vectors:
                 return vectors.query(self.asked[1], limit, node_ids)
         except KoboldReaderError as err:

@@ -28,8 +28,6 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from kobold_reader.archive.store import Catalog
 from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
 from kobold_reader.kobold import check_way
@@ -251,6 +249,8 @@ class Vectors:
     @_store_errors
     def stored(self, ids: Sequence[str]) -> dict[str, Any]:
         """Return nodes, vectors included, as `Collection.upsert` takes them; unknown ids are left out."""
+        import numpy as np
+
         keys = ["documents", "metadatas", "embeddings"]
         found = self.collection.get(ids=list(ids), include=keys)
         return {**{key: found[key] for key in ("ids", *keys)}, "embeddings": np.asarray(found["embeddings"]).tolist()}
@@ -292,6 +292,8 @@ class Vectors:
         ]
 
     def _nearest_of(self, embedding: Sequence[float], node_ids: Sequence[str]) -> list[Near]:
+        import numpy as np
+
         found: list[Near] = []
         query = np.asarray(embedding, dtype=np.float32)
         for some in _batches(node_ids, IDS_AT_ONCE):
@@ -447,6 +449,11 @@ def _flush(folder: Path) -> None:
         if path.is_file():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
+
+
+def has_vectors(folder: Path) -> bool:
+    """Tell whether Chroma has a database in this folder; cheap, as it does not load Chroma."""
+    return (folder / "chroma.sqlite3").exists()
 
 
 def is_settled(folder: Path) -> bool:

@@ -1,6 +1,24 @@
-"""Embedding models that stay on this machine: MiniLM on the CPU, or whatever KoboldCpp has loaded."""
+"""Embedding models that stay on this machine: MiniLM on the CPU, or whatever KoboldCpp has loaded.
 
-from kobold_reader.embeddings.koboldcpp import KoboldEmbedding
-from kobold_reader.embeddings.minilm import MiniLMEmbedding, MiniLMTokenizer
+The classes for LlamaIndex are imported when they are first used; `minilm_model` does without LlamaIndex.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kobold_reader.embeddings.koboldcpp import KoboldEmbedding
+    from kobold_reader.embeddings.minilm import MiniLMEmbedding
+    from kobold_reader.embeddings.minilm_model import MiniLMTokenizer
 
 __all__ = ["KoboldEmbedding", "MiniLMEmbedding", "MiniLMTokenizer"]
+
+_MODULES = {"KoboldEmbedding": "koboldcpp", "MiniLMEmbedding": "minilm", "MiniLMTokenizer": "minilm_model"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -18,12 +18,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
 from typing_extensions import override
 
 from kobold_reader.errors import (
@@ -34,6 +31,9 @@ from kobold_reader.errors import (
     ServerTimeoutError,
 )
 from kobold_reader.kobold.protocol import HttpAnswer, excerpt, parse_json
+
+if TYPE_CHECKING:  # imported at the first request: many commands send none
+    import requests
 
 log = logging.getLogger(__name__)
 
@@ -215,6 +215,9 @@ class Transport:
             ServerTimeoutError: Connected, but silent for `read_timeout_s`.
             ResponseFormatError: The answer is too long.
         """
+        import requests
+        import urllib3
+
         self.refuse_if_closed()
         started = time.monotonic()
         try:
@@ -247,6 +250,10 @@ class Transport:
         return answer
 
     def _session(self) -> requests.Session:
+        import requests
+        import urllib3
+        from requests.adapters import HTTPAdapter
+
         session = requests.Session()
         session.trust_env = False
         # The only variable that still counts: a KoboldCpp often has a certificate of its own (--ssl).
@@ -275,6 +282,8 @@ class Transport:
             yield chunk
 
     def _named(self, err: Exception, read_timeout_s: float, sent_bytes: int) -> ServerError | ConfigError:
+        import requests
+
         causes = list(_causes(err))
         if isinstance(err, requests.exceptions.InvalidURL | requests.exceptions.InvalidHeader):
             return ConfigError(f"{self.url}: this address or password cannot be sent.", server=self.url)
@@ -308,6 +317,8 @@ class Transport:
 
 def was_reached(error: ServerConnectionError) -> bool:
     """Tell whether there was a connection before it failed, so that the server may have begun to work."""
+    import urllib3
+
     kinds = urllib3.exceptions
     never = (kinds.NewConnectionError, kinds.ConnectTimeoutError, kinds.SSLError)
     return not any(isinstance(cause, never) for cause in _causes(error.__cause__))

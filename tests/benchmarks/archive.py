@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ SYLLABLES = [
 class RandomVectors:
     """Embeds any text as a random vector of length 1, the same text always as the same."""
 
-    def get_text_embedding_batch(self, texts: list[str]) -> list[list[float]]:
+    def get_text_embedding_batch(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed passages."""
         return [self.get_query_embedding(text) for text in texts]
 
@@ -91,7 +91,7 @@ def open_archive(folder: Path) -> Archive:
     folder.mkdir(parents=True, exist_ok=True)
     catalog, access = Catalog(folder / CATALOG), ServerAccess()
     model = RandomVectors()
-    embedder = Embedder("random", "random", DIMENSION, 256, model, str.split)
+    embedder = Embedder("random", "random", DIMENSION, 256, model.get_text_embedding_batch, lambda: model, str.split)
     catalog.set_meta("embedder", record_of(embedder))
     return Archive(folder, catalog, access, VectorIndex(folder, catalog, access, embedder))
 

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 from kobold_reader.archive.vector_index import CHUNK_TOKENS, OVERLAP_TOKENS
 from kobold_reader.embeddings import MiniLMEmbedding
-from kobold_reader.embeddings.minilm import MAX_TOKENS, read_safetensors
+from kobold_reader.embeddings.minilm_model import MAX_TOKENS, read_safetensors
 from tests.benchmarks.report import show, verdict
 
 ROOT = Path(__file__).parents[2]

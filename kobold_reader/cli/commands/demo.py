@@ -24,11 +24,10 @@ def demo(
     from kobold_reader.cli.commands.search import show_hit
     from kobold_reader.cli.outcome import closing_code
     from kobold_reader.demo import SEARCHES, sync_samples
-    from kobold_reader.embeddings import MiniLMEmbedding
-    from kobold_reader.embeddings.minilm import install_hint
+    from kobold_reader.embeddings.minilm_model import install_hint, is_available
 
     url, password = options.urls()[0], options.password()
-    if not MiniLMEmbedding.available():
+    if not is_available():
         notice(f"Searching by words only: the embedder MiniLM is not installed. {install_hint()}")
     with Archive.open(folder / "archive", create=True, api_url=url, api_password=password) as archive:
         with page_progress() as progress:

@@ -60,8 +60,7 @@ def index(
         notice_pages_left,
         saying_ways_on,
     )
-    from kobold_reader.embeddings import MiniLMEmbedding
-    from kobold_reader.embeddings.minilm import install_hint
+    from kobold_reader.embeddings.minilm_model import install_hint, is_available
     from kobold_reader.session import take
 
     if paths and not (archive / CATALOG).exists() and not take(paths).files:
@@ -87,7 +86,7 @@ def index(
             if not paths:
                 return 0
         if opened.status().embedder == "none":
-            if MiniLMEmbedding.available():
+            if is_available():
                 notice("words only: this archive has no vectors; index --reembed --embedder minilm makes them")
             else:
                 why = "the embedder MiniLM is not installed, so this archive has no vectors."
