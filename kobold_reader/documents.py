@@ -17,7 +17,6 @@ from kobold_reader.errors import KoboldReaderError
 from kobold_reader.options import TASKS
 from kobold_reader.pages import storable
 from kobold_reader.reading.results import EMPTY_STATUSES, PageResult, Scalar
-from kobold_reader.reading.tags import keywords_of
 
 if TYPE_CHECKING:
     from llama_index.core.schema import Document, TextNode
@@ -74,6 +73,8 @@ def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
     if readings and readings[0].task == "ocr" and readings[0].status not in EMPTY_STATUSES:
         metadata["text_source"] = "text_layer" if readings[0].status == "text_layer" else "ocr"
     if "keywords" not in metadata and "tags" in result.readings:
+        from kobold_reader.reading.tags import keywords_of
+
         # Keywords that people wrote are not mixed with the model's, which are found in the text.
         metadata["keywords"] = ", ".join(keywords_of(result.readings["tags"].text)) or None
         metadata["keywords_source"] = "model" if metadata["keywords"] else None

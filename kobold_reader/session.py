@@ -13,10 +13,8 @@ from typing import Any, Self
 from kobold_reader.kobold import ServerPool, check_way
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import KnownKind, Selection, select
-from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.page_reader import Engine, LocalPageReader
-from kobold_reader.reading.rapidocr import RapidOcrEngine
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.transcriber import Transcriber
@@ -55,10 +53,19 @@ class ReadSession:
         """
         with self._lock:
             if self._engine is None:
-                self._engine = RapidOcrEngine() if self.options.engine == "rapidocr" else self._kobold_engine()
+                self._engine = self._rapidocr_engine() if self.options.engine == "rapidocr" else self._kobold_engine()
             return self._engine
 
-    def _kobold_engine(self) -> KoboldEngine:
+    # The engines are imported here, because most commands ask none.
+    @staticmethod
+    def _rapidocr_engine() -> Engine:
+        from kobold_reader.reading.rapidocr import RapidOcrEngine
+
+        return RapidOcrEngine()
+
+    def _kobold_engine(self) -> Engine:
+        from kobold_reader.reading.koboldcpp import KoboldEngine
+
         options = self.options
         check_way(options.api_url, allow_remote=options.allow_remote)
         return KoboldEngine(

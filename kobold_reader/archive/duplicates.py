@@ -112,7 +112,7 @@ class Duplicates:
         self._catalog = catalog
         self._lock = threading.Lock()
         self._generation = -1
-        self._likeness: Likeness[str] = Likeness(())
+        self._likeness: Likeness[str] | None = None
 
     def group(self, page_id: str) -> list[str]:
         """Return the ids of all pages that show the same as this one, itself first."""
@@ -145,7 +145,7 @@ class Duplicates:
         """Return the photos' hashes, read again if the archive has changed."""
         with self._lock:
             generation = self._catalog.generation
-            if generation != self._generation:
+            if self._likeness is None or generation != self._generation:
                 hashes = self._catalog.values_of_pages("phash")
                 self._likeness = Likeness((page_id, str(phash)) for page_id, phash in hashes)
                 self._generation = generation

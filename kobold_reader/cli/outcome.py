@@ -28,7 +28,6 @@ from kobold_reader.errors import (
 from kobold_reader.kobold import KoboldClient
 from kobold_reader.pages import TAKEN, ImageBudget
 from kobold_reader.reading.due import is_clearly_lower, would_reach_px
-from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.selftest import SelfTestFile
@@ -79,7 +78,7 @@ def find_lower_resolution(ledger: Path, urls: Sequence[str]) -> LowerResolution 
     if tested is None or not ledger.is_file():
         return None
     with Ledger(ledger, read_only=True) as opened:
-        rows = opened.resolutions(KoboldEngine.name)
+        rows = opened.resolutions("koboldcpp")
     budget = ImageBudget(max_side_px=tested.max_side_px, max_pixels=tested.max_pixels)
     lower = []
     for read_px, width_px, height_px, width_pt, height_pt, pages in rows:

@@ -30,6 +30,11 @@ from kobold_reader.errors import (
     ServerStatusError,
 )
 
+MIN_ANSWER_TOKENS = 256
+"""A context that leaves less room than this for the answer cannot hold a page."""
+CONTEXT_MARGIN_TOKENS = 4
+"""KoboldCpp drops every image where image tokens + max_length + 4 exceed its context."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerSetting:

@@ -24,6 +24,7 @@ from kobold_reader.kobold import (
     image_tokens,
     render_prompt,
 )
+from kobold_reader.kobold.protocol import CONTEXT_MARGIN_TOKENS, MIN_ANSWER_TOKENS
 from kobold_reader.pages import PageView
 from kobold_reader.reading import tags
 from kobold_reader.reading.cleaning import Traced, clean
@@ -48,10 +49,6 @@ DRY_MULTIPLIER = 0.8
 SPECK_HEIGHTS = 2.0
 """A tile with no more writing than this, in heights of its line, may rightly be answered with nothing."""
 
-MIN_ANSWER_TOKENS = 256
-"""A context that leaves less room than this for the answer cannot hold a page."""
-CONTEXT_MARGIN_TOKENS = 4
-"""KoboldCpp drops every image where image tokens + max_length + 4 exceed its context."""
 LONGEST_ANSWER = 4
 """A cut page is continued up to this many times `max_length`."""
 MIN_CONTINUATION_TOKENS = 64

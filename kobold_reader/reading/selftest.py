@@ -47,6 +47,7 @@ from kobold_reader.kobold import (
     image_tokens,
     render_prompt,
 )
+from kobold_reader.kobold.protocol import CONTEXT_MARGIN_TOKENS, MIN_ANSWER_TOKENS
 from kobold_reader.kobold.transport import server_key
 from kobold_reader.pages.testcard import (
     CARD_HEIGHT_PX,
@@ -57,7 +58,6 @@ from kobold_reader.pages.testcard import (
     draw_probe,
     shrink_card,
 )
-from kobold_reader.reading.attempts import CONTEXT_MARGIN_TOKENS, MIN_ANSWER_TOKENS
 from kobold_reader.reading.due import long_side_px
 
 log = logging.getLogger(__name__)
