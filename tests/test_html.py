@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -48,7 +49,7 @@ class Seen(HTMLParser):
         self.tags.append(tag)
         self.links += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "action", "data"}]
         assert not [name for name, _ in attrs if name.startswith("on")]
-        if tag not in {"meta", "img"}:
+        if tag not in {"meta", "img", "br"}:
             self.open.append(tag)
 
     @override
@@ -104,6 +105,55 @@ def test_tables_are_laid_out_and_lose_nothing() -> None:
     assert "5 \\| 6" in html
     assert "".join(Seen(html).text.split()) == "DuesDateKr.3May<b>4</b>more5\\|6end"
     assert html.startswith('<div class="text" dir="auto">Dues</div>')
+
+
+def test_html_tables_are_made_anew() -> None:
+    text = (
+        "Dues\n<table border=1 onclick='alert(1)'>\n<caption>of 1938</caption><THEAD>"
+        "<tr><th colspan=\"2\" style='x'>Date</th><th rowspan=999 colspan=0>Kr.</tr></thead>\n"
+        "<tr><td>3 May</td><td>a<br/>b</td><td>H<sub>2</sub>O <script>alert(1)</script></td></tr></table>\nend"
+    )
+    at = text.index("3 May")
+    html = reading_html(reading(text, {"start": at, "end": at + 1, "rival": "8"}))
+    assert '<div class="table"><table dir="auto"><tbody><tr><td>of 1938</td></tr>' in html
+    assert '<tr><th colspan="2">Date</th><th>Kr.</th></tr>' in html, "no span without bounds"
+    assert '<td><mark tabindex="0" title="or: 8">3</mark> May</td><td>a<br>b</td>' in html
+    assert "<td>H&lt;sub&gt;2&lt;/sub&gt;O &lt;script&gt;alert(1)&lt;/script&gt;</td>" in html, "other tags are text"
+    assert set(Seen(html).tags) == {"div", "table", "tbody", "tr", "th", "td", "br", "mark"}
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("<table><tr><td>a</td><td>cut o", ["a", "cut o"]),
+        ("<table><td>a<td>b<tr><td>c</table>", ["a", "b", "c"]),
+        ("<table><tr><td>a | b</td></tr>\n<tr><td>---|---</td></tr></table>", ["a | b", "---|---"]),
+        ("<table><tr><td>a<table><tr><td>inner</td></tr></table></td></tr></table>", ["inner"]),
+        ("<table><tr><td>a</td></tr></table>\n| x | y |\n|---|---|\n| 1 | 2 |", ["a", "x", "y", "1", "2"]),
+        ("<table>outside<tr><td>a</td></tr></table>", []),
+        ("<table></table> and <tr><td>a</td></tr>", []),
+        ("<tables><tr><td>a</td></tr></tables>", []),
+    ],
+)
+def test_no_text_of_an_odd_table_is_lost(text: str, cells: list[str]) -> None:
+    html = reading_html(reading(text))
+    assert re.findall(r"<t[dh]>([^<]*)</t[dh]>", html) == cells
+    seen = Seen(html)
+    assert seen.open == []
+    before, after = (re.sub(r"<[^>]*>|\W", "", one) for one in (text, seen.text))
+    assert after == before
+
+
+def test_no_table_takes_long() -> None:
+    for text in (
+        "<table>" * 20_000,
+        "<table><tr><td>" * 10_000,
+        "<table " * 20_000,
+        "<br" * 50_000 + "<table>" + "<" * 50_000,
+    ):
+        started_s = time.process_time()
+        reading_html(reading(text))
+        assert time.process_time() - started_s < 1
 
 
 def test_a_line_with_a_bar_is_no_table() -> None:

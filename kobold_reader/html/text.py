@@ -1,4 +1,4 @@
-"""Text as HTML: escaped, with marks and with Markdown tables laid out, otherwise exactly as it was read."""
+"""Text as HTML: escaped, with marks, with Markdown and HTML tables laid out, otherwise exactly as it was read."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ _TABLE = re.compile(
     (?:\n(?=[^\n]*\|)[^\n]*+)*+""",
     re.MULTILINE | re.VERBOSE,
 )
+# An HTML table without another one inside; the answer may be cut off in it.
+_HTML_TABLE = re.compile(r"<table\b[^<>]*>(?:(?!<table\b).)*?(?:</table\s*>|\Z)", re.IGNORECASE | re.DOTALL)
+_TABLE_TAG = re.compile(r"<(/?)(table|caption|thead|tbody|tfoot|tr|th|td|br)\b([^<>]*)>", re.IGNORECASE)
+_SPAN = re.compile(r"""\b(colspan|rowspan)\s*=\s*["']?([1-9]\d?)\b""", re.IGNORECASE)
 
 
 def without_controls(text: str) -> str:
@@ -69,27 +73,98 @@ def marked_html(text: str, marks: Iterable[Mark]) -> Markup:
     marks = sorted(marks, key=lambda mark: (mark.start, mark.end))
     blocks = []
     end = 0
-    for table in [*_TABLE.finditer(text), None]:
-        between = text[end : table.start() if table else None]
+    for table in [*_tables(text), None]:
+        between = text[end : table.start if table else None]
         if block := between.strip("\n"):  # the empty lines around a table are its margin
             start = end + between.index(block)
             blocks.append(f'<div class="text" dir="auto">{_marked(text, start, start + len(block), marks)}</div>')
         if table:
             blocks.append(_table_html(text, table, marks))
-            end = table.end()
+            end = table.end
     return Markup("\n".join(blocks))  # noqa: S704
 
 
-def _table_html(text: str, table: re.Match[str], marks: Sequence[Mark]) -> str:
+@dataclass(slots=True)
+class _Cell:
+    tag: str
+    """th or td."""
+    pieces: list[tuple[int, int]]
+    """Start and end of each line in the text."""
+    spans: str = ""
+    """Attributes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    start: int
+    end: int
+    rows: list[list[_Cell]]
+    head: int = 0
+    """Number of the first rows that are the head."""
+
+
+def _tables(text: str) -> list[_Table]:
+    tables = [table for found in _HTML_TABLE.finditer(text) if (table := _html_table(text, found))]
+    for found in _TABLE.finditer(text):
+        if not any(table.start < found.end() and found.start() < table.end for table in tables):
+            tables.append(_markdown_table(text, found))
+    return sorted(tables, key=lambda table: table.start)
+
+
+def _markdown_table(text: str, found: re.Match[str]) -> _Table:
     rows = []
-    start = table.start()
-    for number, line in enumerate(table[0].split("\n")):
+    start = found.start()
+    for number, line in enumerate(found[0].split("\n")):
         tag = "td" if number else "th"
-        cells = (_marked(text, *cell, marks).strip() for cell in _cells(text, start, start + len(line)))
-        rows.append(f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>")
+        rows.append([_Cell(tag, [cell]) for cell in _cells(text, start, start + len(line))])
         start += len(line) + 1
-    head, _, *body = rows  # the second line is the rule
-    return f'<div class="table"><table dir="auto"><thead>{head}</thead>\n<tbody>{"".join(body)}</tbody></table></div>'
+    del rows[1]  # the rule
+    return _Table(found.start(), found.end(), rows, head=1)
+
+
+def _html_table(text: str, found: re.Match[str]) -> _Table | None:
+    """Return the cells of an HTML table, for a table of our own; None where it holds text outside of its cells.
+
+    Any other tag is text.
+    """
+    rows: list[list[_Cell]] = []
+    cell: _Cell | None = None
+    end = found.start()
+    for tag in [*_TABLE_TAG.finditer(text, found.start(), found.end()), None]:
+        start = tag.start() if tag else found.end()
+        if cell is not None:
+            cell.pieces.append((end, start))
+        elif text[end:start].strip():
+            return None
+        if tag is None:
+            break
+        end = tag.end()
+        name, is_closing = tag[2].lower(), bool(tag[1])
+        if name == "br":
+            continue
+        cell = None
+        if is_closing:
+            continue
+        if name in {"tr", "caption"} or (name in {"th", "td"} and not rows):
+            rows.append([])
+        if name in {"th", "td", "caption"}:
+            spans = {key.lower(): number for key, number in _SPAN.findall(tag[3])}
+            cell = _Cell(
+                "th" if name == "th" else "td", [], "".join(f' {key}="{number}"' for key, number in spans.items())
+            )
+            rows[-1].append(cell)
+    rows = [row for row in rows if row]
+    return _Table(found.start(), found.end(), rows) if rows else None
+
+
+def _table_html(text: str, table: _Table, marks: Sequence[Mark]) -> str:
+    def row_html(row: Iterable[_Cell]) -> str:
+        cells = ((cell, "<br>".join(_marked(text, *piece, marks).strip() for piece in cell.pieces)) for cell in row)
+        return f"<tr>{''.join(f'<{cell.tag}{cell.spans}>{html}</{cell.tag}>' for cell, html in cells)}</tr>"
+
+    head, body = ("".join(map(row_html, rows)) for rows in (table.rows[: table.head], table.rows[table.head :]))
+    head = f"<thead>{head}</thead>\n" if head else ""
+    return f'<div class="table"><table dir="auto">{head}<tbody>{body}</tbody></table></div>'
 
 
 def _cells(text: str, start: int, end: int) -> list[tuple[int, int]]:
