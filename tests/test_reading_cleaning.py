@@ -91,6 +91,14 @@ AROUND = [
     f"{PAGE}\n<|det|>[[12, 30",
     # special tokens, wherever they are
     "Dear <|vision_start|>Axel,<|image_pad|>\n<image>\nthe slates<end_of_utterance> came on <eos>Tuesday.</s>",
+    f"<|START_RESPONSE|>{PAGE}<|END_RESPONSE|><|END_OF_TURN_TOKEN|>",
+    f"<fim_middle>{PAGE}<unused3>",
+    f"{PAGE}<|im_en",
+    f"{PAGE}<end_of_tu",
+    (
+        "<doctag><unordered_list><list_item><loc_1><loc_3><loc_40><loc_6>Dear Axel,</list_item>\n"
+        "<list_item><loc_1><loc_8><loc_40><loc_9>the slates came on Tuesday.</list_item></unordered_list>\n</doctag>"
+    ),
     # JSON around the page
     '{"text": "Dear Axel,\\nthe slates came on Tuesday."}',
     '```json\n{"text": "Dear Axel,\\nthe slates came on Tuesday."}\n```',
@@ -109,6 +117,21 @@ AROUND = [
     ),
     '{"lines": [{"text": "Dear Axel,"}, {"text": "the slates came on Tuesday."}]}',
     '{"text": "Dear Axel,\\nthe slates came on Tuesday.',
+    '{"text": ["Dear Axel,", "the slates came on Tuesday."], "language": "en"}',
+    '```json\n{"lines": ["Dear Axel,", "the slates came on Tuesday."]}\n```',
+    '{"Text": "Dear Axel,"}\n{"Text": "the slates came on Tuesday."}',
+    (
+        '{"bbox_2d": [12, 30, 400, 60], "text_content": "Dear Axel,"},\n'
+        '{"bbox_2d": [12, 70, 400, 90], "text_content": "the slates came on Tuesday."}'
+    ),
+    (
+        '[{"bbox_2d": [12, 30, 400, 60], "label": "Dear Axel,"},'
+        ' {"bbox_2d": [12, 70, 400, 90], "label": "the slates came on Tuesday."}]'
+    ),
+    # a tag around the page
+    f"<transcription>\n{PAGE}\n</transcription>",
+    f"<OCR>{PAGE}</OCR>",
+    f"<s>{PAGE}</s>",
     '```json\n{"text": "Dear Axel,\\nthe slates came on Tuesday."}',
     # the instruction again
     f"{INSTRUCTION}\n\n{PAGE}",
@@ -148,6 +171,11 @@ def test_what_stands_around_the_page_goes(answer: str) -> None:
         "---\ntitle: The slates\n---\nDear Axel",
         '{"name": "axel", "text": "hello"}',
         '{"text": "hello"} is what the program prints.',
+        '{"name": "axel", "lines": ["hello"]}',
+        '[{"label": "Name"}, {"label": "Street"}]',
+        "<text>\n<line>hello</line>\n</text>",
+        "The <s>slates</s> came <s>late</s>",
+        "Use <|",
         "[1] See the letter of 1931.",
         "{Axel} and [Johann]",
         "A `<image>` token stands for the picture.",
@@ -177,6 +205,15 @@ def test_talk_alone_is_no_answer() -> None:
 def test_entities_are_decoded_outside_of_code() -> None:
     answer = "Smith &amp; Sons &lt;Lindby&gt; &#8364;&nbsp;100 `&amp;`"
     assert clean(answer).text == "Smith & Sons <Lindby> € 100 `&amp;`"
+
+
+def test_tables_of_doctags_become_rows() -> None:
+    table = "<otsl><loc_1><loc_2><loc_30><loc_40><ched>Name<ched>Sum<nl><fcel>Axel<ecel><nl></otsl>"
+    assert clean(f"<doctag>{table}</doctag>").text == "|Name|Sum\n|Axel|"
+
+
+def test_commands_of_latex_in_json_keep_their_letters() -> None:
+    assert clean(r'{"text": "\frac{1}{2} \beta"}').text == r"\frac{1}{2} \beta"
 
 
 def test_what_json_escapes_is_written_out() -> None:

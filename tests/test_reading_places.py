@@ -38,6 +38,10 @@ def test_every_way_to_write_a_place(answer: str) -> None:
 def test_scales_are_those_of_the_makers() -> None:
     [(text, corners)] = placed("<|ref|>text<|/ref|><|det|>[[0, 0, 999, 999]]<|/det|>\nDear Axel,\nthe slates")
     assert (text, corners) == ("Dear Axel,\nthe slates", (0, 0, 10_000, 0, 10_000, 10_000, 0, 10_000))
+    [(text, corners)] = placed("text[[0, 0, 999, 999]]\nDear Axel,\nthe slates")
+    assert (text, corners) == ("Dear Axel,\nthe slates", (0, 0, 10_000, 0, 10_000, 10_000, 0, 10_000)), (
+        "tokens left out"
+    )
     [(text, corners)] = placed("<loc0512><loc0000><loc1024><loc0256> Dear Axel")
     assert (text, corners) == ("Dear Axel", (0, 5000, 2500, 5000, 2500, 10_000, 0, 10_000)), "y before x"
 

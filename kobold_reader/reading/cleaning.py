@@ -128,11 +128,15 @@ _TURN_STARTED = re.compile(_START_TAG)
 _TURN_ENDED = re.compile(_END_TAG)
 
 _SPECIAL = re.compile(
-    rf"(?:{_END_TAG}|{_START_TAG}|<\|/?[a-z][a-z0-9_]{{2,40}}\|>|<｜[^｜<>\n]{{2,40}}｜>"
+    rf"(?:{_END_TAG}|{_START_TAG}|<\|/?[A-Za-z][A-Za-z0-9_]{{2,40}}\|>|<｜[^｜<>\n]{{2,40}}｜>"
     r"|</?(?:bos|eos|pad|unk|sop|eop|global-img|row_\d+_col_\d+|fake_token_around_image|IMG_CONTEXT|image_soft_token)>"
+    r"|<(?:fim_(?:prefix|middle|suffix|pad)|file_sep|repo_name|unused\d+|page_break|[xy]_\d\.\d+|class_\w+)>"
+    r"|</?(?:doctag|otsl|(?:un)?ordered_list)>|<\|[A-Za-z][A-Za-z0-9_]*\|?\Z|<(?:end|start)_of_[a-z]*\Z"
     r"|<(?:start|end)_of_image>|<image(?:_\d+)?>|<\|?(?:image|video)\|?>|\[(?:IMG|IMG_BREAK|IMG_END|gMASK)\])"
 )
-"""Tokens that stand for something else than text: images, and the ends of texts and turns."""
+"""Tokens that stand for something else than text: images, and the ends of texts and turns; the last may be cut."""
+_CELL = re.compile(r"<(?:(?P<row_end>nl)|[felux]cel|[cr]hed|srow)>")
+"""Tokens of DocTags that begin a cell of a table, or end its row."""
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z][A-Za-z\d]{1,31});")
 _CODE_SPAN = re.compile(r"`[^`\n]+`")
 
@@ -146,6 +150,12 @@ _FRONT_MATTER = re.compile(
     r"---[ \t]*(?:\n|\Z)"
 )
 _WRAPPED = re.compile(r"<(page_number|watermark|signature)>([^<>\n]{1,200})</\1>")
+_WRAPPER = re.compile(
+    r"\s*<(?P<tag>transcription|transcript|ocr|ocr_text|output|answer|response|result|markdown|text|page|content|s)>"
+    r"(?P<page>(?:[^<]|<(?![A-Za-z/])|</?(?:table|thead|tbody|tr|t[dh]|br|sup|sub|[biup])\b)*)</(?P=tag)>\s*",
+    re.IGNORECASE,
+)
+"""A tag around the whole page, which has no others but those of tables and of type."""
 _RULE = re.compile(r"\s*(?:[-*_]{3,}[ \t]*(?:\n|\Z))?")
 _SHORTEST_ECHO = 25
 _FIRST_SENTENCES = re.compile(r".{25,}?[.!?:](?=\s|$)", re.DOTALL)
@@ -232,6 +242,9 @@ def _without_markup(page: Traced) -> Traced:
     front = _FRONT_MATTER.match(page.text)
     if front is not None:
         page = page.slice(front.end())
+    wrapper = _WRAPPER.fullmatch(page.text)
+    if wrapper is not None:
+        page = page.slice(*wrapper.span("page"))
     code = _code(page.text)
     found_places = find_places(page.text, code)
     removed = set(found_places.said)
@@ -263,6 +276,11 @@ def _without_special(page: Traced) -> Traced:
     has_strikethrough = page.text.count("<s>") >= page.text.count("</s>") > 0
     code = _code(page.text)
     removed: set[int] = set()
+    marks: dict[int, str] = {}
+    if "<nl>" in page.text:
+        for cell in _CELL.finditer(page.text):
+            marks[cell.start()] = "\n" if cell["row_end"] else "|"
+            removed |= set(range(cell.start() + 1, cell.end()))
     for found in _SPECIAL.finditer(page.text):
         if any(found.start() in lines for lines in code) or (has_strikethrough and found.group() == "</s>"):
             continue
@@ -270,6 +288,7 @@ def _without_special(page: Traced) -> Traced:
         is_alone = page.text[: found.start()].rpartition("\n")[2].strip() == ""
         if is_alone and page.text[found.end() : found.end() + 1] == "\n":
             removed.add(found.end())
+    page = replace(page, text="".join(marks.get(at, char) for at, char in enumerate(page.text))) if marks else page
     return page.keep(lambda at: at not in removed) if removed else page
 
 

@@ -19,6 +19,9 @@ TEXT_KEYS: Final = (
 """The first that an object has holds its text."""
 BESIDE_KEYS: Final = ("title", "heading", "header", "footer")
 """These hold text beside it."""
+LESSER_KEYS: Final = ("lines", "paragraphs", "text_lines", "text_blocks", "blocks", "label")
+"""These hold it where no key of the others is: a list of strings, or what stands in a box."""
+BOX_KEYS: Final = frozenset({"bbox_2d", "bbox", "box_2d"})
 ABOUT_KEYS: Final = frozenset(
     {
         *("primary_language", "language", "lang", "is_rotation_valid", "rotation_correction", "is_table", "is_diagram"),
@@ -33,13 +36,16 @@ _TEXT_KEYS: Final = frozenset((*TEXT_KEYS, *BESIDE_KEYS))
 _TOKEN = re.compile(
     r'"(?P<string>(?:[^"\\]|\\.)*)(?P<closed>"|\\?\Z)|(?P<mark>[{}\[\],:])|(?P<bare>[^\s"{}\[\],:]+)', re.DOTALL
 )
-_ESCAPE = re.compile(r"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|\\u[\da-fA-F]{4}|\\[\"\\/bfnrt]")
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|\\u[\da-fA-F]{4}|\\[\"\\/nrt]|\\[bf](?![a-z])"
+)
+"""Before a letter, `\\b` and `\\f` begin a command of LaTeX, such as `\\frac`."""
 _ESCAPED: Final = {"b": "", "f": "\n", "n": "\n", "r": "", "t": "\t"}
 
 
 @dataclass(slots=True)
 class _Object:
-    strings: dict[str, tuple[int, int]] = field(default_factory=dict)
+    strings: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
 
 
@@ -54,13 +60,17 @@ def open_envelope(text: str) -> tuple[str, list[int]] | None:
     objects = _objects(text)
     if objects is None:
         return None
+    if not all(one.keys - _TEXT_KEYS <= ABOUT_KEYS for one in objects):
+        return None
+    names_text = any(_TEXT_KEYS & one.keys for one in objects)
     spans: list[tuple[int, int]] = []
     for one in objects:
-        if not one.keys - _TEXT_KEYS <= ABOUT_KEYS:
-            return None
+        lesser = LESSER_KEYS if one.keys & BOX_KEYS else LESSER_KEYS[:-1]
         main = next((key for key in TEXT_KEYS if key in one.strings), None)
-        spans += [span for key, span in one.strings.items() if key == main or key in BESIDE_KEYS]
-    if not spans and not any(_TEXT_KEYS & one.keys for one in objects):
+        for key, found in one.strings.items():
+            if key == main or key in BESIDE_KEYS or (key in lesser and not names_text):
+                spans += found
+    if not spans and not names_text:
         return None
     chars: list[str] = []
     origin: list[int] = []
@@ -77,32 +87,38 @@ def open_envelope(text: str) -> tuple[str, list[int]] | None:
 def _objects(text: str) -> list[_Object] | None:
     """Return the objects in JSON that may be cut; None where the text is none."""
     objects: list[_Object] = []
-    open_ones: list[_Object | None] = []
+    open_ones: list[tuple[_Object | None, str | None]] = []
+    """Objects, and None for lists; with the key in the object around, under which it stands."""
     key: str | None = None
     end = 0
     for token in _TOKEN.finditer(text):
-        if text[end : token.start()].strip() or (end and not open_ones):
+        if text[end : token.start()].strip() or (end and not open_ones and token["mark"] not in {"{", ","}):
             return None
         end = token.end()
-        inner = open_ones[-1] if open_ones else None
+        inner, list_key = open_ones[-1] if open_ones else (None, None)
         mark = token["mark"]
-        if mark in {"{", "["}:
-            open_ones.append(_Object() if mark == "{" else None)
-            if mark == "{":
-                objects.append(open_ones[-1] or _Object())
+        if mark == "{":
+            objects.append(_Object())
+            open_ones.append((objects[-1], None))
             key = None
+        elif mark == "[":
+            open_ones.append((None, key))
         elif mark in {"}", "]"}:
             open_ones.pop()
             key = None
         elif mark == ",":
             key = None
         elif token["string"] is not None and inner is not None and key is None:
-            key = token["string"]
+            key = token["string"].lower()
             if token["closed"] == '"':
                 inner.keys.add(key)
         elif token["string"] is not None and inner is not None and key is not None:
-            inner.strings.setdefault(key, token.span("string"))
-        elif not open_ones:
+            inner.strings.setdefault(key, [token.span("string")])
+        elif (
+            token["string"] is not None and list_key is not None and len(open_ones) > 1 and (outer := open_ones[-2][0])
+        ):
+            outer.strings.setdefault(list_key, []).append(token.span("string"))
+        elif not open_ones and mark != ",":
             return None
     return None if text[end:].strip() or not objects else objects
 

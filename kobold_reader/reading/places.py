@@ -29,7 +29,8 @@ LABEL: Final = re.compile(
 _NUMBERS = r"[\d\s.,()\[\]]{0,400}"
 _PLACE = re.compile(
     rf"""
-    (?:(?:<\|ref\|>(?P<ref>.*?)<\|/ref\|>
+    (?:\A|(?<=\n))(?P<shown>(?:{LABEL.pattern})\[\[[\d\s.,\[\]]{{7,400}}\]\])(?=[ \t]*(?:\n|\Z))
+    |(?:(?:<\|ref\|>(?P<ref>.*?)<\|/ref\|>
         |<\|object_ref_start\|>(?P<object_ref>.*?)<\|object_ref_end\|>
         |<ref>(?P<plain_ref>[^<>]*)</ref>(?=\s*<(?:box|quad)>))\s*)?
     (?:(?P<thousand_less_one><\|det\|>{_NUMBERS}(?:<\|/det\|>|\Z))
@@ -45,6 +46,7 @@ _PLACE = re.compile(
 )
 _SCALES: Final = {
     "thousand_less_one": 999,  # DeepSeek-OCR
+    "shown": 999,  # the same from a server that leaves special tokens out, as `text[[12, 30, 400, 60]]`
     "thousand": 1000,  # Qwen-VL, Qwen2-VL, InternVL
     "up_first": 1024,  # PaliGemma: y before x
     "five_hundred": 500,  # DocTags, as `<text><loc_12>…</text>`
@@ -88,7 +90,7 @@ def find_places(text: str, is_code: Sequence[range] = ()) -> Found:
         ref = next((name for name in ("ref", "object_ref", "plain_ref", "bare_ref") if found[name] is not None), "")
         is_label = not ref or LABEL.fullmatch(found[ref].strip())
         said |= set(range(*found.span()))
-        span = _block_after(text, found.end(), following, is_line=not ref)
+        span = _block_after(text, found.end(), following, is_line=not ref and kind != "shown")
         if not is_label:
             span = found.span(ref)
             said -= set(range(*span))
