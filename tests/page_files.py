@@ -371,11 +371,14 @@ def form_pdf() -> bytes:
 
 
 def attachment_locked_pdf() -> bytes:
-    """Only what is attached needs the password; the pages are stored in the open."""
+    """Only the attached letter.pdf needs the password; the page is stored in the open."""
     document = pymupdf.open("pdf", locked_pdf(user="secret"))
     lock = document.xref_get_key(-1, "Encrypt")[1]
     document.close()
-    plain = pdf(text_on)
+    opened = pymupdf.open("pdf", pdf(text_on))
+    opened.embfile_add("letter.pdf", bytes(range(256)))  # as encrypted bytes look
+    plain: bytes = opened.tobytes()
+    opened.close()
     at = plain.rindex(b"/Root")
     lock = re.sub(r"/(StmF|StrF)/\w+", r"/\1/Identity", lock).removesuffix(">>") + "/EFF/StdCF>>"
     identity = b"/ID[<" + b"00" * 16 + b"><" + b"00" * 16 + b">]"

@@ -89,6 +89,12 @@ def test_an_attached_file_that_cannot_be_opened_is_one_named_error(child: PageCh
         assert caught.value.page_number == number
 
 
+def test_a_file_with_a_lock_of_its_own_says_so(child: PageChild, opened: Opener) -> None:
+    assert opened(make.attachment_locked_pdf()).total_pages == 2
+    with pytest.raises(PageRenderError, match=r"letter\.pdf cannot be read: It is locked .* Save it from a PDF viewer"):
+        child.page_facts(2)
+
+
 def test_documents_name_the_file_and_what_is_attached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "letter.pdf").write_bytes(portfolio(("minutes.pdf", TEXTS), ("factur-x.xml", b"<a/>")))
     with caplog.at_level(logging.WARNING):

@@ -69,7 +69,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "tiny paper.pdf": (make.pdf(make.blank_on, size=(3, 3)), "blank"),
     "no contents.pdf": (edited(make.text_on, no_contents), "blank"),
     "owner lock.pdf": (make.locked_pdf(user=""), "text"),
-    "attachment lock.pdf": (make.attachment_locked_pdf(), "text"),
+    "attachment lock.pdf": (make.attachment_locked_pdf(), "text PageRenderError"),
     "locked.pdf": (make.locked_pdf(user="secret"), "EncryptedSourceError"),
     # PDFs that were damaged
     "junk before.pdf": (b"\r\nmail header\r\n" * 9 + WHOLE, "read read read"),

@@ -73,7 +73,7 @@ class Portfolio:
             try:
                 data = attachment.data()
             except SourceError as err:
-                error = err.message
+                error = str(err)
             kind = kind_of(data[:HEAD_BYTES], attachment.name)
             size_bytes += len(data)
             if kind is None or missing_extra(kind) or size_bytes > _MAX_BYTES:

@@ -73,6 +73,7 @@ class PdfFile:
         self._kind = kind
         self._rendered = 0
         self._password: str | None = None
+        self._has_locked_files = False
         self._cut_short: dict[int, float] = {}  # page index → share of its image that is there
         self._layout: tuple[int, Layout, str] | None = None
         try:
@@ -105,6 +106,7 @@ class PdfFile:
         is_known = document.is_pdf or info.get("format") in {"EPUB", "XPS"}
         if document.is_pdf != (self._kind == "pdf") or not is_known:
             raise UnsupportedSourceError(f"It is called {_NAMES[self._kind]}, but its bytes are of another kind.")
+        self._has_locked_files = document.is_pdf and _locks_files(document)
         if document.needs_pass:
             self._password = next((word for word in ("", *passwords) if document.authenticate(word)), None)
             if self._password is None:
@@ -206,6 +208,7 @@ class PdfFile:
         return found
 
     def _attached(self, name: str) -> bytes:
+        self._refuse_locked_files()
         try:
             return bytes(self._document.embfile_get(name))
         except MUPDF_ERRORS as error:
@@ -215,6 +218,7 @@ class PdfFile:
         """A file that is pinned to a page."""
 
         def data() -> bytes:
+            self._refuse_locked_files()
             try:
                 page = self._document[index]  # an annotation goes with its page
                 return bytes(page.load_annot(xref).get_file())
@@ -224,6 +228,12 @@ class PdfFile:
         page = self._document[index]
         name = clean_text(page.load_annot(xref).file_info.get("filename", ""))
         return Attachment(name or f"attached to page {index + 1}", data)
+
+    def _refuse_locked_files(self) -> None:
+        if self._has_locked_files:  # MuPDF would give their encrypted bytes, with the right password too
+            raise EncryptedSourceError(
+                "It is locked separately from the PDF.", hint="Save it from a PDF viewer as a file of its own."
+            )
 
     def _damage_of(self, page_number: int) -> str:
         """A sentence about what the page's contents lack; "" where they are whole."""
@@ -455,6 +465,12 @@ def _remedy() -> str:
     from kobold_reader.release import install_command  # looks into the installed package: only where it is needed
 
     return f"PDFium draws it: {install_command(pdfium.EXTRA)}"
+
+
+def _locks_files(document: Document) -> bool:
+    """Whether the PDF encrypts its attached files in another way than its pages."""
+    files, streams = (document.xref_get_key(-1, f"Encrypt/{key}")[1] for key in ("EFF", "StmF"))
+    return files not in {"null", streams}
 
 
 # ── one page ─────────────────────────────────────────────────────────────────────────────────────
