@@ -161,6 +161,19 @@ POSTS = [f"/page/{SHA[:32]}-1/text", f"/page/{SHA[:32]}-1/as-read", f"/page/{SHA
 # ── who may see ───────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("path", ["/nothing", f"/page/{SHA[:32]}-99", f"/original/{SHA[:32]}-1"])
+def test_errors_are_pages_of_our_own(site: Site, path: str) -> None:
+    html = site.client.get(path).text
+    assert '<h1 class="view">Not found</h1>' in html
+    assert '<a class="button" href="/">Back to the search</a>' in html
+    for answer in (html, site.stranger.get(path).text):
+        assert '<span class="product">kobold-reader</span>' in answer
+        assert '<svg class="icon"' in answer
+        assert '<link rel="stylesheet" href="/static/style.css">' in answer
+    assert '<span class="archive">boxes</span>' in html
+    assert "boxes" not in site.stranger.get(path).text
+
+
 @pytest.mark.parametrize("path", GETS)
 def test_nothing_is_shown_without_the_token(site: Site, path: str) -> None:
     answer = site.stranger.get(path)
@@ -620,6 +633,13 @@ def test_marks_may_overlap_and_tables_stay_tables() -> None:
     table = "| a | b |\n|---|---|\n| Axel | 2 |"
     at = table.index("Axel")
     assert '<td><mark class="found">Axel</mark></td>' in marked_html(table, [Mark(at, at + 4, "found")])
+
+
+def test_only_long_lines_of_prose_flow_on_a_narrow_window() -> None:
+    long = "The club bought a new boat at the auction in spring"
+    html = marked_html(f"{long}\nand sold it.\nShort line\nnext\n{long}\n\n{long}\n- an item\n{long}\n1. one", [])
+    assert html.count('<span class="wrap">\n</span>') == 1
+    assert f'{long}<span class="wrap">\n</span>and sold it.\nShort line\nnext' in html
 
 
 # ── the server ────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,8 @@ from markupsafe import Markup
 from kobold_reader.reading.results import Reading
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# The end of a line that is so long that it is prose, before another line of text that begins no item of a list.
+_SOFT_BREAK = re.compile(r"(?<=[^\n]{40})\n(?=[^\W\d_])")
 _CELL_END = re.compile(r"(?<!\\)\|")
 # A line of cells, a line of dashes, more lines of cells. Possessive: no text makes this slow.
 _TABLE = re.compile(
@@ -177,13 +179,19 @@ def _cells(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _marked(text: str, start: int, end: int, marks: Iterable[Mark]) -> str:
-    """Escape a part of a text, cut where marks begin and end; each piece gets all marks that cover it."""
+    """Escape a part of a text, cut where marks begin and end; each piece gets all marks that cover it.
+
+    The ends of long lines have the class `wrap`: a narrow window may flow the text over them.
+    """
     inside = [mark for mark in marks if mark.start < end and mark.end > start]
     bounds = {bound for mark in inside for bound in (mark.start, mark.end) if start < bound < end}
-    return "".join(
-        _piece(text[first:last], [mark for mark in inside if mark.start <= first and mark.end >= last])
-        for first, last in pairwise(sorted({start, end, *bounds}))
-    )
+    breaks = {found.start() for found in _SOFT_BREAK.finditer(text, start, end)}
+    bounds |= breaks | {at + 1 for at in breaks}
+    pieces = []
+    for first, last in pairwise(sorted({start, end, *bounds})):
+        html = _piece(text[first:last], [mark for mark in inside if mark.start <= first and mark.end >= last])
+        pieces.append(f'<span class="wrap">{html}</span>' if first in breaks else html)
+    return "".join(pieces)
 
 
 def _piece(text: str, marks: Sequence[Mark]) -> str:

@@ -53,6 +53,8 @@ BROWSED = 60
 PHOTOS = 240
 BODY_BYTES = 4_000_000
 PIECE_BYTES = 1 << 20
+_HEADINGS = {403: "Not allowed", 404: "Not found", 405: "Not found", 409: "Not possible", 413: "Too large"}
+"""Of the pages that say why an address cannot be shown, by HTTP status."""
 _STATIC = {
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
@@ -379,7 +381,8 @@ class _Pages:
             log.error("internal error in the search page", exc_info=error)
             sentence = "Internal error: please report it, with what the terminal shows."
         # The archive may be what failed, so the failed pages are not counted.
-        return self._show("message.html", status, sentence=sentence, failed_count=0)
+        heading = _HEADINGS.get(status, "Something went wrong")
+        return self._show("message.html", status, heading=heading, sentence=sentence, failed_count=0)
 
 
 def _pieces(file: IO[bytes], opened: ExitStack) -> Iterator[bytes]:

@@ -21,6 +21,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kobold_reader.html.pages import templates
+
 POLICY = (
     "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -135,7 +137,7 @@ class Guard:
             return _refusal(403, "This was asked for by another web page.")
         is_static = is_reading and request.scope["path"].startswith("/static/")
         if not is_static and not is_same(request.cookies.get(self._access.cookie), self._access.session):
-            return _refusal(403, "Open the address that <code>kobold-reader web</code> printed: it carries the key.")
+            return _refusal(403, "Open the address that `kobold-reader web` printed: it carries the key.")
         return None
 
     def _let_in(self, request: Request) -> Response:
@@ -178,9 +180,5 @@ def _is_own_origin(headers: Headers) -> bool:
 
 
 def _refusal(status: int, sentence: str) -> Response:
-    return HTMLResponse(
-        '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        '<title>kobold-reader</title><link rel="stylesheet" href="/static/style.css">'
-        f'<main class="message"><h1>Not shown</h1><p>{sentence}</p></main></html>',
-        status,
-    )
+    page = templates("kobold_reader.web").get_template("refused.html")
+    return HTMLResponse(page.render(sentence=sentence), status)
