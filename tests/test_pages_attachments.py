@@ -15,8 +15,10 @@ import pytest
 
 from kobold_reader import KoboldReader
 from kobold_reader.errors import PageRenderError
-from kobold_reader.pages import FileFacts, ImageBudget, PageChild
+from kobold_reader.pages import FileFacts, ImageBudget, PageChild, select
+from kobold_reader.reading.ledger import Ledger
 from tests import page_files as make
+from tests.kobold_simulator import KoboldSimulator
 
 pytestmark = pytest.mark.slow
 
@@ -117,3 +119,20 @@ def test_what_was_taken_out_is_removed_also_after_a_crash(tmp_path: Path, monkey
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
     assert list(tmp_path.glob("kobold-reader-*")) == []
+
+
+def test_what_was_left_out_is_said_once(
+    simulator: KoboldSimulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the pages are counted first, as the command line does, and the file is opened anew to be read."""
+    document = pymupdf.open("pdf", make.pdf(make.scan_on(PHOTO)))
+    document.embfile_add("factur-x.xml", b"<a/>")
+    document.save(tmp_path / "letter.pdf")
+    document.close()
+    files = select([tmp_path]).files
+    with KoboldReader(api_url=simulator.url, tasks=["ocr"]) as reader, Ledger(None) as ledger:
+        transcriber = reader.transcriber(ledger)
+        with caplog.at_level(logging.WARNING):
+            assert transcriber.survey(files).pages == 1
+            assert [page.status for page in transcriber.run(files)] == ["ok"]
+    assert caplog.text.count("are attached and skipped") == 1

@@ -166,10 +166,11 @@ class OpenFile:
         self._now = (source.uri, facts.sha256)
         self._ledger.remember_file(source, facts)
         log.info("%s: %d pages", source.path, facts.total_pages)
-        if damage := facts.metadata.get("damage"):
-            log.warning("%s: %s", source.path, damage)
-        if left_out := facts.metadata.get("attachments_left_out"):
-            log.warning("%s: files of kinds that are not taken are attached and skipped: %s", source.path, left_out)
+        if expected_sha256 is None:  # else this was said when the file was first opened
+            if damage := facts.metadata.get("damage"):
+                log.warning("%s: %s", source.path, damage)
+            if left_out := facts.metadata.get("attachments_left_out"):
+                log.warning("%s: files of kinds that are not taken are attached and skipped: %s", source.path, left_out)
         return facts
 
     def _let_go(self) -> None:
