@@ -384,6 +384,20 @@ def test_hits_have_their_passage_marked_and_lead_to_it(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<table>\n<tr><th>Item</th><td>Quarantine</td></tr></table>\nend", " · Item · Quarantine · end"),
+        ("| Item | Kr. |\n|:---|---:|\n| Quarantine | 2 |", "| Item | Kr. | Quarantine | 2 |"),
+        ("Quarantine <b> | --- |", "Quarantine <b> |"),
+    ],
+)
+def test_a_passage_shows_no_tags_of_tables(site: Site, text: str, shown: str) -> None:
+    put(site.archive, row(1, text, sha256="ef" * 32, file_name="t.pdf"))
+    [passage] = re.findall(r'class="passage" dir="auto">(.*?)</p>', site.client.get("/?q=quarantine").text, re.DOTALL)
+    assert " ".join(Seen(passage).text.split()) == " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
     ("query", "expected"),
     [
         ("", {f"{SHA[:32]}-1", f"{'cd' * 16}-1"}),

@@ -20,6 +20,7 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.reading.results import LineBox
 from kobold_reader.web import Access, WebServer, make_app
 from tests.archive_rows import amend_reading
+from tests.axe import serious_findings
 from tests.browser import Browser, find_browser
 from tests.conftest import LETTER, ROOT, SAMPLES, without_line_reader
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
@@ -283,6 +284,27 @@ def test_every_view_fits_its_window_in_both_themes(site: Site, look: dict[str, A
             browser.screenshot(tmp_path / "seen.png")
             assert (tmp_path / "seen.png").stat().st_size > 5_000
         no_complaints(browser, site)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        pytest.param({}, id="light"),
+        pytest.param({"is_dark": True}, id="dark", marks=pytest.mark.thorough),
+        pytest.param({"width_px": 390, "height_px": 800, "is_phone": True}, id="phone", marks=pytest.mark.thorough),
+    ],
+)
+def test_nobody_is_kept_out(site: Site, look: dict[str, Any]) -> None:
+    pages = [one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf"]
+    with Browser(**look) as browser:
+        browser.open(site.base)
+        assert serious_findings(browser) == [], "the page that refuses"
+        browser.open(site.access.url("127.0.0.1"))
+        found = {}
+        for view in [*VIEWS, "PAGE?q=Lindqvist&at=ocr.0.20", f"/alike/{pages[0].page_id}", "/nothing"]:
+            browser.open(site.base + view.replace("PAGE", f"/page/{pages[0].page_id}"))
+            found[view] = serious_findings(browser)
+        assert {view: one for view, one in found.items() if one} == {}
 
 
 def luminance(colour: str) -> float:

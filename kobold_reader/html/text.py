@@ -26,6 +26,8 @@ _TABLE = re.compile(
 # An HTML table without another one inside; the answer may be cut off in it.
 _HTML_TABLE = re.compile(r"<table\b[^<>]*>(?:(?!<table\b).)*?(?:</table\s*>|\Z)", re.IGNORECASE | re.DOTALL)
 _TABLE_TAG = re.compile(r"<(/?)(table|caption|thead|tbody|tfoot|tr|th|td|br)\b([^<>]*)>", re.IGNORECASE)
+_TABLE_TAGS = re.compile(rf"(?:{_TABLE_TAG.pattern}\s*)+", re.IGNORECASE)
+_TABLE_RULE = re.compile(r"(?:\|\s*)?\|(?:\s*:?-{3,}:?\s*\|)+(?:\s*\|)?")
 _SPAN = re.compile(r"""\b(colspan|rowspan)\s*=\s*["']?([1-9]\d?)\b""", re.IGNORECASE)
 
 
@@ -103,6 +105,11 @@ class _Table:
     rows: list[list[_Cell]]
     head: int = 0
     """Number of the first rows that are the head."""
+
+
+def without_table_tags(text: str) -> str:
+    """Return a passage with a dot between the cells of an HTML table, and without the rules of Markdown tables."""
+    return _TABLE_RULE.sub("|", _TABLE_TAGS.sub(" · ", text))
 
 
 def _tables(text: str) -> list[_Table]:

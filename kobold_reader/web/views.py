@@ -18,7 +18,7 @@ from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import passage
 from kobold_reader.html.pages import STATUS_SENTENCES, STATUS_WORDS
-from kobold_reader.html.text import Mark, doubtful_marks, marked_html
+from kobold_reader.html.text import Mark, doubtful_marks, marked_html, without_table_tags
 from kobold_reader.pages import local_path, shown
 from kobold_reader.reading.results import SHARES, LineBox, Reading, lines_at
 from kobold_reader.reading.tags import keywords_of
@@ -327,7 +327,7 @@ def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filte
 def _pieces(hit: Hit) -> tuple[tuple[str, bool], ...]:
     bounds = [0, *chain.from_iterable(hit.marks), len(hit.text)]
     cut = ((hit.text[start:end], number % 2 == 1) for number, (start, end) in enumerate(pairwise(bounds)))
-    return tuple((piece, is_marked) for piece, is_marked in cut if piece)
+    return tuple((without_table_tags(piece), is_marked) for piece, is_marked in cut if piece)
 
 
 # ── one page ─────────────────────────────────────────────────────────────────────────────────────
