@@ -91,6 +91,19 @@ def test_capitals_and_figures_leave_open_which_end_is_up() -> None:
         assert lie.posture.turns == ((0, 180) if deg in {0, 180} else (90, 270))
 
 
+@pytest.mark.parametrize("deg", [0, 90, 270])
+def test_a_receipt_with_too_many_letters_is_judged_by_its_middle(deg: int) -> None:
+    receipt = Image.new("L", (500, 12_000), 250)
+    for number, top in enumerate(range(30, 11_900, 45)):
+        words = f"{number} HERRING potatoes, oats and rye"
+        ImageDraw.Draw(receipt).text((20, top), words, font=make.font(72, 26), fill=20)
+    lie = lie_of(turned(receipt, deg))
+    assert lie.posture is not None
+    assert lie.posture.turns == ((0, 180) if deg == 0 else (90, 270))
+    long_side = 1 if deg == 0 else 0
+    assert all(0.4 < line[long_side] < line[long_side + 2] < 0.6 for line in lie.posture.lines)
+
+
 def noise() -> Image.Image:
     grey = Image.effect_noise((900, 600), 90).filter(ImageFilter.GaussianBlur(3))
     return grey.point([max(0, min(255, (level - 128) * 6 + 128)) for level in range(256)]).convert("RGB")

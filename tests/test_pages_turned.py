@@ -6,6 +6,7 @@ Each must come upright, with the same pixels as its upright twin.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -115,6 +116,33 @@ def test_its_look_is_that_of_its_upright_twin(tmp_path: Path, compression: str) 
     kinds, hashes = {look.kind for look in looks}, [int(look.phash or "", 16) for look in looks]
     assert len(kinds) == 1
     assert all((one ^ hashes[0]).bit_count() <= (3 if compression == "jpeg" else 0) for one in hashes)
+
+
+def planes(upright: Image.Image, orientation: int, order: str) -> bytes:
+    """A TIFF of 16 bits that holds red, green and blue one after the other; Pillow writes none."""
+    stored = make.as_stored(upright, orientation)
+    high_first = order == ">"
+    data = b"".join(
+        bytes(byte for level in band.tobytes() for byte in ((level, 7) if high_first else (7, level)))
+        for band in stored.split()
+    )
+    length, head = len(data) // 3, 8 + 2 + 10 * 12 + 4
+    tags = [(256, stored.width), (257, stored.height), (258, 3, head), (259, 1), (262, 2), (273, 3, head + 6)]
+    tags += [(274, orientation), (277, 3), (279, 3, head + 18), (284, 2)]
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, *(1, *value)[-2:]) for tag, *value in tags)
+    entries = entries.replace(struct.pack(f"{order}HH", 258, 4), struct.pack(f"{order}HH", 258, 3))
+    start = head + 30
+    lists = struct.pack(f"{order}3H6I", 16, 16, 16, *(start + length * band for band in range(3)), *[length] * 3)
+    mark = b"MM" if high_first else b"II"
+    return mark + struct.pack(f"{order}HIH", 42, 8, len(tags)) + entries + bytes(4) + lists + data
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_planes_of_16_bits_are_read_as_such(tmp_path: Path, orientation: int, order: str) -> None:
+    path = tmp_path / "planes.tif"
+    path.write_bytes(planes(figure(), orientation, order))
+    assert ImageChops.difference(pixels(read(path)[1]).convert("RGB"), figure()).getbbox() is None
 
 
 def frames(path: Path, sheets: Sequence[tuple[Image.Image, int, str]]) -> Path:

@@ -184,6 +184,9 @@ def orientation_of(exif: Image.Exif) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1  # noqa: PLR2004
 
 
+_PLANES = 2  # of TIFF's PlanarConfiguration: each colour by itself
+
+
 def take_orientation(picture: Image.Image) -> int:
     """The orientation of a picture that is open and not yet decoded; a TIFF's is taken out, so that it stays as stored.
 
@@ -195,7 +198,22 @@ def take_orientation(picture: Image.Image) -> int:
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         exif[_BASE.Orientation] = 1
         picture._size = picture.tag_v2[_BASE.ImageWidth], picture.tag_v2[_BASE.ImageLength]  # noqa: SLF001 - no other way
+        _read_deep_planes(picture)
     return orientation
+
+
+def _read_deep_planes(picture: TiffImagePlugin.TiffImageFile) -> None:
+    """Have each colour of an uncompressed TIFF of 16 bits unpacked as such; Pillow takes planes for 8 bits deep."""
+    is_deep = 16 in picture.tag_v2.get(_BASE.BitsPerSample, ())  # noqa: PLR2004
+    if picture.tag_v2.get(_BASE.PlanarConfiguration) != _PLANES or not is_deep:
+        return
+    depth = ";16B" if picture.tag_v2.prefix == b"MM" else ";16L"
+    picture.tile = [
+        tile._replace(args=(tile.args[0] + depth, *tile.args[1:]))
+        if tile.codec_name == "raw" and isinstance(tile.args, tuple) and len(tile.args[0]) == 1
+        else tile
+        for tile in picture.tile
+    ]
 
 
 def is_photo(exif: Image.Exif) -> bool:

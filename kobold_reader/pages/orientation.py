@@ -46,6 +46,8 @@ _UNDO = {_Step.ROTATE_90: _Step.ROTATE_270, _Step.ROTATE_270: _Step.ROTATE_90}
 
 _RULE_PX = 48  # at about 100 dpi: rules, bars and dark areas of photos are longer, strokes of letters shorter
 _LETTER_PX = 5
+_LONG_SIDES = 4
+"""A receipt with too many shapes is judged by its middle, which is this many times as long as wide."""
 _MIN_SHAPES = 12
 _SAMPLE = 700  # letters whose neighbours are looked for
 _AT_ONCE = 128  # letters, as a dense page has thousands of possible neighbours
@@ -128,7 +130,10 @@ class _Votes:
 
 def find_orientation(mask: Image.Image) -> Orientation:
     """Judge a mask of ink (255) at about 100 dpi."""
-    shapes = find_shapes(without_rules(mask, _RULE_PX))
+    written = without_rules(mask, _RULE_PX)
+    shapes = find_shapes(written)
+    if shapes is None:  # on a long receipt there are too many, but a part of it is enough
+        shapes = find_shapes(_middle(written))
     letters = None if shapes is None else _Letters.of(shapes)
     if letters is None:
         return Orientation()
@@ -142,6 +147,16 @@ def find_orientation(mask: Image.Image) -> Orientation:
         turn = 90 if _is_clear(votes.rights, votes.lefts) else 270 if _is_clear(votes.lefts, votes.rights) else 0
         return Orientation(turn, _posture(letters.lines("down"), (90, 270), mask.size))
     return Orientation()
+
+
+def _middle(mask: Image.Image) -> Image.Image:
+    """Return a long mask with ink in its middle only, so that places on it stay what they are."""
+    reach = _LONG_SIDES * min(mask.size)
+    middle = Image.new(mask.mode, mask.size)
+    left, top = (max(0, (side - reach) // 2) for side in mask.size)
+    box = (left, top, mask.width - left, mask.height - top)
+    middle.paste(mask.crop(box), box)
+    return middle
 
 
 def runs_across(shapes: list[Shape]) -> bool:
