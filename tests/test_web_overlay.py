@@ -133,7 +133,7 @@ def test_the_words_stand_under_their_mark_on_the_picture_that_is_shown(archive: 
     html = client.get(link).text
     shown = lines_of(html)
     assert len(shown) > 12
-    width, height = map(int, re.findall(r'viewBox="0 0 (\d+) (\d+)"', html)[0])
+    width, height = map(int, re.findall(r'class="lines" viewBox="0 0 (\d+) (\d+)"', html)[0])
     picture = client.get(f"/image/{page.page_id}/large").content
     found = [points for kind, points in shown.values() if "found" in kind]
     assert len(found) == 1
