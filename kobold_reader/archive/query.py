@@ -65,12 +65,27 @@ class Query:
 
 # ── folding ───────────────────────────────────────────────────────────────────────────────────────
 
-FOLDING = 2
+FOLDING = 3
 """Raised with every change of what `fold` or `words.put` make of a text: an archive's words are then made anew."""
 _VOICING = frozenset("\u3099\u309a")
 """Part of the Japanese letters that they are written with; か and が are two letters."""
+_TATWEEL = "\u0640"
+"""It draws out an Arabic word in print, as in محـمـد."""
 _REPLACED = str.maketrans(
-    {"ø": "o", "đ": "d", "ł": "l", "æ": "ae", "œ": "oe", "ı": "i", "’": "'", "‐": "-", "‑": "-", "–": "-", "—": "-"}
+    {
+        _TATWEEL: "",
+        "ø": "o",
+        "đ": "d",
+        "ł": "l",
+        "æ": "ae",
+        "œ": "oe",
+        "ı": "i",
+        "’": "'",
+        "‐": "-",
+        "‑": "-",
+        "–": "-",
+        "—": "-",
+    }
 )
 
 
@@ -96,7 +111,11 @@ class _Folding(dict[int, str]):
             folded = ""
         else:
             plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
-            letters = "".join(one for one in plain.translate(_REPLACED) if one in _VOICING or not _is_mark(one))
+            letters = "".join(
+                str(unicodedata.decimal(one, one))
+                for one in plain.translate(_REPLACED)
+                if one in _VOICING or not _is_mark(one)
+            )
             folded = unicodedata.normalize("NFC", letters)
             folded = "" if folded in _VOICING else folded  # without a letter
         self[code] = folded
@@ -107,7 +126,7 @@ _FOLDING = _Folding()
 
 
 def fold(text: str) -> str:
-    """Return text as it is compared: lower case, no accents or vowel marks, no variant forms of characters."""
+    """Return text as it is compared: lower case, no accents or vowel marks, no variants of letters and figures."""
     if text.isascii():
         text = text.lower()
         return text if text.isprintable() else text.translate(_FOLDING)
