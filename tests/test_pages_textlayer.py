@@ -55,6 +55,7 @@ def test_garbled_text_layers_are_found(path: Path, rounds: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "MÃ¥ndagens mÃ¶te pÃ¥ rÃ¥dhuset, dÃ¤r frÃ¥gan om skolan â€“ som fÃ¶rr â€“ behandlades.",
         "Îãëàâëåíèå. Ãëàâà ïåðâàÿ. Îáùèå ïîëîæåíèÿ. Ãëàâà âòîðàÿ. Óñòðîéñòâî ïîðòà",
         "The#harbour#dues#are#to#be#paid#in#full#before#the#first#of#October=at#the#office",
         "(cid:12)(cid:45)(cid:7) (cid:33)(cid:12)(cid:3)(cid:45) (cid:9)(cid:10) (cid:12)(cid:61)",

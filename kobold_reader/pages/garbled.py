@@ -48,12 +48,15 @@ _LONG_STRETCH: Final = 30
 _MAX_LONG_WORDS: Final = 0.5
 _MAX_LONE_LETTERS: Final = 0.7
 _MIN_LETTERS: Final = 40
+_STRETCH: Final = re.compile(r"[^ \t\n]+")
+_WESTERN: Final = {bytes([code]).decode("cp1252", "ignore") or chr(code): code for code in range(256)}
+_MIN_MISREAD: Final = 3
 
 
 def judge(text: str) -> Judgement:
     """Judge a page's text layer; a few letters are no evidence against it."""
     text = text[:_MAX_CHARACTERS]
-    if _has_no_meaning(text) or _has_no_words(text):
+    if _has_no_meaning(text) or _has_no_words(text) or _is_misread_utf8(text):
         return "garbled"
     share = _unlikely_share(text)
     if share > _GARBLED_SHARE:
@@ -84,6 +87,19 @@ def _has_no_meaning(text: str) -> bool:
     inside = _SIGN_INSIDE.findall(text)
     is_strewn = len(set(inside)) >= _STREWN_SIGNS and len(inside) > _STREWN_SHARE * len(text.split())
     return is_strewn or signs > _MAX_SIGNS * len(plain)
+
+
+def _is_misread_utf8(text: str) -> bool:
+    """Whether the bytes of UTF-8 were taken for letters of Western Europe: "mÃ¶te" for "möte"."""
+    marked = [word for word in _STRETCH.findall(text) if not word.isascii()]
+    misread = 0
+    for word in marked:
+        codes = [_WESTERN.get(character, -1) for character in word]
+        try:
+            misread += -1 not in codes and bool(bytes(codes).decode("utf-8"))
+        except UnicodeDecodeError:
+            continue
+    return misread >= _MIN_MISREAD and misread * 2 > len(marked)
 
 
 def _has_no_words(text: str) -> bool:
