@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from kobold_reader.kobold import ServerPool, check_way
+from kobold_reader.kobold import ServerPool, check_way, normalize_url
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import KnownKind, Selection, select
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
@@ -30,12 +30,14 @@ class ReadSession:
         engine: Reads the pages in place of the engine that the options name.
 
     Raises:
-        ConfigError: `json_schema` is no JSON schema.
+        ConfigError: `json_schema` is no JSON schema, or an address of a server is none.
         MissingExtraError: `json_schema` is given, and the extra `records` is not installed.
     """
 
     def __init__(self, options: ReadOptions, *, engine: Engine | None = None) -> None:
         self.options = options
+        for url in options.api_url:
+            normalize_url(url)  # raises where it is none
         self._form = None if options.json_schema is None else RecordForm(options.json_schema)
         self._lock = threading.Lock()
         self._engine = engine

@@ -542,7 +542,8 @@ def test_a_server_that_cannot_be_used_is_exit_4(
     for command in (["read"], index) if state == "off" else (["read"],):
         said = kobold(*command, pages, *asked)
         assert (said.code, said.out) == (4, "")
-        (sentence,) = [line for line in said.err.splitlines() if line.startswith("kobold-reader: ")]
+        *due, sentence = [line for line in said.err.splitlines() if line.startswith("kobold-reader: ")]
+        assert all("still due: " in line for line in due)
         assert server.url in sentence
         assert reads in sentence
         assert "<" not in sentence, "no web page is shown to people"
@@ -749,7 +750,8 @@ def test_a_server_lost_midway_says_how_far_it_came(
         simulator.fault(None, Fault.UNAUTHORIZED)
         said = kobold(*command, pages, "--tasks", "ocr")
         assert said.code == 4
-        assert "until then 1 page: 1 ok" in said.err
+        assert "until then 3 pages: 2 due, 1 ok" in said.err
+        assert f"still due: {pages} page 2, 3" in said.err
     assert kobold("index", "--archive", tmp_path / "archive").code == 0
     assert simulator.count() == 6, "only what was missing"
 

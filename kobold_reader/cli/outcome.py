@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -128,9 +128,23 @@ def saying_ways_on(options: ReadingOptions) -> Iterator[None]:
 def add_ways_on(error: ServerError, options: ReadingOptions) -> None:
     """Add the command that reads without a server to the error that none can be used."""
     if isinstance(error, NoServerAvailableError) and options.engine == "koboldcpp":
-        command = shlex.join(["kobold-reader", *sys.argv[1:], "--engine", "rapidocr"])
+        command = shlex.join(["kobold-reader", *_without_secrets(sys.argv[1:]), "--engine", "rapidocr"])
         ways = f"Start KoboldCpp, and run the same command again. Printed text is read without it by: {command}"
         error.hint = f"{error.hint} {ways}" if error.hint else ways
+
+
+def _without_secrets(arguments: Iterable[str]) -> Iterator[str]:
+    """Yield the arguments of a command, without what names the server, and with dots for passwords of files."""
+    values = iter(arguments)
+    for one in values:
+        name, has_value, _ = one.partition("=")
+        if name in {"--api-url", "--api-password", "--api-password-file"}:
+            _ = has_value or next(values, "")
+        elif name == "--pdf-password":
+            _ = has_value or next(values, "")
+            yield "--pdf-password=…"
+        else:
+            yield one
 
 
 def name_due(due: Sequence[PageResult]) -> None:
