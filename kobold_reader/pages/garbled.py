@@ -180,7 +180,7 @@ def _unlikely_share(text: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class _PairTable:
     pairs: Mapping[str, float]
     """Level of two letters less the least of their script; " " is the edge of a word."""
     single: Mapping[str, float]
@@ -213,7 +213,7 @@ class _Table:
 
 
 @functools.cache
-def _table() -> _Table:
+def _table() -> _PairTable:
     data = tomllib.loads(files(__package__).joinpath("letter_pairs.toml").read_text("utf-8"))
     pairs: dict[str, float] = {}
     scripts: dict[str, str] = {}
@@ -232,7 +232,7 @@ def _table() -> _Table:
     for script, (common, less) in data["characters"].items():
         single |= dict.fromkeys(less, (6 if script == "kana" else 5) - _LEAST[script])
         single |= dict.fromkeys(common, 9 - _LEAST[script])
-    return _Table(pairs, single, scripts)
+    return _PairTable(pairs, single, scripts)
 
 
 def _standard_han() -> Iterator[str]:

@@ -17,7 +17,7 @@ from html import unescape
 from typing import Self
 
 from kobold_reader.reading.envelope import open_envelope
-from kobold_reader.reading.places import Place, find_places
+from kobold_reader.reading.places import TextPlace, find_places
 from kobold_reader.reading.talk import load_phrases
 
 
@@ -28,7 +28,7 @@ class Traced:
     text: str
     origin: Sequence[int]
     """For each character: its position in the answer; of a decoded one, that of its code."""
-    places: tuple[Place, ...] = ()
+    places: tuple[TextPlace, ...] = ()
     """What the answer says about where its parts stand."""
 
     @classmethod
@@ -249,7 +249,7 @@ def _without_markup(page: Traced) -> Traced:
     found_places = find_places(page.text, code)
     removed = set(found_places.said)
     places = tuple(
-        Place(page.origin[one.start], page.origin[one.end - 1] + 1, one.shares) for one in found_places.places
+        TextPlace(page.origin[one.start], page.origin[one.end - 1] + 1, one.shares) for one in found_places.places
     )
     broken = "".join("\n" if at in found_places.breaks else char for at, char in enumerate(page.text))
     page = replace(page, text=broken, places=page.places + places)

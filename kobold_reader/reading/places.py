@@ -57,7 +57,7 @@ _BOX, _QUAD = 4, 8
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TextPlace:
     """Where a part of an answer stands on the image."""
 
     start: int
@@ -71,7 +71,7 @@ class Place:
 class Found:
     """What was found in a text: its places, and the characters that say them."""
 
-    places: tuple[Place, ...]
+    places: tuple[TextPlace, ...]
     said: frozenset[int]
     breaks: frozenset[int]
     """Of the others, those in place of which a line ends."""
@@ -82,7 +82,7 @@ def find_places(text: str, is_code: Sequence[range] = ()) -> Found:
     matches = [one for one in _PLACE.finditer(text) if not any(one.start() in lines for lines in is_code)]
     said: set[int] = set()
     breaks: set[int] = set()
-    places: list[Place] = []
+    places: list[TextPlace] = []
     line_start = 0
     for number, found in enumerate(matches):
         following = matches[number + 1].start() if number + 1 < len(matches) else len(text)
@@ -106,7 +106,7 @@ def find_places(text: str, is_code: Sequence[range] = ()) -> Found:
             span = 0, 0  # in the middle of a line, without a name: what it belongs to is not known
         said |= _blank_beside(text, found)
         if kind and (shares := _shares(found[kind], kind)) and text[slice(*span)].strip():
-            places.append(Place(*span, shares))
+            places.append(TextPlace(*span, shares))
         line_start = found.end()
     return Found(tuple(places), frozenset(said - breaks), frozenset(breaks))
 

@@ -34,7 +34,7 @@ _SAME = 0.5  # a piece of which the pieces of another band cover this share is r
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _ReadLine:
     """A line of writing, or a piece of one."""
 
     text: str
@@ -140,18 +140,18 @@ class RapidOcrEngine:
         order = reading_order(boxes, view.width_px, right_to_left=right_to_left)
         return [[pieces[index] for index in line] for line in order]
 
-    def _pieces(self, image: Any) -> list[_Piece]:
+    def _pieces(self, image: Any) -> list[_ReadLine]:
         """Read an image: encoded, or the pixels of a band."""
         # The line classifier turns upright typewritten lines on their head: recall 0.90 with it, 0.99 without.
         found = self._ocr(image, use_cls=False)
         if found.boxes is None or found.txts is None:
             return []
         return [
-            _Piece(str(text), float(score), corners)
+            _ReadLine(str(text), float(score), corners)
             for text, score, corners in zip(found.txts, found.scores, found.boxes, strict=True)
         ]
 
-    def _pieces_of_bands(self, view: PageView) -> list[_Piece]:
+    def _pieces_of_bands(self, view: PageView) -> list[_ReadLine]:
         """Read a long page, as a till receipt is, in bands that overlap by more than a line; none is read twice."""
         import cv2
         import numpy as np
@@ -161,16 +161,16 @@ class RapidOcrEngine:
         band_px = min(MAX_SIDE_PX, round(BAND_ASPECT * width))
         overlap_px = round(_OVERLAP * width)
         last = math.ceil((height - band_px) / (band_px - overlap_px))
-        found: list[_Piece] = []
+        found: list[_ReadLine] = []
         for band in range(last + 1):
             top = round(band * (height - band_px) / max(1, last))
             for piece in self._pieces(pixels[top : top + band_px]):
                 highest, lowest = piece.corners[:, 1].min(), piece.corners[:, 1].max()
                 is_cut = bool((band and highest <= _CUT_PX) or (band < last and lowest >= band_px - _CUT_PX))
                 found.append(
-                    _Piece(piece.text, piece.score, piece.corners + np.array([0, top], np.float32), band, is_cut)
+                    _ReadLine(piece.text, piece.score, piece.corners + np.array([0, top], np.float32), band, is_cut)
                 )
-        kept: list[_Piece] = []
+        kept: list[_ReadLine] = []
         for piece in sorted(found, key=lambda one: (one.is_cut, -one.area)):
             others = (one for one in kept if one.band != piece.band)
             shared = sum(cv2.intersectConvexConvex(one.corners, piece.corners)[0] for one in others)
