@@ -187,7 +187,7 @@ the first, and 0.15 of the second at the end of a long page; a litany or a poem 
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class _LoopWord:
     """A word, or a letter of a script without blanks."""
 
     kind: str
@@ -219,9 +219,9 @@ def _varied(text: str, patience: float) -> Loop | None:
     return _loop(text, start, start, has_lines=pieces[-1].line - pieces[at].line > 1)
 
 
-def _pieces(text: str) -> list[_Token]:
+def _pieces(text: str) -> list[_LoopWord]:
     """Split a text, without its markup; a number that counts on from the one in its place before is no news."""
-    pieces: list[_Token] = []
+    pieces: list[_LoopWord] = []
     counters: dict[str, tuple[int, int | None]] = {}
     """By the word before in its line: the last number, and how much more it was than the one before it."""
     before, line = "", 0
@@ -231,11 +231,11 @@ def _pieces(text: str) -> list[_Token]:
             line += 1
             before = ""
         elif kind in _WEIGHTS:
-            pieces.append(_Token(kind, piece, start, line, _WEIGHTS[kind]))
+            pieces.append(_LoopWord(kind, piece, start, line, _WEIGHTS[kind]))
         elif kind == "word" and (word := _EDGES.sub("", piece)):
             if len(word) > _LONGEST_WORD:
                 weight = _WEIGHTS["letter"] if any(map(str.isalpha, word)) else SHORT_WORD / 5
-                pieces += [_Token("letter", char, start, line, weight) for char in word]
+                pieces += [_LoopWord("letter", char, start, line, weight) for char in word]
                 continue
             digits = word.replace(".", "").replace(",", "")
             if digits.isdecimal() and len(digits) <= 9:  # noqa: PLR2004  (longer ones are no counters)
@@ -246,12 +246,12 @@ def _pieces(text: str) -> list[_Token]:
                     counters[before] = number, number - counter[0]
                     word = "#" if number - counter[0] in {1, counter[1]} else word
             weight = 1.0 if len(word) - len(_NO_LETTER.findall(word)) >= MIN_WORD_LETTERS else SHORT_WORD
-            pieces.append(_Token(kind, word, start, line, weight))
+            pieces.append(_LoopWord(kind, word, start, line, weight))
             before = word
     return pieces
 
 
-def _weights(pieces: Sequence[_Token]) -> list[float]:
+def _weights(pieces: Sequence[_LoopWord]) -> list[float]:
     """Return what each piece counts for; see LINE_WORDS."""
     of_lines: dict[int, float] = defaultdict(float)
     words: dict[int, list[str]] = defaultdict(list)
@@ -269,7 +269,7 @@ def _weights(pieces: Sequence[_Token]) -> list[float]:
 
 
 def _old_end(
-    pieces: Sequence[_Token], weights: Sequence[float], lengths: Mapping[str, int], share: float
+    pieces: Sequence[_LoopWord], weights: Sequence[float], lengths: Mapping[str, int], share: float
 ) -> tuple[int, float]:
     """Return where the old sequences begin that the text ends in, and their net weight in words."""
     known: set[tuple[str, ...]] = set()
