@@ -31,6 +31,7 @@ def test_the_readme_shows_the_library() -> None:
     assert len(BLOCKS) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS, ids=["documents", "archive"])
 def test_readme_blocks_run(
     block: str, simulator: KoboldSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
