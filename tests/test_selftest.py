@@ -230,6 +230,7 @@ def test_all_projectors_are_tried() -> None:
     assert set(MODELS) == set(PROJECTORS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("visionmaxres", [1024, 2048])
 @pytest.mark.parametrize(
     ("projector", "context"),
