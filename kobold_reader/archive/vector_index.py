@@ -248,10 +248,11 @@ class Indexer:
         self._each(rows, self._rename)
 
     def _rename(self, rows: Sequence[PageRow]) -> None:
+        vectors = self._vectors  # opened before anything is written: that may fail
         begun = self._catalog.begin(rows)
-        if self._vectors is not None:
+        if vectors is not None:
             nodes = [node for row in begun for node in self._chunks(row)]
-            self._vectors.put_metadata({node.node_id: _chroma_metadata(node) for node in nodes})
+            vectors.put_metadata({node.node_id: _chroma_metadata(node) for node in nodes})
         self._catalog.finish(begun)
 
     def remove_orphans(self) -> int:

@@ -63,7 +63,7 @@ def read(folder: Path, url: str, nothing: Path) -> dict[str, Any]:
         child.page_images(1, ImageBudget(max_side_px=64), rotate_deg=0)
         assert child.pid is not None
         child_idle_mb = in_use_mb(child.pid, "VmRSS")
-    openfile.PageChild = Watched  # type: ignore[attr-defined]
+    openfile.new_child = Watched
     reader = KoboldReader(api_url=url, tasks=TASKS, ledger=str(folder / "ledger.sqlite"), rotate=0)
     idle_mb = in_use_mb("self", "VmRSS")
     with reader:
