@@ -225,6 +225,8 @@ def close_shared() -> Iterator[None]:
 @example("東" * 10_000)
 @example("word " * 2_000)
 @example("\u19b0\u1c80\u0488")
+@example("¨")
+@example("™ © ¼")
 def test_no_query_raises(text: str) -> None:
     query = parse_query(text)
     lookup = words.look_up(SHARED, query, 10)

@@ -184,6 +184,7 @@ def parse_query(text: str) -> Query:
     found += _plain_terms(text[rest_start:], is_start=rest_start == 0)
     if not found:  # beside words, signs such as + and € tell nothing
         found = [_symbols(piece) for piece in text.split() if any(map(_is_symbol, piece))]
+    found = [term for term in found if term.folded]  # a lone ¨ is folded away
     terms = tuple({(term.folded, term.kind is Kind.PHRASE): term for term in found}.values())
     return Query(text, terms[:MAX_TERMS], _is_question(text, terms))
 
