@@ -27,6 +27,8 @@ from tests.kobold_simulator import (
 )
 from tests.simulator_model import Projector, Tokenizer, cut_into, decode_image
 
+pytestmark = pytest.mark.slow
+
 RECORDINGS = Path(__file__).parent / "recordings"
 CHAIN = " The image shows a photo of cat sitting on wooden table near window."
 
