@@ -116,6 +116,9 @@ def make_plan(
                 plan.outlook = survey()
     except ServerError as err:
         plan.server_error = err
+    plan.selection = replace(
+        selection, skipped=ledger.attachments_skipped(selection.files) + Counter(selection.skipped)
+    )
     plan.errors += [*selection.errors, *plan.outlook.errors]
     plan.forecast = forecast_by_ledger(
         plan.outlook, ledger, session.engine(), options, servers=session.servers, asks_server=bool(plan.engine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import signal
@@ -15,10 +16,12 @@ import pytest
 
 from kobold_reader import KoboldReader
 from kobold_reader.errors import PageRenderError
-from kobold_reader.pages import FileFacts, ImageBudget, PageChild, select
+from kobold_reader.pages import FileFacts, ImageBudget, PageChild, attachments, select
+from kobold_reader.pages.worker import open_file
 from kobold_reader.reading.ledger import Ledger
 from tests import page_files as make
 from tests.kobold_simulator import KoboldSimulator
+from tests.test_cli import Command, kobold  # noqa: F401
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +41,10 @@ def opened(child: PageChild, tmp_path: Path) -> Opener:
     return open_bytes
 
 
+def page_saying(words: str) -> Callable[[pymupdf.Page], object]:
+    return lambda page: page.insert_text((72, 90), words)
+
+
 def portfolio(*files: tuple[str, bytes], **options: object) -> bytes:
     """A page of text, with files attached."""
     document = pymupdf.open("pdf", make.pdf(make.text_on))
@@ -52,6 +59,7 @@ def test_attached_files_are_further_pages(child: PageChild, opened: Opener) -> N
     facts = opened(portfolio(("minutes.pdf", TEXTS), ("factur-x.xml", b"<a/>"), ("photo", PHOTO), ("talk.mov", b"\0")))
     assert facts.total_pages == 4
     assert facts.metadata == {"attachments_left_out": "2: factur-x.xml, talk.mov"}
+    assert facts.attachments_skipped == {".mov attached to a PDF": 1, ".xml attached to a PDF": 1}
     pages = [child.page_facts(number) for number in (1, 2, 3, 4)]
     assert [page.page_number for page in pages] == [1, 2, 3, 4]
     assert [page.page_label for page in pages] == ["1", "minutes.pdf 1", "minutes.pdf 2", "photo 1"]
@@ -80,6 +88,56 @@ def test_a_file_pinned_to_a_page(child: PageChild, opened: Opener) -> None:
 
     assert opened(make.pdf(make.both(make.text_on, pin))).total_pages == 3
     assert child.page_facts(2).metadata["attachment"] == "pinned.pdf"
+
+
+def test_what_is_not_taken_uses_up_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attachments, "_MAX_BYTES", 2 * len(TEXTS))
+    path = tmp_path / "letter.pdf"
+    film, more = ("film.mov", bytes(3 * len(TEXTS))), [(f"{number}.pdf", TEXTS) for number in range(3)]
+    path.write_bytes(portfolio(film, *more))
+    file = open_file(path, "pdf")
+    assert file.facts.total_pages == 1 + 2 * 2
+    assert list(file.facts.attachments_skipped) == [
+        ".mov attached to a PDF",
+        ".pdf attached to a PDF beyond 1000 files or 0 MB",
+    ]
+    file.close()
+
+
+def test_a_portfolio_in_an_archive(kobold: Command, tmp_path: Path) -> None:  # noqa: F811
+    """What is attached is found, shown, exported and forgotten, and what is not taken is counted by every command."""
+    cover = make.pdf(page_saying("To see this portfolio, please open it in a program that can."))
+    minutes = make.pdf(page_saying("Minutes of the meeting: the harbour master resigned on Tuesday."))
+    inner = pymupdf.open("pdf", minutes)
+    inner.embfile_add("sums.xlsx", b"PK", filename="sums.xlsx")
+    document = pymupdf.open("pdf", cover)
+    for name, data in (("minutes.pdf", inner.tobytes()), ("letter.docx", b"PK\3\4"), ("notes", b"?"), ("b.docx", b"")):
+        document.embfile_add(name, data, filename=name)
+    scans, archive = tmp_path / "scans", tmp_path / "archive"
+    scans.mkdir()
+    document.save(scans / "portfolio.pdf")
+    (scans / "film.mov").write_bytes(b"film")
+    skipped = "skipped: 1 (no ending) attached to a PDF, 2 .docx attached to a PDF, 1 .mov, 1 .xlsx attached to a PDF\n"
+    options = ("--text-layer", "only")
+    for _ in range(2):  # also where nothing has changed
+        said = kobold("index", scans, "--archive", archive, "--embedder", "none", *options)
+        assert said.code == 0, said.err
+        assert said.err.count(skipped) == 1
+    assert skipped in kobold("read", scans, *options).err
+    said = kobold("plan", scans, "--json", *options)
+    assert skipped in said.err
+    assert json.loads(said.out)["files"]["skipped"][".docx attached to a PDF"] == 2
+
+    (hit,) = json.loads(kobold("search", "harbour master", "--archive", archive, "--json").out)
+    assert (hit["file_name"], hit["page_label"]) == ("portfolio.pdf!minutes.pdf", "minutes.pdf 1")
+    assert kobold("export", "--archive", archive, "--to", "txt", tmp_path / "texts").code == 0
+    texts = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "texts").rglob("*.txt"))
+    assert "harbour master" in texts
+    assert "open it in a program that can" in texts
+    assert "2 text_layer" in kobold("status", "--archive", archive).out
+    assert kobold("forget", scans / "portfolio.pdf", "--archive", archive).code == 0
+    assert b"harbour" not in b"".join(path.read_bytes() for path in archive.rglob("*") if path.is_file())
+    assert "harbour" not in kobold("search", "harbour master", "--archive", archive).out
 
 
 def test_an_attached_file_that_cannot_be_opened_is_one_named_error(child: PageChild, opened: Opener) -> None:

@@ -272,6 +272,7 @@ class Archive:
                     Syncer(self._catalog, indexer, stamps, on_page).run(selection, transcriber, stop, prune=prune)
                 )
                 stamps.end()
+                total.skipped += ledger.attachments_skipped(selection.files)
                 lost = lost or transcriber.lost
         if lost:
             raise lost

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from kobold_reader.errors import PageRenderError, SourceError
-from kobold_reader.pages.sources import HEAD_BYTES, kind_of, missing_extra
+from kobold_reader.pages.sources import ATTACHED, HEAD_BYTES, extra_hint, kind_of, missing_extra
 from kobold_reader.pages.values import FileFacts, ImageBudget, Kind, PageFacts, PageImages, PageLook
 
 _MAX_FILES = 1_000
@@ -51,6 +52,14 @@ class _Part:
     """Why it cannot be opened; "" where it can. It counts as one page then."""
 
 
+def _skipped_as(name: str, kind: Kind | None, *, is_beyond: bool) -> str:
+    """The key under which an attached file is counted as skipped: its ending, and why."""
+    ending = PurePosixPath(name).suffix.lower()
+    holding = f" holding {kind}" if kind and not is_beyond and not extra_hint(ending) else ""
+    beyond = f" beyond {_MAX_FILES} files or {_MAX_BYTES >> 20} MB" if is_beyond else ""
+    return f"{ending or '(no ending)'}{holding}{ATTACHED}{beyond}"
+
+
 class Portfolio:
     """A PDF with files attached: a `PageFile`.
 
@@ -66,18 +75,22 @@ class Portfolio:
         self._folder = tempfile.TemporaryDirectory(prefix="kobold-reader-")
         self._opened: tuple[_Part, _PageFile] | None = None
         self._parts: list[_Part] = []
+        self._skipped: Counter[str] = Counter()
         left_out: list[str] = []
         total, size_bytes = pdf.facts.total_pages, 0
-        for number, attachment in enumerate(attachments[:_MAX_FILES]):
+        for number, attachment in enumerate(attachments):
             data, error = b"", ""
             try:
-                data = attachment.data()
+                data = attachment.data() if number < _MAX_FILES else b""
             except SourceError as err:
                 error = str(err)
             kind = kind_of(data[:HEAD_BYTES], attachment.name)
-            size_bytes += len(data)
-            if kind is None or missing_extra(kind) or size_bytes > _MAX_BYTES:
+            is_taken = kind is not None and not missing_extra(kind)
+            size_bytes += len(data) if is_taken else 0
+            if kind is None or not is_taken or number >= _MAX_FILES or size_bytes > _MAX_BYTES:
                 left_out.append(attachment.name)
+                is_beyond = is_taken or number >= _MAX_FILES
+                self._skipped[_skipped_as(attachment.name, kind, is_beyond=is_beyond)] += 1
                 continue
             path = Path(self._folder.name) / f"{number}{PurePosixPath(attachment.name).suffix}"
             part = _Part(attachment.name, total + 1, 1, path, kind, hashlib.sha256(data).hexdigest(), error)
@@ -86,11 +99,12 @@ class Portfolio:
                 part = self._counted(part)
             self._parts.append(part)
             total += part.total_pages
-        left_out += [attachment.name for attachment in attachments[_MAX_FILES:]]
         metadata = dict(pdf.facts.metadata)
         if left_out:
             metadata["attachments_left_out"] = f"{len(left_out)}: {', '.join(left_out)}"
-        self.facts = replace(pdf.facts, total_pages=total, metadata=metadata)
+        self.facts = replace(
+            pdf.facts, total_pages=total, metadata=metadata, attachments_skipped=dict(sorted(self._skipped.items()))
+        )
 
     def _counted(self, part: _Part) -> _Part:
         try:
@@ -98,6 +112,7 @@ class Portfolio:
         except SourceError as err:
             return replace(part, error=str(err))
         try:
+            self._skipped.update(file.facts.attachments_skipped)
             return replace(part, total_pages=file.facts.total_pages)
         finally:
             file.close()

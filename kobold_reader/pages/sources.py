@@ -59,6 +59,8 @@ _IMAGE_STARTS = (
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FOVb", b"\x00MRM")
 _HEIC_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs".split())
 _ZIP = b"PK\x03\x04"
+ATTACHED = " attached to a PDF"
+"""So ends the key in `skipped` of a file that is attached to another."""
 _EXTRAS = {"heic": "heic", "avif": "heic", "raw": "raw"}
 
 
@@ -115,7 +117,7 @@ def install_line(kind: Kind) -> str:
 
 def extra_hint(ending: str) -> str | None:
     """The command that installs what is missing to read the files counted under a key of `Selection.skipped`."""
-    _, _, inside = ending.rpartition(" holding ")
+    _, _, inside = ending.removesuffix(ATTACHED).rpartition(" holding ")
     kind = _KINDS_BY_ENDING.get(inside, inside)
     return install_line(kind) if missing_extra(kind) else None
 
@@ -275,7 +277,8 @@ class Selection:
     """Files not taken, by lower-case ending ("" for none); hidden files are not counted.
 
     A camera's raw file whose JPEG is taken has a key of its own (`.cr2 beside its .jpg`). So have a file that needs an
-    extra and has another ending (`.jpg holding heic`), and a link (`.jpg behind a link out of the folder`).
+    extra and has another ending (`.jpg holding heic`), and a link (`.jpg behind a link out of the folder`). Files
+    attached to PDFs are known once these are opened: see `Ledger.attachments_skipped`.
     """
     errors: tuple[SourceError, ...]
     """Of paths that cannot be examined, and of files that were named by hand and are not taken."""

@@ -43,6 +43,8 @@ class FileFacts:
     """Only what is known of `title author description keywords keywords_source persons rating camera latitude longitude
     date_taken date_digitized damage`; dates in ISO 8601, degrees north and east, keywords and persons joined by ", ".
     """
+    attachments_skipped: dict[str, int] = field(default_factory=dict)
+    """Files inside it that are not taken, under keys like those of `Selection.skipped`."""
 
 
 @dataclass(frozen=True, slots=True)

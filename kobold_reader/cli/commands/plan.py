@@ -60,8 +60,8 @@ def plan(
     else:
         for line in _lines(made, session.options.stop_after_s):
             say(line)
-    if selection.skipped:
-        notice(spell_skipped(selection.skipped))
+    if made.selection.skipped:
+        notice(spell_skipped(made.selection.skipped))
     if made.server_error:
         add_ways_on(made.server_error, options)
         complain(str(made.server_error))

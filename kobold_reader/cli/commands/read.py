@@ -85,10 +85,11 @@ def read(
                     due += [result] if result.is_due else []
                     progress.page_done(is_asked=result.is_asked)
                 write(result)
+        skipped = ledger.attachments_skipped(selection.files) + Counter(selection.skipped)
     notice_pages_left(options.stop_after, progress.left_pages)
     notice(spell_statuses(pages, kept))
-    if selection.skipped:
-        notice(spell_skipped(selection.skipped))
+    if skipped:
+        notice(spell_skipped(skipped))
     usable = sum(pages.values()) - pages["failed"]
     return closing_code(errors, usable, options.on_error, nothing_taken=not selection.files)
 
