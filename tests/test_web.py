@@ -27,7 +27,7 @@ from kobold_reader.web.library import Library
 from kobold_reader.web.security import POLICY
 from tests.archive_rows import amend_reading, catalog_of, put
 from tests.conftest import LETTER
-from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
+from tests.kobold_simulator import Fault, KoboldSimulator, RecordedRequest, ScriptBrain
 
 EVIL = "Lindqvist <script>alert(1)</script> \"><img src=x onerror='alert(1)'>"
 ACCESS = Access(port=8642, token="the-secret-of-this-run")  # noqa: S106
@@ -154,7 +154,9 @@ GETS = [
     "/failed",
     "/about",
     "/again",
+    "/ready",
 ]
+SCRIPTS = ["/static/app.js", "/static/live.js"]
 POSTS = [f"/page/{SHA[:32]}-1/text", f"/page/{SHA[:32]}-1/as-read", f"/page/{SHA[:32]}-3/again", "/file/00/again"]
 
 
@@ -301,10 +303,12 @@ def test_every_answer_carries_the_policy(site: Site, path: str) -> None:
     assert "http" not in POLICY, "no other host"
 
 
-@pytest.mark.parametrize("path", [one for one in GETS if "image" not in one and one != "/again"] + ["/nothing"])
+@pytest.mark.parametrize(
+    "path", [one for one in GETS if "image" not in one and one not in {"/again", "/ready"}] + ["/nothing"]
+)
 def test_no_view_loads_or_runs_anything_else(site: Site, path: str) -> None:
     seen = Seen(site.client.get(path).text)
-    assert seen.scripts == ["/static/app.js"]
+    assert seen.scripts == SCRIPTS
     assert seen.handlers == []
     assert [one for one in seen.addresses if not re.match(r"[/#](?!/)", one)] == []
 
@@ -359,7 +363,7 @@ def test_only_what_the_archive_knows_by_its_id_is_served(site: Site, path: str) 
 def test_nothing_hostile_runs(site: Site, path: str) -> None:
     answer = site.client.get(path)
     seen = Seen(answer.text)
-    assert seen.scripts == ["/static/app.js"]
+    assert seen.scripts == SCRIPTS
     assert seen.handlers == []
     assert [one for one in seen.addresses if not re.match(r"[/#](?!/)", one)] == []
     assert "<img src=x" not in answer.text
@@ -589,6 +593,80 @@ def test_the_overview_is_made_once_a_generation(archive: Archive) -> None:
     assert library.overview() is first
     put(archive, row(1, "new", sha256="ef" * 32))
     assert len(library.overview().leaves) == len(first.leaves) + 1
+
+
+# ── the embedder is loaded behind the first views ─────────────────────────────────────────────────
+
+
+@pytest.fixture
+def meaning(tmp_path: Path, make_simulator: Callable[..., KoboldSimulator]) -> tuple[KoboldSimulator, Path]:
+    """A server that embeds, and an archive whose vectors it made."""
+    server = make_simulator(embeddings_model="nomic-embed-text-v1.5")
+    folder = tmp_path / "meaning"
+    with Archive.open(folder, create=True, embedder="koboldcpp", api_url=server.url) as archive:
+        put(archive, row(1, "The schooner came in on Monday with slates."))
+        archive.reembed()
+    return server, folder
+
+
+@pytest.mark.slow
+def test_words_answer_first_while_the_embedder_is_being_loaded(
+    meaning: tuple[KoboldSimulator, Path], make_site: Callable[[Archive], Site]
+) -> None:
+    server, folder = meaning
+    may_embed = threading.Event()
+
+    def hold(request: RecordedRequest) -> None:
+        if "embeddings" in request.path:
+            assert may_embed.wait(60)
+
+    server.fault_when = hold
+    with Archive.open(folder, api_url=server.url) as archive:
+        site = make_site(archive)
+        html = site.client.get("/?q=schooner").text
+        assert "Searching…" in html
+        assert '<noscript><meta http-equiv="refresh"' in html, "without scripts the browser asks again by itself"
+        assert len(re.findall('class="hit"', html)) == 1
+        nothing = site.client.get("/?q=Xylophon").text
+        assert "Searching…" in nothing
+        assert "Nothing found" not in nothing, "that is not known yet"
+        assert "Searching…" not in site.client.get("/").text
+
+        may_embed.set()
+        assert site.client.get("/ready").json() == {"ready": True}
+        before = server.count("/v1/embeddings")
+        html = site.client.get("/?q=schooner").text
+        assert "Searching…" not in html
+        assert "refresh" not in html
+        assert server.count("/v1/embeddings") > before, "it is searched by meaning"
+        assert len(re.findall('class="hit"', html)) == 1
+
+
+@pytest.mark.slow
+def test_an_embedder_that_cannot_be_loaded_is_said_and_words_still_search(
+    meaning: tuple[KoboldSimulator, Path], make_site: Callable[[Archive], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, folder = meaning
+    server.stop()
+    with Archive.open(folder, api_url=server.url) as archive:
+        site = make_site(archive)
+        assert site.client.get("/ready").json() == {"ready": True}
+        html = site.client.get("/?q=schooner").text
+        assert f"Searching by words only: No server can be used. {server.url}: nobody listens there" in Seen(html).text
+        assert len(re.findall('class="hit"', html)) == 1
+        server.restart()
+        assert "by words only" not in site.client.get("/?q=schooner").text, "it is tried again"
+
+    def broken(*_: object) -> None:
+        raise OSError("a library is <broken>")
+
+    monkeypatch.setattr("kobold_reader.archive.vector_index.open_embedder", broken)
+    with Archive.open(folder, api_url=server.url) as archive:
+        site = make_site(archive)
+        assert site.client.get("/ready").json() == {"ready": True}
+        html = site.client.get("/?q=schooner").text
+        assert "the embedder cannot be loaded (OSError('a library is <broken>'))" in Seen(html).text
+        assert len(re.findall('class="hit"', html)) == 1
 
 
 # ── corrections ───────────────────────────────────────────────────────────────────────────────────

@@ -15,7 +15,6 @@ from kobold_reader.html.text import reading_html, without_controls
 from kobold_reader.pages import ImageBudget, PageView, SourceFile
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import PageResult, Status
-from kobold_reader.reading.tags import keywords_of
 
 PICTURE = ImageBudget(max_side_px=900, jpeg_quality=70, max_bytes=150_000)
 """Large enough to check a doubtful word, small enough for a few hundred pages in a file."""
@@ -53,7 +52,7 @@ def templates(package: str = "kobold_reader.html") -> Environment:
     environment.filters |= {
         "base64": lambda data: b64encode(data).decode("ascii"),
         "explained": explained,
-        "keywords": keywords_of,
+        "keywords": keywords_in,
         "reading_html": reading_html,
     }
     return environment
@@ -61,6 +60,13 @@ def templates(package: str = "kobold_reader.html") -> Environment:
 
 def _finalize(value: Any) -> Any:
     return without_controls(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def keywords_in(tags: str) -> tuple[str, ...]:
+    """Return the keywords in a page's text of the task `tags`."""
+    from kobold_reader.reading.tags import keywords_of  # compiles many patterns, and few pages have keywords
+
+    return keywords_of(tags)
 
 
 def explained(error: KoboldReaderError) -> str:

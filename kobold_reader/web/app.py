@@ -53,11 +53,15 @@ BROWSED = 60
 PHOTOS = 240
 BODY_BYTES = 4_000_000
 PIECE_BYTES = 1 << 20
+CLOSING_S = 15.0
+"""How long the end of the server waits for what still runs."""
+READY_WAIT_S = 10.0
 _HEADINGS = {403: "Not allowed", 404: "Not found", 405: "Not found", 409: "Not possible", 413: "Too large"}
 """Of the pages that say why an address cannot be shown, by HTTP status."""
 _STATIC = {
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
+    "live.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 
@@ -81,7 +85,8 @@ def make_app(
     """
     pictures = Pictures(pdf_passwords)
     again = Rereader(archive, changes or {}, {"api_password": api_password, "pdf_passwords": list(pdf_passwords)})
-    pages = _Pages(archive, access, pictures, again)
+    library = Library(archive)
+    pages = _Pages(library, access, pictures, again)
     page = "/page/{page_id:str}"
     app = Starlette(
         routes=[
@@ -94,6 +99,7 @@ def make_app(
             Route("/image/{page_id:str}/{size:str}", pages.image),
             Route("/original/{page_id:str}", pages.original),
             Route("/again", pages.again),
+            Route("/ready", pages.ready),
             Route("/static/{name:str}", pages.static),
             Route(f"{page}/text", pages.correct, methods=["POST"]),
             Route(f"{page}/as-read", pages.uncorrect, methods=["POST"]),
@@ -104,9 +110,12 @@ def make_app(
         exception_handlers={KoboldReaderError: pages.error, HTTPException: pages.error, Exception: pages.error},
     )
     app.state.again = again
+    app.state.library = library
+    library.warm_up()
 
     def close() -> None:
         again.close()
+        library.await_warm(CLOSING_S)
         pictures.close()
 
     return app, close
@@ -115,12 +124,12 @@ def make_app(
 class _Pages:
     """Answers requests, with one method for each address."""
 
-    def __init__(self, archive: Archive, access: Access, pictures: Pictures, again: Rereader) -> None:
-        self._archive = archive
+    def __init__(self, library: Library, access: Access, pictures: Pictures, again: Rereader) -> None:
+        self._library = library
+        self._archive = library.archive
         self._access = access
         self._pictures = pictures
         self._again = again
-        self._library = Library(archive)
         self._picture_lock = asyncio.Lock()
 
     def _show(self, template: str, status: int = 200, **shown: Any) -> Response:
@@ -139,11 +148,12 @@ class _Pages:
         filters = views.Filters.of(request.query_params)
         overview = self._library.overview()
         notices: list[str] = []
-        shown: dict[str, Any] = {"hits": [], "total": 0, "leaves": [], "more": "", "problem": ""}
+        shown: dict[str, Any] = {"hits": [], "total": 0, "leaves": [], "more": "", "problem": "", "is_searching": False}
         asked = filters.asked()
         try:
             filter_ = parse_filter(**asked)
             if query:
+                shown["is_searching"] = not self._library.is_warm
                 limit = _number(request, "n", HITS)
                 hits = views.sorted_hits(self._library.hits(query, asked, notices.append), filters.sort)
                 shown["hits"] = views.shown_hits(hits[:limit], self._library, query, filters)
@@ -290,6 +300,10 @@ class _Pages:
         """The progress of the page that is being read again."""
         now = self._again.now
         return JSONResponse({"running": bool(now and now.is_running), "sentence": now.sentence if now else ""})
+
+    def ready(self, request: Request) -> Response:  # noqa: ARG002
+        """Whether pages are searched by meaning, too; waits a while for it."""
+        return JSONResponse({"ready": self._library.await_warm(READY_WAIT_S)})
 
     def static(self, request: Request) -> Response:
         """One of our own files."""
@@ -507,7 +521,7 @@ class Rereader:
         """Abort the job on the server, and wait for the thread to end."""
         self._is_closing = True
         self._cancel.set()
-        self.join(15)
+        self.join(CLOSING_S)
 
 
 # ── the server ───────────────────────────────────────────────────────────────────────────────────

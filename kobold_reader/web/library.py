@@ -147,9 +147,39 @@ class Library:
         self._ended_s = 0.0
         self._thread: threading.Thread | None = None
         self._searches: OrderedDict[tuple[str, str, int], tuple[Hit, ...]] = OrderedDict()
+        self._warming: threading.Thread | None = None
+        self._cold = ""
+        """Why pages cannot be searched by meaning as long as this process runs."""
+
+    def warm_up(self) -> None:
+        """Load the embedder and the vectors in a thread: that takes seconds, in which only words are searched."""
+        if self.archive.status().embedder != "none":
+            self._warming = threading.Thread(target=self._warm_up, name="kobold-reader-warm", daemon=True)
+            self._warming.start()
+
+    def _warm_up(self) -> None:
+        try:
+            # Whatever else goes wrong is said by each search, which tries again.
+            self.archive.search("ready", limit=1, on_notice=log.debug)
+        except Exception as err:
+            log.exception("the embedder cannot be loaded")
+            self._cold = f"Searching by words only: the embedder cannot be loaded ({err!r})."
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether searches are complete, or say why they are not."""
+        return self._warming is None or not self._warming.is_alive()
+
+    def await_warm(self, timeout_s: float) -> bool:
+        """Wait until searches are complete, and tell whether they are."""
+        if self._warming is not None:
+            self._warming.join(timeout_s)
+        return self.is_warm
 
     def hits(self, query: str, asked: Mapping[str, Any], on_notice: Callable[[str], None]) -> tuple[Hit, ...]:
         """Return the best hits, `MOST_HITS` at most, best first; those of the last searches are kept.
+
+        As long as the embedder is being loaded, they are found by their words alone.
 
         Args:
             query: What is searched for.
@@ -159,6 +189,10 @@ class Library:
         Raises:
             ConfigError: As `Archive.search` does.
         """
+        if not self.is_warm or self._cold:
+            if self._cold:
+                on_notice(self._cold)
+            return tuple(self.archive.search(query, limit=MOST_HITS, mode="keyword", on_notice=on_notice, **asked))
         key = (query, repr(asked), self.archive.generation)
         with self._lock:
             if key in self._searches:

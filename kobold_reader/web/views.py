@@ -17,11 +17,10 @@ from kobold_reader.archive.filters import DATE_KEYS
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import passage
-from kobold_reader.html.pages import STATUS_SENTENCES, STATUS_WORDS
+from kobold_reader.html.pages import STATUS_SENTENCES, STATUS_WORDS, keywords_in
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html, without_table_tags
 from kobold_reader.pages import local_path, shown
 from kobold_reader.reading.results import SHARES, LineBox, Reading, lines_at
-from kobold_reader.reading.tags import keywords_of
 from kobold_reader.web.library import Leaf, Library, Overview, leaf_of
 
 _LOW = 0.6
@@ -398,7 +397,7 @@ def _search_marks(task: str, text: str, query: str, at: str) -> list[Mark]:
 
 
 def _part(task: str, text: str, marks: Sequence[Mark]) -> TextPart:
-    keywords = tuple(keywords_of(text)) if task == "tags" else ()
+    keywords = keywords_in(text) if task == "tags" else ()
     if keywords:
         text = text.rpartition("\n")[0].rstrip()  # the last line lists them
     html = marked_html(text, [mark for mark in marks if mark.end <= len(text)])

@@ -2,8 +2,8 @@
 
 `--help` against the smallest typer application there is, `import kobold_reader` against an empty Python, a page child
 that opens a PDF and renders its page against `import pymupdf`, and commands over an archive of ten PDFs with their own
-text against typer and against `import chromadb`, in turn. Processor time, since starting waits for
-nothing; the least of all rounds.
+text against typer and against `import chromadb`, in turn; and `web` until it listens, with a
+search before and after it is warm. Processor time, since starting waits for nothing; the least of all rounds.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import psutil
 import pymupdf
+import requests
 
 from kobold_reader.pages import ImageBudget
 from kobold_reader.pages.values import write_frame
-from tests.benchmarks.report import process_cpu_s, show, side_by_side, verdict
+from tests.benchmarks.report import process_cpu_s, show, side_by_side, timed, verdict
 
 PLAIN: Final = "typer, one command"
 RICH: Final = "typer, one command, help by rich"
@@ -41,11 +43,15 @@ FORGET: Final = "forget"
 UNCHANGED: Final = "index, nothing changed"
 KEYWORD: Final = "search --mode keyword"
 SEARCH: Final = "search, the embedder loaded"
+WEB: Final = "web, until it listens"
+WEB_FIRST: Final = "web, first search, by words"
+WEB_WARM: Final = "web, search once warm"
 MOST_TIMES: Final = 2.0
 MOST_IMPORT_S: Final = 0.1
 MOST_CHILD_S: Final = 0.35
 MOST_COMMAND_S: Final = 0.3
 MOST_UNCHANGED_S: Final = 1.0
+MOST_WEB_S: Final = 1.0
 
 _PDF: Final = Path(__file__).parents[2] / "kobold_reader/_samples/archive/letters/1954-lindqvist-letter.pdf"
 
@@ -90,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         actions[CHILD] = functools.partial(process_cpu_s, *child, environment=kept, stdin=_requests())
         side_by_side(actions, 1)
         taken = side_by_side(actions, given.rounds)
+        served = [_served(archive, kept) for _ in range(min(given.rounds, 5))]
+        taken |= {what: [times[what] for times in served] for what in (WEB, WEB_FIRST, WEB_WARM)}
     least = {what: min(times) for what, times in taken.items()}
     show(
         "Starting, processor time of the whole process",
@@ -117,7 +125,31 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         f"index of an unchanged folder within {MOST_UNCHANGED_S:g} s: {least[UNCHANGED]:.2f} s",
         is_reached=least[UNCHANGED] <= MOST_UNCHANGED_S,
     )
+    verdict(
+        f"web listens within {MOST_WEB_S:g} s: {least[WEB]:.2f} s, a search takes {least[WEB_WARM]:.2f} s once warm",
+        is_reached=least[WEB] <= MOST_WEB_S and least[WEB_WARM] < MOST_WEB_S,
+    )
     return least
+
+
+def _served(archive: str, environment: Mapping[str, str]) -> dict[str, float]:
+    """Start `web`: processor seconds until it prints its address, and seconds on the clock of two searches."""
+    command = [sys.executable, *_OURS, "web", "--archive", archive, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().decode().strip()
+            used = psutil.Process(process.pid).cpu_times()
+            base = address.partition("/?")[0]
+            with requests.Session() as browser:
+                browser.get(address, timeout=60)
+                first_s = timed(lambda: browser.get(f"{base}/?q=schooner", timeout=60))
+                while not browser.get(f"{base}/ready", timeout=60).json()["ready"]:
+                    pass  # it waits for a while itself
+                warm_s = timed(lambda: browser.get(f"{base}/?q=slates", timeout=60))
+        finally:
+            process.terminate()
+    return {WEB: used.user + used.system, WEB_FIRST: first_s, WEB_WARM: warm_s}
 
 
 def _texts(folder: Path) -> str:
