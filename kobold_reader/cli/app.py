@@ -25,6 +25,7 @@ from kobold_reader.cli.commands import (
     forget,
     import_,
     index,
+    mcp,
     models,
     plan,
     read,
@@ -47,7 +48,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for module in (demo, plan, read, index, search, ask, web, status, doctor, models, export, import_, forget):
+for module in (demo, plan, read, index, search, ask, web, mcp, status, doctor, models, export, import_, forget):
     name = module.__name__.rpartition(".")[2]
     app.command(name.rstrip("_"))(getattr(module, name))
 

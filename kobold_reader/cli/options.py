@@ -49,6 +49,10 @@ ArchivesOption = Annotated[
     typer.Option("--archive", metavar="DIR", envvar=ARCHIVE_VARIABLE, help="The archive's folder; may be repeated."),
 ]
 
+PdfPasswordOption = Annotated[
+    list[str] | None, typer.Option("--pdf-password", metavar="P", help="Tried on encrypted PDFs; may be repeated.")
+]
+
 
 @dataclass
 class ServerOptions:

@@ -550,7 +550,7 @@ class WebServer:
             app,
             access_log=False,  # addresses hold what was searched for
             log_level="critical",  # views log their own errors; an answer that is cut off at the end is no error
-            lifespan="off",
+            lifespan="auto",  # the server for agents has one
             ws="none",
             proxy_headers=False,
             server_header=False,

@@ -131,6 +131,8 @@ class Guard:
             return _refusal(421, "This address is not one of this server’s own.")
         if not is_reading and not _is_own_origin(headers):
             return _refusal(403, "This change was asked for by another web page.")
+        if is_same(headers.get("authorization"), f"Bearer {self._access.token}"):
+            return None  # a program; only our own pages could make a browser send this header
         if is_reading and is_same(request.query_params.get("token"), self._access.token):
             return self._let_in(request)
         if headers.get("sec-fetch-site", "none") not in _OWN_SITE:

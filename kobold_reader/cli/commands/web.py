@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
+from kobold_reader.cli.options import ArchiveOption, PdfPasswordOption, ServerOptions, with_options
 from kobold_reader.cli.output import notice, say
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ def web(
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Listen there; any but the default lets other machines in.")
     ] = "127.0.0.1",
-    pdf_password: Annotated[
-        list[str] | None, typer.Option("--pdf-password", metavar="P", help="Tried on encrypted PDFs; may be repeated.")
-    ] = None,
+    pdf_password: PdfPasswordOption = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> int:
     """Search in the browser: pages beside their text, photos, corrections; Ctrl-C ends it."""
