@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -85,6 +86,8 @@ class KoboldLLM(CustomLLM):
 
     _pool: ServerPool | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _streams: Any = PrivateAttr(default_factory=weakref.WeakSet)
+    _is_aborted: bool = PrivateAttr(default=False)
 
     @classmethod
     @override
@@ -203,6 +206,10 @@ class KoboldLLM(CustomLLM):
     def _pieces(self, cancel: threading.Event, prompt: str, **kwargs: Any) -> CompletionResponseGen:
         """Yield the answer as it is written; the last piece has the server's facts in `raw`."""
         shown = ""
+        with self._lock:
+            self._streams.add(cancel)
+            if self._is_aborted:
+                cancel.set()
 
         def run(push: Callable[[CompletionResponse], None]) -> None:
             push(
@@ -220,6 +227,13 @@ class KoboldLLM(CustomLLM):
             if response.delta or is_whole:
                 shown = response.text
                 yield response
+
+    def abort(self) -> None:
+        """End all streams of this object for good, from another thread: their jobs on the server are aborted."""
+        with self._lock:
+            self._is_aborted = True
+            for cancel in self._streams:
+                cancel.set()
 
     def _answer(
         self,

@@ -535,7 +535,7 @@ class Archive:
         from kobold_reader.archive.query_engine import query_engine
 
         retriever = self.as_retriever(limit=limit, where=where, on_notice=on_notice)
-        return query_engine(retriever, llm or self._llm(), on_notice, streaming=streaming)
+        return query_engine(retriever, llm or self.llm(), on_notice, streaming=streaming)
 
     def ask(self, question: str, **options: Any) -> Answer:
         """Answer a question as `ask_stream` does, with the same options, but return the whole answer at once."""
@@ -552,10 +552,12 @@ class Archive:
         limit: int = 5,
         where: Sequence[str] = (),
         on_notice: Callable[[str], None] = log.warning,
+        **narrowed: Any,
     ) -> AnswerStream:
         """Find pages for a question, and return the answer as a stream of text.
 
-        Options are those of `as_query_engine`. If the search finds nothing, no request is sent.
+        Options are those of `as_query_engine`; `narrowed` are further options of `search`. If the search finds nothing,
+        no request is sent.
 
         Raises:
             ConfigError: An empty question.
@@ -567,14 +569,15 @@ class Archive:
         hits: dict[str, Hit] = {}
 
         def search(query: str) -> list[Hit]:
-            found = self.search(query, limit=limit, where=where, on_notice=on_notice)
+            found = self.search(query, limit=limit, where=where, on_notice=on_notice, **narrowed)
             hits.update({hit.page_id: hit for hit in found})
             return found
 
-        engine = query_engine(ArchiveRetriever(search), llm or self._llm(), on_notice, streaming=True)
+        engine = query_engine(ArchiveRetriever(search), llm or self.llm(), on_notice, streaming=True)
         return stream_answer(engine, hits, question)
 
-    def _llm(self) -> KoboldLLM:
+    def llm(self) -> KoboldLLM:
+        """Return the model of this archive's KoboldCpp; no server is contacted yet."""
         from kobold_reader.llm import KoboldLLM
 
         return KoboldLLM(api_url=list(self._access.urls), api_password=self._access.password)

@@ -43,6 +43,7 @@ from kobold_reader.options import ReadOptions
 from kobold_reader.pages import local_path
 from kobold_reader.session import ReadSession
 from kobold_reader.web import views
+from kobold_reader.web.ask import Asking
 from kobold_reader.web.library import MOST_HITS, Library, Pictures, leaf_of
 from kobold_reader.web.security import Access, Guard, is_same
 
@@ -61,6 +62,7 @@ _HEADINGS = {403: "Not allowed", 404: "Not found", 405: "Not found", 409: "Not p
 _STATIC = {
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
+    "live.css": "text/css; charset=utf-8",
     "live.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
@@ -91,6 +93,7 @@ def make_app(
     app = Starlette(
         routes=[
             Route("/", pages.search),
+            Route("/ask", Asking(library, lambda: _templates().get_template("ask.html"), pages.values).ask),
             Route("/photos", pages.photos),
             Route("/alike/{page_id:str}", pages.alike),
             Route("/failed", pages.failed),
@@ -132,13 +135,17 @@ class _Pages:
         self._again = again
         self._picture_lock = asyncio.Lock()
 
-    def _show(self, template: str, status: int = 200, **shown: Any) -> Response:
+    def values(self, **shown: Any) -> dict[str, Any]:
+        """Return what every view shows, with what this one shows."""
         values = {"query": "", "filters": views.Filters(), "view": "", **shown}
         values["archive_name"] = self._archive.folder.absolute().name
         values["change_token"] = self._access.change_token
         if "failed_count" not in values:
             values["failed_count"] = self._archive.count_failed()
-        return HTMLResponse(_templates().get_template(template).render(values), status)
+        return values
+
+    def _show(self, template: str, status: int = 200, **shown: Any) -> Response:
+        return HTMLResponse(_templates().get_template(template).render(self.values(**shown)), status)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 

@@ -9,6 +9,27 @@
     else act();
   };
 
+  document.documentElement.classList.add("scripts");
+
+  // ── an answer that is being written ────────────────────────────────────────────────────────────
+
+  // The page itself is the stream: to stop loading it ends the answer on the server.
+  const endAnswer = (sentence) => {
+    const box = document.querySelector("[data-answering]");
+    if (!box || document.querySelector("[data-done]")) return;
+    box.classList.remove("running");
+    box.querySelector("p").textContent = sentence;
+    box.querySelector("[data-stop]")?.remove();
+  };
+
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-stop]")) return;
+    window.stop();
+    endAnswer("Stopped.");
+  });
+
+  onceThere(() => endAnswer("The answer was cut off: the connection ended."));
+
   // ── a search whose pages by meaning are still to come ──────────────────────────────────────────
 
   const awaitSearch = async () => {
