@@ -20,7 +20,15 @@ from kobold_reader.reading.due import spread
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.page_reader import EngineFacts
 from kobold_reader.reading.results import PageResult
-from kobold_reader.reading.survey import PAGE_KINDS, Forecast, Outlook, PageAhead, PageKind, forecast_by_ledger
+from kobold_reader.reading.survey import (
+    MEASURED_PAGES,
+    PAGE_KINDS,
+    Forecast,
+    Outlook,
+    PageAhead,
+    PageKind,
+    forecast_by_ledger,
+)
 from kobold_reader.session import ReadSession
 
 DEFAULT_SAMPLE: Final = 3
@@ -72,6 +80,7 @@ class Plan:
                 "tokens": forecast.tokens,
                 "kept_bytes": forecast.kept_bytes,
             },
+            "indexing_s": None if outlook.indexing_s is None else round(outlook.indexing_s, 1),
             "errors": [str(error) for error in (*self.errors, *([self.server_error] if self.server_error else []))],
         }
 
@@ -116,6 +125,7 @@ def make_plan(
                 plan.outlook = survey()
     except ServerError as err:
         plan.server_error = err
+    plan.outlook.indexing_s = _indexing_s(plan.outlook, ledger)
     plan.selection = replace(
         selection, skipped=ledger.attachments_skipped(selection.files) + Counter(selection.skipped)
     )
@@ -124,6 +134,16 @@ def make_plan(
         plan.outlook, ledger, session.engine(), options, servers=session.servers, asks_server=bool(plan.engine)
     )
     return plan
+
+
+def _indexing_s(outlook: Outlook, ledger: Ledger) -> float | None:
+    """Return how long a new archive with the usual embedder would take to embed these pages; None: not known."""
+    if outlook.pages < MEASURED_PAGES:
+        return None
+    # Seconds to import, and a plan of few pages does without.
+    from kobold_reader.archive.vector_index import ServerAccess, choose_embedder, measure_embedding
+
+    return measure_embedding(choose_embedder(None, ServerAccess()), ledger, outlook.contents)
 
 
 def choose_sample(pages: Iterable[PageAhead], sample: int, timed: AbstractSet[tuple[str, str]]) -> list[PageAhead]:

@@ -12,14 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kobold_reader import Archive, KoboldReader
+from kobold_reader.archive import vector_index
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.embeddings import minilm_model
 from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
+from kobold_reader.pages import select
+from kobold_reader.plan import make_plan
+from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
 from tests import page_files as make
 from tests.conftest import GROUND_TRUTH, LETTER, ROOT, SAMPLES
@@ -92,6 +97,30 @@ def test_the_time_that_indexing_takes_is_known_from_the_run_before(tmp_path: Pat
     assert second is not None
     assert 0 < second < 30, "one page"
     assert third is None, "nothing is new"
+
+
+def test_in_a_new_archive_some_passages_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded: list[str] = []
+
+    def embed(texts: Sequence[str]) -> list[list[float]]:
+        embedded.extend(texts)
+        return [[1.0] + [0.0] * 383 for _ in texts]
+
+    monkeypatch.setattr(minilm_model, "embed", embed)
+    monkeypatch.setattr(vector_index, "time", SimpleNamespace(perf_counter=lambda: 0.02 * len(embedded)))
+    (tmp_path / "scans").mkdir()
+    pages = [functools.partial(make.text_on, lines=30 + number % 2) for number in range(50)]
+    (tmp_path / "scans" / "year.pdf").write_bytes(make.pdf(*pages))
+    told: list[float | None] = []
+    reader = KoboldReader(text_layer="only", ledger="none")
+    plan = make_plan(reader.session, select([tmp_path / "scans"]), Ledger(None))
+    with Archive.open(tmp_path / "a", create=True, embedder="minilm") as archive:
+        before = len(embedded)
+        archive.sync(tmp_path / "scans", reader=reader, on_start=lambda _, outlook: told.append(outlook.indexing_s))
+    [first] = told
+    measured = min(40, len(embedded) // 50 * 8)
+    assert first == pytest.approx(0.02 * (len(embedded) - before - measured), rel=0.2)
+    assert plan.to_dict()["indexing_s"] == pytest.approx(first, abs=0.1)
 
 
 def test_a_rename_embeds_and_asks_nothing(

@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import has_magic
@@ -30,14 +30,22 @@ from kobold_reader.archive.rows import PageRow, Place
 from kobold_reader.archive.search import Hit, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
-from kobold_reader.archive.vector_index import SPEED, Indexer, ServerAccess, VectorIndex, choose_embedder, record_of
+from kobold_reader.archive.vector_index import (
+    SPEED,
+    Indexer,
+    ServerAccess,
+    VectorIndex,
+    choose_embedder,
+    measure_embedding,
+    record_of,
+)
 from kobold_reader.archive.vectors import ChromaServer
 from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, SourceError, StoreError
 from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode, ReadOptions
 from kobold_reader.pages import Selection, expanded, is_text, local_uri, select
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult
-from kobold_reader.reading.survey import Outlook, forecast_by_ledger
+from kobold_reader.reading.survey import MEASURED_PAGES, Outlook, forecast_by_ledger
 from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.session import ReadSession
 
@@ -265,7 +273,7 @@ class Archive:
                     outlook.forecast = forecast_by_ledger(
                         outlook, ledger, its_session.engine(), options, servers=its_session.servers
                     )
-                    outlook.indexing_s = self._indexing_s(outlook.contents)
+                    outlook.indexing_s = self._indexing_s(outlook.contents, ledger)
                     on_start(selection, outlook)
                 stamps.begin()
                 total.add(
@@ -281,10 +289,18 @@ class Archive:
         total.errors += failed
         return total
 
-    def _indexing_s(self, contents: set[str]) -> float | None:
-        """Return how long it takes to index those of these contents that are new, by the pages of the last run."""
+    def _indexing_s(self, contents: set[str], ledger: Ledger) -> float | None:
+        """Return how long it takes to index those of these contents that are new.
+
+        The pages of the last run tell it; in a new archive, a few passages that are embedded to measure it.
+        """
         speed, new = self._catalog.meta(SPEED), contents - self._catalog.indexed_contents()
-        return len(new) * float(speed) if speed and new else None
+        if speed and new:
+            return len(new) * float(speed)
+        if len(new) >= MEASURED_PAGES and self._index.record()["kind"] == "minilm":
+            with suppress(MissingExtraError):  # the run will report it
+                return measure_embedding(self._index.embedder(), ledger, new)
+        return None
 
     def _runs(
         self,

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,6 +43,8 @@ from kobold_reader.errors import (
     UnexpectedError,
 )
 from kobold_reader.options import EmbedderKind, Mode
+from kobold_reader.reading.due import spread
+from kobold_reader.reading.ledger import Ledger
 
 if TYPE_CHECKING:
     from llama_index.core.node_parser import SentenceSplitter
@@ -149,6 +152,38 @@ SPEED: Final = "indexing_s_a_page"
 """The catalog's key for the time that indexing took in the last run, embedding included."""
 SERVER: Final = "chroma_server"
 """The catalog's key for an archive's Chroma server."""
+
+
+_TIMED_PAGES: Final = 8
+_TIMED_PASSAGES: Final = 40
+
+
+def make_splitter(embedder: Embedder) -> SentenceSplitter:
+    """Make what cuts the text of a page into passages."""
+    from llama_index.core.node_parser import SentenceSplitter  # seconds, and most runs index nothing
+
+    size = min(CHUNK_TOKENS, embedder.max_tokens - 2)  # every text gets a start and an end in addition
+    tokenizer = {} if embedder.tokenizer is None else {"tokenizer": embedder.tokenizer}
+    return SentenceSplitter(chunk_size=size, chunk_overlap=min(OVERLAP_TOKENS, size // 4), **tokenizer)
+
+
+def measure_embedding(embedder: Embedder | None, ledger: Ledger, contents: AbstractSet[str]) -> float | None:
+    """Return how many seconds it takes to embed all of these pages, by some passages of those whose text is known.
+
+    None: no text of them is known yet, or there is no embedder.
+    """
+    if embedder is None:
+        return None
+    texts = ledger.texts(contents, _TIMED_PAGES)
+    split = make_splitter(embedder).split_text
+    passages = [passage for text in texts for passage in split(text)]
+    if not passages:
+        return None
+    timed = [passages[position] for position in spread(len(passages), _TIMED_PASSAGES)]
+    started_s = time.perf_counter()
+    embedder.embed(timed)
+    passage_s = (time.perf_counter() - started_s) / len(timed)
+    return passage_s * len(passages) / len(texts) * len(contents)
 
 
 class Indexer:
@@ -266,12 +301,8 @@ class Indexer:
 
     @cached_property
     def _splitter(self) -> SentenceSplitter:
-        from llama_index.core.node_parser import SentenceSplitter  # seconds, and most runs index nothing
-
         assert self._embedder is not None  # noqa: S101  (without one there is nothing to split for)
-        size = min(CHUNK_TOKENS, self._embedder.max_tokens - 2)  # every text gets a start and an end in addition
-        tokenizer = {} if self._embedder.tokenizer is None else {"tokenizer": self._embedder.tokenizer}
-        return SentenceSplitter(chunk_size=size, chunk_overlap=min(OVERLAP_TOKENS, size // 4), **tokenizer)
+        return make_splitter(self._embedder)
 
     def _chunks(self, row: PageRow) -> list[TextNode]:
         if self._embedder is None:

@@ -23,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -74,6 +75,7 @@ COPIES_AT_ONCE: Final = 1000
 """Rows of the fallback copied in one transaction; a kill before that loses nothing, since the fallback has them."""
 _TIMINGS: Final = 300
 """Newest readings taken into account: a model that was quicker last year does not count for ever."""
+_TEXT_TRIES: Final = 20
 _JOURNAL_TRIES: Final = 50
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -402,6 +404,23 @@ class Ledger:
     def clear_failure(self, uri: str, page_number: int) -> None:
         """Forget that a page failed: it has since been read, perhaps as a copy in another file."""
         self._write([_delete_failures(uri, page_number)])
+
+    def texts(self, contents: AbstractSet[str], limit: int) -> list[str]:
+        """Return the text of a few of these contents: of up to `limit` that were read or have a good text layer."""
+        self._end_copying()
+        found: list[str] = []
+        ordered = sorted(contents)  # sums of bytes: this order is as good as a random one
+        for content in ordered[: _TEXT_TRIES * limit]:
+            row = self._row(
+                "SELECT text FROM readings WHERE content_sha256 = ?1 AND task = 'ocr' UNION ALL "
+                "SELECT json_extract(facts, '$.text') FROM pages WHERE content_sha256 = ?1 AND text_layer = 'good'",
+                content,
+            )
+            if row and row[0]:
+                found.append(str(row[0]))
+            if len(found) == limit:
+                break
+        return found
 
     # ── looking back ─────────────────────────────────────────────────────────────────────────────
 

@@ -125,9 +125,8 @@ def _begin(outlook: Outlook, progress: PageProgress, options: ClusterOptions) ->
     elif outlook.to_read_pages > FIRST_PAGES:
         notice(f"the time is estimated after the first {FIRST_PAGES} pages (`kobold-reader plan` estimates it before)")
     if outlook.indexing_s and outlook.indexing_s > max(LEAST_INDEXING_S, forecast.seconds if forecast else 0):
-        notice(
-            f"indexing takes longer than reading: about {spell_about(outlook.indexing_s)}, by the pages of the last run"
-        )
+        about = spell_about(outlook.indexing_s)
+        notice(f"indexing takes longer than reading: about {about}, as measured on this machine")
     progress.is_forecast = bool(forecast)
 
 

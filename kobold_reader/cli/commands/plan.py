@@ -15,6 +15,7 @@ from kobold_reader.cli.output import (
     page_progress,
     say,
     say_json,
+    spell_about,
     spell_bytes,
     spell_count,
     spell_duration,
@@ -77,8 +78,12 @@ def _lines(made: Plan, stop_after_s: float | None) -> list[str]:
     lines += [f"  {kind:<{width}}  {spell_kinds(counts)}" for kind, counts in sorted(outlook.by_file_kind.items())]
     if outlook.poor_text_pages:
         lines.append(f"{spell_count(outlook.poor_text_pages, 'page')} to be read: the text layer there is too poor")
+    indexing = []
+    if outlook.indexing_s is not None:
+        measured = f"about {spell_about(outlook.indexing_s)} in a new archive, by some passages that were timed"
+        indexing.append(f"indexing, beside the reading: {measured}")
     if not outlook.due_tasks:
-        return [*lines, "nothing is left to be read" if outlook.pages else "nothing to be read"]
+        return [*lines, "nothing is left to be read" if outlook.pages else "nothing to be read", *indexing]
     tasks = ", ".join(f"{task} of {spell_count(count, 'page')}" for task, count in outlook.due_tasks.items())
     lines.append(f"to be asked: {tasks}")
     if made.sample_pages:
@@ -86,8 +91,8 @@ def _lines(made: Plan, stop_after_s: float | None) -> list[str]:
         read = f"just now {now}" if now else "read before"
         lines.append(f"sample: {spell_count(made.sample_pages, 'page')}, {read}")
     if made.forecast is None:
-        return [*lines, "how long that takes is not known: no page was timed"]
-    return lines + _forecast_lines(made.forecast, stop_after_s, outlook.to_read_pages)
+        return [*lines, "how long that takes is not known: no page was timed", *indexing]
+    return [*lines, *_forecast_lines(made.forecast, stop_after_s, outlook.to_read_pages), *indexing]
 
 
 def _forecast_lines(forecast: Forecast, stop_after_s: float | None, to_read_pages: int) -> list[str]:
