@@ -91,6 +91,13 @@ ANY: dict[str, Callable[[str], str]] = {
     "utf-8 as cp1252": decoded("utf-8", "cp1252"),
     "letters permuted": permuted,
 }
+
+
+def backwards(text: str) -> str:
+    """Each line from its end, as the glyphs of a mirrored page stand."""
+    return "\n".join(line[::-1] for line in text.split("\n"))
+
+
 LATIN: dict[str, Callable[[str], str]] = {
     **{f"shifted by {by}": partial(shifted, by=by) for by in (-31, -29, -28, -3, -1, 1, 3, 5, 13, 29)},
     **{f"permuted {seed}": partial(permuted, seed=seed) for seed in range(1, 4)},
@@ -103,6 +110,7 @@ KINDS: dict[str, dict[str, Callable[[str], str]]] = {
     "code": {name: change for name, change in LATIN.items() if "space" not in name},
     "table": {name: change for name, change in LATIN.items() if "space" not in name},
     "cyrillic": {
+        "backwards": backwards,
         "cp1251 as Latin-1": decoded("cp1251", "latin-1"),
         "koi8-r as cp1251": decoded("koi8-r", "cp1251"),
         "cp1251 as koi8-r": decoded("cp1251", "koi8-r"),
@@ -112,6 +120,7 @@ KINDS: dict[str, dict[str, Callable[[str], str]]] = {
         "# for spaces": LATIN["# for spaces"],
     },
     "greek": {
+        "backwards": backwards,
         "cp1253 as Latin-1": decoded("cp1253", "latin-1"),
         "utf-8 as cp1253": decoded("utf-8", "cp1253"),
         "moved": partial(moved, by=2),
@@ -119,12 +128,12 @@ KINDS: dict[str, dict[str, Callable[[str], str]]] = {
     "arabic": {
         "cp1256 as cp1252": decoded("cp1256", "cp1252"),
         "iso8859-6 as Latin-1": decoded("iso8859-6", "latin-1"),
-        "backwards": lambda text: "\n".join(line[::-1] for line in text.split("\n")),
+        "backwards": backwards,
         "moved": partial(moved, by=1),
     },
     "hebrew": {
         "cp1255 as Latin-1": decoded("cp1255", "latin-1"),
-        "backwards": lambda text: "\n".join(line[::-1] for line in text.split("\n")),
+        "backwards": backwards,
         "moved": partial(moved, by=1),
         "7-bit code": partial(moved, by=0x60 - 0x5D0),
     },

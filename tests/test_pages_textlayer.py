@@ -21,7 +21,7 @@ from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.line_reader import line_reader
 from kobold_reader.reading.open_file import OpenFile
 from tests import page_files as make
-from tests.garbled_texts import HELD_OUT, RIGHT, Chunk, garbled_chunks, permuted, right_chunks
+from tests.garbled_texts import HELD_OUT, RIGHT, Chunk, backwards, garbled_chunks, permuted, right_chunks
 
 LEAST_RIGHT = 0.98
 
@@ -33,6 +33,7 @@ def wrong(chunks: Sequence[Chunk], judgement: str) -> list[str]:
 @pytest.mark.parametrize("path", [RIGHT, HELD_OUT])
 def test_right_text_layers_are_good(path: Path) -> None:
     chunks = right_chunks(path)
+    assert len(chunks) >= 100
     assert len({chunk.script for chunk in chunks}) >= 8
     missed = wrong(chunks, "text")
     assert len(missed) <= (1 - LEAST_RIGHT) * len(chunks), missed
@@ -81,6 +82,17 @@ def test_source_code_is_good(module: Any) -> None:
     source = inspect.getsource(module)
     pages = [source[start : start + 3000] for start in range(0, min(len(source), 60_000), 3000)]
     assert [page[:60] for page in pages if judge(page) != "text"] == []
+
+
+@pytest.mark.parametrize("path", [RIGHT, HELD_OUT])
+def test_texts_that_are_stored_backwards_are_found(path: Path) -> None:
+    """Those of a page's length; some languages read as well both ways in a sentence."""
+    for script in ("latin", "cyrillic", "greek", "hebrew", "arabic"):
+        texts = [chunk.text for chunk in right_chunks(path) if chunk.script == script]
+        pages = ["\n".join(texts[start : start + 3]) for start in range(0, len(texts), 3)]
+        assert [page for page in pages if judge(page) != "text"] == []
+        missed = [page for page in map(backwards, pages) if judge(page) != "garbled"]
+        assert len(missed) * 20 <= len(pages), missed
 
 
 def test_a_few_letters_are_no_evidence() -> None:

@@ -140,8 +140,9 @@ _LEAST: Final = {
 }
 """The mean level of pairs that separates texts of a script from garbage."""
 _LEAST_INDIC: Final = 6.0
-_RIGHT_TO_LEFT: Final = frozenset({"arabic", "hebrew"})
-"""Some programs store it as it is seen, from left to right."""
+_GAINED: Final = 0.1
+"""How much more likely a pair of letters must be on average, read the other way, in a text that is stored backwards:
+Arabic and Hebrew as they are seen, mirrored pages of any script."""
 _UNSPACED: Final = frozenset({"thai", "kana", "han"})
 _MIXED: Final = -6.0
 _MARKED: Final = -3.0
@@ -154,27 +155,26 @@ def _unlikely_share(text: str) -> float:
     """Share of the pairs of letters that stand among pairs of no language; all of them in a text written backwards."""
     table = _table()
     unlikely = count = 0
-    total = forwards = backwards = 0.0
-    window, pairs = 0.0, 0
+    gained = window = 0.0
+    pairs = 0
     for word in _letters_of(text):
         values = table.values(word)
         if not values:
             continue
         window += sum(values)
         pairs += len(values)
-        if table.scripts.get(word[0]) in _RIGHT_TO_LEFT:
-            forwards += sum(values)
-            backwards += sum(table.values(word[::-1]))
+        if word[0] in table.scripts:
+            gained += sum(table.values(word[::-1])) - sum(values)
         if pairs >= _WINDOW:
             unlikely += pairs * (window < 0)
             count += pairs
-            total, window, pairs = total + window, 0.0, 0
+            window, pairs = 0.0, 0
     if window < -_FEW or (count and window < 0):
         unlikely += pairs
     count += pairs
     if not count:
         return 0.0
-    if backwards - forwards > _FEW:
+    if gained > max(_FEW, _GAINED * count):
         return 1.0
     return unlikely / count
 
