@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from kobold_reader.cli.output import spell_skipped
 from kobold_reader.errors import SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages import Selection, SourceFile, select
 from kobold_reader.pages.sources import kind_of
+from kobold_reader.progress import spell_skipped
 from kobold_reader.release import install_command
 from tests import page_files as make
 

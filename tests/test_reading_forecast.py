@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kobold_reader.cli.output import spell_about, spell_bytes, spell_forecast, spell_kinds, spell_tokens
+from kobold_reader.progress import spell_about, spell_bytes, spell_forecast, spell_kinds, spell_tokens
 from kobold_reader.reading.ledger import Timing
 from kobold_reader.reading.survey import Forecast, forecast
 

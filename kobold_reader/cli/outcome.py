@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 from kobold_reader.cli.options import RapidOcrAgreed, ReadingOptions
-from kobold_reader.cli.output import complain, notice, spell_count, spell_statuses
+from kobold_reader.cli.output import complain, notice
 from kobold_reader.errors import (
     ConfigError,
     KoboldReaderError,
@@ -27,6 +27,7 @@ from kobold_reader.errors import (
 )
 from kobold_reader.kobold import KoboldClient
 from kobold_reader.pages import TAKEN, ImageBudget
+from kobold_reader.progress import spell_count, spell_statuses
 from kobold_reader.reading.due import is_clearly_lower, would_reach_px
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from kobold_reader.cli.options import ServerOptions, with_options
-from kobold_reader.cli.output import activate_command, notice, page_progress, program_to_type, say, spell_statuses
+from kobold_reader.cli.output import activate_command, notice, page_progress, program_to_type, say
+from kobold_reader.progress import spell_statuses
 
 
 @with_options(ServerOptions)

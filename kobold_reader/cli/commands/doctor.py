@@ -9,7 +9,8 @@ import typer
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_SERVER
 from kobold_reader.cli.options import ServerOptions, with_options
-from kobold_reader.cli.output import complain, notice, say, say_json, spell_count
+from kobold_reader.cli.output import complain, notice, say, say_json
+from kobold_reader.progress import spell_count
 
 _MARKS = {"ok": "ok     ", "advice": "advice ", "problem": "PROBLEM"}
 

@@ -9,8 +9,9 @@ import typer
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL
 from kobold_reader.cli.options import ArchiveOption
-from kobold_reader.cli.output import complain, notice, spell_count
+from kobold_reader.cli.output import complain, notice
 from kobold_reader.options import ExportFormat, GroupBy
+from kobold_reader.progress import spell_count
 
 
 def export(

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE
-from kobold_reader.cli.output import notice, spell_count
+from kobold_reader.cli.output import notice
+from kobold_reader.progress import spell_count
 
 
 def forget(

@@ -9,7 +9,8 @@ import typer
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
-from kobold_reader.cli.output import complain, notice, spell_count
+from kobold_reader.cli.output import complain, notice
+from kobold_reader.progress import spell_count
 
 
 @with_options(ServerOptions)

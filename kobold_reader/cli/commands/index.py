@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kobold_reader.cli.options import ArchiveOption, ClusterOptions, with_options
-from kobold_reader.cli.output import (
+from kobold_reader.cli.output import notice, page_progress
+from kobold_reader.options import EmbedderKind
+from kobold_reader.progress import (
     PageProgress,
-    notice,
-    page_progress,
     spell_about,
     spell_count,
     spell_forecast,
@@ -20,7 +20,6 @@ from kobold_reader.cli.output import (
     spell_skipped,
     spell_statuses,
 )
-from kobold_reader.options import EmbedderKind
 
 if TYPE_CHECKING:
     from kobold_reader.archive import SyncReport

@@ -9,12 +9,8 @@ import typer
 
 from kobold_reader.cli.exit_codes import EXIT_SERVER
 from kobold_reader.cli.options import ReadingOptions, with_options
-from kobold_reader.cli.output import (
-    complain,
-    notice,
-    page_progress,
-    say,
-    say_json,
+from kobold_reader.cli.output import complain, notice, page_progress, say, say_json
+from kobold_reader.progress import (
     spell_about,
     spell_bytes,
     spell_count,

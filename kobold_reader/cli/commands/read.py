@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kobold_reader.cli.options import ClusterOptions, with_options
-from kobold_reader.cli.output import harmless, notice, page_progress, spell_skipped, spell_statuses
+from kobold_reader.cli.output import harmless, notice, page_progress
+from kobold_reader.progress import spell_skipped, spell_statuses
 
 if TYPE_CHECKING:
     from kobold_reader.errors import KoboldReaderError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE, ServerOptions
-from kobold_reader.cli.output import say, say_json, spell_count
+from kobold_reader.cli.output import say, say_json
+from kobold_reader.progress import spell_count
 
 if TYPE_CHECKING:
     from kobold_reader.archive import Alike
