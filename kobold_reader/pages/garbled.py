@@ -14,10 +14,10 @@ import re
 import tomllib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Judgement = Literal["text", "garbled", "doubtful"]
 
@@ -56,37 +56,46 @@ _MIN_MISREAD: Final = 3
 def judge(text: str) -> Judgement:
     """Judge a page's text layer; a few letters are no evidence against it."""
     text = text[:_MAX_CHARACTERS]
-    if _has_no_meaning(text) or _has_no_words(text) or _is_misread_utf8(text):
+    every, words = _signs_of(text), _letters_of(text)
+    if _has_no_meaning(text, every) or _has_no_words(text, every, words) or _is_misread_utf8(text):
         return "garbled"
-    share = _unlikely_share(text)
+    share = _unlikely_share(words)
     if share > _GARBLED_SHARE:
         return "garbled"
     return "doubtful" if share > _DOUBTFUL_SHARE else "text"
 
 
-def _has_no_meaning(text: str) -> bool:
+def _has_no_meaning(text: str, every: Counter[str]) -> bool:
     """Whether the text is codes and signs instead of letters."""
-    every = Counter(character for character in text if not character.isspace())
     meaningless = sum(n for one, n in every.items() if one == "\ufffd" or unicodedata.category(one) in _MEANINGLESS)
     if meaningless > _MAX_MEANINGLESS * every.total():
         return True
-    plain = [character for character in _LEADERS.sub(" ", text) if not character.isspace()]
-    if len(plain) < _MIN_CHARACTERS:
+    plain = _signs_of(_LEADERS.sub(" ", text))
+    count = plain.total()
+    if count < _MIN_CHARACTERS:
         return False
-    signs = sum(not one.isalnum() and unicodedata.category(one)[0] != "M" for one in plain)
+    signs = sum(n for one, n in plain.items() if not one.isalnum() and unicodedata.category(one)[0] != "M")
     names = sum(len(match[0]) for match in _GLYPH_NAMES.finditer(text))
     if names > _MAX_GLYPH_NAMES * every.total():
         return True
     # Where signs are code, as many brackets are closed as are opened.
-    opened, closed = ([plain.count(pair[side]) for pair in _BRACKETS] for side in (0, 1))
+    opened, closed = ([plain[pair[side]] for pair in _BRACKETS] for side in (0, 1))
     brackets, odd = sum(opened + closed), sum(abs(a - b) for a, b in zip(opened, closed, strict=True))
     if brackets >= _MIN_BRACKETS and odd * 3 > 2 * brackets:
-        return signs > _CODE_SIGNS * len(plain)
+        return signs > _CODE_SIGNS * count
     if brackets >= _MIN_BRACKETS and odd * 5 <= brackets:
         return False
     inside = _SIGN_INSIDE.findall(text)
     is_strewn = len(set(inside)) >= _STREWN_SIGNS and len(inside) > _STREWN_SHARE * len(text.split())
-    return is_strewn or signs > _MAX_SIGNS * len(plain)
+    return is_strewn or signs > _MAX_SIGNS * count
+
+
+def _signs_of(text: str) -> Counter[str]:
+    """How often each character but space is in the text."""
+    every = Counter(text)
+    for character in [one for one in every if one.isspace()]:
+        del every[character]
+    return every
 
 
 def _is_misread_utf8(text: str) -> bool:
@@ -102,13 +111,13 @@ def _is_misread_utf8(text: str) -> bool:
     return misread >= _MIN_MISREAD and misread * 2 > len(marked)
 
 
-def _has_no_words(text: str) -> bool:
+def _has_no_words(text: str, every: Counter[str], words: Sequence[str]) -> bool:
     """Whether there is a sign for the space, or no space at all, or one behind each letter."""
     stretches = len(text.split())
-    sign, most = max(((sign, text.count(sign)) for sign in _FOR_SPACE), key=lambda found: found[1])
+    sign, most = max(((sign, every[sign]) for sign in _FOR_SPACE), key=lambda found: found[1])
     if most > _FOR_SPACE_SHARE * len(text) and most > 2 * stretches and len(text) >= _MIN_CHARACTERS:
         return sign * 3 not in text
-    letters = [word for word in _letters_of(text) if _table().is_spaced(word)]
+    letters = [word for word in words if _look_up(word).is_spaced]
     count = sum(map(len, letters))
     if count < _MIN_LETTERS:
         return False
@@ -147,24 +156,22 @@ _UNSPACED: Final = frozenset({"thai", "kana", "han"})
 _MIXED: Final = -6.0
 _MARKED: Final = -3.0
 _STANDARD_LEVEL: Final = 4
+_KNOWN_WORDS: Final = 8192
+"""Words whose value is kept: half of a text is the same few hundred words."""
 _CAMEL: Final = re.compile(r"(?<=[a-zß-öø-ÿ])(?=[A-ZÀ-ÖØ-Þ])")
 _SAME: Final = {"ی": "ي", "ى": "ي", "ک": "ك", "ș": "ş", "ț": "ţ"}
 
 
-def _unlikely_share(text: str) -> float:
+def _unlikely_share(words: Sequence[str]) -> float:
     """Share of the pairs of letters that stand among pairs of no language; all of them in a text written backwards."""
-    table = _table()
     unlikely = count = 0
     gained = window = 0.0
     pairs = 0
-    for word in _letters_of(text):
-        values = table.values(word)
-        if not values:
-            continue
-        window += sum(values)
-        pairs += len(values)
-        if word[0] in table.scripts:
-            gained += sum(table.values(word[::-1])) - sum(values)
+    for word in words:
+        found = _look_up(word)
+        window += found.value
+        pairs += found.pairs
+        gained += found.gained
         if pairs >= _WINDOW:
             unlikely += pairs * (window < 0)
             count += pairs
@@ -177,6 +184,26 @@ def _unlikely_share(text: str) -> float:
     if gained > max(_FEW, _GAINED * count):
         return 1.0
     return unlikely / count
+
+
+class _Word(NamedTuple):
+    """What the table says of a word."""
+
+    value: float
+    """Of all its pairs together."""
+    pairs: int
+    gained: float
+    """By how much they are more likely read the other way."""
+    is_spaced: bool
+
+
+@functools.lru_cache(_KNOWN_WORDS)
+def _look_up(word: str) -> _Word:
+    table = _table()
+    values = table.values(word)
+    value = sum(values)
+    gained = sum(table.values(word[::-1])) - value if values and word[0] in table.scripts else 0.0
+    return _Word(value, len(values), gained, table.is_spaced(word))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -104,6 +105,21 @@ def read_layout(document: Document, page: Page) -> Layout:
     rotation = int(page.rotation) % 360
     is_sideways = rotation in {90, 270}
     size = (float(page.rect.width), float(page.rect.height))
+    if text := _clear_text(page):
+        return Layout(
+            size_pt=size,
+            rotation_deg=rotation,
+            text=text,
+            text_layer="good",
+            doubtful_lines=(),
+            has_visible_text=True,
+            image_coverage=0.0,
+            image_px=(0, 0),
+            native_dpi=None,
+            is_in_pieces=False,
+            is_grey=False,
+            scan=None,
+        )
     flat = size[::-1] if is_sideways else size  # boxes are as stored
     painted = [(str(what), tuple(box)) for what, box in page.get_bboxlog()]
     images = [(order, box) for order, (what, box) in enumerate(painted) if what in _IMAGES]
@@ -318,6 +334,16 @@ def _xref(document: Document, page: Page, image: dict[str, Any]) -> int | None:
 
 TEXT_FLAGS = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
 """How a page's text is taken."""
+# Text as by TEXT_FLAGS, with a block for each image and path, and after the line of text that they stand in.
+_ALL_PAINTED = (
+    TEXT_FLAGS
+    | pymupdf.TEXT_PRESERVE_IMAGES
+    | pymupdf.mupdf.FZ_STEXT_COLLECT_VECTORS
+    | pymupdf.mupdf.FZ_STEXT_LAZY_VECTORS
+    if hasattr(pymupdf.mupdf, "FZ_STEXT_LAZY_VECTORS")
+    else None  # an older MuPDF
+)
+_CLEARLY = 1.5  # as near a limit as this, two ways of counting may differ
 _HIDDEN = 3  # text render mode: neither fill nor stroke
 _MAX_UNICODE = 0x10FFFF
 
@@ -355,6 +381,37 @@ class _PageText:
     """Nothing but text is painted."""
 
 
+def _clear_text(page: Page) -> str:
+    """The text of a page that paints nothing but good text and few paths; "" where that takes a closer look to tell.
+
+    MuPDF does this in C and at one go. The closer look goes over the page four times, and twice calls Python for every
+    thing that is painted. Both come to the same: what is near a limit is looked at closely.
+    """
+    if _ALL_PAINTED is None:
+        return ""
+    try:
+        found = page.get_textpage(flags=_ALL_PAINTED)
+        paths = 0
+        for *_, kind in found.extractBLOCKS():
+            if kind == pymupdf.mupdf.FZ_STEXT_BLOCK_IMAGE:
+                return ""
+            paths += kind == pymupdf.mupdf.FZ_STEXT_BLOCK_VECTOR
+        lines = (line for block in found.extractDICT()["blocks"] for line in block.get("lines", ()))
+        letters = Counter("".join(span["text"] for line in lines for span in line["spans"] if span["alpha"]))
+        visible = sum(count for letter, count in letters.items() if letter.isalnum())
+        if visible < (_FEW_LETTERS if paths else _MIN_LETTERS) * _CLEARLY or paths > max(_MANY_PATHS, visible):
+            return ""
+        garbled = sum(count for letter, count in letters.items() if _is_garbled(letter))
+        text = str(found.extractText()).replace("\x00", "").strip()
+    except MUPDF_ERRORS:
+        return ""
+    return text if garbled * _CLEARLY < _MAX_GARBLED * visible and judge(text) == "text" else ""
+
+
+def _is_garbled(character: str) -> bool:
+    return character == "\ufffd" or unicodedata.category(character) in _MEANINGLESS
+
+
 def _read_text(page: Page, painted: Sequence[tuple[str, Any]], images: Sequence[tuple[int, Any]]) -> _PageText:
     """Read a page's text layer; one that cannot be read counts as none, as the page's image remains.
 
@@ -377,7 +434,7 @@ def _read_text(page: Page, painted: Sequence[tuple[str, Any]], images: Sequence[
             character = chr(code) if 0 <= code <= _MAX_UNICODE else "\ufffd"
             if character.isalnum():
                 visible += 1
-            elif character == "\ufffd" or unicodedata.category(character) in _MEANINGLESS:
+            elif _is_garbled(character):
                 garbled += 1
     curves = _curves(page) if visible < _FEW_LETTERS and 0 < len(paths) <= _MAX_PATHS_LOOKED_AT else 0
     return _PageText(text, outlines, visible, garbled, curves, all(what.endswith("-text") for what, _ in painted))

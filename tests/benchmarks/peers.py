@@ -49,6 +49,7 @@ PEERS: Final = {
         Peer("py-zerox", "zerox.py", ("py-zerox==0.0.7",), program="pdftoppm"),
         Peer("docling", "docling_vlm.py", ("docling==2.143.0",)),
         Peer("pdf2image", "with_pdf2image.py", ("pdf2image", "Pillow"), program="pdftoppm"),
+        Peer("PyMuPDFReader", "with_pymupdfreader.py", ("llama-index-readers-file[pymupdf]",)),
         Peer("pypdfium2", "with_pypdfium2.py", ("pypdfium2", "Pillow")),
     )
 }

@@ -64,14 +64,19 @@ def process_cpu_s(*arguments: str, environment: Mapping[str, str] | None = None,
 
     Where the system does not tell them (Windows), the seconds on the clock.
     """
-    before_s = _children_s()
+    before_s = children_s()
     command = [sys.executable, *arguments]
     took_s = timed(lambda: subprocess.run(command, input=stdin, stdout=subprocess.DEVNULL, check=True, env=environment))
-    return _children_s() - before_s or took_s
+    return children_s() - before_s or took_s
 
 
-def _children_s() -> float:
-    """Processor seconds of the processes that have ended."""
+def cpu_s() -> float:
+    """Processor seconds of this process and of those of its children that have ended."""
+    return time.process_time() + children_s()
+
+
+def children_s() -> float:
+    """Processor seconds of the children that have ended."""
     if sys.platform == "win32":
         return 0.0
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
