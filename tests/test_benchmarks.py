@@ -7,7 +7,16 @@ import sys
 import pytest
 
 from kobold_reader.embeddings import MiniLMEmbedding
-from tests.benchmarks import embedding, memory, page_preparation, rerun, second_task, server_utilisation, start
+from tests.benchmarks import (
+    born_digital,
+    embedding,
+    memory,
+    page_preparation,
+    rerun,
+    second_task,
+    server_utilisation,
+    start,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +35,11 @@ def test_embedding() -> None:
     found = embedding.main(["--passages", "8"])
     assert found["least cosine"] > 0.99, "archives made with exact vectors stay as they are"
     assert found["processor ratio"] > 1
+
+
+@pytest.mark.thorough
+def test_born_digital() -> None:
+    assert all(times > 0 for times in born_digital.main(["--quick"]).values())
 
 
 def test_rerun() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pymupdf
 import pytest
 
-from kobold_reader.pages import PageFacts, select
+from kobold_reader.pages import PageFacts, layout, select
 from kobold_reader.pages.garbled import judge
 from kobold_reader.pages.layout import Layout, read_layout
 from kobold_reader.reading import open_file
@@ -203,3 +203,58 @@ def test_a_doubtful_text_layer_is_compared_with_what_the_page_shows(
     """White letters on white stand for letters that are not those that are seen."""
     monkeypatch.setattr(open_file, "line_reader", line_reader)
     assert facts_of(tmp_path, colour).text_layer == text_layer
+
+
+# ── what paints nothing but text is looked at in one pass, with the same result ──────────────────
+
+SAID = "The harbour master paid the crew on Monday and the slates went to the north quay. " * 12
+
+
+def _pages_of_text() -> pymupdf.Document:
+    document = pymupdf.open()
+
+    def page(text: str = SAID, **how: Any) -> Any:
+        made = document.new_page()
+        made.insert_textbox((50, 50, 545, 700), text, fontsize=9, **how)
+        return made
+
+    page()
+    page(rotate=90)
+    page(render_mode=3)
+    page(fill_opacity=0, stroke_opacity=0)
+    page(fill_opacity=0.4)
+    page("Short.")
+    page("\ue000" + "\ue001 " * 300)
+    page("".join(chr(ord(letter) + 3) if letter.isalpha() else letter for letter in SAID))
+    page().insert_text((50, 600), SAID, render_mode=3)  # hidden text over visible text
+    for letters, strokes in ((SAID, 60), (SAID, 900), (SAID, 4000), ("A few words of a caption.", 30), ("None.", 900)):
+        shape = page(letters).new_shape()
+        for stroke in range(strokes):
+            x, y = 50 + stroke % 60 * 8, 300 + stroke // 60 * 6
+            shape.draw_bezier((x, y), (x + 2, y + 4), (x + 4, y + 4), (x + 6, y))
+            shape.finish()
+        shape.commit()
+    page().draw_rect((40, 40, 560, 400), fill=(1, 1, 1))
+    page().insert_image((50, 500, 150, 600), stream=make.jpeg(make.corners()))
+    page().insert_image((0, 0, 595, 842), stream=make.jpeg(make.corners()))
+    page().add_freetext_annot((50, 720, 500, 760), "A remark in a box.")
+    page().set_rotation(270)
+    page().set_cropbox(pymupdf.Rect(100, 60, 400, 500))
+    framed = document.new_page()
+    framed.show_pdf_page(framed.rect, pymupdf.open(stream=document.tobytes()), 3)  # transparent text in a form
+    return pymupdf.open(stream=document.tobytes())
+
+
+def test_one_pass_over_a_page_of_text_finds_what_a_close_look_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = _pages_of_text()
+    found = [read_layout(document, page) for page in document]
+    monkeypatch.setattr(layout, "_clear_text", lambda *_: "")
+    assert [repr(each) for each in found] == [repr(read_layout(document, page)) for page in document]
+    assert {each.text_layer for each in found} == {"good", "poor"}
+
+
+def test_a_page_of_text_is_not_looked_at_thing_by_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = _pages_of_text()
+    for slow in ("get_bboxlog", "get_texttrace", "get_image_info", "get_pixmap"):
+        monkeypatch.setattr(pymupdf.Page, slow, unittest.mock.Mock(side_effect=AssertionError(slow)))
+    assert [read_layout(document, document[number]).text_layer for number in (0, 4, 8, 9, 14)] == ["good"] * 5

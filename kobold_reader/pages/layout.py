@@ -105,7 +105,7 @@ def read_layout(document: Document, page: Page) -> Layout:
     rotation = int(page.rotation) % 360
     is_sideways = rotation in {90, 270}
     size = (float(page.rect.width), float(page.rect.height))
-    if text := _clear_text(page):
+    if text := _clear_text(document, page):
         return Layout(
             size_pt=size,
             rotation_deg=rotation,
@@ -343,6 +343,9 @@ _ALL_PAINTED = (
     if hasattr(pymupdf.mupdf, "FZ_STEXT_LAZY_VECTORS")
     else None  # an older MuPDF
 )
+_HIDING = re.compile(rb"\bTr\b|\bDo\b")  # another way to paint text than filled, and instructions in other streams
+_SET_STATE = re.compile(rb"\bgs\b")
+_STATE = re.compile(rb"(?<!\S)/([\w.+-]+)\s+gs\b")
 _CLEARLY = 1.5  # as near a limit as this, two ways of counting may differ
 _HIDDEN = 3  # text render mode: neither fill nor stroke
 _MAX_UNICODE = 0x10FFFF
@@ -381,7 +384,7 @@ class _PageText:
     """Nothing but text is painted."""
 
 
-def _clear_text(page: Page) -> str:
+def _clear_text(document: Document, page: Page) -> str:
     """The text of a page that paints nothing but good text and few paths; "" where that takes a closer look to tell.
 
     MuPDF does this in C and at one go. The closer look goes over the page four times, and twice calls Python for every
@@ -396,16 +399,46 @@ def _clear_text(page: Page) -> str:
             if kind == pymupdf.mupdf.FZ_STEXT_BLOCK_IMAGE:
                 return ""
             paths += kind == pymupdf.mupdf.FZ_STEXT_BLOCK_VECTOR
-        lines = (line for block in found.extractDICT()["blocks"] for line in block.get("lines", ()))
-        letters = Counter("".join(span["text"] for line in lines for span in line["spans"] if span["alpha"]))
+        text = shown = str(found.extractText()).replace("\x00", "").strip()
+        if not _hides_nothing(document, page):
+            lines = (line for block in found.extractDICT()["blocks"] for line in block.get("lines", ()))
+            shown = "".join(span["text"] for line in lines for span in line["spans"] if span["alpha"])
+        letters = Counter(shown)
+        del letters["\n"]
         visible = sum(count for letter, count in letters.items() if letter.isalnum())
         if visible < (_FEW_LETTERS if paths else _MIN_LETTERS) * _CLEARLY or paths > max(_MANY_PATHS, visible):
             return ""
         garbled = sum(count for letter, count in letters.items() if _is_garbled(letter))
-        text = str(found.extractText()).replace("\x00", "").strip()
     except MUPDF_ERRORS:
         return ""
     return text if garbled * _CLEARLY < _MAX_GARBLED * visible and judge(text) == "text" else ""
+
+
+def _hides_nothing(document: Document, page: Page) -> bool:
+    """Whether nothing in the page's own instructions can hide text; to ask for each piece takes as long as its text."""
+    if not document.is_pdf or has_annotations(document, page):
+        return False
+    contents = page.read_contents()
+    if (b"Tr" in contents or b"Do" in contents) and _HIDING.search(contents):
+        return False
+    if b"gs" not in contents:
+        return True
+    states = _STATE.findall(contents)
+    if len(states) != len(_SET_STATE.findall(contents)):
+        return False  # a name that is written in another way
+    for name in set(states):
+        state = f"Resources/ExtGState/{name.decode()}"
+        if document.xref_get_key(page.xref, state)[0] not in {"dict", "xref"}:
+            return False  # it stands elsewhere
+        opacities = (document.xref_get_key(page.xref, f"{state}/{key}") for key in ("ca", "CA"))
+        if any(kind != "null" and not (kind in {"int", "real", "float"} and float(value)) for kind, value in opacities):
+            return False
+    return True
+
+
+def has_annotations(document: Document, page: Page) -> bool:
+    """Whether anything is laid over the page: a note, a form's field, a link."""
+    return bool(document.is_pdf and document.xref_get_key(page.xref, "Annots")[0] != "null")
 
 
 def _is_garbled(character: str) -> bool:

@@ -33,7 +33,17 @@ from kobold_reader.pages.blank import Ink, analysis_size, find_ink, is_all_white
 from kobold_reader.pages.form_buttons import text_with_buttons
 from kobold_reader.pages.images import fit_size, flatten, picture_errors, salvaged, shrunk, without_colour
 from kobold_reader.pages.jbig2 import demanding_segments
-from kobold_reader.pages.layout import MUPDF_ERRORS, TEXT_FLAGS, Document, Layout, Page, Scan, is_plain, read_layout
+from kobold_reader.pages.layout import (
+    MUPDF_ERRORS,
+    TEXT_FLAGS,
+    Document,
+    Layout,
+    Page,
+    Scan,
+    has_annotations,
+    is_plain,
+    read_layout,
+)
 from kobold_reader.pages.metadata import clean_text, pdf_metadata, read_xmp
 from kobold_reader.pages.page_tree import count_pages, set_count
 from kobold_reader.pages.photos import look_at_jpeg
@@ -186,11 +196,13 @@ class PdfFile:
         """The page's layout; the last one is kept, as facts and images are asked for in turn."""
         if self._layout is None or self._layout[0] != page_number:
             with self._page(page_number) as page:
-                self._layout = (
-                    page_number,
-                    read_layout(self._document, page),
-                    _damage_of_contents(self._document, page),
-                )
+                return self._layout_on(page)
+        return self._layout[1]
+
+    def _layout_on(self, page: Page) -> Layout:
+        number = page.number + 1
+        if self._layout is None or self._layout[0] != number:
+            self._layout = number, read_layout(self._document, page), _damage_of_contents(self._document, page)
         return self._layout[1]
 
     def attachments(self) -> list[Attachment]:
@@ -241,13 +253,14 @@ class PdfFile:
 
     def page_facts(self, page_number: int) -> PageFacts:
         """Facts about the page."""
-        layout = self._layout_of(page_number)
-        content = layout.scan.content_sha256 if layout.scan else None
         metadata: dict[str, Scalar] = {}
         with self._page(page_number) as page:
-            notes = _notes_of(page) if self._kind == "pdf" else []
+            layout = self._layout_on(page)
+            content = layout.scan.content_sha256 if layout.scan else None
+            is_annotated = has_annotations(self._document, page)
+            notes = _notes_of(page) if is_annotated else []
             text = layout.text
-            if self._kind == "pdf" and text:
+            if is_annotated and text:
                 with suppress(*MUPDF_ERRORS):  # a broken form costs its ticks, not the page
                     text = text_with_buttons(self._document, page, text, TEXT_FLAGS)
             if damage := self._damage_of(page_number):
@@ -486,7 +499,8 @@ def _load_page(document: Document, index: int) -> Page:
     page = document.load_page(index)
     if not document.is_pdf:
         return page
-    crop, media = (_box(document, page, key) for key in ("CropBox", "MediaBox"))
+    crop = _box(document, page, "CropBox")
+    media = _box(document, page, "MediaBox") if crop is not None else None
     if crop is not None and (media is None or (media & crop).is_empty):
         document.xref_set_key(page.xref, "CropBox", "null")  # in memory only; nothing is saved
         page = document.load_page(index)

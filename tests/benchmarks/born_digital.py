@@ -22,7 +22,7 @@ from typing import Any, Final
 import pymupdf
 
 from kobold_reader import KoboldReader
-from tests.benchmarks.peers import PEERS, PeerFailedError, installed
+from tests.benchmarks.peers import PeerFailedError, installed
 from tests.benchmarks.report import cpu_s, show, timed, verdict
 
 MOST_TIMES: Final = 3.0
@@ -31,11 +31,10 @@ PLAIN: Final = "PyMuPDF get_text"
 PEER: Final = "PyMuPDFReader"
 WARM: Final = "warm"
 NOBODY: Final = "http://127.0.0.1:9"
-WORDS: Final = (
-    "the of and to in was that his with for had which at on by from harbour master slates schooner barrels letter"
-    " inventory Monday annual meeting committee ledger quay warden office received account balance paid against"
-    " freight cargo captain signed council decision north breakwater repair timber wages crew season winter storm"
-).split()
+_SAID: Final = """the of and to in was that his with for had which at on by from harbour master slates schooner barrels
+letter inventory Monday annual meeting committee ledger quay warden office received account balance paid against freight
+cargo captain signed council decision north breakwater repair timber wages crew season winter storm"""
+WORDS: Final = _SAID.split()
 
 
 def words(chance: random.Random, count: int) -> str:
@@ -113,9 +112,9 @@ def make(folder: Path, scale: float) -> dict[str, tuple[Path, int]]:
     """Return files and folders with their pages, made in the folder."""
     made: dict[str, tuple[Path, int]] = {}
     for name, pages, write in (("book", 240, book), ("paper", 24, paper), ("tables", 40, tables), (WARM, 1, book)):
-        path, pages = folder / f"{name}.pdf", max(1, round(pages * scale)) if name != WARM else pages
-        write(path, pages)
-        made[name] = path, pages
+        path, count = folder / f"{name}.pdf", max(1, round(pages * scale))
+        write(path, count)
+        made[name] = path, count
     count = max(1, round(200 * scale))
     letters(folder / "letters", count)
     return {**made, "letters, a file each": (folder / "letters", count)}
@@ -195,7 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 def report(found: dict[tuple[str, str], list[dict[str, Any]]], pages: dict[str, int]) -> dict[str, float]:
     """Print the table and what became of the goal."""
     least = {
-        (*key, unit): min(run[unit] for run in runs) for key, runs in found.items() if runs for unit in ("cpu_s", "took_s")
+        (*key, unit): min(run[unit] for run in runs)
+        for key, runs in found.items()
+        if runs
+        for unit in ("cpu_s", "took_s")
     }
     ms = {
         (what, who, unit): (seconds - least[WARM, who, unit]) * 1000 / pages[what]
