@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from llama_index.core import SimpleDirectoryReader
 from PIL import Image, ImageChops, ImageDraw, TiffImagePlugin, features
 
 from kobold_reader import KoboldReader
+from kobold_reader.errors import CorruptSourceError
 from kobold_reader.pages import ImageBudget, PageFacts, PageImages
 from kobold_reader.pages.worker import open_file
 from tests import page_files as make
@@ -143,6 +147,95 @@ def test_planes_of_16_bits_are_read_as_such(tmp_path: Path, orientation: int, or
     path = tmp_path / "planes.tif"
     path.write_bytes(planes(figure(), orientation, order))
     assert ImageChops.difference(pixels(read(path)[1]).convert("RGB"), figure()).getbbox() is None
+
+
+def grey_tiff(levels: np.ndarray[Any, Any], order: str, *, white_is_zero: bool, orientation: int = 1) -> bytes:
+    """An uncompressed TIFF of one channel, in whatever type its levels have; Pillow writes few of them."""
+    data = levels.astype(levels.dtype.newbyteorder(order)).tobytes()
+    height, width = levels.shape
+    sample_format = {"u": 1, "i": 2, "f": 3}[levels.dtype.kind]
+    tags = [(256, width), (257, height), (258, levels.itemsize * 8), (259, 1), (262, not white_is_zero)]
+    tags += [(273, 8 + 2 + 11 * 12 + 4), (274, orientation), (277, 1), (278, height), (279, len(data))]
+    tags += [(339, sample_format)]
+    entries = b"".join(
+        struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0)
+        if tag not in {273, 279}
+        else struct.pack(f"{order}HHII", tag, 4, 1, value)
+        for tag, value in tags
+    )
+    mark = b"MM" if order == ">" else b"II"
+    return mark + struct.pack(f"{order}HIH", 42, 8, len(tags)) + entries + bytes(4) + data
+
+
+def printed() -> Image.Image:
+    """A grey page with writing, neither white nor black anywhere."""
+    return make.printed_page(30, 10).convert("L").point(lambda level: 20 + level * 220 // 255)
+
+
+DEEP = {
+    "16 bits": lambda shares: (shares * 65535).round().astype("u2"),
+    "12 of 16 bits": lambda shares: (shares * 4095).round().astype("u2"),
+    "15 bits with a sign": lambda shares: (shares * 32767).round().astype("i2"),
+    "32 bits": lambda shares: (shares * (2**32 - 1)).round().astype("u4"),
+    "fractions": lambda shares: shares.astype("f4"),
+    "fractions up to 255": lambda shares: (shares * 255).astype("f4"),
+    "fractions up to 65535": lambda shares: (shares * 65535).astype("f4"),
+}
+NOT_OPENED = {("32 bits", ">", False), ("32 bits", ">", True), ("32 bits", "<", True)}
+NOT_OPENED |= {("15 bits with a sign", order, True) for order in "<>"}
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("depth", DEEP)
+def test_deep_grey_is_its_twin_of_8_bits(tmp_path: Path, depth: str, order: str, white_is_zero: bool) -> None:
+    shares = np.asarray(printed()) / 255
+    path = tmp_path / "deep.tif"
+    levels = DEEP[depth](1 - shares if white_is_zero else shares)
+    path.write_bytes(grey_tiff(levels, order, white_is_zero=white_is_zero, orientation=3))
+    if (depth, order, white_is_zero) in NOT_OPENED:
+        with pytest.raises(CorruptSourceError, match="The TIFF cannot be decoded"):
+            read(path)
+        return
+    difference = ImageChops.difference(pixels(read(path)[1]).convert("L"), printed().rotate(180))
+    assert np.asarray(difference).max() <= 2  # JPEG
+
+
+def test_where_a_fraction_is_no_number_is_paper(tmp_path: Path) -> None:
+    shares = np.asarray(printed()) / np.float32(255)
+    shares[:20], shares[20, 0] = np.nan, np.inf
+    (tmp_path / "deep.tif").write_bytes(grey_tiff(shares, "<", white_is_zero=False))
+    seen = np.asarray(pixels(read(tmp_path / "deep.tif")[1]).convert("L")).astype(int)
+    assert (seen[:20] >= 253).all()
+    assert abs(seen[24:] - np.asarray(printed())[24:]).max() <= 2
+
+
+def keyed_png(picture: Image.Image, key: int, bits: int) -> bytes:
+    """A PNG of 8 or 16 bits a channel in which one level, or one colour, is transparent."""
+    channels = len(picture.getbands())
+    deep = np.asarray(picture).astype("u2") * (257 if bits == 16 else 1)
+    rows = deep.reshape(picture.height, -1).astype(">u2" if bits == 16 else "u1")
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", *picture.size, bits, 2 if channels == 3 else 0, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", key * (257 if bits == 16 else 1)) * channels),
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))),
+        (b"IEND", b""),
+    ]
+    chunks = (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_transparent_level_of_a_png_is_paper(tmp_path: Path, mode: str, bits: int) -> None:
+    """Dark under the transparency, as programs leave it: taken for ink, the page would be black."""
+    twin = make.printed_page(30, 10).convert(mode)
+    under = twin.point(lambda level: 7 if level == 255 else level)
+    (tmp_path / "keyed.png").write_bytes(keyed_png(under, 7, bits))
+    difference = ImageChops.difference(pixels(read(tmp_path / "keyed.png")[1]).convert("L"), twin.convert("L"))
+    assert np.asarray(difference).max() <= 2
 
 
 def frames(path: Path, sheets: Sequence[tuple[Image.Image, int, str]]) -> Path:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kobold_reader.errors import (
     CorruptSourceError,
@@ -32,12 +32,13 @@ from kobold_reader.pages.images import (
 )
 from kobold_reader.pages.metadata import exif_of, is_photo, orientation_of, picture_metadata, take_orientation
 from kobold_reader.pages.photos import look_at
-from kobold_reader.pages.sources import HEAD_BYTES, install_line, kind_of, natural_key
+from kobold_reader.pages.sources import HEAD_BYTES, TIFF_STARTS, install_line, kind_of, natural_key
 from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
 from kobold_reader.pages.views import Placement, picture_images, placement_of
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
 """Pillow's other plugins are never tried on strangers' bytes."""
+_DEEP_RGB = "RGB;16B"
 _REDUCED_IMAGE = 1  # TIFF NewSubfileType bit 0: a thumbnail of another frame
 _NEW_SUBFILE_TYPE = 254
 
@@ -106,7 +107,23 @@ class PictureFile:
 
     def _open(self) -> Image.Image:
         source = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
-        return Image.open(source, formats=self._formats)
+        try:
+            picture = Image.open(source, formats=self._formats)
+        except UnidentifiedImageError as error:
+            if not self._start().startswith(TIFF_STARTS):
+                raise
+            message = "The TIFF cannot be decoded: it is damaged, or of a rare kind, such as colours of 32 bits."
+            raise CorruptSourceError(message, hint="Save it anew, with 8 bits a colour.") from error
+        key = picture.info.get("transparency")
+        if isinstance(key, tuple) and picture.format == "PNG" and picture.tile[0].args == _DEEP_RGB:
+            picture.info["transparency"] = tuple(level >> 8 for level in key)  # as its pixels are once decoded
+        return picture
+
+    def _start(self) -> bytes:
+        if isinstance(self._source, bytes):
+            return self._source[:HEAD_BYTES]
+        with self._source.open("rb") as stream:
+            return stream.read(HEAD_BYTES)
 
     def _pages(self) -> list[int]:
         """Indices of the frames that are pages; a thumbnail beside its picture is not."""

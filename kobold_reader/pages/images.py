@@ -9,16 +9,18 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFile, ImageFilter, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, ImageFilter, TiffImagePlugin, UnidentifiedImageError
 
 from kobold_reader.errors import PageRenderError, SourceError
 from kobold_reader.pages.values import ImageBudget, Mime
 
 MAX_PIXELS = 300_000_000
 """No image larger than this is decoded: 17,000 × 17,000 px, four bytes each."""
+
+# Pillow lacks 16 bits of grey that begin with white in this order of bytes, and knows them in the other.
+TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 # Pillow's own check would warn at this size and raise at twice it; `check_pixels` is stricter.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -52,6 +54,13 @@ _WITHOUT_LENGTH = frozenset(bytes([code]) for code in (0, 1, *range(0xD0, 0xDA),
 _FLAT_SHARE = 0.6
 _BANDS, _BAND_PX = 3, 32
 _GREY_TOLERANCE = 2
+# TIFF's tags of deep grey, their values, and the highest level of each depth in use.
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+_DEPTHS = tuple((1 << bits) - 1 for bits in (8, 10, 12, 14, 16, 32))
+_SIGNED_DEPTHS = tuple(depth >> 1 for depth in _DEPTHS)
+_FRACTION_DEPTHS = (1, *_DEPTHS[:-1])
+_ROWS_AT_ONCE = 256
 _SEEN = 32  # of 255: what is fainter is the rim of a letter or a shadow
 _SHEET_SHARE = 0.82  # an A4 sheet on its slant, by 5°, fills 0.84 of its frame; a disc 0.79
 _CLEARER = 1.5
@@ -138,9 +147,12 @@ def flatten(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16") or picture.mode in {"I", "F"}:
         return _eight_bit(picture)
     if picture.has_transparency_data and picture.mode != "1":
-        layer = picture.convert("RGBA")
-        return _laid_on("black" if _shows_only_on_black(layer) else "white", layer)
+        return _flat_layer(picture.convert("RGBA"))
     return picture.convert("L" if picture.mode == "1" else "RGB")
+
+
+def _flat_layer(layer: Image.Image) -> Image.Image:
+    return _laid_on("black" if _shows_only_on_black(layer) else "white", layer)
 
 
 def _laid_on(ground: str, layer: Image.Image) -> Image.Image:
@@ -172,14 +184,31 @@ def _edges(picture: Image.Image) -> int:
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
     """Deep grey to 8 bits: scaled by the depth in use, as convert() alone would clip to white."""
-    deep = picture if picture.mode == "F" else picture.convert("I")
-    low, high = cast("tuple[float, float]", deep.getextrema())
-    if picture.mode == "F":
-        span = (high - low) or 1.0
-        return deep.point(lambda value: value * (255 / span) + -low * 255 / span).convert("L")
-    top = next((bits for bits in (8, 10, 12, 14, 16) if high < 1 << bits), 32)
-    scale = 255 / ((1 << top) - 1)
-    return deep.point(lambda value: value * scale + 0).convert("L")
+    tags = getattr(picture, "tag_v2", {})
+    levels = np.asarray(picture)
+    is_signed = tags.get(_SAMPLE_FORMAT) == (_SIGNED,)
+    if levels.dtype == np.int32 and tags and not is_signed:
+        levels = levels.view(np.uint32)  # Pillow has no other mode for them
+    is_known = np.isfinite(levels)
+    known = levels[is_known] if levels.dtype.kind == "f" else levels
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    depths = _FRACTION_DEPTHS if levels.dtype.kind == "f" else _SIGNED_DEPTHS if is_signed else _DEPTHS
+    top = next((float(depth) for depth in depths if high <= depth), high)
+    bottom = 0.0
+    if low < 0 or top == high > _DEPTHS[-1]:
+        bottom, top = low, max(high, low + 1)
+    eight = np.empty(levels.shape, np.uint8)
+    for row in range(0, len(levels), _ROWS_AT_ONCE):  # fractions take eight times the room
+        part = np.s_[row : row + _ROWS_AT_ONCE]
+        scaled = np.rint((np.where(is_known[part], levels[part], bottom) - bottom) * (255 / (top - bottom)))
+        scaled = 255 - scaled if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else scaled
+        eight[part] = np.where(is_known[part], scaled, 255)  # where nothing was measured is paper
+    flat = Image.fromarray(eight)
+    key = picture.info.get("transparency")
+    if not isinstance(key, int):
+        return flat
+    layer = Image.merge("LA", (flat, Image.fromarray(np.where(levels == key, 0, 255).astype(np.uint8))))
+    return _flat_layer(layer.convert("RGBA")).convert("L")
 
 
 def salvaged(data: bytes) -> tuple[Image.Image, float]:

@@ -51,7 +51,7 @@ ENDINGS: Mapping[Kind, str] = {
     " .nef .nrw .orf .pef .raf .raw .rw2 .sr2 .srf .srw .x3f",
 }
 _KINDS_BY_ENDING = {ending: kind for kind, endings in ENDINGS.items() for ending in endings.split()}
-_TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _IMAGE_STARTS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a"),
     *(b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),  # JPEG 2000: in boxes, and bare
@@ -72,7 +72,7 @@ def kind_of(head: bytes, name: str) -> Kind | None:
         return "pdf"
     if head.startswith(_RAW_STARTS) or head[8:10] == b"CR":
         return "raw"
-    if head.startswith(_TIFF_STARTS):
+    if head.startswith(TIFF_STARTS):
         # Many cameras' raw files are TIFFs, in which Pillow would find only the thumbnail.
         return "raw" if by_ending == "raw" else "image"
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
