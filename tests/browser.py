@@ -153,6 +153,8 @@ class Browser:
             "ArrowRight": ("", "ArrowRight", 39),
             "ArrowDown": ("", "ArrowDown", 40),
             "ArrowUp": ("", "ArrowUp", 38),
+            "+": ("+", "BracketRight", 187),
+            "0": ("0", "Digit0", 48),
         }
         typed, code, number = named.get(key, (key, f"Key{key.upper()}", ord(key.upper()[0])))
         event = {"key": key, "code": code, "windowsVirtualKeyCode": number, "modifiers": 2 if ctrl else 0}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -74,7 +78,12 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
                 file_name="boat.jpg",
                 parts={"caption": "A red boathouse."},
                 status="no_text",
-                about={"file_type": "image/jpeg", "date_taken": "1999-07-14T15:22:10", "folder": "photos"},
+                about={
+                    "file_type": "image/jpeg",
+                    "date_taken": "1999-07-14T15:22:10",
+                    "file_path": "/photos/boat.jpg",
+                    "folder": "photos",
+                },
             ),
         )
         yield archive
@@ -157,7 +166,14 @@ GETS = [
     "/ready",
 ]
 SCRIPTS = ["/static/app.js", "/static/live.js"]
-POSTS = [f"/page/{SHA[:32]}-1/text", f"/page/{SHA[:32]}-1/as-read", f"/page/{SHA[:32]}-3/again", "/file/00/again"]
+POSTS = [
+    f"/page/{SHA[:32]}-1/text",
+    f"/page/{SHA[:32]}-1/as-read",
+    f"/page/{SHA[:32]}-3/again",
+    "/file/00/again",
+    f"/page/{SHA[:32]}-1/rotation",
+    "/export",
+]
 
 
 # ── who may see ───────────────────────────────────────────────────────────────────────────────────
@@ -519,7 +535,7 @@ def test_keywords_lead_to_a_search(site: Site) -> None:
 def test_photos_stand_on_the_wall_by_year(site: Site) -> None:
     html = site.client.get("/photos").text
     assert re.findall(r"/image/([0-9a-f]{32}-\d+)/small", html) == [f"{'cd' * 16}-1"]
-    assert '<h2 class="head">1999</h2>' in html
+    assert '<span class="year">1999</span>' in html
     assert 'alt="A red boathouse."' in html
 
 
@@ -536,14 +552,16 @@ def test_photos_that_look_alike_are_one_pile(site: Site) -> None:
     scan = row(1, "A heron, drawn.", sha256="5c" * 32, file_name="s.jpg", about={"image_kind": "scan", "camera": "X"})
     put(site.archive, old, large, other, scan)
     html = site.client.get("/photos").text
-    wall = re.findall(r'href="(/[^"]+)" data-hit>\s*<span class="[^"]+"><img src="/image/([^/]+)/small"', html)
+    wall = re.findall(
+        r'href="(/[^"]+)" title="[^"]+" data-hit>\s*<span class="[^"]+">.*?<img src="/image/([^/]+)/small"', html
+    )
     assert wall == [
-        (f"/page/{other.page_id}", other.page_id),
+        (f"/page/{other.page_id}?wall=1&amp;large=1", other.page_id),
         (f"/alike/{large.page_id}", large.page_id),
-        (f"/page/{'cd' * 16}-1", f"{'cd' * 16}-1"),
+        (f"/page/{'cd' * 16}-1?wall=1&amp;large=1", f"{'cd' * 16}-1"),
     ], "the largest of the pile, where the oldest of it stands; a scan hangs on no wall"
     assert re.findall(r'class="number"[^>]*>(\d+)<', html) == ["2"]
-    assert re.findall(r'<h2 class="head">(\d+)</h2>', html) == ["1997", "1998", "1999"]
+    assert re.findall(r'<span class="year">(\d+)</span>', html) == ["1997", "1998", "1999"]
     text = " ".join(Seen(site.client.get(f"/alike/{large.page_id}").text).text.split())
     assert "2 that look alike" in text
     assert "looks alike" in text
@@ -562,6 +580,135 @@ def test_a_pile_is_one_hit_that_leads_to_all(site: Site) -> None:
     assert f'<a href="/alike/{shown}">and 1 like it</a>' in site.client.get(f"/page/{shown}").text
     assert re.findall(r"/image/([^/]+)/small", site.client.get("/?q=heron&shows=scan").text) == []
     assert re.findall(r"/image/([^/]+)/small", site.client.get("/?q=heron&shows=photo").text) == [shown]
+
+
+def test_from_the_wall_one_goes_from_photo_to_photo_and_back(site: Site) -> None:
+    first, second, copy = (
+        photo("a.jpg", "00ff00ff00ff00ff"),
+        photo("b.jpg", "ff00ff00ff00ff00"),
+        photo("c.jpg", "ff00ff00ff00ff01"),
+    )
+    put(site.archive, first, second, copy, row(2, "no photo", sha256="5c" * 32, about={"image_kind": "scan"}))
+    html = site.client.get(f"/page/{first.page_id}?wall=1&large=1").text
+    assert f'href="/page/{second.page_id}?wall=1"' in html
+    assert re.search(r'href="/photos" data-close', html)
+    html = site.client.get(f"/page/{second.page_id}?wall=1").text
+    assert f'href="/page/{first.page_id}?wall=1"' in html
+    assert copy.page_id not in html, "what looks alike is passed over"
+    assert 'href="/photos" data-back' in html
+
+
+# ── folders, dates ────────────────────────────────────────────────────────────────────────────────
+
+
+def filed(path: str, number: int, **about: Any) -> PageRow:
+    folder, name = path.rsplit("/", 1)
+    more = {"file_path": path, "folder": folder.rsplit("/", 1)[-1], **about}
+    sha256 = f"{number:02x}" * 32
+    return replace(row(1, f"Page {number}.", sha256=sha256, file_name=name, about=more), uri=f"file://{path}")
+
+
+def test_folders_and_dates_are_counted_and_lead_to_their_pages(
+    tmp_path: Path, make_site: Callable[[Archive], Site]
+) -> None:
+    with Archive.open(tmp_path / "boxes", create=True, embedder="none") as archive:
+        put(
+            archive,
+            filed("/home/eva/box/letters/1954/a.pdf", 1, date_digitized="1954-03-01T00:00:00"),
+            filed("/home/eva/box/letters/1955/b.pdf", 2, date_digitized="1955-03-01T00:00:00"),
+            filed("/home/eva/box/letters/1955/c.pdf", 3, date_digitized="1955-11-01T00:00:00"),
+            filed("/home/eva/box/letters 2/deep/er/d.pdf", 4),
+        )
+        site = make_site(archive)
+        html = site.client.get("/").text
+        entry = r'<a href="([^"]+)"[^>]*><span class="label">([^<]+)</span>.*?<span class="pages">(\d+)</span></a>'
+        found = {name: (unescape(address), int(pages)) for address, name, pages in re.findall(entry, html)}
+        assert {name: pages for name, (_, pages) in found.items()} == {
+            "letters": 3, "1954": 1, "1955": 2, "letters 2/deep/er": 1,
+        }  # fmt: skip
+        assert found["1955"][0] == "/?since=1955&until=1955", "a year; the folders of that name come before"
+        inside = re.findall(r'href="(/\?folder=[^"]+)"', html)
+        images = r"/image/([0-9a-f]{32}-1)/small"
+        letters = next(address for address in inside if address.endswith("letters%2F"))
+        html = site.client.get(unescape(letters)).text
+        assert [one[:2] for one in re.findall(images, html)] == ["01", "02", "03"], "not those of `letters 2`"
+        assert re.findall(r'aria-current="true"><span class="label">([^<]+)', html) == ["letters"]
+        assert "All folders" in html
+        html = site.client.get("/?since=1955&until=1955").text
+        assert [one[:2] for one in re.findall(images, html)] == ["02", "03"]
+        months = [name for _, name, _ in re.findall(entry, html) if name.startswith("1955-")]
+        assert months == ["1955-03", "1955-11"]
+        assert "2 pages" in " ".join(Seen(html).text.split())
+        assert [
+            one[:2] for one in re.findall(images, site.client.get("/?q=page&folder=/home/eva/box/letters/1954").text)
+        ] == ["01"]
+        assert Seen(html).handlers == [], "bars have no style of their own"
+
+
+def test_many_years_are_shown_by_decade(tmp_path: Path, make_site: Callable[[Archive], Site]) -> None:
+    with Archive.open(tmp_path / "boxes", create=True, embedder="none") as archive:
+        put(archive, *[filed(f"/box/{n}.pdf", n, date_digitized=f"{1900 + n}-01-01T00:00:00") for n in range(30)])
+        html = make_site(archive).client.get("/").text
+    assert re.findall(r'<span class="label">(\d{4}–\d{4})</span>', html) == ["1900–1909", "1910–1919", "1920–1929"]
+    assert "since=1910&amp;until=1919" in html
+
+
+# ── export of a selection ─────────────────────────────────────────────────────────────────────────
+
+
+def saved(site: Site, **fields: Any) -> Any:
+    sent = {"token": ACCESS.change_token, **fields}
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Origin": HERE}
+    return site.client.post("/export", content=urlencode(sent, doseq=True), headers=headers)
+
+
+def test_ticked_pages_are_saved_as_export_writes_them(site: Site) -> None:
+    html = site.client.get("/?q=Lindqvist").text
+    ticks = re.findall(r'<input type="checkbox" class="tick" form="export" name="page" value="([^"]+)"', html)
+    assert len(ticks) == 2
+    assert re.search(r'<form id="export"[^>]* method="post" action="/export"', html)
+    answer = saved(site, page=[f"{'cd' * 16}-1", f"{SHA[:32]}-1"], to="md")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''boxes.md"
+    assert answer.text.index("A red boathouse.") < answer.text.index("Axel Lindqvist, inventory"), "in the order given"
+    assert EVIL not in answer.text
+    file = site.archive.folder.parent / "edited.md"
+    file.write_text(answer.text.replace("Axel Lindqvist, inventory", "Axel Lundqvist, inventory"), encoding="utf-8")
+    assert site.archive.import_corrections(file).corrected == [f"{SHA[:32]}-1"], "it is a real export"
+
+
+def test_all_hits_or_all_pages_of_a_filter_are_saved(site: Site) -> None:
+    text = saved(site, all="1", q="Lindqvist", to="txt", page=f"{'cd' * 16}-1").text
+    assert EVIL in text
+    assert "Axel Lindqvist" in text
+    assert "boathouse" not in text
+    lines = saved(site, all="1", folder="photos", to="jsonl").text.splitlines()
+    assert {json.loads(line)["file_sha256"][:2] for line in lines} == {"cd"}
+
+
+def test_a_table_for_spreadsheets_runs_nothing(site: Site) -> None:
+    formula = '=HYPERLINK("http://evil")'
+    put(site.archive, row(1, f'{formula}\n"quoted"; and, more', sha256="ef" * 32, file_name="+1.pdf"))
+    answer = saved(site, page=f"{'ef' * 16}-1", to="csv")
+    [one] = csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig"), newline=""))
+    assert one["text"] == f'\'{formula}\n"quoted"; and, more'
+    assert one["file_name"] == "'+1.pdf"
+    assert (one["page_number"], one["page_status"], one["folder"]) == ("1", "ok", "scans")
+
+
+def test_an_export_that_cannot_be_made_says_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for fields, why in (
+        ({"to": "md"}, "No page is ticked"),
+        ({"to": "exe", "page": f"{SHA[:32]}-1"}, "There are: md, txt, jsonl, csv"),
+    ):
+        answer = saved(site, **fields)
+        assert answer.status_code == 409
+        assert why in Seen(answer.text).text
+    monkeypatch.setattr("kobold_reader.web.app.EXPORTED", 1)
+    answer = saved(site, all="1", q="Lindqvist")
+    assert answer.status_code == 409
+    assert "kobold-reader export FOLDER --archive" in Seen(answer.text).text
 
 
 def test_failed_pages_say_why_and_can_be_read_again(site: Site) -> None:
@@ -799,6 +946,52 @@ def test_pictures_are_small_or_large_and_kept(
     assert answer.status_code == 404
     assert "not there any more" in answer.text
     assert "Text of a page" in site.client.get(f"/page/{page.page_id}").text
+
+
+@pytest.mark.slow
+def test_a_page_that_a_person_turns_stays_turned_everywhere(
+    simulator: KoboldSimulator, scans: Path, archive: Archive, make_site: Callable[[Archive], Site]
+) -> None:
+    """Kept by content, over a copy, another reading and another process, until it is undone; nothing is read for it."""
+    from PIL import Image
+
+    archive.sync(scans, reader=reader_of(simulator))
+    site = make_site(archive)
+    page = next(one for one in archive.pages() if one.metadata["file_name"] == "letter.pdf")
+
+    def shape(size: str) -> str:
+        with Image.open(io.BytesIO(site.client.get(f"/image/{page.page_id}/{size}").content)) as image:
+            return "wide" if image.width > image.height else "tall"
+
+    asked = simulator.count()
+    assert [shape("small"), shape("large")] == ["tall", "tall"]
+    answer = change(site, f"/page/{page.page_id}/rotation", by="90", q="wrote", large="1")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/page/{page.page_id}?q=wrote&large=1")
+    assert [shape("small"), shape("large"), shape("full")] == ["wide", "wide", "wide"]
+    assert archive.rotations([page]) == {page.page_id: 90}
+    assert "Undo rotation" in site.client.get(f"/page/{page.page_id}").text
+    change(site, f"/page/{page.page_id}/rotation", by="270")
+    assert archive.rotations([page]) == {page.page_id: 0}
+    change(site, f"/page/{page.page_id}/rotation", by="270")
+    assert archive.rotations([page]) == {page.page_id: 270}
+    assert simulator.count() == asked, "turning reads nothing"
+
+    (scans / "letter.pdf").rename(scans / "renamed.pdf")
+    archive.sync(scans, reader=reader_of(simulator, redo="all"))
+    with Archive.open(archive.folder) as other:
+        assert other.rotations([page]) == {page.page_id: 270}
+    page = next(one for one in archive.pages() if one.metadata["file_name"] == "renamed.pdf")
+    assert shape("small") == "wide"
+
+    change(site, f"/page/{page.page_id}/rotation", by="")
+    assert archive.rotations([page]) == {}
+    assert shape("large") == "tall"
+    assert "Undo rotation" not in site.client.get(f"/page/{page.page_id}").text
+    assert change(site, f"/page/{page.page_id}/rotation", by="45").status_code == 409
+
+    archive.rotate(page.page_id, 90)
+    archive.forget(archive.uris())
+    assert archive.rotations([page]) == {}, "forgotten with its page"
 
 
 @pytest.mark.slow

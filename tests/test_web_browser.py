@@ -139,10 +139,130 @@ def test_pictures_are_shown_and_enlarged(browser: Browser, site: Site) -> None:
     assert browser.run("document.querySelector('.sheet img').naturalHeight") > 1000
     before = browser.run(width)
     browser.press("z")
-    assert browser.run(width) > before
+    fitting = browser.run(width)
+    assert fitting > before
+    browser.press("+")
+    assert browser.run(width) == pytest.approx(1.5 * fitting, rel=0.01)
+    browser.press("0")
+    assert browser.run(width) == fitting
     browser.press("Escape")
     assert browser.run(width) == before
     no_complaints(browser, site)
+
+
+POINTER = """(kind, id, x, y) => document.querySelector('.stage').dispatchEvent(new PointerEvent(kind, {
+    pointerId: id, pointerType: 'touch', clientX: x, clientY: y, bubbles: true, isPrimary: id === 1}))"""
+
+
+def test_the_large_view_is_zoomed_and_moved_by_wheel_fingers_and_keys(browser: Browser, site: Site) -> None:
+    page = next(one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf")
+    browser.open(f"{site.base}/page/{page.page_id}?large=1")
+    browser.run("document.querySelector('.sheet img').decode()")
+    browser.run("Element.prototype.setPointerCapture = () => {}")  # made-up pointers cannot be captured
+    box = "(box => [box.left, box.top, box.width])(document.querySelector('.sheet img').getBoundingClientRect())"
+    left, top, width = browser.run(box)
+    # The point under the wheel stays where it is.
+    browser.run(
+        f"document.querySelector('.stage').dispatchEvent(new WheelEvent('wheel', {{deltaY: -800, bubbles: true, "
+        f"cancelable: true, clientX: {left + width / 4}, clientY: {top + 300}}}))"
+    )
+    zoomed_left, _, zoomed_width = browser.run(box)
+    assert zoomed_width > 4 * width
+    assert (left + width / 4 - zoomed_left) / zoomed_width == pytest.approx(0.25, abs=0.01)
+    moved = [("pointerdown", 1, 500, 500), ("pointermove", 1, 480, 450), ("pointerup", 1, 480, 450)]
+    before = browser.run(box)
+    for kind, number, x, y in moved:
+        browser.run(f"({POINTER})('{kind}', {number}, {x}, {y})")
+    after = browser.run(box)
+    assert (after[0] - before[0], after[1] - before[1]) == pytest.approx((-20, -50), abs=1)
+    browser.press("0")
+    spread = [("pointerdown", 1, 600, 500), ("pointerdown", 2, 700, 500), ("pointermove", 2, 900, 500)]
+    for kind, number, x, y in spread:
+        browser.run(f"({POINTER})('{kind}', {number}, {x}, {y})")
+    assert browser.run(box)[2] == pytest.approx(3 * width, rel=0.01)
+    before = browser.run(box)
+    browser.press("ArrowDown")
+    assert browser.run(box)[1] < before[1], "a zoomed picture is moved by the arrows"
+    browser.run("document.querySelector('[data-scale=\"0\"]').click()")
+    assert browser.run(box)[2] == width
+    no_complaints(browser, site)
+
+
+def test_in_the_large_view_one_turns_pages_and_pictures_without_leaving_it(browser: Browser, site: Site) -> None:
+    pages = [one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf"]
+    browser.open(f"{site.base}/page/{pages[0].page_id}")
+    browser.press("z")
+    loaded = browser.loaded
+    shown = "document.querySelector('.sheet .of').textContent"
+    browser.press("ArrowRight")
+    await_(browser, f"{shown}.endsWith('page 2')")
+    assert browser.run("location.pathname") == f"/page/{pages[1].page_id}"
+    assert browser.loaded == loaded, "no other document: full screen stays"
+    assert browser.run("document.querySelector('.viewer').open")
+    try:
+        browser.press("r")
+        await_(browser, "document.querySelector('.sheet img').src.endsWith('turned=90')")
+        browser.run("document.querySelector('.sheet img').decode()")
+        assert browser.run("(one => one.naturalWidth > one.naturalHeight)(document.querySelector('.sheet img'))")
+        assert site.archive.rotations(pages) == {pages[1].page_id: 90}
+        browser.run("[...document.querySelectorAll('button')].find(one => one.textContent === 'Undo rotation').click()")
+        await_(browser, "!document.querySelector('.sheet img').src.includes('turned')")
+        assert site.archive.rotations(pages) == {}
+    finally:
+        site.archive.rotate(pages[1].page_id, None)
+    assert browser.run("document.querySelector('.viewer').contains(document.activeElement)")
+    browser.press("Escape")
+    assert browser.run("document.querySelector('.spread > .sheet') && !document.querySelector('.sheet.large')")
+    assert browser.run("location.search") == ""
+    no_complaints(browser, site)
+
+
+def await_(browser: Browser, condition: str) -> None:
+    browser.run(
+        f"new Promise((done, fail) => {{ const end = Date.now() + 20000; const look = () => ({condition}) ? done(1) : "
+        f"Date.now() > end ? fail(new Error('it did not happen')) : setTimeout(look, 20); look() }})"
+    )
+
+
+def test_ticked_pages_are_counted_and_ticked_by_key(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.base}/?q=Lindqvist")
+    browser.press("j")
+    browser.press("x")
+    assert browser.run("document.querySelectorAll('.tick:checked').length") == 1
+    assert "Export 1 ticked pages" in browser.text()
+    assert browser.run("getComputedStyle(document.querySelector('.export')).position") == "sticky"
+    no_complaints(browser, site)
+
+
+@pytest.mark.parametrize("width_px", [1280, 390])
+def test_photos_stand_in_rows_of_equal_height_that_do_not_jump(site: Site, width_px: int) -> None:
+    """Also before any of their pictures has come."""
+    rows = """(() => {
+        const wall = document.querySelector('.wall');
+        for (const ratio of [75, 150, 50, 180, 135, 65, 250, 100, 150, 135]) {
+            const one = wall.firstElementChild.cloneNode(true);
+            one.className = `r${ratio}`;
+            one.querySelector('img').removeAttribute('src');
+            wall.append(one);
+        }
+        const rows = {};
+        for (const picture of wall.querySelectorAll('img')) {
+            const box = picture.getBoundingClientRect();
+            (rows[Math.round(box.top)] ??= []).push([box.height, box.right, box.width / box.height]);
+        }
+        return [Object.values(rows), wall.getBoundingClientRect().right];
+    })()"""
+    with Browser(width_px=width_px) as browser:
+        browser.open(site.access.url("127.0.0.1"))
+        browser.open(f"{site.base}/photos")
+        found, right = browser.run(rows)
+        assert len(found) > 1
+        for row in found:
+            heights = [height for height, *_ in row]
+            assert max(heights) - min(heights) < 3
+        for row in found[:-1]:
+            assert row[-1][1] == pytest.approx(right, abs=2), "each row but the last is full"
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
 
 
 def give_places(archive: Archive, page_id: str) -> None:
@@ -259,7 +379,7 @@ def test_a_correction_from_the_keyboard(browser: Browser, site: Site) -> None:
     no_complaints(browser, site)
 
 
-VIEWS = ["/", "/?q=Lindqvist", "/?status=ok", "PAGE", "PAGE?edit=1", "/photos", "/failed", "/about"]
+VIEWS = ["/", "/?q=Lindqvist", "/?status=ok", "PAGE", "PAGE?edit=1", "PAGE?large=1", "/photos", "/failed", "/about"]
 
 
 @pytest.mark.parametrize(
@@ -332,7 +452,12 @@ def test_without_scripts_everything_can_be_reached(site: Site) -> None:
         assert 'class="hit"' in html
         address = html.split("data-hit")[0].rsplit('href="', 1)[1].split('"')[0].replace("&amp;", "&")
         browser.open(site.base + address)
-        assert "edit=1" in browser.html()
+        html = browser.html()
+        assert "edit=1" in html
+        assert 'name="by" value="90"' in html
+        larger = html.split(" data-open")[0].rsplit('href="', 1)[1].split('"')[0].replace("&amp;", "&")
+        browser.open(site.base + larger)
+        assert '<figure class="sheet large"' in browser.html()
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────

@@ -70,6 +70,23 @@ def test_a_thumbnail_shows_the_end_of_the_page_where_the_words_stand_there() -> 
 
 
 @pytest.mark.parametrize(
+    ("rotation_deg", "size", "points"),
+    [
+        (0, (500, 1000), "50,130 450,135 450,155 50,150"),
+        (90, (1000, 500), "870,50 865,450 845,450 850,50"),
+        (180, (500, 1000), "450,870 50,865 50,845 450,850"),
+        (270, (1000, 500), "130,450 135,50 155,50 150,450"),
+    ],
+)
+def test_lines_are_turned_with_a_picture_that_a_person_turned(
+    rotation_deg: int, size: tuple[int, int], points: str
+) -> None:
+    shown = overlay(row(1, TEXT), READING, marks("slates"), rotation_deg)
+    assert shown is not None
+    assert ((shown.width, shown.height), shown.outlines[1].points) == (size, points)
+
+
+@pytest.mark.parametrize(
     ("page", "reading"),
     [
         (row(1, TEXT), None),
@@ -112,15 +129,18 @@ def lines_of(html: str) -> dict[int, tuple[str, str]]:
 
 def read(picture: bytes, view_box: tuple[int, int], points: str) -> str:
     """Return what stands under a line of the overlay, read anew from the very picture that is shown."""
-    image = Image.open(io.BytesIO(picture))
+    image: Image.Image = Image.open(io.BytesIO(picture))
     xs, ys = zip(*[[float(one) for one in pair.split(",")] for pair in points.split()], strict=True)
     scale = image.width / view_box[0], image.height / view_box[1]
     box = (min(xs) * scale[0], min(ys) * scale[1], max(xs) * scale[0], max(ys) * scale[1])
     written = io.BytesIO()
-    image.crop(box).convert("RGB").save(written, "PNG")
+    line = image.crop(box).convert("RGB")
+    if line.height > line.width:  # of a picture that was turned clockwise
+        line = line.transpose(Image.Transpose.ROTATE_90)
+    line.save(written, "PNG")
     reader = load_line_reader()
     assert reader is not None
-    view = PageView(written.getvalue(), "image/png", round(box[2] - box[0]), round(box[3] - box[1]), None, 0)
+    view = PageView(written.getvalue(), "image/png", line.width, line.height, None, 0)
     return reader(view, (0.0, 0.0, 1.0, 1.0), 0)[0]
 
 
@@ -138,6 +158,17 @@ def test_the_words_stand_under_their_mark_on_the_picture_that_is_shown(archive: 
     found = [points for kind, points in shown.values() if "found" in kind]
     assert len(found) == 1
     assert re.search("Stood.*Ejdern.*1929", read(picture, (width, height), found[0])), "all of its line"
+
+    archive.rotate(page.page_id, 0)  # it lies on its side again
+    try:
+        html = client.get(link).text
+        width, height = map(int, re.findall(r'class="lines" viewBox="0 0 (\d+) (\d+)"', html)[0])
+        picture = client.get(f"/image/{page.page_id}/large").content
+        [points] = [points for kind, points in lines_of(html).values() if "found" in kind]
+        assert height > width
+        assert re.search("Stood.*Ejdern.*1929", read(picture, (width, height), points)), "turned with its picture"
+    finally:
+        archive.rotate(page.page_id, None)
 
     thumb = lines_of(hits)
     assert {kind for kind, _ in thumb.values()} <= {"passage", "passage found"}, "of a hit, only what was looked for"

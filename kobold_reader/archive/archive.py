@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from kobold_reader.archive.ask import Answer, AnswerStream
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.duplicates import Alike, Duplicates
-from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, to_frame
+from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, exported, to_frame
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.rows import PageRow, Place
 from kobold_reader.archive.search import Hit, Searcher
@@ -418,13 +418,7 @@ class Archive:
             ConfigError: There is no such page, or the text cannot be recorded.
             StoreError: The archive cannot be written.
         """
-        row = self._catalog.page(page_id)
-        if row is None:
-            raise ConfigError(
-                f"there is no page {page_id!r} in the archive {self.folder}.",
-                hint="A page's id changes with its file: search again.",
-            )
-        check_correctable(row)
+        self._correctable(page_id)
         if self._catalog.correct({page_id: text}):
             self._index_corrected([page_id])
 
@@ -439,6 +433,41 @@ class Archive:
                 self._index.begin_writing().index(self._catalog.unfinished_of(page_ids))
         except (BusyError, ServerError, MissingExtraError) as err:
             log.info("the next run makes the vectors of what was corrected: %s", err)
+
+    def rotate(self, page_id: str, rotation_deg: int | None) -> None:
+        """Turn the picture of a page, wherever it is shown; nothing is read anew.
+
+        It belongs to what the page shows, as a correction does, so it stays through renames, `redo` and `reembed`.
+
+        Args:
+            page_id: As in `Hit.page_id`.
+            rotation_deg: The clockwise turn of the picture that the file stores, a multiple of 90, as `rotation_deg` in
+                a page's metadata; None: as the page was read.
+
+        Raises:
+            ConfigError: There is no such page, it could never be opened, or it is no multiple of 90.
+            StoreError: The archive cannot be written.
+        """
+        if rotation_deg is not None and rotation_deg % 90:
+            raise ConfigError(f"rotation_deg: {rotation_deg} is no multiple of 90.")
+        row = self._correctable(page_id)
+        self._catalog.rotate(row.content_sha256, None if rotation_deg is None else rotation_deg % 360)
+
+    def rotations(self, pages: Iterable[PageRow]) -> dict[str, int]:
+        """Return how people turned the pictures of pages, by page id, of those that they turned; see `rotate`."""
+        contents = {page.page_id: page.content_sha256 for page in pages if page.content_sha256}
+        turned = self._catalog.rotations(contents.values())
+        return {page_id: turned[content] for page_id, content in contents.items() if content in turned}
+
+    def _correctable(self, page_id: str) -> PageRow:
+        row = self._catalog.page(page_id)
+        if row is None:
+            raise ConfigError(
+                f"there is no page {page_id!r} in the archive {self.folder}.",
+                hint="A page's id changes with its file: search again.",
+            )
+        check_correctable(row)
+        return row
 
     def correction(self, page_id: str) -> Correction | None:
         """Return what a person wrote in place of a page's transcription, if anything."""
@@ -460,6 +489,14 @@ class Archive:
             ConfigError: The folder is a file, or `to` or `group_by` is unknown.
         """
         return Exporter(self._catalog, Path(folder), to, group_by).run()
+
+    def exported(self, page_ids: Sequence[str], *, to: str = "md") -> str:
+        """Return some pages as the text of one file, in this order, as `export` writes them, or as a table (`csv`).
+
+        Raises:
+            ConfigError: `to` is unknown.
+        """
+        return exported(self._catalog, page_ids, to)
 
     def import_corrections(self, folder: str | Path) -> ImportReport:
         """Import the edits in a folder of exported files, or in one of them, as corrections.

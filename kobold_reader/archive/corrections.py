@@ -1,4 +1,4 @@
-"""What people corrected, inside the archive's own SQLite file.
+"""What people corrected, texts and how pictures are turned, inside the archive's own SQLite file.
 
 A correction replaces a page's transcription and wins over any reading. It belongs to the page's content, as a reading
 does: it follows renames and copies, and stays while the content is missing. A page's row keeps what was read beside the
@@ -9,8 +9,9 @@ Nothing here begins or ends a transaction: a correction, the rows it changes and
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -59,6 +60,33 @@ def put(db: sqlite3.Connection, content_sha256: str, text: str, origin: str) -> 
 def delete(db: sqlite3.Connection, content_sha256: str) -> int:
     """Remove a correction; returns 1 where there was one."""
     return db.execute("DELETE FROM corrections WHERE content_sha256 = ?", (content_sha256,)).rowcount
+
+
+def rotations(db: sqlite3.Connection, contents: Iterable[str]) -> dict[str, int]:
+    """Return how the pictures of contents are turned, of those that a person turned; as `Reading.rotation_deg`."""
+    if not _has_rotations(db):
+        return {}
+    asked = json.dumps(list(contents))
+    found = db.execute("SELECT * FROM rotations WHERE content_sha256 IN (SELECT value FROM json_each(?))", (asked,))
+    return dict(found)
+
+
+def put_rotation(db: sqlite3.Connection, content_sha256: str, rotation_deg: int) -> None:
+    """Record how the picture of a content is turned."""
+    # Made with the first rotation: archives without any, also those of earlier releases, are the same as before.
+    db.execute("CREATE TABLE IF NOT EXISTS rotations (content_sha256 TEXT PRIMARY KEY, rotation_deg INTEGER NOT NULL)")
+    db.execute("INSERT OR REPLACE INTO rotations VALUES (?, ?)", (content_sha256, rotation_deg))
+
+
+def delete_rotation(db: sqlite3.Connection, content_sha256: str) -> int:
+    """Remove a rotation; returns 1 where there was one."""
+    if not _has_rotations(db):
+        return 0
+    return db.execute("DELETE FROM rotations WHERE content_sha256 = ?", (content_sha256,)).rowcount
+
+
+def _has_rotations(db: sqlite3.Connection) -> bool:
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'rotations'").fetchone())
 
 
 def clean(text: str) -> str:

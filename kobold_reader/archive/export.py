@@ -5,11 +5,13 @@ The format of the files is in `export_format.py`.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -71,9 +73,8 @@ class Exporter:
     """
 
     def __init__(self, catalog: Catalog, folder: Path, form: ExportFormat, group_by: GroupBy) -> None:
-        for name, value, known in (("to", form, FORMATS), ("group_by", group_by, get_args(GroupBy))):
-            if value not in known:
-                raise ConfigError(f"{name}={value!r} is unknown.", hint=f"There are: {', '.join(known)}.")
+        _check_known("to", form, FORMATS)
+        _check_known("group_by", group_by, get_args(GroupBy))
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file.", hint="Name a folder to export to.")
         self._catalog = catalog
@@ -84,18 +85,12 @@ class Exporter:
 
     def run(self) -> ExportReport:
         """Write every file that nobody has changed, each as a whole or not at all."""
-        roots = [root if "://" in root else local_uri(root) for root in self._catalog.roots()]
-        names = relative_names(self._catalog.uris_of_pages(), roots)
+        names = relative_names(self._catalog.uris_of_pages(), _roots(self._catalog))
         for path, uris in sorted(self._targets(names).items()):
             rows = [row for uri in uris for row in self._catalog.pages_at(uri)]
-            blocks = [
-                Block(str(names[row.uri]), row.sha256, row.page_number, part, row.status, row.parts.get(part, ""))
-                for row in rows
-                for part in (TRANSCRIPTION, *sorted(row.parts.keys() - {TRANSCRIPTION}))
-            ]
             target = self._folder / path
             try:
-                self._write(target, render(blocks, self._form).encode())
+                self._write(target, _rendered(rows, names, self._form).encode())
             except KoboldReaderError as err:
                 self._report.errors.append(err.at(str(target)))
             except OSError as err:
@@ -158,6 +153,38 @@ class Exporter:
                     "overwritten.",
                     hint="Import it first, or export to another folder.",
                 )
+
+
+def exported(catalog: Catalog, page_ids: Sequence[str], to: str) -> str:
+    """Return some pages as the text of one file, in this order; `csv`: as a table, with their texts.
+
+    Raises:
+        ConfigError: The format is unknown.
+    """
+    _check_known("to", to, (*FORMATS, "csv"))
+    rows = catalog.pages(page_ids)
+    if to == "csv":
+        return _table(rows)
+    names = relative_names({row.uri for row in rows}, _roots(catalog))
+    return _rendered(rows, names, next(form for form in FORMATS if form == to))
+
+
+def _check_known(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name}={value!r} is unknown.", hint=f"There are: {', '.join(known)}.")
+
+
+def _roots(catalog: Catalog) -> list[str]:
+    return [root if "://" in root else local_uri(root) for root in catalog.roots()]
+
+
+def _rendered(rows: Iterable[PageRow], names: Mapping[str, PurePosixPath], form: ExportFormat) -> str:
+    blocks = [
+        Block(str(names[row.uri]), row.sha256, row.page_number, part, row.status, row.parts.get(part, ""))
+        for row in rows
+        for part in (TRANSCRIPTION, *sorted(row.parts.keys() - {TRANSCRIPTION}))
+    ]
+    return render(blocks, form)
 
 
 def _folder_of(uri: str) -> str:
@@ -371,21 +398,40 @@ def to_frame(pages: Iterable[PageRow], places: Iterable[Place]) -> Any:
         import pandas as pd
     except ImportError as err:
         raise MissingExtraError("notebook", "A table of pages") from err
-    rows = [
-        {
-            **page.metadata,
-            "page_number": page.page_number,
-            "page_status": page.status,
-            "text_length": len(page.text),
-            "link": page_link(page.uri, str(page.metadata.get("file_type")), page.page_number),
-            "error": page.error,
-            "page_id": page.page_id,
-        }
-        for page in pages
-    ]
+    rows = [_columns_of(page) for page in pages]
     failed = {"page_number": 0, "page_status": "failed", "text_length": 0}
     rows += [{**place.metadata, **failed, "link": place.uri, "error": place.error} for place in places if place.error]
     frame = pd.DataFrame([{key: row.get(key) for key in COLUMNS} for row in rows], columns=list(COLUMNS))
     # pandas does not know that a column without values, or with nothing but None, is one of numbers.
     frame = frame.astype({"page_number": "int64", "text_length": "int64", "confidence": "float64"})
     return frame.sort_values(["file_path", "page_number"], ignore_index=True)
+
+
+def _columns_of(page: PageRow) -> dict[str, Any]:
+    """Return the values of COLUMNS, among others."""
+    return {
+        **page.metadata,
+        "page_number": page.page_number,
+        "page_status": page.status,
+        "text_length": len(page.text),
+        "link": page_link(page.uri, str(page.metadata.get("file_type")), page.page_number),
+        "error": page.error,
+        "page_id": page.page_id,
+    }
+
+
+def _table(pages: Iterable[PageRow]) -> str:
+    r"""Return pages as CSV with their texts, for spreadsheets: a byte order mark, and `\r\n` newlines."""
+    out = io.StringIO(newline="")
+    out.write("\ufeff")
+    writer = csv.writer(out)
+    writer.writerow((*COLUMNS, "text"))
+    for page in pages:
+        values = {**_columns_of(page), "text": page.text}
+        writer.writerow([_cell(values.get(key)) for key in (*COLUMNS, "text")])
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    """Return a value that no spreadsheet takes for a formula: what stands on a page may come from anybody."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

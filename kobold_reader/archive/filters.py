@@ -90,11 +90,11 @@ class Filter:
 
     def holds(self, metadata: Mapping[str, Any]) -> bool:
         """Tell whether a page with this metadata is meant."""
-        known = {**metadata, DATE: _date_of(metadata)}
+        known = {**metadata, DATE: date_of(metadata)}
         return all(known.get(key) is not None and test(known[key]) for key, test in self.tests())
 
 
-def _date_of(metadata: Mapping[str, Any]) -> str | None:
+def date_of(metadata: Mapping[str, Any]) -> str | None:
     """Return the date of a page in ISO 8601; None if it is not known."""
     return next((str(metadata[key]) for key in DATE_KEYS if metadata.get(key)), None)
 
@@ -224,7 +224,7 @@ def delete(db: sqlite3.Connection, page: int, metadata: Mapping[str, Any]) -> No
 
 
 def _indexed(metadata: Mapping[str, Any]) -> str:
-    known = {**metadata, DATE: _date_of(metadata)}
+    known = {**metadata, DATE: date_of(metadata)}
     # SQLite's JSON has no NaN and no infinity.
     finite = {key: value for key, value in known.items() if not isinstance(value, float) or math.isfinite(value)}
     return json.dumps(finite, ensure_ascii=False)

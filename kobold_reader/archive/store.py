@@ -393,6 +393,19 @@ class Catalog:
         with self._guard("read") as db:
             return corrections.find(db, content_sha256)
 
+    def rotations(self, contents: Iterable[str]) -> dict[str, int]:
+        """Return how people turned the pictures of contents, of those that they turned."""
+        with self._guard("read") as db:
+            return corrections.rotations(db, contents)
+
+    def rotate(self, content_sha256: str, rotation_deg: int | None) -> None:
+        """Record how a picture is turned; None: as it was read. Needs no writer's lock, and searches see nothing."""
+        with self.transaction("rotate") as db:
+            if rotation_deg is None:
+                corrections.delete_rotation(db, content_sha256)
+            else:
+                corrections.put_rotation(db, content_sha256, rotation_deg)
+
     def with_correction(self, row: PageRow) -> PageRow:
         """Return a page with its correction, if there is one now, else as it was read."""
         with self._guard("read") as db:
@@ -504,7 +517,7 @@ class Catalog:
             for page_id, _ in orphans:
                 self._remove(db, page_id)
             gone += [
-                corrections.delete(db, content)
+                corrections.delete(db, content) + corrections.delete_rotation(db, content)
                 for content in {*contents, *(content for _, content in orphans)}
                 if not is_known(content)
                 and not db.execute("SELECT 1 FROM pages WHERE content_sha256 = ?", (content,)).fetchone()

@@ -44,7 +44,7 @@ from kobold_reader.pages import local_path
 from kobold_reader.session import ReadSession
 from kobold_reader.web import views
 from kobold_reader.web.ask import Asking
-from kobold_reader.web.library import MOST_HITS, Library, Pictures, leaf_of
+from kobold_reader.web.library import MOST_HITS, SIZES, Library, Pictures, leaf_of
 from kobold_reader.web.security import Access, Guard, is_same
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ HITS = 20
 BROWSED = 60
 PHOTOS = 240
 BODY_BYTES = 4_000_000
+EXPORTED = 5_000
+"""Pages in one exported file, at most."""
 PIECE_BYTES = 1 << 20
 CLOSING_S = 15.0
 """How long the end of the server waits for what still runs."""
@@ -103,10 +105,12 @@ def make_app(
             Route("/original/{page_id:str}", pages.original),
             Route("/again", pages.again),
             Route("/ready", pages.ready),
+            Route("/export", pages.export, methods=["POST"]),
             Route("/static/{name:str}", pages.static),
             Route(f"{page}/text", pages.correct, methods=["POST"]),
             Route(f"{page}/as-read", pages.uncorrect, methods=["POST"]),
             Route(f"{page}/again", pages.reread_page, methods=["POST"]),
+            Route(f"{page}/rotation", pages.rotate, methods=["POST"]),
             Route("/file/{key:str}/again", pages.reread_file, methods=["POST"]),
         ],
         middleware=[Middleware(Guard, access=access)],
@@ -155,10 +159,12 @@ class _Pages:
         filters = views.Filters.of(request.query_params)
         overview = self._library.overview()
         notices: list[str] = []
-        shown: dict[str, Any] = {"hits": [], "total": 0, "leaves": [], "more": "", "problem": "", "is_searching": False}
+        shown: dict[str, Any] = {"hits": [], "total": 0, "leaves": [], "timeline": (), "more": "", "problem": ""}
+        shown["is_searching"] = False
         asked = filters.asked()
         try:
             filter_ = parse_filter(**asked)
+            shown["timeline"] = overview.timeline(filter_)
             if query:
                 shown["is_searching"] = not self._library.is_warm
                 limit = _number(request, "n", HITS)
@@ -170,7 +176,7 @@ class _Pages:
             else:
                 limit = _number(request, "n", BROWSED)
                 chosen = overview.chosen(filter_)
-                shown["leaves"] = chosen[:limit]
+                shown["leaves"], shown["total"] = chosen[:limit], len(chosen)
                 if len(chosen) > limit:
                     shown["more"] = filters.address(n=limit + BROWSED)
         except ConfigError as err:
@@ -184,6 +190,7 @@ class _Pages:
             sorts=views.SORTS,
             most=MOST_HITS,
             choices=overview.choices,
+            folders=overview.folders,
             pages=len(overview.leaves),
             notices=notices,
             **shown,
@@ -191,8 +198,11 @@ class _Pages:
 
     def page(self, request: Request) -> Response:
         """One page, large, beside its text."""
-        page = self._page(request)
-        before, after = self._library.overview().beside(page.page_id)
+        page, overview = self._page(request), self._library.overview()
+        if request.query_params.get("wall"):
+            before, after = views.photos_beside(overview, self._archive, page.page_id)
+        else:
+            before, after = overview.beside(page.page_id)
         return self._show_page(
             page,
             request.query_params,
@@ -220,17 +230,21 @@ class _Pages:
     ) -> Response:
         asked, filters = query.get("q", "").strip(), views.Filters.of(query)
         readings = {} if problem else self._library.readings([page])[page.page_id]
+        rotation_deg = self._archive.rotations([page]).get(page.page_id)
+        kept = {"q": asked, **{name: query.get(name, "") for name in ("at", "hit", "wall")}}
         values = {
+            "kept": kept,
+            "is_large": query.get("large") == "1",
             "before": None,
             "after": None,
             "beside": None,
             "others": 0,
-            "here": filters.address(f"/page/{page.page_id}", q=asked),
+            "here": filters.address(f"/page/{page.page_id}", **kept),
             "edit": filters.address(f"/page/{page.page_id}", q=asked, edit=1),
             "is_saved": query.get("saved") == "1",
             "problem": problem,
             "text": escape(text),  # Markup: what is edited keeps its control characters
-            "shown": views.page_sheet(page, readings, asked, query.get("at", "")),
+            "shown": views.page_sheet(page, readings, rotation_deg, asked, kept["at"]),
             **more,
         }
         return self._show("page.html", 409 if problem else 200, view="page", query=asked, filters=filters, **values)
@@ -239,7 +253,7 @@ class _Pages:
         """All photos, by year; those that look alike as one."""
         overview = self._library.overview()
         limit = _number(request, "n", PHOTOS)
-        years, is_cut = views.photo_wall(overview, self._archive, limit)
+        years, is_cut = views.photo_wall(overview, self._library, limit)
         more = f"/photos?n={limit + PHOTOS}" if is_cut else ""
         return self._show("photos.html", view="photos", years=years, total=len(overview.photos), more=more)
 
@@ -270,14 +284,15 @@ class _Pages:
     async def image(self, request: Request) -> Response:
         """A page's picture, or a sentence that says why there is none."""
         size = request.path_params["size"]
-        if size not in {"small", "large"}:
+        if size not in SIZES:
             raise HTTPException(404)
         page = await run_in_threadpool(self._page, request)
+        turned = await run_in_threadpool(self._archive.rotations, [page])
         async with self._picture_lock:  # the page child makes one picture at a time
             if await request.is_disconnected():
                 return Response(status_code=204)  # the browser has left for another view
             try:
-                picture = await run_in_threadpool(self._pictures.picture, page, size)
+                picture = await run_in_threadpool(self._pictures.picture, page, size, turned.get(page.page_id))
             except SourceError as err:
                 return PlainTextResponse(explained(err), 404 if isinstance(err, SourceNotFoundError) else 409)
         return Response(picture.image, media_type=picture.mime)
@@ -353,6 +368,48 @@ class _Pages:
         await run_in_threadpool(self._archive.uncorrect, page.page_id)
         return RedirectResponse(f"/page/{page.page_id}", 303)
 
+    async def rotate(self, request: Request) -> Response:
+        """Turn the picture of a page by some degrees, or back to how it was read."""
+        form, page = await self._form(request), await run_in_threadpool(self._page, request)
+        by = form.get("by", "")
+        if by not in {"", "90", "180", "270"}:
+            raise HTTPException(409, "A page is turned by 90, 180 or 270 degrees.")
+        rotation_deg = await run_in_threadpool(self._library.rotation_deg, page) + int(by) if by else None
+        await run_in_threadpool(self._archive.rotate, page.page_id, rotation_deg)
+        kept = {name: form.get(name, "") for name in ("q", "at", "hit", "wall", "large")}
+        return RedirectResponse(views.Filters.of(form).address(f"/page/{page.page_id}", **kept), 303)
+
+    async def export(self, request: Request) -> Response:
+        """The ticked pages, or all that were found, as a file to be saved."""
+        form = await self._lists(request)
+        first = {name: values[0] for name, values in form.items()}
+        page_ids = form.get("page", [])
+        if "all" in form:
+            page_ids = await run_in_threadpool(self._found, first.get("q", "").strip(), views.Filters.of(first))
+        if not page_ids:
+            raise HTTPException(409, "No page is ticked. Go back, and tick some, or export all.")
+        if len(page_ids) > EXPORTED:
+            command = f"kobold-reader export FOLDER --archive {self._archive.folder}"
+            raise HTTPException(
+                409, f"{len(page_ids):,} pages are too many for one file. `{command}` writes one file for each."
+            )
+        form_of_file = first.get("to", "md")
+        text = await run_in_threadpool(self._archive.exported, page_ids, to=form_of_file)
+        name = f"{self._archive.folder.absolute().name}.{form_of_file}"
+        headers = {
+            "Content-Type": "application/octet-stream",  # saved, and never shown as a page of ours
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+        }
+        return Response(text.encode(), headers=headers)
+
+    def _found(self, query: str, filters: views.Filters) -> list[str]:
+        if query:
+            hits = self._library.hits(query, filters.asked(), log.debug)
+            return [hit.page_id for hit in views.sorted_hits(hits, filters.sort)]
+        overview, filter_ = self._library.overview(), parse_filter(**filters.asked())
+        leaves = overview.chosen(filter_) if filters.are_set else overview.leaves
+        return [leaf.page_id for leaf in leaves]
+
     async def reread_page(self, request: Request) -> Response:
         """Begin to read a page again."""
         await self._form(request)
@@ -372,7 +429,10 @@ class _Pages:
         return RedirectResponse("/failed", 303)
 
     async def _form(self, request: Request) -> dict[str, str]:
-        """Return what one of our own forms sent.
+        return {name: values[0] for name, values in (await self._lists(request)).items()}
+
+    async def _lists(self, request: Request) -> dict[str, list[str]]:
+        """Return what one of our own forms sent, with all values of each name.
 
         Raises:
             HTTPException: It is too large, or does not come from one of our forms.
@@ -382,9 +442,8 @@ class _Pages:
             body += piece
             if len(body) > BODY_BYTES:
                 raise HTTPException(413, "That is too much text for one page.")
-        sent = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
-        form = {name: values[0] for name, values in sent.items()}
-        if not is_same(form.get("token"), self._access.change_token):
+        form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
+        if not is_same(form.get("token", [""])[0], self._access.change_token):
             raise HTTPException(403, "This change was not asked for by one of our own pages. Open the page anew.")
         return form
 

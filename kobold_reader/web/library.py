@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import re
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,13 @@ from typing import Any, Literal
 
 from kobold_reader.archive import Archive, Hit
 from kobold_reader.archive.corrections import as_read
-from kobold_reader.archive.filters import DATE_KEYS, Filter
+from kobold_reader.archive.filters import DATE, Filter, date_of
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import CorruptSourceError, LedgerError, SourceError, SourceNotFoundError, StoreError
 from kobold_reader.html.pages import page_picture
 from kobold_reader.options import ReadOptions
-from kobold_reader.pages import ImageBudget, PageView, SourceFile, local_path, select, shown
+from kobold_reader.pages import ImageBudget, PageFacts, PageView, SourceFile, local_path, select, shown
+from kobold_reader.pages.sources import natural_key
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import Reading
@@ -30,14 +33,17 @@ QUICK_S = 0.5
 """An overview that takes longer is made in a thread, while the views show the one before."""
 PAUSES = 5
 """Pause between two such overviews, in multiples of the time that one takes: `index` adds pages all the time."""
-_CHOICES = ("folder", "page_status", "file_type", "image_kind")
+_CHOICES = ("page_status", "file_type", "image_kind")
 _FIRST_CHARS = 140
-Size = Literal["small", "large"]
+Size = Literal["small", "large", "full"]
 SIZES: dict[Size, ImageBudget] = {
     "small": ImageBudget(max_side_px=360, jpeg_quality=78, max_bytes=60_000),
     "large": ImageBudget(max_side_px=1600, jpeg_quality=84, max_bytes=1_500_000),
+    "full": ImageBudget(max_side_px=4000, jpeg_quality=88, max_bytes=6_000_000),
 }
 MOST_HITS = 100
+MOST_YEARS = 24
+"""A timeline of more years shows decades."""
 KEPT_SEARCHES = 8
 """Whose hits are kept, so that one can go from hit to hit, and sort them, without searching again."""
 CACHE_BYTES = 64 * 1024 * 1024
@@ -63,7 +69,7 @@ class Leaf:
     beginning: str
     """Beginning of its text, or of a photo's description."""
     facts: Mapping[str, Any]
-    """The metadata that filters look at."""
+    """What filters look at: metadata, and under `DATE` the day that `--since` means."""
 
     @property
     def label(self) -> str:
@@ -78,6 +84,7 @@ def leaf_of(row: PageRow) -> Leaf:
     kind = about.get("image_kind")  # missing on pages that an older release read
     is_photo = kind == "photo" if kind else bool(about.get("camera")) or row.status == "no_text"
     text = (is_photo and row.parts.get("caption")) or row.text
+    facts = {key: about.get(key) for key in (*_CHOICES, "file_path")} | {DATE: date_of(about)}
     return Leaf(
         page_id=row.page_id,
         uri=row.uri,
@@ -91,11 +98,71 @@ def leaf_of(row: PageRow) -> Leaf:
         is_photo=is_photo,
         file_size=int(about.get("file_size") or 0),
         beginning=" ".join(text[: 2 * _FIRST_CHARS].split())[:_FIRST_CHARS],
-        facts={key: about[key] for key in (*_CHOICES, *DATE_KEYS) if key in about},
+        facts={key: value for key, value in facts.items() if value is not None},
     )
 
 
 @dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder, with the pages of files in it and below."""
+
+    name: str
+    """A chain of folders of which each holds nothing but the next is one, as `letters/1954`."""
+    path: str
+    pages: int
+    folders: tuple[Folder, ...]
+    size: int
+    """Number of folders below."""
+
+
+def _tree(pages_of_files: Mapping[str, int]) -> Folder:
+    """Return the deepest folder that holds all these files."""
+    files: list[tuple[list[str], int]] = []
+    for path, pages in pages_of_files.items():
+        files.append((re.split(r"(?<=[/\\])", path)[:-1], pages))  # each name with the sign behind it
+
+    def folder(above: str, name: str, inside: list[tuple[list[str], int]], depth: int) -> Folder:
+        below: dict[str, list[tuple[list[str], int]]] = {}
+        for names, pages in inside:
+            if len(names) > depth:
+                below.setdefault(names[depth], []).append((names, pages))
+        if len(below) == 1 and sum(map(len, below.values())) == len(inside):
+            return folder(above, name + next(iter(below)), inside, depth + 1)
+        path = above + name
+        folders = tuple(
+            folder(path, one, some, depth + 1)
+            for one, some in sorted(below.items(), key=lambda item: natural_key(item[0]))
+        )
+        size = len(folders) + sum(one.size for one in folders)
+        return Folder(name.rstrip("/\\") or name, path, sum(pages for _, pages in inside), folders, size)
+
+    return folder("", "", files, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A decade, a year or a month, and how many pages are of it."""
+
+    name: str
+    since: str
+    until: str
+    """As in a filter."""
+    pages: int
+
+
+def _timeline(pages_of_months: Mapping[str, int]) -> tuple[Span, ...]:
+    """Return months of one year, years of a few decades, else decades; no empty ones."""
+    years = {month[:4] for month in pages_of_months}
+    length = 7 if len(years) == 1 else 4 if len(years) <= MOST_YEARS else 3
+    count: Counter[str] = Counter()
+    for month, pages in pages_of_months.items():
+        count[month[:length]] += pages
+    if length == 3:  # noqa: PLR2004
+        return tuple(Span(f"{one}0–{one}9", f"{one}0", f"{one}9", pages) for one, pages in sorted(count.items()))
+    return tuple(Span(one, one, one, pages) for one, pages in sorted(count.items()))
+
+
+@dataclass(frozen=True)
 class Overview:
     """All pages, by file and number."""
 
@@ -127,7 +194,21 @@ class Overview:
         if filter_ == Filter():
             firsts = {leaf.uri: leaf for leaf in reversed(self.leaves)}
             return sorted(firsts.values(), key=lambda leaf: self.positions[leaf.page_id])
-        return [leaf for leaf in self.leaves if filter_.holds(leaf.facts)]
+        found: Iterable[Leaf] = self.leaves
+        for key, test in filter_.tests():
+            passes = functools.cache(test)  # a hundred thousand pages have a few hundred values
+            found = [leaf for leaf in found if (value := leaf.facts.get(key)) is not None and passes(value)]
+        return list(found)
+
+    @functools.cached_property
+    def folders(self) -> Folder:
+        """All folders, below the deepest that holds all."""
+        return _tree(Counter(str(leaf.facts.get("file_path", "")) for leaf in self.leaves))
+
+    def timeline(self, filter_: Filter) -> tuple[Span, ...]:
+        """Count the pages that pass a filter by decade, year or month."""
+        pages = self.leaves if filter_ == Filter() else self.chosen(filter_)
+        return _timeline(Counter(str(leaf.facts[DATE])[:7] for leaf in pages if DATE in leaf.facts))
 
     @property
     def photos(self) -> list[Leaf]:
@@ -237,6 +318,42 @@ class Library:
         finally:
             self._thread = None
 
+    def facts(self, pages: Iterable[PageRow]) -> dict[str, PageFacts]:
+        """Return what the ledger knows of the pictures of pages, by page id, unknown ones left out."""
+        path = self.archive.folder / "ledger.sqlite"
+        found: dict[str, PageFacts] = {}
+        if path.is_file():
+            with (
+                suppress(LedgerError),
+                Ledger(path, read_only=True) as ledger,
+            ):  # pages can be shown without their facts
+                known = functools.cache(ledger.pages)
+                for page in pages:
+                    if one := known(page.sha256).get(page.page_number):
+                        found[page.page_id] = one.facts
+        return found
+
+    def rotation_deg(self, page: PageRow) -> int:
+        """Return how the picture of a page is turned where it is shown."""
+        turned = self.archive.rotations([page]).get(page.page_id, read_rotation_deg(page))
+        if turned is not None:
+            return turned
+        facts = self.facts([page]).get(page.page_id)
+        return facts.rotation_deg if facts else 0
+
+    def ratios(self, pages: Sequence[PageRow]) -> dict[str, float]:
+        """Return width by height of pictures as they are shown, by page id, unknown ones left out."""
+        turned = self.archive.rotations(pages)
+        rotations = {page.page_id: turned.get(page.page_id, read_rotation_deg(page)) for page in pages}
+        ratios = {}
+        for page_id, facts in self.facts(pages).items():
+            width, height = (facts.width_px, facts.height_px) if facts.width_px else (facts.width_pt, facts.height_pt)
+            if width and height:
+                rotation_deg = rotations[page_id]
+                is_turned = rotation_deg is not None and (rotation_deg - facts.rotation_deg) % 180 != 0
+                ratios[page_id] = height / width if is_turned else width / height
+        return ratios
+
     def readings(self, pages: Collection[PageRow]) -> dict[str, dict[str, Reading]]:
         """Return the readings that the texts of pages come from, by page id and task; a corrected text has none."""
         path = self.archive.folder / "ledger.sqlite"
@@ -260,6 +377,13 @@ class Library:
         return found
 
 
+def read_rotation_deg(page: PageRow) -> int | None:
+    """Return the clockwise turn with which the picture of a page was read; None where only its own text was."""
+    # A correction hides the model that read it.
+    was_read = as_read(page).metadata.get("model") or "rotation_deg" in page.metadata
+    return int(page.metadata.get("rotation_deg", 0)) if was_read else None
+
+
 class Pictures:
     """Makes the pictures of pages, one at a time, turned as the pages were read; thread-safe, with a bounded cache."""
 
@@ -267,12 +391,12 @@ class Pictures:
         self._ledger = Ledger(None)  # remembers during this run which file has which content
         self._opened = OpenFile(self._ledger, tuple(passwords))
         self._lock = threading.Lock()
-        self._cache: OrderedDict[tuple[str, Size, int, int], PageView] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, Size, int | None, int, int], PageView] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._held_bytes = 0
 
-    def picture(self, page: PageRow, size: Size) -> PageView:
-        """Return a page's picture.
+    def picture(self, page: PageRow, size: Size, rotation_deg: int | None = None) -> PageView:
+        """Return a page's picture; `rotation_deg`: turned so, else as it was read.
 
         Raises:
             SourceNotFoundError: Its file is missing.
@@ -280,12 +404,14 @@ class Pictures:
             SourceError: Its file cannot be opened.
         """
         source = _source(page)
-        key = (page.page_id, size, source.size_bytes, source.mtime_ns)
+        if rotation_deg is None:
+            rotation_deg = read_rotation_deg(page)
+        key = (page.page_id, size, rotation_deg, source.size_bytes, source.mtime_ns)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-            picture = self._cache[key] = self._make(page, source, size)
+            picture = self._cache[key] = self._make(page, source, size, rotation_deg)
             self._held_bytes += len(picture.image)
             while self._held_bytes > self._cache_bytes:
                 self._held_bytes -= len(self._cache.popitem(last=False)[1].image)
@@ -311,11 +437,8 @@ class Pictures:
                 hint="The next `kobold-reader index` reads it as it is now.",
             )
 
-    def _make(self, page: PageRow, source: SourceFile, size: Size) -> PageView:
+    def _make(self, page: PageRow, source: SourceFile, size: Size, rotation_deg: int | None) -> PageView:
         self._check_unchanged(page, source)
-        # A page is turned only where its picture was read. A correction hides the model that read it.
-        was_turned = as_read(page).metadata.get("model") or "rotation_deg" in page.metadata
-        rotation_deg = int(page.metadata.get("rotation_deg", 0)) if was_turned else None
         return page_picture(self._opened, source, page.page_number, SIZES[size], rotation_deg)
 
     def close(self) -> None:

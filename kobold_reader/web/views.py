@@ -13,16 +13,17 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from kobold_reader.archive import Archive, Hit
-from kobold_reader.archive.filters import DATE_KEYS
+from kobold_reader.archive.filters import date_of
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import passage
 from kobold_reader.html.pages import STATUS_SENTENCES, STATUS_WORDS, keywords_in
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html, without_table_tags
 from kobold_reader.pages import local_path, shown
-from kobold_reader.reading.results import SHARES, LineBox, Reading, lines_at
+from kobold_reader.reading.results import SHARES, Corners, LineBox, Reading, lines_at
 from kobold_reader.web.library import Leaf, Library, Overview, leaf_of
 
+_UNKNOWN_RATIO = 4 / 3
 _LOW = 0.6
 """Share of a page's height; a thumbnail may cut off what is below."""
 _HEADINGS = {"ocr": "Text", "caption": "Image description", "tags": "Keywords"}
@@ -90,13 +91,20 @@ class Overlay:
         return tuple(outline for outline in self.outlines if outline.kind)
 
 
-def overlay(page: PageRow, reading: Reading | None, marks: Sequence[Mark]) -> Overlay | None:
-    """Return the lines of a page; None where their places are unknown, or belong to another text than the page's."""
+def overlay(
+    page: PageRow, reading: Reading | None, marks: Sequence[Mark], rotation_deg: int | None = None
+) -> Overlay | None:
+    """Return the lines of a page; None where their places are unknown, or belong to another text than the page's.
+
+    `rotation_deg` is how a person turned the picture, if so.
+    """
     if reading is None or not reading.boxes or not reading.view_sizes:
         return None
     if reading.text != page.parts.get(reading.task) or reading.rotation_deg != page.metadata.get("rotation_deg", 0):
         return None  # the picture is turned as the page's metadata say
-    size, boxes = reading.view_sizes[0], reading.boxes
+    turn_deg = 0 if rotation_deg is None else (rotation_deg - reading.rotation_deg) % 360
+    size = reading.view_sizes[0] if turn_deg % 180 == 0 else reading.view_sizes[0][::-1]
+    boxes = [box._replace(corners=_turned(box.corners, turn_deg)) for box in reading.boxes]
     lines: dict[str, set[int]] = {"passage": set(), "found": set()}
     for mark in marks:
         if mark.kind in lines:
@@ -114,6 +122,14 @@ def overlay(page: PageRow, reading: Reading | None, marks: Sequence[Mark]) -> Ov
     heights = [y for at in lines["found"] or lines["passage"] for y in boxes[at].corners[1::2]]
     is_low = bool(heights) and (min(heights) + max(heights)) / 2 > _LOW * SHARES
     return Overlay(*size, outlines, line_marks, is_low)
+
+
+def _turned(corners: Corners, turn_deg: int) -> Corners:
+    """Return corners on the picture turned clockwise."""
+    for _ in range(turn_deg // 90):
+        x1, y1, x2, y2, x3, y3, x4, y4 = corners
+        corners = SHARES - y1, x1, SHARES - y2, x2, SHARES - y3, x3, SHARES - y4, x4
+    return corners
 
 
 def _points(box: LineBox, size: tuple[int, int]) -> str:
@@ -161,6 +177,7 @@ class Filters:
     """The filters in an address, and the order of the hits; what is not set is ""."""
 
     folder: str = ""
+    """A path, or any part of one."""
     status: str = ""
     kind: str = ""
     shows: str = ""
@@ -180,6 +197,18 @@ class Filters:
         """Return the same filters with another order."""
         return replace(self, sort=sort)
 
+    def inside(self, folder: str) -> Filters:
+        """Return the same filters for another folder; "": for all."""
+        return replace(self, folder=folder)
+
+    def between(self, since: str, until: str) -> Filters:
+        """Return the same filters for another time; "": open."""
+        return replace(self, since=since, until=until)
+
+    def is_in(self, folder: str) -> bool:
+        """Tell whether the folder that is chosen is this one or below it."""
+        return bool(folder) and _as_folder(self.folder).startswith(_as_folder(folder))
+
     @property
     def are_set(self) -> bool:
         """Whether some pages are left out."""
@@ -192,20 +221,26 @@ class Filters:
 
     def asked(self) -> dict[str, Any]:
         """Return the filters as arguments of `Archive.search`."""
-        keys = {"folder": self.folder, "page_status": self.status, "file_type": self.kind, "image_kind": self.shows}
+        keys = {"page_status": self.status, "file_type": self.kind, "image_kind": self.shows}
         where = [
             # `~` keeps a value with `..` from being a range.
             f"{key}={'~' if '..' in value or value.startswith('~') else ''}{value}"
             for key, value in keys.items()
             if value
         ]
-        return {"where": where, "since": self.since or None, "until": self.until or None}
+        given = {"since": self.since, "until": self.until, "folder": self.folder}
+        return {"where": where, **{name: value or None for name, value in given.items()}}
 
     def address(self, path: str = "/", **more: object) -> str:
         """Return the address of a view with these filters and more parameters, without empty ones."""
         given = {**more, **self.given}
         query = urlencode({name: str(value) for name, value in given.items() if value not in {"", None}})
         return f"{path}?{query}" if query else path
+
+
+def _as_folder(path: str) -> str:
+    """Return the path of a folder with a sign behind it, so that no other folder's begins with it."""
+    return re.sub(r"[/\\]+", "/", path).rstrip("/") + "/"
 
 
 # ── hits ─────────────────────────────────────────────────────────────────────────────────────────
@@ -232,9 +267,7 @@ def sorted_hits(hits: Sequence[Hit], sort: str) -> list[Hit]:
     The day of a page is the one that `--since` looks at. The oldest are first, those without a day last.
     """
     if sort == "date":
-        days = {
-            hit.page_id: next((str(day) for key in DATE_KEYS if (day := hit.metadata.get(key))), "") for hit in hits
-        }
+        days = {hit.page_id: date_of(hit.metadata) or "" for hit in hits}
         return sorted(hits, key=lambda hit: (not days[hit.page_id], days[hit.page_id]))
     if sort == "file":
         return sorted(hits, key=lambda hit: (str(hit.metadata["file_path"]).casefold(), hit.page_number))
@@ -301,7 +334,8 @@ def hits_beside(
 def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filters) -> list[ShownHit]:
     """Return hits as they are shown."""
     pages = [(hit, library.archive.page(hit.page_id)) for hit in hits]
-    readings = library.readings([page for _, page in pages if page is not None])
+    known = [page for _, page in pages if page is not None]
+    readings, rotations = library.readings(known), library.archive.rotations(known)
     shown = []
     for hit, page in pages:
         if page is None:
@@ -317,7 +351,7 @@ def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filte
                 pieces=_pieces(hit),
                 address=hit_address(hit, page, query, filters),
                 others=len(hit.alike),
-                overlay=overlay(page, readings[page.page_id].get(hit.page_part), marks),
+                overlay=overlay(page, readings[page.page_id].get(hit.page_part), marks, rotations.get(page.page_id)),
             )
         )
     return shown
@@ -356,19 +390,28 @@ class PageSheet:
     doubtful_words: int
     facts: tuple[tuple[str, str], ...]
     is_corrected: bool
+    rotation_deg: int | None
+    """How a person turned its picture; None: nobody did."""
     overlay: Overlay | None
 
 
-def page_sheet(page: PageRow, readings: Mapping[str, Reading], query: str, at: str) -> PageSheet:
+def page_sheet(
+    page: PageRow, readings: Mapping[str, Reading], rotation_deg: int | None, query: str, at: str
+) -> PageSheet:
     """Return a page with the words of `query` marked, and the passage at `PART.START.END` that was found.
 
-    `readings` are those that the page's texts come from, by task.
+    Args:
+        page: The page.
+        readings: Those that its texts come from, by task.
+        rotation_deg: How a person turned its picture; None: nobody did.
+        query: What was searched for.
+        at: The passage.
     """
     marks = {task: doubtful_marks(reading) for task, reading in readings.items()}
     doubtful_words = sum(map(len, marks.values()))
     for task, text in page.parts.items():
         marks.setdefault(task, []).extend(_search_marks(task, text, query, at))
-    lines = overlay(page, readings.get("ocr"), marks.get("ocr", []))
+    lines = overlay(page, readings.get("ocr"), marks.get("ocr", []), rotation_deg)
     if lines is not None:
         marks["ocr"] += lines.marks
     corrected = page.metadata.get("text_source") == "correction"
@@ -381,6 +424,7 @@ def page_sheet(page: PageRow, readings: Mapping[str, Reading], query: str, at: s
         doubtful_words=doubtful_words,
         facts=tuple(_facts(page)),
         is_corrected=corrected,
+        rotation_deg=rotation_deg,
         overlay=lines,
     )
 
@@ -429,20 +473,45 @@ class WallPhoto:
     """The date of the oldest; the others may have lost theirs."""
     others: int
     """Number of photos that look like it, copies of the file included."""
+    ratio: int
+    """Width by height in hundredths, in steps of five, for the rows of the wall."""
 
 
-def photo_wall(overview: Overview, archive: Archive, limit: int) -> tuple[list[tuple[str, list[WallPhoto]]], bool]:
+def photo_wall(overview: Overview, library: Library, limit: int) -> tuple[list[tuple[str, list[WallPhoto]]], bool]:
     """Return the photos by year, oldest first, those without a date under "", and whether there are more."""
-    photos: list[WallPhoto] = []
+    found: list[tuple[Leaf, str, int]] = []
     seen: set[str] = set()
     is_cut = False
     for leaf in overview.photos:
         if leaf.page_id in seen:
             continue
-        if is_cut := len(photos) == limit:
+        if is_cut := len(found) == limit:
             break
-        alike = archive.alike(leaf.page_id)
+        alike = library.archive.alike(leaf.page_id)
         seen |= {leaf.page_id, *(one.page_id for one in alike)}
         known = [overview.leaves[at] for one in alike if (at := overview.positions.get(one.page_id)) is not None]
-        photos.append(WallPhoto(max((leaf, *known), key=lambda one: one.file_size), leaf.date, len(alike)))
+        found.append((max((leaf, *known), key=lambda one: one.file_size), leaf.date, len(alike)))
+    ratios = library.ratios([page for leaf, *_ in found if (page := library.archive.page(leaf.page_id))])
+    photos = [
+        WallPhoto(leaf, date, others, step_of(ratios.get(leaf.page_id, _UNKNOWN_RATIO))) for leaf, date, others in found
+    ]
     return [(year, list(some)) for year, some in groupby(photos, key=lambda photo: photo.date[:4])], is_cut
+
+
+def step_of(ratio: float) -> int:
+    """Return a ratio in hundredths, in steps of five; very wide and very tall photos are cut."""
+    return round(min(2.5, max(0.5, ratio)) * 20) * 5
+
+
+def photos_beside(overview: Overview, archive: Archive, page_id: str) -> tuple[Leaf | None, Leaf | None]:
+    """Return the photos before and after one on the wall."""
+    photos = overview.photos
+    at = next((at for at, photo in enumerate(photos) if photo.page_id == page_id), None)
+    if at is None:
+        return None, None
+    passed = {page_id, *(one.page_id for one in archive.alike(page_id))}
+
+    def first(some: Iterable[Leaf]) -> Leaf | None:
+        return next((photo for photo in some if photo.page_id not in passed), None)
+
+    return first(reversed(photos[:at])), first(photos[at + 1 :])

@@ -1,4 +1,4 @@
-// Keys, the large picture, and the page that is being read again. Every view works without this script.
+// Keys, the large view, ticked pages, and the page that is being read again. Every view works without this script.
 "use strict";
 
 const one = (selector) => document.querySelector(selector);
@@ -32,16 +32,23 @@ const KEYS = {
   },
   j: () => follow("[data-next]") || step(1),
   k: () => follow("[data-previous]") || step(-1),
-  ArrowRight: () => follow("[data-next]"),
-  ArrowLeft: () => follow("[data-previous]"),
-  ArrowDown: () => document.activeElement.matches("[data-hit]") && step(1),
-  ArrowUp: () => document.activeElement.matches("[data-hit]") && step(-1),
+  ArrowRight: () => follow("[data-next]") || isOn("[data-hit]", 1),
+  ArrowLeft: () => follow("[data-previous]") || isOn("[data-hit]", -1),
+  ArrowDown: () => isOn("[data-hit]", 1),
+  ArrowUp: () => isOn("[data-hit]", -1),
   n: () => follow("[data-next-hit]"),
   p: () => follow("[data-previous-hit]"),
   e: () => follow("[data-begin-edit]"),
   z: () => follow("[data-zoom]"),
-  Escape: () => (one(".sheet.large") ? follow("[data-zoom]") : follow("[data-back]")),
+  r: () => follow('[data-rotate] [value="90"]'),
+  R: () => follow('[data-rotate] [value="270"]'),
+  x: () => tick(),
+  Escape: () => follow("[data-back]"),
 };
+
+function isOn(selector, by) {
+  return document.activeElement.matches(selector) && step(by);
+}
 
 document.addEventListener("keydown", (event) => {
   const target = event.target;
@@ -57,7 +64,7 @@ document.addEventListener("keydown", (event) => {
     if (!(target.matches("textarea") && follow("[data-cancel]"))) target.blur();
     return;
   }
-  const act = KEYS[event.key];
+  const act = (viewer?.open && VIEWER_KEYS[event.key]) || KEYS[event.key];
   if (act && act()) event.preventDefault();
 });
 
@@ -79,39 +86,20 @@ if (ask) {
 
 // ── pictures ─────────────────────────────────────────────────────────────────────────────────────
 
-const zoom = one("[data-zoom]");
-if (zoom) {
-  zoom.addEventListener("click", (event) => {
-    event.preventDefault();
-    const sheet = zoom.closest(".sheet");
-    const picture = zoom.querySelector("img");
-    const box = picture.getBoundingClientRect();
-    const found = zoom.querySelector(".found, .passage")?.getBoundingClientRect();
-    const toX = event.clientX || (found ? found.left + found.width / 2 : box.left + box.width / 2);
-    const toY = event.clientY || (found ? found.top + found.height / 2 : box.top);
-    const x = (toX - box.left) / box.width;
-    const y = (toY - box.top) / box.height;
-    if (sheet.classList.toggle("large")) {
-      sheet.scrollLeft = x * picture.offsetWidth - sheet.clientWidth / 2;
-      sheet.scrollTop = y * picture.offsetHeight - sheet.clientHeight / 2;
-    }
-  });
-}
-
 // The passage that was found is scrolled into view, in the text and on the picture.
-if (zoom && one("mark.passage") && !location.hash) {
+if (one("[data-sheet] img") && one("mark.passage") && !location.hash) {
   const bringIntoSight = () => {
     for (const part of [one("mark.passage"), one(".lines .passage")]) {
       const box = part?.getBoundingClientRect();
       if (box && (box.top < 0 || box.bottom > innerHeight)) part.scrollIntoView({ block: "center" });
     }
   };
-  zoom.querySelector("img").decode().then(bringIntoSight, bringIntoSight);
+  one("[data-sheet] img").decode().then(bringIntoSight, bringIntoSight);
 }
 
 // The line under the pointer is also lit in its other place: in the text or on the picture.
 const spread = one(".spread");
-if (spread && one(".lines") && !one("[data-edit]")) {
+if (spread && !one("[data-edit]")) {
   let lit = null;
   const light = (event) => {
     const line = event.target.closest("[data-line]")?.dataset.line ?? null;
@@ -126,7 +114,7 @@ if (spread && one(".lines") && !one("[data-edit]")) {
 async function sayWhy(picture) {
   const sentence = document.createElement("span");
   sentence.className = "nothing";
-  if (picture.src.endsWith("/large")) {
+  if (picture.closest("[data-sheet]")) {
     const answer = await fetch(picture.src);
     const text = answer.ok ? "" : await answer.text();
     sentence.textContent = text || "The picture cannot be shown.";
@@ -138,9 +126,228 @@ async function sayWhy(picture) {
   }
 }
 
-for (const picture of all('img[src^="/image/"]')) {
-  picture.addEventListener("error", () => sayWhy(picture), { once: true });
-  if (picture.complete && !picture.naturalWidth && picture.loading !== "lazy") sayWhy(picture);
+function watch(pictures) {
+  for (const picture of pictures) {
+    picture.addEventListener("error", () => sayWhy(picture), { once: true });
+    if (picture.complete && !picture.naturalWidth && picture.loading !== "lazy") sayWhy(picture);
+  }
+}
+watch(all('img[src^="/image/"]'));
+
+// ── the large view ───────────────────────────────────────────────────────────────────────────────
+
+const sheet = one("[data-sheet]");
+const viewer = sheet && document.createElement("dialog");
+const MOST_ZOOM = 12;
+let zoom = 1; // 1: the whole picture fits
+let x = 0; // where its middle is, from the middle of the window
+let y = 0;
+
+const between = (low, value, high) => Math.min(high, Math.max(low, value));
+
+function place() {
+  const stage = sheet.querySelector(".stage");
+  const leaf = stage.querySelector("a");
+  const picture = stage.querySelector("img");
+  if (!viewer.open || !picture?.naturalWidth) return;
+  const ratio = picture.naturalWidth / picture.naturalHeight;
+  const width = zoom * Math.min(stage.clientWidth, stage.clientHeight * ratio);
+  const height = width / ratio;
+  const room = (length, seen) => Math.max(0, (length - seen) / 2);
+  x = between(-room(width, stage.clientWidth), x, room(width, stage.clientWidth));
+  y = between(-room(height, stage.clientHeight), y, room(height, stage.clientHeight));
+  leaf.style.width = `${width}px`;
+  leaf.style.height = `${height}px`;
+  leaf.style.transform = `translate(-50%, -50%) translate(${x}px, ${y}px)`;
+  if (width * devicePixelRatio > picture.naturalWidth * 1.1) sharpen(picture);
+}
+
+// More pixels are fetched when they can be seen.
+function sharpen(picture) {
+  if (!picture.src.includes("/large")) return;
+  const sharp = new Image();
+  sharp.src = picture.src.replace("/large", "/full");
+  sharp.decode().then(() => {
+    if (picture.src.includes("/large")) picture.src = sharp.src;
+  }, () => {});
+}
+
+// Zooms so that what is under a point of the window stays there.
+function zoomTo(value, atX = innerWidth / 2, atY = innerHeight / 2) {
+  const box = sheet.querySelector(".stage").getBoundingClientRect();
+  const growth = between(1, value, MOST_ZOOM) / zoom;
+  x -= (atX - box.left - box.width / 2 - x) * (growth - 1);
+  y -= (atY - box.top - box.height / 2 - y) * (growth - 1);
+  zoom *= growth;
+  place();
+  return true;
+}
+
+function pan(byX, byY, orElse) {
+  if (zoom === 1) return orElse ? orElse() : false;
+  x += byX * innerWidth * 0.2;
+  y += byY * innerHeight * 0.2;
+  place();
+  return true;
+}
+
+const VIEWER_KEYS = {
+  "+": () => zoomTo(zoom * 1.5),
+  "=": () => zoomTo(zoom * 1.5),
+  "-": () => zoomTo(zoom / 1.5),
+  0: () => zoomTo(1),
+  ArrowLeft: () => pan(1, 0, () => follow("[data-previous]")),
+  ArrowRight: () => pan(-1, 0, () => follow("[data-next]")),
+  ArrowUp: () => pan(0, 1),
+  ArrowDown: () => pan(0, -1),
+  f: () => follow("[data-screen]"),
+  z: () => follow("[data-close]"),
+  Escape: () => follow("[data-close]"),
+};
+
+function dress() {
+  zoom = 1;
+  x = y = 0;
+  sheet.querySelector("[data-zoom]")?.setAttribute("tabindex", "-1");
+  sheet.querySelector("img")?.decode().then(place, () => {});
+  place();
+}
+
+function enlarge() {
+  sheet.classList.add("large");
+  viewer.append(sheet);
+  viewer.showModal();
+  dress();
+  one("[data-close]").focus({ preventScroll: true });
+}
+
+function shut() {
+  viewer.close();
+  spread.prepend(sheet);
+  sheet.classList.remove("large");
+  const leaf = sheet.querySelector("[data-zoom]");
+  leaf?.removeAttribute("style");
+  leaf?.removeAttribute("tabindex");
+  leaf?.focus({ preventScroll: true });
+  const address = new URL(location);
+  address.searchParams.delete("large");
+  history.replaceState(null, "", address);
+}
+
+// Shows another page, or this one anew, without leaving the large view and the full screen.
+function show(address, form) {
+  const request = new XMLHttpRequest();
+  request.open(form ? "POST" : "GET", address);
+  request.responseType = "document";
+  request.onload = () => {
+    const page = request.response;
+    if (request.status !== 200 || !page?.querySelector("[data-sheet]")) return location.assign(address);
+    for (const part of [".place", ".read", "[data-sheet]"]) one(part).replaceChildren(...page.querySelector(part).childNodes);
+    document.title = page.title;
+    const now = new URL(request.responseURL);
+    now.searchParams.set("large", 1);
+    history.replaceState(null, "", now);
+    watch(sheet.querySelectorAll("img"));
+    dress();
+    if (!sheet.contains(document.activeElement)) one("[data-close]").focus({ preventScroll: true });
+  };
+  request.onerror = () => location.assign(address);
+  request.send(form);
+}
+
+if (sheet) {
+  viewer.className = "viewer";
+  viewer.ariaLabel = "Large view";
+  sheet.after(viewer);
+  viewer.addEventListener("cancel", (event) => {
+    event.preventDefault();
+    follow("[data-close]");
+  });
+  addEventListener("resize", place);
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a, button");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const scale = link.dataset.scale;
+    if (link.matches("[data-zoom], [data-open]")) {
+      event.preventDefault();
+      if (!viewer.open) enlarge();
+    } else if (viewer.open && link.matches("[data-close]") && new URL(link.href).pathname === location.pathname) {
+      event.preventDefault();
+      shut();
+    } else if (viewer.open && link.matches("[data-previous], [data-next], [data-previous-hit], [data-next-hit]")) {
+      if (one("[data-edit]")) return;
+      event.preventDefault();
+      show(link.href);
+    } else if (link.matches("[data-screen]")) {
+      if (document.fullscreenElement) document.exitFullscreen();
+      else sheet.requestFullscreen();
+    } else if (scale) zoomTo(scale === "0" ? 1 : zoom * 1.5 ** scale);
+  });
+
+  sheet.addEventListener("submit", (event) => {
+    if (!viewer.open || one("[data-edit]")) return;
+    event.preventDefault();
+    show(event.target.action, new URLSearchParams(new FormData(event.target, event.submitter)));
+  });
+
+  sheet.addEventListener("wheel", (event) => {
+    if (!viewer.open || !event.target.closest(".stage")) return;
+    event.preventDefault();
+    zoomTo(zoom * Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.002)), event.clientX, event.clientY);
+  }, { passive: false });
+
+  sheet.addEventListener("dblclick", (event) => {
+    if (viewer.open && event.target.closest(".stage")) zoomTo(zoom > 1 ? 1 : 3, event.clientX, event.clientY);
+  });
+  sheet.addEventListener("dragstart", (event) => {
+    if (viewer.open) event.preventDefault();
+  });
+
+  // One pointer moves the picture, two also zoom it.
+  const pointers = new Map();
+  const middle = () => {
+    const points = [...pointers.values()];
+    const sum = points.reduce((one, other) => ({ x: one.x + other.x, y: one.y + other.y }));
+    const [first, last] = [points[0], points.at(-1)];
+    return { x: sum.x / points.length, y: sum.y / points.length, apart: Math.hypot(first.x - last.x, first.y - last.y) };
+  };
+  sheet.addEventListener("pointerdown", (event) => {
+    if (!viewer.open || !event.target.closest(".stage") || event.button) return;
+    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    event.target.closest(".stage").setPointerCapture(event.pointerId);
+  });
+  sheet.addEventListener("pointermove", (event) => {
+    if (!pointers.has(event.pointerId)) return;
+    const before = middle();
+    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    const after = middle();
+    x += after.x - before.x;
+    y += after.y - before.y;
+    if (before.apart && after.apart) zoomTo((zoom * after.apart) / before.apart, after.x, after.y);
+    else place();
+  });
+  for (const kind of ["pointerup", "pointercancel"]) sheet.addEventListener(kind, (event) => pointers.delete(event.pointerId));
+
+  if (sheet.classList.contains("large")) enlarge();
+}
+
+// ── ticked pages ─────────────────────────────────────────────────────────────────────────────────
+
+function tick() {
+  const box = document.activeElement.closest("li")?.querySelector(".tick");
+  box?.click();
+  return Boolean(box);
+}
+
+const ticked = one("[data-ticked]");
+if (ticked) {
+  const count = () => {
+    const number = all(".tick:checked").length;
+    ticked.textContent = number ? `${number} ticked` : "ticked";
+  };
+  document.addEventListener("change", count);
+  addEventListener("pageshow", count); // the browser may have kept the ticks
 }
 
 // ── editing: leaving the page asks first ─────────────────────────────────────────────────────
