@@ -100,8 +100,8 @@ FILES: dict[str, tuple[bytes, str]] = {
     "jpeg.tif": (make.tiff([make.printed_page(60)], compression="jpeg"), "read"),
     "tiles.tif": (make.tiff([make.printed_page(60)], tile=(256, 256)), "read"),
     "circle.tif": (make.tiff_in_a_circle(), "blank blank"),
-    "cut.jpg": (PHOTO[: len(PHOTO) // 2], "CorruptSourceError"),
-    "cut.png": (make.encoded(make.printed_page(60), "PNG")[:5000], "CorruptSourceError"),
+    "cut.jpg": (PHOTO[: len(PHOTO) // 2], "damaged"),
+    "cut.png": (make.encoded(make.printed_page(60), "PNG")[:5000], "damaged"),
     "bomb.png": (make.png_claiming(30_000, 30_000), "PageRenderError"),
     "no picture.jpg": (b"\0" * 1000, "CorruptSourceError"),
     "word.jpg": (make.pdf(make.text_on), "text"),
@@ -149,7 +149,7 @@ def page_outcome(child: PageChild, number: int) -> str:
     assert 1 <= max(view.width_px, view.height_px) <= 1024
     if facts.text_layer == "good":
         return "text"
-    return "blank" if images.is_blank else "read"
+    return "blank" if images.is_blank else "damaged" if images.damage else "read"
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -27,7 +27,9 @@ from kobold_reader.pages.images import (
     LIBRARY_ERRORS,
     check_pixels,
     lacks_end_mark,
+    missing_from,
     picture_errors,
+    salvaged,
     with_end_mark,
 )
 from kobold_reader.pages.metadata import exif_of, is_photo, orientation_of, picture_metadata, take_orientation
@@ -206,7 +208,29 @@ class PictureFile:
             return look_at(picture, self._exif_of(picture), orientation)
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
-        """The images of the page."""
+        """The images of the page; of one that is cut short, of what is there."""
+        try:
+            return self._whole_images(page_number, budget, rotate_deg)
+        except (CorruptSourceError, PageRenderError) as error:
+            try:
+                images = self._images_of_part(page_number, budget, rotate_deg)
+            except (SourceError, *LIBRARY_ERRORS):
+                raise error from error.__cause__
+            if images.is_blank:
+                raise
+            return images
+
+    def _images_of_part(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
+        with picture_errors(PageRenderError), self._open() as opened:
+            check_pixels(*opened.size)
+            opened.seek(self._frames[page_number - 1])
+            orientation = self._orientation_of(opened)
+            placement = self._placement(opened, orientation)
+            picture, share = salvaged(lambda: opened)
+        images = picture_images(picture, placement, budget, original=None, rotate_deg=rotate_deg, reopen=picture.copy)
+        return dataclasses.replace(images, damage=missing_from(share))
+
+    def _whole_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         with self._frame(page_number) as (picture, orientation):
             original = None
             if len(self._frames) == 1 and picture.format in {"JPEG", "PNG"}:

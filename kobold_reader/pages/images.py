@@ -43,6 +43,8 @@ LIBRARY_ERRORS = (
 )
 """What Pillow and its plugins raise on bad files."""
 
+COMPLETE = 0.98
+"""The share of an image's lines from which on it counts as whole."""
 _CUT_SHORT = ("truncated", "premature", "unexpected end", "eof", "not enough")
 _MIN_QUALITY = 50
 _MAX_JPEG_SIDE_PX = 65_500
@@ -211,21 +213,29 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     return _flat_layer(layer.convert("RGBA")).convert("L")
 
 
-def salvaged(data: bytes) -> tuple[Image.Image, float]:
+def salvaged(open_it: Callable[[], Image.Image]) -> tuple[Image.Image, float]:
     """A picture whose data ends too early, its lost lines white, and the share of its lines that is there."""
-    with picture_errors(PageRenderError), Image.open(io.BytesIO(data)) as picture:
+    with picture_errors(PageRenderError), open_it() as picture:
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:
             flat = flatten(picture).copy()
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = False
-    levels = np.asarray(flat).reshape(flat.height, -1)
+    is_from_below = picture.format == "BMP"
+    levels = np.asarray(flat).reshape(flat.height, -1)[:: -1 if is_from_below else 1]
     is_filled = (levels == levels[-1, -1]).all(axis=1)  # decoders fill up lost lines with one dark level
     lost = flat.height if is_filled.all() else int(np.argmin(is_filled[::-1]))
     if levels[-1, -1] >= _PAPER:
         lost = 0
-    flat.paste("white", (0, flat.height - lost, *flat.size))
+    flat.paste("white", (0, 0, flat.width, lost) if is_from_below else (0, flat.height - lost, *flat.size))
     return flat, 1 - lost / flat.height
+
+
+def missing_from(share: float) -> str:
+    """A sentence about an image of which this share is there."""
+    if share >= COMPLETE:  # as scanners often leave out a line or two
+        return "The page's image is damaged."
+    return f"The page's image is cut short: about {share:.0%} of it is there."
 
 
 def darkest_channel(picture: Image.Image) -> Image.Image:

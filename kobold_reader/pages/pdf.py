@@ -31,7 +31,16 @@ from kobold_reader.pages import pdfium
 from kobold_reader.pages.attachments import Attachment
 from kobold_reader.pages.blank import Ink, analysis_size, find_ink, is_all_white
 from kobold_reader.pages.form_buttons import text_with_buttons
-from kobold_reader.pages.images import fit_size, flatten, picture_errors, salvaged, shrunk, without_colour
+from kobold_reader.pages.images import (
+    COMPLETE,
+    fit_size,
+    flatten,
+    missing_from,
+    picture_errors,
+    salvaged,
+    shrunk,
+    without_colour,
+)
 from kobold_reader.pages.jbig2 import demanding_segments
 from kobold_reader.pages.layout import (
     MUPDF_ERRORS,
@@ -60,7 +69,6 @@ _NO_MEMORY = re.compile(r"\b(malloc|calloc|realloc)\b.* failed")
 _CUT_SHORT = re.compile("truncated image|premature end of (file|data)")
 _MISSING = re.compile("cannot find XObject resource|no XObject subtype")
 _MATTERS = 0.25  # share of the page under images from which on an image that is cut short matters
-_COMPLETE = 0.98
 _SQUARE = 0.02  # the proportions of page and image may differ by this share, as paper is cut and scanned unevenly
 _SHRINK_EVERY = 10  # pages; MuPDF's store of decoded images grows to 256 MB otherwise
 _WORD_LETTERS, _HIDDEN_LETTERS = 3, 20
@@ -330,7 +338,7 @@ class PdfFile:
         if scan is not None and (scan.is_jpeg or fit_size(*layout.image_px, budget) == layout.image_px):
             data = scan.data()
             try:
-                if self._share_there(page, layout) < _COMPLETE:
+                if self._share_there(page, layout) < COMPLETE:
                     return self._part_of(scan, page, layout, budget, rotate_deg), False
                 images = scan_images(data, layout.inches, budget, rotate_deg)
             except PageRenderError:
@@ -357,9 +365,9 @@ class PdfFile:
             return first if (size, box) == (first.size, WHOLE) else canvas.draw(size, box)
 
         share = self._share_there(page, layout)
-        if share < _COMPLETE and layout.scan is not None:
+        if share < COMPLETE and layout.scan is not None:
             return self._part_of(layout.scan, page, layout, budget, rotate_deg), False
-        damage = _missing_from(share) if share < _COMPLETE else self._damage_of(page.number + 1)
+        damage = missing_from(share) if share < COMPLETE else self._damage_of(page.number + 1)
         ink = self._ink(page, layout, first)
         if ink.is_blank and damage:
             raise PageRenderError(damage, hint=_HINT)
@@ -374,13 +382,13 @@ class PdfFile:
         Raises:
             PageRenderError: Nothing can be seen on them.
         """
-        picture, share = salvaged(scan.data())
+        picture, share = salvaged(lambda: Image.open(io.BytesIO(scan.data())))
         share = min(share, self._share_there(page, layout))
         placement = Placement(picture.size, layout.inches)
         images = picture_images(picture, placement, budget, original=None, rotate_deg=rotate_deg, reopen=picture.copy)
         if images.is_blank:
             raise PageRenderError("The page's image is cut short, and what is there shows nothing.", hint=_HINT)
-        return replace(images, damage=_missing_from(share))
+        return replace(images, damage=missing_from(share))
 
     def _drawn_by_pdfium(
         self, page: Page, layout: Layout, budget: ImageBudget, rotate_deg: int | None
@@ -436,13 +444,6 @@ class PdfFile:
 
 def _message(error: Exception) -> str:
     return clean_text(str(error))[:200] or type(error).__name__
-
-
-def _missing_from(share: float) -> str:
-    """A sentence about an image of which this share is there."""
-    if share >= _COMPLETE:  # as scanners often leave out a line or two
-        return "The page's image is damaged."
-    return f"The page's image is cut short: about {share:.0%} of it is there."
 
 
 def _damage_of_contents(document: Document, page: Page) -> str:
