@@ -304,8 +304,9 @@ if (sheet) {
     if (viewer.open) event.preventDefault();
   });
 
-  // One pointer moves the picture, two also zoom it.
+  // One pointer moves the picture, two also zoom it. Where all of it is seen, a finger's swipe goes on to the next one.
   const pointers = new Map();
+  let begun = null;
   const middle = () => {
     const points = [...pointers.values()];
     const sum = points.reduce((one, other) => ({ x: one.x + other.x, y: one.y + other.y }));
@@ -315,6 +316,7 @@ if (sheet) {
   sheet.addEventListener("pointerdown", (event) => {
     if (!viewer.open || !event.target.closest(".stage") || event.button) return;
     pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    begun = pointers.size === 1 && zoom === 1 && event.pointerType === "touch" ? event.clientX : null;
     event.target.closest(".stage").setPointerCapture(event.pointerId);
   });
   sheet.addEventListener("pointermove", (event) => {
@@ -327,7 +329,14 @@ if (sheet) {
     if (before.apart && after.apart) zoomTo((zoom * after.apart) / before.apart, after.x, after.y);
     else place();
   });
-  for (const kind of ["pointerup", "pointercancel"]) sheet.addEventListener(kind, (event) => pointers.delete(event.pointerId));
+  for (const kind of ["pointerup", "pointercancel"]) {
+    sheet.addEventListener(kind, (event) => {
+      if (!pointers.delete(event.pointerId) || begun === null || zoom !== 1 || kind !== "pointerup") return;
+      const moved = event.clientX - begun;
+      begun = null;
+      if (Math.abs(moved) > 60) follow(moved > 0 ? "[data-previous]" : "[data-next]");
+    });
+  }
 
   if (sheet.classList.contains("large")) enlarge();
 }
