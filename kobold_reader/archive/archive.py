@@ -41,6 +41,7 @@ from kobold_reader.archive.vector_index import (
 )
 from kobold_reader.archive.vectors import ChromaServer
 from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, SourceError, StoreError
+from kobold_reader.files import is_writable
 from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode, ReadOptions
 from kobold_reader.pages import Selection, expanded, is_text, local_uri, select
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
@@ -142,7 +143,8 @@ class Archive:
             raise StoreError(
                 f"there is no archive in {folder}.", hint=f"Make one with: kobold-reader index PATH --archive {folder}"
             )
-        check_folder(folder)
+        if not exists or is_writable(folder / CATALOG):
+            check_folder(folder)
         # Chosen before anything is written: a missing extra leaves no half-made archive behind.
         chosen = None if exists else choose_embedder(embedder, access)
         if chroma_url is not None and not exists:
@@ -170,6 +172,11 @@ class Archive:
             opened.pop_all()
         return archive
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing in it may be written here: a read-only medium, another user's folder."""
+        return self._catalog.is_read_only
+
     def close(self) -> None:
         """Release all files."""
         self._index.close()
@@ -185,7 +192,8 @@ class Archive:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the archive for writing; raises BusyError if another process does."""
+        """Hold the archive for writing; raises BusyError if another process does, StoreError if it is read-only."""
+        self._catalog.refuse_changes()
         try:
             lock = FileLock(self.folder / LOCK, timeout=LOCK_WAIT_S).acquire()
         except Timeout:

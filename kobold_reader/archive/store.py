@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,7 @@ from kobold_reader.archive.query import FOLDING
 from kobold_reader.archive.rows import PAGE_COLUMNS, PLACE_COLUMNS, PageRow, Place, from_row, to_json, to_row
 from kobold_reader.border import is_of_one_row, of_one_page
 from kobold_reader.errors import StoreError, UnexpectedError
+from kobold_reader.files import ReadOnlyDatabase, connect_read_only, is_writable, says_not_writable, wal_of
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,9 @@ _PUT_PAGE: Final = _upsert("pages", PAGE_COLUMNS, "page_id")
 class Catalog:
     """An open archive.sqlite; safe to use from several threads.
 
+    Where nothing may be written (`is_read_only`), it is read as it is; where another user writes, it is opened again
+    once it has changed.
+
     Raises:
         StoreError: The file cannot be opened or written, or its format is not of this release.
     """
@@ -84,15 +88,72 @@ class Catalog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
-        with self._errors("open"), ExitStack() as opened:
-            self.db = opened.enter_context(
-                closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30))
+        self.is_read_only = path.is_file() and not is_writable(path)
+        self._seen: list[tuple[int, int]] = []
+        with self._errors("open"):
+            self.db = self._connect()
+            try:
+                self._prepare()
+            except sqlite3.OperationalError as err:
+                self.db.close()
+                if self.is_read_only or not says_not_writable(err) or not path.is_file():
+                    raise
+                self.is_read_only = True
+                self.db = self._connect()
+                self._prepare()
+            except BaseException:
+                self.db.close()
+                raise
+        if self.is_read_only and self.meta("folding") != str(FOLDING):
+            log.warning(
+                "%s is read-only, and another release of kobold-reader made its words: accents and signs of some "
+                "scripts are looked for as that release did.",
+                path.parent,
             )
-            self._prepare()
-            opened.pop_all()
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.is_read_only:
+            self._seen = self._state()
+            try:
+                return connect_read_only(self.path)
+            except OSError as err:
+                raise StoreError(
+                    f"the archive's file {self.path} cannot be copied to a temporary folder: {err}.",
+                    hint="A killed run left it unfinished. Make room there, or name another folder in TMPDIR.",
+                ) from err
+        return sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=30)
+
+    def _state(self) -> list[tuple[int, int]]:
+        """What changes when anybody writes the file."""
+        found = []
+        for file in (self.path, wal_of(self.path)):
+            with suppress(OSError):
+                found.append(((stat := file.stat()).st_mtime_ns, stat.st_size))
+        return found
+
+    def _look_again(self) -> None:
+        """Open the file again if it has changed under a connection that does not see that."""
+        is_frozen = isinstance(self.db, ReadOnlyDatabase) and self.db.is_frozen
+        if is_frozen and not self.db.in_transaction and self._state() != self._seen:
+            self.db.close()
+            self.db = self._connect()
+
+    def refuse_changes(self) -> None:
+        """Raise StoreError where the archive is read-only."""
+        if self.is_read_only:
+            raise StoreError(
+                f"the archive {self.path.parent} is read-only here: it can be searched and shown, not changed.",
+                hint="To change it, copy the folder to a place of your own, and name that with --archive.",
+            )
 
     def _prepare(self) -> None:
-        if (found := self._format()) not in {0, FORMAT}:
+        found = self._format()
+        if found == 0 and self.is_read_only:
+            raise StoreError(
+                f"the archive {self.path.parent} is read-only, and the run that made it was killed before it began.",
+                hint="Copy the folder to a place of your own and index its paths there.",
+            )
+        if found not in {0, FORMAT}:
             folder = self.path.parent
             newer = "Update kobold-reader, or make" if found > FORMAT else "Make"
             raise StoreError(
@@ -101,6 +162,8 @@ class Catalog:
                 "its paths again. Its ledger stays, so no page is read again. Corrections are in the file removed: "
                 "`export` of the release that made it saves them.",
             )
+        if self.is_read_only:
+            return
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=FULL")
         if found == FORMAT:
@@ -128,6 +191,7 @@ class Catalog:
     def _guard(self, doing: str) -> Iterator[sqlite3.Connection]:
         """Hold the connection while other threads wait."""
         with self._lock, self._errors(doing):
+            self._look_again()
             yield self.db
 
     @contextmanager
@@ -145,6 +209,7 @@ class Catalog:
     @contextmanager
     def transaction(self, doing: str = "write") -> Iterator[sqlite3.Connection]:
         """Hold a write transaction; committed at the end, rolled back on any exception."""
+        self.refuse_changes()
         with self._guard(doing) as db:
             db.execute("BEGIN IMMEDIATE")
             try:

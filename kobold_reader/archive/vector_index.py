@@ -397,7 +397,8 @@ class VectorIndex:
             return self._vectors
 
     def _open(self, embedder: str, dimension: int) -> Vectors:
-        return Vectors(self._server() or self._folder, embedder=embedder, dimension=dimension)
+        place = self._server() or self._folder
+        return Vectors(place, embedder=embedder, dimension=dimension, is_read_only=self._catalog.is_read_only)
 
     @contextmanager
     def held(self, embedder: Embedder) -> Iterator[Vectors]:

@@ -21,6 +21,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -147,6 +148,7 @@ class Vectors:
         place: A folder, made if missing, or a collection on a server.
         embedder: Name of the model; recorded in the collection when it is made.
         dimension: Length of a vector; recorded too.
+        is_read_only: Nothing may be written in the folder: it is copied, as Chroma writes when it opens one.
 
     Attributes:
         collection: Chroma's collection, for `ChromaVectorStore(chroma_collection=…)`.
@@ -156,7 +158,9 @@ class Vectors:
         StoreError: The folder cannot be opened, or the server not reached.
     """
 
-    def __init__(self, place: Path | ChromaServer, *, embedder: str, dimension: int) -> None:
+    def __init__(
+        self, place: Path | ChromaServer, *, embedder: str, dimension: int, is_read_only: bool = False
+    ) -> None:
         try:
             import httpx
             from chromadb.errors import ChromaError
@@ -166,7 +170,8 @@ class Vectors:
         self._name = place.collection if isinstance(place, ChromaServer) else COLLECTION
         with ExitStack() as opened:
             try:
-                self._api = opened.enter_context(_connection(place))
+                where = opened.enter_context(_copied(place)) if is_read_only and isinstance(place, Path) else place
+                self._api = opened.enter_context(_connection(where))
                 self.collection = self._get_or_create(embedder, dimension)
             except (ChromaError, httpx.HTTPError, OSError, ValueError) as err:
                 if isinstance(place, ChromaServer):
@@ -311,6 +316,22 @@ class Vectors:
             return {}
         answer = self.collection.get(ids=list(node_ids), include=["documents"])
         return dict(zip(answer["ids"], answer["documents"], strict=True))
+
+
+@contextmanager
+def _copied(folder: Path) -> Iterator[Path]:
+    """Copy Chroma's folder to a temporary one, all of it writable, whatever the rights of the files are."""
+    if not folder.exists():
+        folder = _beside(folder)[0]  # complete, and not yet in its place
+    with tempfile.TemporaryDirectory(prefix="kobold-reader-", ignore_cleanup_errors=True) as name:
+        copy = Path(name, "chroma")
+        copy.mkdir()
+        for path in folder.rglob("*"):
+            to = copy / path.relative_to(folder)
+            if path.is_file():
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, to)
+        yield copy
 
 
 @contextmanager

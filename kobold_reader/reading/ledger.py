@@ -34,6 +34,7 @@ from filelock import FileLock, Timeout
 
 from kobold_reader.border import is_of_one_row
 from kobold_reader.errors import KoboldReaderError, LedgerError
+from kobold_reader.files import connect_read_only
 from kobold_reader.kobold import CancelledError
 from kobold_reader.pages import FileFacts, Kind, PageFacts, SourceFile
 from kobold_reader.reading.results import LineBox, Reading
@@ -149,14 +150,14 @@ class Ledger:
             self._db = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        where = ":memory:"
+        db: sqlite3.Connection
         if self.path is not None and self._is_read_only:
-            where = f"{self.path.absolute().as_uri()}?mode=ro"
-        elif self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            where = str(self.path)
-        db = sqlite3.connect(where, uri=self._is_read_only, check_same_thread=False, isolation_level=None, timeout=30)
+            db = connect_read_only(self.path)
+        else:
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            db = sqlite3.connect(self.path or ":memory:", check_same_thread=False, isolation_level=None, timeout=30)
         try:
             found = db.execute("PRAGMA user_version").fetchone()[0]
             if found > FORMAT:

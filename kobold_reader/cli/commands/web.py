@@ -49,6 +49,8 @@ def web(
             api_password=options.password(),
             pdf_passwords=pdf_password or (),
         )
+        if opened.is_read_only:
+            notice(f"{archive} is read-only here: its pages can be searched and shown, not corrected or added to.")
         try:
             _announce(access, open_browser=open_browser)
             server.run(app)
