@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from kobold_reader.kobold import ServerPool, check_way, normalize_url
+from kobold_reader.errors import ServerConnectionError, ServerError
+from kobold_reader.kobold import KoboldClient, ServerPool, check_way, normalize_url
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import KnownKind, Selection, select
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
@@ -79,6 +80,21 @@ class ReadSession:
             page_timeout_s=options.page_timeout_s,
             form=self._form,
         )
+
+    def is_unanswered(self) -> bool:
+        """Tell whether KoboldCpp is to read, and nobody listens at any of its addresses."""
+        if self.options.engine != "koboldcpp":
+            return False
+        for url in self.options.api_url:
+            try:
+                with KoboldClient(url, password=self.options.api_password) as client:
+                    client.info()
+            except ServerConnectionError:
+                continue
+            except ServerError:
+                pass  # something answers there, and the run says what is wrong with it
+            return False
+        return True
 
     def open_ledger(self) -> Ledger:
         """Open the ledger that the options name; the caller closes it."""

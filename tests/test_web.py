@@ -162,7 +162,8 @@ GETS = [
     "/photos",
     "/failed",
     "/about",
-    "/again",
+    "/run",
+    "/add",
     "/ready",
 ]
 SCRIPTS = ["/static/app.js", "/static/live.js"]
@@ -173,6 +174,8 @@ POSTS = [
     "/file/00/again",
     f"/page/{SHA[:32]}-1/rotation",
     "/export",
+    "/add/index",
+    "/add/stop",
 ]
 
 
@@ -320,7 +323,7 @@ def test_every_answer_carries_the_policy(site: Site, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [one for one in GETS if "image" not in one and one not in {"/again", "/ready"}] + ["/nothing"]
+    "path", [one for one in GETS if "image" not in one and one not in {"/run", "/ready"}] + ["/nothing"]
 )
 def test_no_view_loads_or_runs_anything_else(site: Site, path: str) -> None:
     seen = Seen(site.client.get(path).text)
@@ -1069,15 +1072,16 @@ def test_a_failed_page_is_read_again_as_it_was_read(
     put(archive, replace(page, status="failed", parts={}, error="gone", version=version_of({})))
     before, settings = simulator.count(), archive.settings_of(scans)
     site = make_site(archive)
-    again = site.client.app.state.again  # type: ignore[attr-defined]
+    runs = site.client.app.state.runs  # type: ignore[attr-defined]
 
     assert change(site, f"/page/{page.page_id}/again").headers["location"] == "/failed"
-    again.join(60)
+    runs.join(60)
 
-    assert site.client.get("/again").json() == {"running": False, "sentence": "It was read, and can be found."}
-    now = archive.page(page.page_id)
-    assert now is not None
-    assert (now.status, now.error, now.text) == ("ok", None, page.text)
+    now = site.client.get("/run").json()
+    assert (now["running"], now["sentence"]) == (False, "It was read, and can be found.")
+    row_now = archive.page(page.page_id)
+    assert row_now is not None
+    assert (row_now.status, row_now.error, row_now.text) == ("ok", None, page.text)
     assert simulator.count() == before, "the ledger knew it"
     assert archive.settings_of(scans) == settings != {}, "the next run repeats what it did before"
 
@@ -1108,7 +1112,7 @@ def test_without_a_server_reading_again_says_so_and_keeps_the_page_failed(
     site = make_site(archive)
 
     change(site, f"/page/{page.page_id}/again")
-    site.client.app.state.again.join(60)  # type: ignore[attr-defined]
+    site.client.app.state.runs.join(60)  # type: ignore[attr-defined]
 
     html = site.client.get("/failed").text
     assert 'class="said failed" role="status"' in html
@@ -1117,7 +1121,7 @@ def test_without_a_server_reading_again_says_so_and_keeps_the_page_failed(
     moody.restart()
     answers.append("Dear Axel, this is what stands here.")
     change(site, f"/page/{page.page_id}/again")
-    site.client.app.state.again.join(60)  # type: ignore[attr-defined]
+    site.client.app.state.runs.join(60)  # type: ignore[attr-defined]
     now = archive.page(page.page_id)
     assert now is not None
     assert now.status == "ok"
@@ -1136,15 +1140,15 @@ def test_one_page_is_read_again_at_a_time_and_the_end_stops_it(
     answers.append("Dear Axel, this is what stands here.")
     moody.fault(Fault.HANG)
     site = make_site(archive)
-    again = site.client.app.state.again  # type: ignore[attr-defined]
+    runs = site.client.app.state.runs  # type: ignore[attr-defined]
     change(site, f"/page/{page.page_id}/again")
-    assert site.client.get("/again").json()["running"]
+    assert site.client.get("/run").json()["running"]
     assert "disabled" in site.client.get("/failed").text
     answer = change(site, f"/page/{page.page_id}/again")
     assert answer.status_code == 409
     assert "One at a time" in answer.text
-    again.close()
-    assert not again.now.is_running
+    runs.close()
+    assert not runs.now.is_running
 
 
 def test_a_page_that_nobody_remembers_reading_cannot_be_read_again(site: Site) -> None:
@@ -1165,7 +1169,7 @@ def test_a_file_that_cannot_be_opened_is_read_again_once_it_can(
     (scans / "letter.pdf").write_bytes(LETTER.read_bytes())
     os.utime(scans / "letter.pdf", (1, 1))
     change(site, action)
-    site.client.app.state.again.join(60)  # type: ignore[attr-defined]
+    site.client.app.state.runs.join(60)  # type: ignore[attr-defined]
     assert "/file/" not in site.client.get("/failed").text
     assert "letter.pdf" in site.client.get("/?q=Lindqvist").text
 

@@ -188,6 +188,16 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def is_being_written(self) -> bool:
+        """Tell whether a run, of this process or another one, holds the archive for writing."""
+        try:
+            FileLock(self.folder / LOCK, timeout=0).acquire().lock.release()
+        except Timeout:
+            return True
+        except OSError:
+            return False  # nobody can write there
+        return False
+
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     @contextmanager

@@ -21,11 +21,9 @@ from kobold_reader.errors import (
     ConfigError,
     KoboldReaderError,
     NoServerAvailableError,
-    ServerConnectionError,
     ServerError,
     SourceError,
 )
-from kobold_reader.kobold import KoboldClient
 from kobold_reader.pages import TAKEN, ImageBudget
 from kobold_reader.progress import spell_count, spell_statuses
 from kobold_reader.reading.due import is_clearly_lower, would_reach_px
@@ -102,14 +100,7 @@ def offer_rapidocr(options: ReadingOptions) -> None:
     is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
     if not is_terminal or options.engine != "koboldcpp" or find_spec("rapidocr") is None:
         return
-    for url in options.urls():
-        try:
-            with KoboldClient(url, password=options.password()) as client:
-                client.info()
-        except ServerConnectionError:
-            continue
-        except ServerError:
-            pass  # something answers there, and the run says what is wrong with it
+    if not options.session().is_unanswered():
         return
     notice(f"No KoboldCpp answers at {', '.join(options.urls())}.")
     if typer.confirm("Read with RapidOCR instead? Printed text, no captions", default=True, err=True):

@@ -6,10 +6,8 @@ import asyncio
 import functools
 import logging
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any, Self
@@ -39,12 +37,11 @@ from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
 from kobold_reader.html.pages import explained, templates
-from kobold_reader.options import ReadOptions
-from kobold_reader.pages import local_path
-from kobold_reader.session import ReadSession
 from kobold_reader.web import views
+from kobold_reader.web.add import Adding, AddViews
 from kobold_reader.web.ask import Asking
 from kobold_reader.web.library import MOST_HITS, SIZES, Library, Pictures, leaf_of
+from kobold_reader.web.runs import CLOSING_S, Runs
 from kobold_reader.web.security import Access, Guard, is_same
 
 log = logging.getLogger(__name__)
@@ -56,10 +53,15 @@ BODY_BYTES = 4_000_000
 EXPORTED = 5_000
 """Pages in one exported file, at most."""
 PIECE_BYTES = 1 << 20
-CLOSING_S = 15.0
-"""How long the end of the server waits for what still runs."""
 READY_WAIT_S = 10.0
-_HEADINGS = {403: "Not allowed", 404: "Not found", 405: "Not found", 409: "Not possible", 413: "Too large"}
+_HEADINGS = {
+    403: "Not allowed",
+    404: "Not found",
+    405: "Not found",
+    409: "Not possible",
+    413: "Too large",
+    507: "Not saved",
+}
 """Of the pages that say why an address cannot be shown, by HTTP status."""
 _STATIC = {
     "style.css": "text/css; charset=utf-8",
@@ -77,6 +79,7 @@ def make_app(
     changes: Mapping[str, Any] | None = None,
     api_password: str | None = None,
     pdf_passwords: Sequence[str] = (),
+    adding: Adding | None = None,
 ) -> tuple[Starlette, Callable[[], None]]:
     """Return the application, and the function that ends the processes and threads that it has started.
 
@@ -86,11 +89,16 @@ def make_app(
         changes: options of `ReadOptions` for reading pages again that differ from the run that read them before.
         api_password: Password of the server that reads them.
         pdf_passwords: Tried on encrypted files.
+        adding: What may be added through the browser; None: nothing.
     """
-    pictures = Pictures(pdf_passwords)
-    again = Rereader(archive, changes or {}, {"api_password": api_password, "pdf_passwords": list(pdf_passwords)})
+    passwords = list(pdf_passwords)
+    pictures = Pictures(passwords)
+    runs = Runs(archive, changes or {}, api_password, passwords)
     library = Library(archive)
-    pages = _Pages(library, access, pictures, again)
+    pages = _Pages(library, access, pictures, runs)
+    add = AddViews(
+        archive, runs, adding or Adding(), show=pages.show, form=pages.form, change_token=access.change_token
+    )
     page = "/page/{page_id:str}"
     app = Starlette(
         routes=[
@@ -103,7 +111,8 @@ def make_app(
             Route(page, pages.page),
             Route("/image/{page_id:str}/{size:str}", pages.image),
             Route("/original/{page_id:str}", pages.original),
-            Route("/again", pages.again),
+            Route("/run", pages.run),
+            *add.routes,
             Route("/ready", pages.ready),
             Route("/export", pages.export, methods=["POST"]),
             Route("/static/{name:str}", pages.static),
@@ -116,12 +125,12 @@ def make_app(
         middleware=[Middleware(Guard, access=access)],
         exception_handlers={KoboldReaderError: pages.error, HTTPException: pages.error, Exception: pages.error},
     )
-    app.state.again = again
+    app.state.runs = runs
     app.state.library = library
     library.warm_up()
 
     def close() -> None:
-        again.close()
+        runs.close()
         library.await_warm(CLOSING_S)
         pictures.close()
 
@@ -131,12 +140,12 @@ def make_app(
 class _Pages:
     """Answers requests, with one method for each address."""
 
-    def __init__(self, library: Library, access: Access, pictures: Pictures, again: Rereader) -> None:
+    def __init__(self, library: Library, access: Access, pictures: Pictures, runs: Runs) -> None:
         self._library = library
         self._archive = library.archive
         self._access = access
         self._pictures = pictures
-        self._again = again
+        self._runs = runs
         self._picture_lock = asyncio.Lock()
 
     def values(self, **shown: Any) -> dict[str, Any]:
@@ -148,7 +157,8 @@ class _Pages:
             values["failed_count"] = self._archive.count_failed()
         return values
 
-    def _show(self, template: str, status: int = 200, **shown: Any) -> Response:
+    def show(self, template: str, status: int = 200, **shown: Any) -> Response:
+        """Return a view."""
         return HTMLResponse(_templates().get_template(template).render(self.values(**shown)), status)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +191,7 @@ class _Pages:
                     shown["more"] = filters.address(n=limit + BROWSED)
         except ConfigError as err:
             shown["problem"] = str(err)
-        return self._show(
+        return self.show(
             "search.html",
             view="search",
             query=query,
@@ -247,7 +257,7 @@ class _Pages:
             "shown": views.page_sheet(page, readings, rotation_deg, asked, kept["at"]),
             **more,
         }
-        return self._show("page.html", 409 if problem else 200, view="page", query=asked, filters=filters, **values)
+        return self.show("page.html", 409 if problem else 200, view="page", query=asked, filters=filters, **values)
 
     def photos(self, request: Request) -> Response:
         """All photos, by year; those that look alike as one."""
@@ -255,25 +265,25 @@ class _Pages:
         limit = _number(request, "n", PHOTOS)
         years, is_cut = views.photo_wall(overview, self._library, limit)
         more = f"/photos?n={limit + PHOTOS}" if is_cut else ""
-        return self._show("photos.html", view="photos", years=years, total=len(overview.photos), more=more)
+        return self.show("photos.html", view="photos", years=years, total=len(overview.photos), more=more)
 
     def alike(self, request: Request) -> Response:
         """A page and all pages that show the same."""
         page = self._page(request)
         leaf, alike = leaf_of(page), self._archive.alike(page.page_id)
         path = str(page.metadata.get("file_path", ""))
-        return self._show("alike.html", view="photos" if leaf.is_photo else "", leaf=leaf, path=path, alike=alike)
+        return self.show("alike.html", view="photos" if leaf.is_photo else "", leaf=leaf, path=path, alike=alike)
 
     def failed(self, request: Request) -> Response:  # noqa: ARG002
         """Pages and files that could not be read, and why."""
         pages = self._archive.failed_pages()
         places = [place for place in self._archive.places() if place.error]
-        count, again = len(pages) + len(places), self._again.now
-        return self._show("failed.html", view="failed", failed_count=count, pages=pages, places=places, again=again)
+        count, again = len(pages) + len(places), self._runs.now
+        return self.show("failed.html", view="failed", failed_count=count, pages=pages, places=places, again=again)
 
     def about(self, request: Request) -> Response:  # noqa: ARG002
         """What the archive holds."""
-        return self._show(
+        return self.show(
             "about.html",
             view="about",
             held=self._archive.status(),
@@ -318,10 +328,10 @@ class _Pages:
             }
             return StreamingResponse(_pieces(file, opened.pop_all()), headers=headers)
 
-    def again(self, request: Request) -> Response:  # noqa: ARG002
-        """The progress of the page that is being read again."""
-        now = self._again.now
-        return JSONResponse({"running": bool(now and now.is_running), "sentence": now.sentence if now else ""})
+    def run(self, request: Request) -> Response:  # noqa: ARG002
+        """The progress of the run that goes on, or how the last one ended."""
+        now = self._runs.now
+        return JSONResponse(now.to_json() if now else {"running": False, "sentence": ""})
 
     def ready(self, request: Request) -> Response:  # noqa: ARG002
         """Whether pages are searched by meaning, too; waits a while for it."""
@@ -345,7 +355,7 @@ class _Pages:
 
     async def correct(self, request: Request) -> Response:
         """Save a corrected text."""
-        form, page = await self._form(request), await run_in_threadpool(self._page, request)
+        form, page = await self.form(request), await run_in_threadpool(self._page, request)
         text = form.get("text", "").replace("\r\n", "\n")
         if form.get("version") == page.version:
             try:
@@ -363,14 +373,14 @@ class _Pages:
 
     async def uncorrect(self, request: Request) -> Response:
         """Take a correction back."""
-        await self._form(request)
+        await self.form(request)
         page = await run_in_threadpool(self._page, request)
         await run_in_threadpool(self._archive.uncorrect, page.page_id)
         return RedirectResponse(f"/page/{page.page_id}", 303)
 
     async def rotate(self, request: Request) -> Response:
         """Turn the picture of a page by some degrees, or back to how it was read."""
-        form, page = await self._form(request), await run_in_threadpool(self._page, request)
+        form, page = await self.form(request), await run_in_threadpool(self._page, request)
         by = form.get("by", "")
         if by not in {"", "90", "180", "270"}:
             raise HTTPException(409, "A page is turned by 90, 180 or 270 degrees.")
@@ -412,23 +422,24 @@ class _Pages:
 
     async def reread_page(self, request: Request) -> Response:
         """Begin to read a page again."""
-        await self._form(request)
+        await self.form(request)
         page = await run_in_threadpool(self._page, request)
         name = f"{page.metadata.get('file_name', '')}, page {page.page_number}"
-        await run_in_threadpool(self._again.start, page.uri, page.page_number, name)
+        await run_in_threadpool(self._runs.reread, page.uri, page.page_number, name)
         return RedirectResponse("/failed", 303)
 
     async def reread_file(self, request: Request) -> Response:
         """Begin to read a file that could not be opened."""
-        await self._form(request)
+        await self.form(request)
         places = await run_in_threadpool(self._archive.places)
         place = next((one for one in places if views.file_key(one.uri) == request.path_params["key"]), None)
         if place is None:
             raise HTTPException(404, "There is no such file in this archive.")
-        await run_in_threadpool(self._again.start, place.uri, 0, str(place.metadata.get("file_name", place.uri)))
+        await run_in_threadpool(self._runs.reread, place.uri, 0, str(place.metadata.get("file_name", place.uri)))
         return RedirectResponse("/failed", 303)
 
-    async def _form(self, request: Request) -> dict[str, str]:
+    async def form(self, request: Request) -> dict[str, str]:
+        """Return what one of our own forms sent, with the first value of each name."""
         return {name: values[0] for name, values in (await self._lists(request)).items()}
 
     async def _lists(self, request: Request) -> dict[str, list[str]]:
@@ -462,7 +473,7 @@ class _Pages:
             sentence = "Internal error: please report it, with what the terminal shows."
         # The archive may be what failed, so the failed pages are not counted.
         heading = _HEADINGS.get(status, "Something went wrong")
-        return self._show("message.html", status, heading=heading, sentence=sentence, failed_count=0)
+        return self.show("message.html", status, heading=heading, sentence=sentence, failed_count=0)
 
 
 def _pieces(file: IO[bytes], opened: ExitStack) -> Iterator[bytes]:
@@ -488,106 +499,6 @@ def _templates() -> Environment:
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, "")
     return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 7 else default  # noqa: PLR2004
-
-
-# ── reading pages again ──────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class RereadStatus:
-    """The page that is being read again, or was last."""
-
-    name: str
-    """File and page."""
-    is_running: bool
-    sentence: str
-    """What is being done, the outcome, or why it failed."""
-    has_failed: bool = False
-
-
-class Rereader:
-    """Reads pages again, one at a time, in a thread, with the settings that they were read with.
-
-    Args:
-        archive: Holds the pages.
-        changes: options of `ReadOptions` that differ from the run that read a page before.
-        secrets: Passwords, as options of `ReadOptions`: an archive does not remember them.
-    """
-
-    def __init__(self, archive: Archive, changes: Mapping[str, Any], secrets: Mapping[str, Any]) -> None:
-        self._archive = archive
-        self._changes = dict(changes)
-        self._secrets = dict(secrets)
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._cancel = threading.Event()  # the run also sets it when it ends
-        self._is_closing = False
-        self.now: RereadStatus | None = None
-        """None until the first page is read again."""
-
-    def start(self, uri: str, page_number: int, name: str) -> None:
-        """Begin to read a page (1-based; 0: all pages of a file that could not be opened).
-
-        Raises:
-            ConfigError: Another page is being read, or the archive does not know how this one was read.
-        """
-        with self._lock:
-            if self._thread is not None and self._thread.is_alive():
-                hint = "One at a time: wait until it is done."
-                raise ConfigError("Another page is being read again.", hint=hint)
-            settings = self._archive.settings_of(uri)
-            if not settings:
-                hint = "`kobold-reader index PATH --archive DIR` reads it again."
-                raise ConfigError(f"The archive does not know how {name} was read.", hint=hint)
-            once = {
-                "pages": str(page_number) if page_number else None,
-                "sample": None,
-                "on_error": "skip",
-                "outage_patience_s": 0.0,  # the user is waiting for an answer
-            }
-            session = ReadSession(ReadOptions.of({**settings, **self._changes, **once, **self._secrets}))
-            self.now = RereadStatus(name, is_running=True, sentence="waiting for the server")
-            self._cancel = threading.Event()
-            self._thread = threading.Thread(target=self._read, args=(uri, session), name="read-again", daemon=True)
-            self._thread.start()
-
-    def _read(self, uri: str, session: ReadSession) -> None:
-        try:
-            with session:
-                report = self._archive.sync(
-                    local_path(uri), reader=session, remember=False, cancel=self._cancel, on_progress=self._set_sentence
-                )
-        except KoboldReaderError as err:
-            self._end(str(err), has_failed=True)
-        except Exception as err:
-            self._end(f"Internal error ({err!r}).", has_failed=True)
-            raise
-        else:
-            if report.errors:
-                self._end(str(report.errors[0]), has_failed=True)
-            elif self._is_closing:
-                self._end("Stopped.", has_failed=True)
-            else:
-                self._end("It was read, and can be found.")
-
-    def _set_sentence(self, text: str) -> None:
-        if self.now:
-            self.now = replace(self.now, sentence=text)
-
-    def _end(self, sentence: str, *, has_failed: bool = False) -> None:
-        if self.now:
-            self.now = replace(self.now, is_running=False, sentence=sentence, has_failed=has_failed)
-
-    def join(self, timeout_s: float | None = None) -> None:
-        """Wait until nothing is being read."""
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-
-    def close(self) -> None:
-        """Abort the job on the server, and wait for the thread to end."""
-        self._is_closing = True
-        self._cancel.set()
-        self.join(CLOSING_S)
 
 
 # ── the server ───────────────────────────────────────────────────────────────────────────────────

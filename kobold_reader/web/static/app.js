@@ -389,22 +389,3 @@ if (edit) {
     if (!isLeaving && text.value !== before) event.preventDefault();
   });
 }
-
-// ── a page that is being read again ──────────────────────────────────────────────────────────────
-
-const running = one("[data-running]");
-if (running) {
-  const doing = one("[data-doing]");
-  const look = async () => {
-    try {
-      const answer = await fetch("/again");
-      const now = await answer.json();
-      doing.textContent = now.sentence;
-      if (!now.running) location.reload();
-      else setTimeout(look, 1000);
-    } catch {
-      doing.textContent = "the search page does not answer any more";
-    }
-  };
-  setTimeout(look, 1000);
-}

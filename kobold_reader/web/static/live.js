@@ -44,7 +44,49 @@
     location.reload();
   };
 
+  // ── a run that goes on ─────────────────────────────────────────────────────────────────────────
+
+  const watchRun = async (box) => {
+    const show = (name, text) => {
+      const place = box.querySelector(`[data-run="${name}"]`);
+      if (place && place.textContent !== text) place.textContent = text;
+    };
+    for (;;) {
+      await sleep(1000);
+      try {
+        const answer = await fetch("/run");
+        const now = await answer.json();
+        show("sentence", now.sentence);
+        show("counts", now.counts);
+        const bar = box.querySelector("progress");
+        if (bar && now.total) {
+          bar.max = now.total;
+          bar.value = now.done;
+        }
+        if (!now.running) break;
+      } catch {
+        show("sentence", "the search page does not answer any more");
+      }
+    }
+    location.reload();
+  };
+
+  // ── files that are too much at once are not sent at all ────────────────────────────────────────
+
+  document.addEventListener("submit", (event) => {
+    const form = event.target.closest("[data-send]");
+    if (!form) return;
+    const files = form.querySelector("input[type=file]");
+    const size = [...files.files].reduce((sum, file) => sum + file.size, 0);
+    const isTooLarge = size > Number(files.dataset.most);
+    form.querySelector("[data-too-large]").hidden = !isTooLarge;
+    if (isTooLarge) event.preventDefault();
+    else form.querySelector("button").textContent = "Sending…";
+  });
+
   onceThere(() => {
+    const box = document.querySelector("[data-running]");
+    if (box) watchRun(box);
     if (document.querySelector("[data-searching]")) awaitSearch();
   });
 })();
