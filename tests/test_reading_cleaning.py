@@ -128,6 +128,10 @@ AROUND = [
         '[{"bbox_2d": [12, 30, 400, 60], "label": "Dear Axel,"},'
         ' {"bbox_2d": [12, 70, 400, 90], "label": "the slates came on Tuesday."}]'
     ),
+    '["Dear Axel,", "the slates came on Tuesday."]',
+    "['Dear Axel,', 'the slates came on Tuesday.']",
+    "{'text': \"Dear Axel,\\nthe slates came on Tuesday.\", 'language': None}",
+    "[{'bbox_2d': [12, 30, 400, 60], 'text': 'Dear Axel,'}, {'text': 'the slates came on Tuesday.'}]",
     # a tag around the page
     f"<transcription>\n{PAGE}\n</transcription>",
     f"<OCR>{PAGE}</OCR>",
@@ -136,6 +140,8 @@ AROUND = [
     # the instruction again
     f"{INSTRUCTION}\n\n{PAGE}",
     f"Convert this page to markdown.\n{PAGE}",
+    f"[INST] {INSTRUCTION} [/INST] {PAGE}",
+    f"<s>[INST] {INSTRUCTION} [/INST]\n{PAGE}</s>",
     # all at once
     f"<think>hm</think>\nSure! Here is the text:\n\n```markdown\n{PAGE}\n```\n\nI hope this helps!<|im_end|>\n",
 ]
@@ -172,6 +178,10 @@ def test_what_stands_around_the_page_goes(answer: str) -> None:
         '{"name": "axel", "text": "hello"}',
         '{"text": "hello"} is what the program prints.',
         '{"name": "axel", "lines": ["hello"]}',
+        "[INST] Fold the slip. [/INST] Fold here.",
+        '["a", "b"] is a list.',
+        "['tis the season",
+        '["one"]',
         '[{"label": "Name"}, {"label": "Street"}]',
         "<text>\n<line>hello</line>\n</text>",
         "The <s>slates</s> came <s>late</s>",

@@ -124,6 +124,8 @@ _TAG_AT_BEGINNING = re.compile(
     rf"\s*(?:{_END_TAG}|(?:{_START_TAG})(?:assistant|model)\n?|<\|assistant\|>|### ?(?:Response|Assistant):|ASSISTANT:)"
 )
 _NEXT_TURN = re.compile(rf"(?:{_END_TAG})\s*(?:{_START_TAG})")
+_TURN_BEFORE = rf"\s*(?:(?:<s>|{_START_TAG})(?:user\b)?\s*)*"
+_TURN_BEHIND = rf"(?:\s*(?:{_END_TAG}))*"
 _TURN_STARTED = re.compile(_START_TAG)
 _TURN_ENDED = re.compile(_END_TAG)
 
@@ -318,13 +320,14 @@ def _decoded(page: Traced) -> Traced:
 
 
 def _without_echo(page: Traced, instruction: str) -> Traced:
-    """Remove the repeated instruction: all of it, or its first sentences."""
+    """Remove the repeated instruction: all of it, or its first sentences, and the tags of its turn."""
     instruction = instruction.strip()
     sentences = _FIRST_SENTENCES.match(instruction)
     for echo in (instruction, sentences.group() if sentences else ""):
         if len(echo) < _SHORTEST_ECHO:
             continue
-        words = re.match(r"\s*" + r"\s+".join(map(re.escape, echo.split())) + r"(?!\w)", page.text)
+        said = r"\s+".join(map(re.escape, echo.split()))
+        words = re.match(rf"{_TURN_BEFORE}{said}(?!\w){_TURN_BEHIND}", page.text)
         if words is not None:
             return page.slice(words.end())
     return page

@@ -8,7 +8,7 @@ backslashes as they like.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,8 +36,18 @@ _TEXT_KEYS: Final = frozenset((*TEXT_KEYS, *BESIDE_KEYS))
 _TOKEN = re.compile(
     r'"(?P<string>(?:[^"\\]|\\.)*)(?P<closed>"|\\?\Z)|(?P<mark>[{}\[\],:])|(?P<bare>[^\s"{}\[\],:]+)', re.DOTALL
 )
+_PYTHON = re.compile(r"\s*[{\[][\s{\[]*'")
+"""JSON as Python prints it, with quotation marks of either kind."""
+_PYTHON_TOKEN = re.compile(
+    r"""(?P<quote>["'])(?P<string>(?:(?!(?P=quote))[^\\]|\\.)*)(?P<closed>(?P=quote)|\\?\Z)"""
+    r"""|(?P<mark>[{}\[\],:])|(?P<bare>[^\s"'{}\[\],:]+)""",
+    re.DOTALL,
+)
+_STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+_STRINGS = re.compile(rf"\s*\[\s*{_STRING}(?:\s*,\s*{_STRING})+\s*,?\s*\]\s*", re.DOTALL)
+"""A list of lines and nothing else."""
 _ESCAPE = re.compile(
-    r"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|\\u[\da-fA-F]{4}|\\[\"\\/nrt]|\\[bf](?![a-z])"
+    r"\\u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|\\u[\da-fA-F]{4}|\\[\"'\\/nrt]|\\[bf](?![a-z])"
 )
 """Before a letter, `\\b` and `\\f` begin a command of LaTeX, such as `\\frac`."""
 _ESCAPED: Final = {"b": "", "f": "\n", "n": "\n", "r": "", "t": "\t"}
@@ -57,6 +67,8 @@ def open_envelope(text: str) -> tuple[str, list[int]] | None:
     """
     if not text.lstrip().startswith(("{", "[")):
         return None
+    if _STRINGS.fullmatch(text):
+        return _joined(text, [(one.start() + 1, one.end() - 1) for one in re.finditer(_STRING, text, re.DOTALL)])
     objects = _objects(text)
     if objects is None:
         return None
@@ -72,9 +84,13 @@ def open_envelope(text: str) -> tuple[str, list[int]] | None:
                 spans += found
     if not spans and not names_text:
         return None
+    return _joined(text, sorted(spans))
+
+
+def _joined(text: str, spans: Sequence[tuple[int, int]]) -> tuple[str, list[int]]:
     chars: list[str] = []
     origin: list[int] = []
-    for start, end in sorted(spans):
+    for start, end in spans:
         if chars:
             chars.append("\n")
             origin.append(start - 1)  # the quotation mark
@@ -91,7 +107,7 @@ def _objects(text: str) -> list[_Object] | None:
     """Objects, and None for lists; with the key in the object around, under which it stands."""
     key: str | None = None
     end = 0
-    for token in _TOKEN.finditer(text):
+    for token in (_PYTHON_TOKEN if _PYTHON.match(text) else _TOKEN).finditer(text):
         if text[end : token.start()].strip() or (end and not open_ones and token["mark"] not in {"{", ","}):
             return None
         end = token.end()
@@ -110,7 +126,7 @@ def _objects(text: str) -> list[_Object] | None:
             key = None
         elif token["string"] is not None and inner is not None and key is None:
             key = token["string"].lower()
-            if token["closed"] == '"':
+            if token["closed"] in {'"', "'"}:
                 inner.keys.add(key)
         elif token["string"] is not None and inner is not None and key is not None:
             inner.strings.setdefault(key, [token.span("string")])

@@ -20,6 +20,8 @@ MAX_EQUAL_LINES = 80
 """Repetitions of a unit that contains a line end. Ruled and typewritten pages have up to 70 lines."""
 MAX_WORD_CHARS = 600
 """Characters of repeated words without a line end. A printed line has up to 200."""
+LITANY = 1.5
+"""Factor on these limits for a few Chinese or Japanese characters without a stop: prayers are written 108 times."""
 MAX_LEADER_CHARS = 2000
 """Characters of a repeated unit without letters: dots, dashes, zeros. Models join several dotted lines of a form."""
 MIN_COPIES_IN_LINE = 10
@@ -115,6 +117,7 @@ def _shared_ends(text: str) -> list[int]:
 
 def _is_endless(unit: str, length: int, patience: float) -> bool:
     copies = length / len(unit)
+    patience *= LITANY if _IS_LITANY.fullmatch(unit) else 1
     letters = _letters(unit * 3) - _letters(unit * 2)  # a unit may begin within a tag
     if any(letters >= least and copies >= most * patience for least, most in MAX_PROSE_COPIES):
         return True
@@ -174,6 +177,7 @@ _PIECE = re.compile(
     rf"|(?P<ideograph>[{_IDEOGRAPH}])|(?P<letter>[{_UNSPACED}])|(?P<word>[^\s<|{_IDEOGRAPH}{_UNSPACED}]+)"
 )
 _NO_LETTER = re.compile(r"[\d_!-/:-@\[-`{-~]")  # not \W, which holds the vowel signs of India
+_IS_LITANY = re.compile(rf"[{_IDEOGRAPH}\s]{{4,9}}")
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _LONGEST_WORD = 40
 _WEIGHTS = {"ideograph": 0.4, "letter": 0.15}
