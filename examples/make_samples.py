@@ -10,9 +10,9 @@ with the same versions of numpy, Pillow and PyMuPDF gives the same bytes.
 
 from __future__ import annotations
 
+import argparse
 import io
 import itertools
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -1805,4 +1805,6 @@ def make(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_OUT)
+    parser = argparse.ArgumentParser(description="Make the sample archive: the papers of a boat club that never was.")
+    parser.add_argument("out", nargs="?", type=Path, default=DEFAULT_OUT, help="left out: where the package keeps it")
+    make(parser.parse_args().out)

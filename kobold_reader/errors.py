@@ -73,7 +73,22 @@ def _rebuild(kind: type[KoboldReaderError], message: str, fields: dict[str, Any]
 
 
 class ConfigError(KoboldReaderError, ValueError):
-    """An argument is wrong; the message names it and what is allowed."""
+    """An argument is wrong; the message says what is allowed.
+
+    Args:
+        message: What is wrong.
+        argument: Its name in Python; the command line shows the option's name.
+        more: As KoboldReaderError takes them.
+    """
+
+    def __init__(self, message: str, *, argument: str | None = None, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.argument = argument
+
+    @override
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{self.argument}: {text}" if self.argument else text
 
 
 class MissingExtraError(KoboldReaderError, ImportError):

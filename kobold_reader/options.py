@@ -54,7 +54,7 @@ class PageRange:
         """
         if text is None or not text.strip():
             return cls()
-        return cls(tuple(_span(part, text) for part in text.split(",")))
+        return cls(tuple(map(_span, text.split(","))))
 
     def __contains__(self, page_number: int) -> bool:
         return not self.spans or any(
@@ -68,14 +68,16 @@ class PageRange:
         )
 
 
-def _span(part: str, whole: str) -> tuple[int, int | None]:
+def _span(part: str) -> tuple[int, int | None]:
     found = re.fullmatch(r"\s*(\d+)?\s*(-)?\s*(\d+)?\s*", part)
     if not found or not (found[1] or found[3]):
-        raise ConfigError(f"pages: {part.strip()!r} in {whole!r} is no page range; write for example 1-3,7 or 10-.")
+        examples = "write 7, 1-3,7 or 10- (page 10 and all after it)"
+        raise ConfigError(f"{part.strip()!r} is no page range; {examples}.", argument="pages")
     first = int(found[1]) if found[1] else 1
     last = (int(found[3]) if found[3] else None) if found[2] else first
     if first < 1 or (last is not None and last < first):
-        raise ConfigError(f"pages: {part.strip()!r} in {whole!r}: pages count from 1, and a span runs forwards.")
+        why = "pages count from 1" if first < 1 else "a range runs forwards"
+        raise ConfigError(f"{part.strip()!r} is no page range: {why}; write 7, 1-3,7 or 10-.", argument="pages")
     return first, last
 
 
@@ -189,19 +191,19 @@ class ReadOptions:
             only_ocr = self.engine == "rapidocr" or self.json_schema is not None
             object.__setattr__(self, "tasks", ("ocr",) if only_ocr else DEFAULT_TASKS)
             object.__setattr__(self, "are_tasks_default", True)
-        object.__setattr__(self, "tasks", _checked_tasks(self.tasks))
-        _checked_tasks(self.prompts or self.tasks)
+        object.__setattr__(self, "tasks", _checked_tasks(self.tasks, "tasks"))
+        _checked_tasks(self.prompts or self.tasks, "prompts")
         choices = {"engine": EngineName, "rotate": Rotate, "text_layer": TextLayerUse, "image_kind": ImageKindUse}
         for name, values in (choices | {"redo": Redo, "on_error": OnError}).items():
             value, allowed = getattr(self, name), get_args(values)
             if value is not None and value not in allowed:
-                raise ConfigError(f"{name}: {value!r} is not one of {', '.join(map(str, allowed))}.")
+                raise ConfigError(f"{value!r} is not one of {', '.join(map(str, allowed))}.", argument=name)
         for name in ("sample", "page_timeout_s", "stop_after_s"):
             number = getattr(self, name)
             if number is not None and number <= 0:
-                raise ConfigError(f"{name}: {number} must be greater than 0.")
+                raise ConfigError(f"{number} must be greater than 0.", argument=name)
         if self.outage_patience_s < 0:
-            raise ConfigError(f"outage_patience_s: {self.outage_patience_s} must be 0 or greater.")
+            raise ConfigError(f"{self.outage_patience_s} must be 0 or greater.", argument="outage_patience_s")
         if self.json_schema is not None:
             self._check_records()
             object.__setattr__(self, "text_layer", "ignore")
@@ -246,13 +248,13 @@ class ReadOptions:
         return hashlib.sha256(json.dumps(given, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def _checked_tasks(tasks: Iterable[str]) -> tuple[str, ...]:
+def _checked_tasks(tasks: Iterable[str], argument: str) -> tuple[str, ...]:
     asked = tuple(dict.fromkeys(tasks))  # a task named twice would be asked twice
     if not asked:
-        raise ConfigError(f"tasks is empty: name at least one of {', '.join(TASKS)}.")
+        raise ConfigError(f"name at least one of {', '.join(TASKS)}.", argument=argument)
     for task in asked:
         if task not in TASKS:
-            raise ConfigError(f"tasks: {task!r} is no task; there are {', '.join(TASKS)}.")
+            raise ConfigError(f"{task!r} is no task; there are {', '.join(TASKS)}.", argument=argument)
     return asked
 
 

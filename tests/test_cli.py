@@ -416,8 +416,8 @@ def test_a_path_that_gives_nothing_is_exit_3(kobold: Command, tmp_path: Path, br
         (tmp_path / "not-there.pdf", "no such file"),
         (note, "not taken"),
         (broken, "cannot be opened"),
-        (empty, "nothing there is of a kind"),
-        (odd, "nothing there is of a kind"),
+        (empty, "is of a kind that is taken"),
+        (odd, "is of a kind that is taken"),
     ):
         said = kobold("read", path)
         assert (said.code, said.out) == (3, ""), path
@@ -765,7 +765,7 @@ def archive(kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: 
     said = kobold("index", pages.parent, "--archive", folder, "--embedder", "none")
     assert (said.code, said.out) == (0, "")
     assert "1 file, 3 pages: 3 to be read\n" in said.err
-    assert "1 file: 1 new; 3 pages indexed\n" in said.err
+    assert "1 file: 1 new; 3 pages with new text indexed\n" in said.err
     assert simulator.count() == 6
     return folder
 
@@ -775,9 +775,9 @@ def test_index_again_asks_nothing(kobold: Command, archive: Path, simulator: Kob
     for paths in ([pages.parent], []):
         said = kobold("index", *paths, "--archive", archive)
         assert said.code == 0
-        assert "1 file, none changed; 0 pages indexed\n" in said.err
+        assert "1 file, none changed; no page has new text\n" in said.err
     draw_pages(pages.parent / "fourth.png", ["fourth page"])
-    assert "2 files: 1 new; 1 page indexed\n" in kobold("index", "--archive", archive).err
+    assert "2 files: 1 new; 1 page with new text indexed\n" in kobold("index", "--archive", archive).err
     assert simulator.count() == asked + 2
 
 
@@ -789,16 +789,16 @@ def test_every_number_of_a_run_is_true(kobold: Command, simulator: KoboldSimulat
     simulator.fault(None, Fault.BAD_INPUT)
     first = kobold(*asked).err
     assert "\n4 pages: 1 blank, 1 failed, 1 ok, 1 text_layer\n" in first, "nothing was read before"
-    assert "1 file: 1 new; 2 pages indexed\n" in first, "neither the blank nor the failed one"
+    assert "1 file: 1 new; 2 pages with new text indexed\n" in first, "neither the blank nor the failed one"
 
     simulator.fault(Fault.BAD_INPUT)
     again = kobold(*asked).err
     assert "\n4 pages: 1 blank, 1 failed, 1 ok, 1 text_layer (3 read before)\n" in again
-    assert "1 file, none changed; 0 pages indexed\n" in again
+    assert "1 file, none changed; no page has new text\n" in again
 
     last = kobold(*asked).err
     assert "\n4 pages: 1 blank, 2 ok, 1 text_layer (3 read before)\n" in last
-    assert "1 file, none changed; 1 page indexed\n" in last
+    assert "1 file, none changed; 1 page with new text indexed\n" in last
     assert "4 pages: 1 blank, 2 ok, 1 text_layer (4 read before)\n" in kobold(*asked).err
 
     copy = kobold("read", tmp_path / "book.pdf", "--ledger", "none", "--tasks", "ocr").err
@@ -1025,7 +1025,7 @@ def test_forget_removes_readings_but_no_file(
     said = kobold("forget", pages.parent, "--archive", archive)
     assert (said.code, said.out) == (0, "")
     assert "rewritten" in said.err
-    assert said.err.endswith("\nforgotten: 6 readings, 3 pages of the archive\n")
+    assert said.err.endswith("\nforgotten: 6 readings, 3 pages of the archive, 6 readings of the archive\n")
     assert pages.is_file()
     assert kobold("search", "Lindqvist", "--archive", archive).out == ""
     assert "nothing was known" in kobold("forget", pages.parent, "--archive", archive).err
@@ -1428,7 +1428,7 @@ def test_without_a_server_index_does_what_needs_none(
     again = kobold(*arguments)
     assert again.code == 0
     assert "3 pages: 1 ok, 2 text_layer (2 read before)" in again.err
-    assert "1 page indexed" in again.err
+    assert "1 page with new text indexed" in again.err
 
 
 def test_without_a_server_rapidocr_is_offered_on_a_terminal(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -40,10 +42,19 @@ from kobold_reader.archive.vector_index import (
     record_of,
 )
 from kobold_reader.archive.vectors import ChromaServer
-from kobold_reader.errors import ConfigError, KoboldReaderError, MissingExtraError, ServerError, SourceError, StoreError
+from kobold_reader.errors import (
+    ConfigError,
+    KoboldReaderError,
+    MissingExtraError,
+    ServerError,
+    SourceError,
+    SourceNotFoundError,
+    StoreError,
+)
 from kobold_reader.files import is_writable
 from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode, ReadOptions
 from kobold_reader.pages import Selection, expanded, is_text, local_uri, select
+from kobold_reader.reading.due import stand_in
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import MEASURED_PAGES, Outlook, forecast_by_ledger
@@ -87,6 +98,28 @@ class ArchiveStatus:
     """Pages that people corrected."""
 
 
+class Traces:
+    """What making an archive leaves in the file system, beside what was there before."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._before = set(folder.iterdir()) if folder.is_dir() else set()
+        self._made = [one for one in (folder, *folder.absolute().parents) if not one.exists()]
+
+    def remove(self) -> None:
+        """Remove the archive's files, and the folders made for them, as far as nothing else is in them."""
+        ours = re.compile(rf"({re.escape(CATALOG)}|{re.escape(LEDGER)})(-wal|-shm|-journal)?|{LOCK}|chroma|.*\.claims")
+        for path in set(self._folder.iterdir()) - self._before:
+            if path.is_dir() and ours.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+            elif ours.fullmatch(path.name):
+                with suppress(OSError):  # Windows keeps a file that is open
+                    path.unlink()
+        for folder in self._made:
+            with suppress(OSError):  # something else was put there
+                folder.rmdir()
+
+
 class Archive:
     """One archive folder. Use `Archive.open`; safe to search from several threads.
 
@@ -103,6 +136,8 @@ class Archive:
         self._access = access
         self._index = index
         self._duplicates = Duplicates(catalog)
+        self._traces: Traces | None = None
+        """Of a new archive, which goes if its first run fails with nothing read."""
 
     @classmethod
     def open(
@@ -134,6 +169,8 @@ class Archive:
             ConfigError: The archive was made with another embedder, or has no vectors to put on a server.
         """
         folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise StoreError(f"{folder} is a file, and an archive is a folder.", hint="Name a folder with --archive.")
         access = ServerAccess((api_url,) if isinstance(api_url, str) else tuple(api_url), api_password)
         exists = False
         if (folder / CATALOG).is_file():
@@ -147,16 +184,19 @@ class Archive:
             check_folder(folder)
         # Chosen before anything is written: a missing extra leaves no half-made archive behind.
         chosen = None if exists else choose_embedder(embedder, access)
+        traces = None if exists else Traces(folder)
         if chroma_url is not None and not exists:
             ChromaServer.chosen(chroma_url, has_vectors=chosen is not None)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise StoreError(
-                f"the folder {folder} cannot be made: {err}.", hint="Name another folder with --archive."
+                f"the folder {folder} cannot be made ({err.strerror or err}).",
+                hint="Name another folder with --archive.",
             ) from err
         catalog = Catalog(folder / CATALOG)
         archive = cls(folder, catalog, access, VectorIndex(folder, catalog, access, chosen))
+        archive._traces = traces
         with ExitStack() as opened:
             opened.push(archive)
             if not exists:
@@ -185,7 +225,9 @@ class Archive:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KoboldReaderError):
+            self.discard_if_empty()
         self.close()
 
     def is_being_written(self) -> bool:
@@ -197,6 +239,26 @@ class Archive:
         except OSError:
             return False  # nobody can write there
         return False
+
+    def discard_if_empty(self) -> None:
+        """Close and remove the archive, if it was made by this object and no page was read into it.
+
+        Folders that were there before stay, with everything in them.
+        """
+        if self._traces is None or self._catalog.has_read_pages() or self.count_readings():
+            return
+        with suppress(BusyError):  # it is another process's by now
+            with self._locked():
+                self.close()
+            self._traces.remove()
+            self._traces = None
+
+    def count_readings(self) -> int:
+        """Count the readings in the archive's own ledger."""
+        if not (self.folder / LEDGER).is_file():
+            return 0
+        with Ledger(self.folder / LEDGER, read_only=True) as ledger:
+            return ledger.count_readings()
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
@@ -277,6 +339,7 @@ class Archive:
             stop, options = cancel or threading.Event(), its_session.options
             with self._writing() as indexer, self.open_ledger(options) as ledger:
                 selection = select(some, known=ledger.kind_of)
+                self._say_what_is_kept(selection)
                 if selection.errors and not selection.files:
                     failed.append(selection.errors[0])
                     continue
@@ -294,9 +357,8 @@ class Archive:
                     outlook.indexing_s = self._indexing_s(outlook.contents, ledger)
                     on_start(selection, outlook)
                 stamps.begin()
-                total.add(
-                    Syncer(self._catalog, indexer, stamps, on_page).run(selection, transcriber, stop, prune=prune)
-                )
+                syncer = Syncer(self._catalog, indexer, stamps, functools.partial(stand_in, ledger, options), on_page)
+                total.add(syncer.run(selection, transcriber, stop, prune=prune))
                 stamps.end()
                 total.skipped += ledger.attachments_skipped(selection.files)
                 lost = lost or transcriber.lost
@@ -306,6 +368,13 @@ class Archive:
             raise failed[0]
         total.errors += failed
         return total
+
+    def _say_what_is_kept(self, selection: Selection) -> None:
+        """Add to the errors of known files that are not there any more what becomes of their pages."""
+        known = self._catalog.places() if selection.errors else {}
+        for error, uri in zip(selection.errors, selection.unseen, strict=True):
+            if uri in known and isinstance(error, SourceNotFoundError):
+                error.hint = "Its pages stay in the archive; `kobold-reader forget` removes them."
 
     def _indexing_s(self, contents: set[str], ledger: Ledger) -> float | None:
         """Return how long it takes to index those of these contents that are new.
@@ -567,6 +636,13 @@ class Archive:
         Raises:
             ConfigError: Empty query, unknown mode, key or folder; a date of another shape.
         """
+        if not self._catalog.has_read_pages():
+            hint = f"kobold-reader index PATH --archive {self.folder} reads and indexes files"
+            failed = self._catalog.count_failed()
+            if failed:
+                hint += f". {failed} could not be read: kobold-reader status --archive {self.folder} says why"
+            on_notice(f"the archive {self.folder} is empty, no page was read into it yet: {hint}.")
+            return []
         searcher = Searcher(self._catalog, self._index.search(mode, on_notice), self._duplicates)
         filter_ = parse_filter(where, since=since, until=until, folder=folder)
         return searcher.search(query, limit=limit, mode=mode, filter_=filter_, by=by, all_copies=all_copies)
@@ -733,6 +809,10 @@ class Archive:
             MissingExtraError: The extra `notebook` is not installed.
         """
         return to_frame(self._catalog.every_page(), self._catalog.places().values())
+
+    def has_read_pages(self) -> bool:
+        """Tell whether any page was read into the archive; cheap in any archive."""
+        return self._catalog.has_read_pages()
 
     @property
     def generation(self) -> int:

@@ -77,6 +77,10 @@ class Exporter:
         _check_known("group_by", group_by, get_args(GroupBy))
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file.", hint="Name a folder to export to.")
+        place = folder.resolve()
+        if any((above / catalog.path.name).is_file() for above in (place, *place.parents)):
+            hint = "Name a folder that is in no archive; it is made if it is missing."
+            raise ConfigError(f"{folder} is in the folder of an archive.", hint=hint)
         self._catalog = catalog
         self._folder = folder
         self._form = form
@@ -171,7 +175,7 @@ def exported(catalog: Catalog, page_ids: Sequence[str], to: str) -> str:
 
 def _check_known(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise ConfigError(f"{name}={value!r} is unknown.", hint=f"There are: {', '.join(known)}.")
+        raise ConfigError(f"{value!r} is not one of {', '.join(known)}.", argument=name)
 
 
 def _roots(catalog: Catalog) -> list[str]:

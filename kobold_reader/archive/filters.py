@@ -123,24 +123,29 @@ def parse_filter(
     >>> parse_filter(["date_taken=1950..1960"]).conditions[0].kind
     'between'
     """
-    return Filter(
-        tuple(map(_parse_condition, where)),
-        "" if since is None else _parse_date("since", since),
-        "" if until is None else _parse_date("until", until),
-        "" if folder is None else _parse_folder(str(folder)),
-    )
+    first = "" if since is None else _parse_date("since", since)
+    last = "" if until is None else _parse_date("until", until)
+    if first and last and not _is_at_most(first, last):
+        raise ConfigError(f"{first!r} is later than {last!r}: no page is of both.", argument="since")
+    within = "" if folder is None else _parse_folder(str(folder))
+    return Filter(tuple(map(_parse_condition, where)), first, last, within)
 
 
 def _parse_condition(text: str) -> Condition:
     found = re.fullmatch(r"\s*(\w+)\s*=\s*(.*)", text, re.DOTALL)
     if not found or not found[2].strip():
-        raise ConfigError(f"where: {text!r} is no condition; write KEY=VALUE, KEY=A..B or KEY=~WORD.")
+        examples = "for example author=Lindqvist, page_number=1..9 or file_name=~letter"
+        raise ConfigError(
+            f"{text!r} is no condition; write KEY=VALUE, KEY=A..B or KEY=~WORD, {examples}.", argument="where"
+        )
     key, value = found[1], storable(found[2].strip())
     if value.startswith("~"):
         return Condition(key, "contains", (value[1:].strip(),))
     if ".." in value:
-        low, _, high = value.partition("..")
-        return Condition(key, "between", (low.strip(), high.strip()))
+        low, high = map(str.strip, value.split("..", 1))
+        if low and high and not _is_at_most(low, high):
+            raise ConfigError(f"{text!r}: the range runs backwards; write {key}={high}..{low}.", argument="where")
+        return Condition(key, "between", (low, high))
     return Condition(key, "equal", (value,))
 
 
@@ -151,13 +156,13 @@ def _parse_date(name: str, text: str) -> str:
             datetime.strptime(text, shape)  # noqa: DTZ007  (a day, of no time zone)
             if len(text) == length:
                 return text
-    raise ConfigError(f"{name}: {text!r} is no date; write 1954, 1954-03 or 1954-03-12.")
+    raise ConfigError(f"{text!r} is no date; write 1954, 1954-03 or 1954-03-12.", argument=name)
 
 
 def _parse_folder(folder: str) -> str:
     text = shown(folder.strip())
     if not text.strip("/\\"):
-        raise ConfigError(f"in: {folder!r} is no folder; name one, or a part of its path.")
+        raise ConfigError(f"{folder!r} is no folder; name one, or a part of its path.", argument="folder")
     if text.startswith("~"):
         text = str(expanded(text))
     # Only a path typed as a place on this disk is absolute.
@@ -171,7 +176,7 @@ def check_keys(conditions: Iterable[Condition], known: Iterable[str]) -> None:
         if condition.key not in keys:
             near = difflib.get_close_matches(condition.key, keys, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"where: no page has {condition.key!r}; there are {', '.join(keys)}.{meant}")
+            raise ConfigError(f"no page has {condition.key!r}; there are {', '.join(keys)}.{meant}", argument="where")
 
 
 def check_folder_known(folder: str, paths: Iterable[str]) -> None:
@@ -182,7 +187,8 @@ def check_folder_known(folder: str, paths: Iterable[str]) -> None:
             return
         folders.add(re.split(r"[/\\]+", path)[-2] if re.search(r"[^/\\][/\\]", path) else path)
     more = f" and {len(folders) - _MOST_NAMED} more" if len(folders) > _MOST_NAMED else ""
-    raise ConfigError(f"in: no page is in {folder!r}; there are {', '.join(sorted(folders)[:_MOST_NAMED])}{more}.")
+    known = ", ".join(sorted(folders)[:_MOST_NAMED])
+    raise ConfigError(f"no page is in {folder!r}; there are {known}{more}.", argument="folder")
 
 
 _TABLES = (

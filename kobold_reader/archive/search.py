@@ -131,17 +131,17 @@ class Searcher:
         """
         for name, value, known in (("mode", mode, get_args(Mode)), ("by", by, get_args(Grouping))):
             if value not in known:
-                raise ConfigError(f"{name}: {value!r} is not one of {', '.join(known)}.")
+                raise ConfigError(f"{value!r} is not one of {', '.join(known)}.", argument=name)
         if mode == "dense" and self._dense is None:
             raise ConfigError(
                 "this archive cannot be searched by meaning: it has no vectors, or their embedder cannot be reached.",
                 hint="Search with --mode hybrid or keyword; index --reembed makes vectors.",
             )
         if limit < 1:
-            raise ConfigError(f"limit: {limit} must be at least 1.")
+            raise ConfigError(f"{limit} must be at least 1.", argument="limit")
         parsed = parse_query(query)
         if not parsed.text.strip():
-            raise ConfigError("the query is empty.")
+            raise ConfigError("the query is empty.", hint="Give a word, a name, a number or a question.")
         if filter_.conditions:
             check_keys(filter_.conditions, self._catalog.metadata_keys())
         if filter_.folder:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 LOCK: Final = "archive.lock"
 """The writer holds this file."""
 FORMAT: Final = 4
+OTHER_FOLDER: Final = "Name another folder with --archive."
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE roots (path TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
@@ -180,7 +181,12 @@ class Catalog:
             self.db.execute(f"PRAGMA user_version={FORMAT}")
 
     def _format(self) -> int:
-        return int(self.db.execute("PRAGMA user_version").fetchone()[0])
+        # One statement sees one state of the file, also while another process makes it.
+        query = "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+        version, tables = self.db.execute(query).fetchone()
+        if tables and not version:
+            raise StoreError(f"{self.path} was made by another program, not by kobold-reader.", hint=OTHER_FOLDER)
+        return int(version)
 
     def close(self) -> None:
         """Close the file."""
@@ -201,6 +207,9 @@ class Catalog:
         except sqlite3.Error as err:
             if is_of_one_row(err):
                 raise
+            if "not a database" in str(err):
+                message = f"{self.path} is damaged, or was made by another program."
+                raise StoreError(message, hint=f"{OTHER_FOLDER} Or put back a copy of it.") from err
             raise StoreError(
                 f"the archive's file {self.path} cannot be used ({doing}): {err}.",
                 hint="Check that its folder can be written and the disk is not full.",
@@ -402,6 +411,10 @@ class Catalog:
 
     def _count(self, rows: str) -> int:
         return int(self._column(f"SELECT count(*) FROM {rows}")[0])  # noqa: S608
+
+    def has_read_pages(self) -> bool:
+        """Tell whether any page was read, even if it is known to be empty."""
+        return bool(self._rows("SELECT 1 FROM pages WHERE status != 'failed' LIMIT 1"))
 
     def count_by_status(self) -> dict[str, int]:
         """Count pages by status."""

@@ -29,13 +29,14 @@ from kobold_reader.options import ReadOptions
 from kobold_reader.pages import Selection, SourceFile
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.pipeline import Ahead
-from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.release import RELEASE
 
 AHEAD_RESULTS: Final = 64
 _BESIDE_TEXT: Final = ("status", "error", "metadata", "content_sha256", "as_read")
 """What may change of a page's row while its text, and so its words and vectors, stay."""
+_HALF_READ: Final = ("looping", "truncated")
 LEDGER_MARK: Final = "ledger_mark"
 """Under this key the catalog has the state of the ledger at the end of the last complete run."""
 
@@ -50,6 +51,10 @@ class SyncReport:
     renamed_files: int = 0
     missing_files: int = 0
     pruned_files: int = 0
+    vanished_files: int = 0
+    """Known ones below a folder in which no file is left: not marked as missing, since an unmounted disk looks so."""
+    unopened_files: int = 0
+    """Files that cannot be opened."""
     pages: Counter[str] = field(default_factory=Counter)
     """By status."""
     read_pages: int = 0
@@ -58,12 +63,25 @@ class SyncReport:
     """Pages that an earlier run had read."""
     indexed_pages: int = 0
     """Pages whose text is new or changed, and can be found from now on; a page without text is not counted."""
+    reread_pages: int = 0
+    """Pages that RapidOCR had read, and KoboldCpp has read now."""
+    stand_in_pages: int = 0
+    """Pages that keep RapidOCR's reading, because it is better than KoboldCpp's, or that one failed."""
     finished_pages: int = 0
     """The same of pages that an earlier, interrupted run had begun."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Files not taken, by ending."""
     errors: list[KoboldReaderError] = field(default_factory=list)
     """One for each failed file and page."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, under the names of the fields; errors as sentences."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return values | {
+            "pages": dict(self.pages),
+            "skipped": dict(self.skipped),
+            "errors": [str(error) for error in self.errors],
+        }
 
     def add(self, other: SyncReport) -> None:
         """Add another run's numbers."""
@@ -202,11 +220,13 @@ class Syncer:
         catalog: Catalog,
         indexer: Indexer,
         stamps: FileStamps,
+        stand_in: Callable[[PageResult], Reading | None],
         on_page: Callable[[PageResult], None] | None = None,
     ) -> None:
         self._catalog = catalog
         self._indexer = indexer
         self._stamps = stamps
+        self._stand_in = stand_in
         self._on_page = on_page
         self._report = SyncReport()
         self._pending: list[PageRow] = []
@@ -253,6 +273,7 @@ class Syncer:
         if self._on_page:
             self._on_page(result)
         self._stamps.note(result)
+        result = self._with_stand_in(result)
         try:
             with of_one_page("indexing it", result.source.path, result.page_number or None):
                 self._note(result, before)
@@ -265,6 +286,7 @@ class Syncer:
         """Record where a page's file is, and what is to be done for the page."""
         self._place(result, before)
         if result.page_number == 0:
+            self._report.unopened_files += 1
             self._count(result, is_corrected=False)
             return
         row, old = self._rows(result)
@@ -273,6 +295,21 @@ class Syncer:
             self._pending.append(row)
         elif any(getattr(old, name) != getattr(row, name) for name in _BESIDE_TEXT):
             self._renamed[row.page_id] = row
+
+    def _with_stand_in(self, result: PageResult) -> PageResult:
+        """Return a page that KoboldCpp read, with RapidOCR's text where that is better; count what became of it."""
+        stand_in = None if result.is_due else self._stand_in(result)
+        if stand_in is None:
+            return result
+        own = result.readings.get("ocr")
+        if own is None:  # it failed: an indexed page keeps what it has
+            self._report.stand_in_pages += 1
+            return result
+        if own.status in _HALF_READ and len(own.text) <= len(stand_in.text):
+            self._report.stand_in_pages += 1
+            return replace(result, readings={**result.readings, "ocr": stand_in})
+        self._report.reread_pages += not result.is_kept
+        return result
 
     def _fail(self, result: PageResult, error: UnexpectedError) -> None:
         """Note the error of a page of which no row can be made, at its file."""
@@ -379,17 +416,18 @@ class Syncer:
     def _settle_gone(self, selection: Selection, places: dict[str, Place], *, prune: bool) -> None:
         """Mark or remove the places below this run's folders at which there is no file any more."""
         seen = {source.uri for source in selection.files}
-        # A place that could not be looked at is not known to be gone.
-        unseen = {str(error.source) for error in selection.errors}
         # A folder that is absent or has no file that we take proves nothing: an unmounted disk looks like that.
         trusted = [root for root in selection.roots if any(_is_below(uri, root) for uri in seen)]
+        # A place that could not be looked at is not known to be gone, either.
         gone = [
             place
             for place in places.values()
             if place.uri not in seen
             and any(_is_below(place.uri, root) for root in trusted)
-            and not any(is_at(place.uri, path) for path in unseen)
+            and not any(is_at(place.uri, path) for path in selection.unseen)
         ]
+        emptied = [root for root in selection.roots if root not in trusted]
+        self._report.vanished_files = sum(any(_is_below(uri, root) for root in emptied) for uri in places)
         present = {place.sha256 for place in places.values() if place.uri in seen}
         moved = [place for place in gone if place.sha256 in present]
         missing = [place for place in gone if place.sha256 not in present]

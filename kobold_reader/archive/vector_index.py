@@ -99,7 +99,7 @@ def choose_embedder(kind: EmbedderKind | None, access: ServerAccess) -> Embedder
 
         kind = "minilm" if is_available() else "none"
     if kind not in get_args(EmbedderKind):
-        raise ConfigError(f"embedder: {kind!r} is not one of {', '.join(get_args(EmbedderKind))}.")
+        raise ConfigError(f"{kind!r} is not one of {', '.join(get_args(EmbedderKind))}.", argument="embedder")
     return None if kind == "none" else _open(kind, access)
 
 

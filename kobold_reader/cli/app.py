@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -34,8 +35,9 @@ from kobold_reader.cli.commands import (
     web,
 )
 from kobold_reader.cli.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, exit_code
+from kobold_reader.cli.options import option_of
 from kobold_reader.cli.output import complain, notice, say, show_log
-from kobold_reader.errors import KoboldReaderError
+from kobold_reader.errors import ConfigError, KoboldReaderError
 
 # Set before anything can import onnxruntime or tiktoken: no telemetry, no download.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -112,6 +114,8 @@ def run() -> int:
         _explain_usage(err)
         return EXIT_USAGE
     except KoboldReaderError as err:
+        if isinstance(err, ConfigError) and err.argument:
+            err.argument = option_of(err.argument)
         complain(str(err))
         return exit_code(err)
     except BrokenPipeError:
@@ -125,13 +129,26 @@ def run() -> int:
     return int(code or EXIT_OK)
 
 
+_PYDANTIC_SAYS = {
+    r"Value error, ": "",
+    r"Input should be a valid integer\b.*": "it must be a whole number",
+    r"Input should be a valid number\b.*": "it must be a number",
+    r"Input should be a finite number": "it must be a number",
+    r"Input should be greater than or equal to (\S+)": r"it must be \1 or more",
+    r"Input should be less than or equal to (\S+)": r"it must be \1 or less",
+}
+"""typer 0.29 has pydantic check the values of options."""
+
+
 def _explain_usage(error: Any) -> None:
     """Report what was wrong with the arguments; on a bare `kobold-reader`, show the help."""
     message: str = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
         notice(message)
         return
-    complain(" ".join(message.replace("Value error, ", "").split()))
+    for of_pydantic, ours in _PYDANTIC_SAYS.items():
+        message = re.sub(of_pydantic, ours, message)
+    complain(" ".join(message.split()))
     if error.ctx is not None:
         notice(f"`{error.ctx.command_path} --help` names all options")
 

@@ -37,6 +37,21 @@ ARCHIVE_VARIABLE = "KOBOLD_READER_ARCHIVE"
 LEDGER_VARIABLE = "KOBOLD_READER_LEDGER"
 
 
+_OTHER_NAMES = {
+    "folder": "--in",
+    "limit": "-k",
+    "outage_patience_s": "--wait-for-server",
+    "page_timeout_s": "--page-timeout",
+    "prompts": "--prompt",
+    "stop_after_s": "--stop-after",
+}
+
+
+def option_of(argument: str) -> str:
+    """Return the option that sets an argument of the library."""
+    return _OTHER_NAMES.get(argument) or f"--{argument.replace('_', '-')}"
+
+
 class RapidOcrAgreed(Exception):  # noqa: N818  (it is an answer)
     """The user agreed that RapidOCR reads: the command begins again with it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,8 +16,8 @@ import typer
 from typing_extensions import override
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
-from kobold_reader.cli.options import RapidOcrAgreed, ReadingOptions
-from kobold_reader.cli.output import complain, notice
+from kobold_reader.cli.options import LEDGER_VARIABLE, RapidOcrAgreed, ReadingOptions
+from kobold_reader.cli.output import complain, notice, program_to_type
 from kobold_reader.errors import (
     ConfigError,
     KoboldReaderError,
@@ -32,19 +33,21 @@ from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.selftest import SelfTestFile
 
 
-def existing_ledger(name: str | None) -> Path | None:
-    """Return the ledger named, or the default one; None where nothing has been kept.
+def existing_ledger(given: str | None) -> Path | None:
+    """Return the ledger given, else that of the environment, else the default one; None where nothing has been kept.
 
     Raises:
-        ConfigError: The ledger that was named does not exist.
+        ConfigError: The ledger given does not exist.
     """
+    name = given or os.environ.get(LEDGER_VARIABLE)
     if name == "none":
         return None
     path = Path(name) if name else default_ledger_path()
     if path.is_file():
         return path
-    if name:
-        raise ConfigError(f"there is no ledger {name}.")
+    if given:
+        hint = "Name another one with --ledger; left out, it is the default one."
+        raise ConfigError(f"there is no ledger {given}.", hint=hint)
     return None
 
 
@@ -120,8 +123,10 @@ def saying_ways_on(options: ReadingOptions) -> Iterator[None]:
 def add_ways_on(error: ServerError, options: ReadingOptions) -> None:
     """Add the command that reads without a server to the error that none can be used."""
     if isinstance(error, NoServerAvailableError) and options.engine == "koboldcpp":
-        command = shlex.join(["kobold-reader", *_without_secrets(sys.argv[1:]), "--engine", "rapidocr"])
-        ways = f"Start KoboldCpp, and run the same command again. Printed text is read without it by: {command}"
+        command = " ".join([program_to_type(), shlex.join(_without_secrets(sys.argv[1:])), "--engine rapidocr"])
+        is_off = any(isinstance(one, ServerConnectionError) for one in error.errors.values())
+        ways = "Start KoboldCpp, and run the same command again." if is_off else "Then run the same command again."
+        ways += f" Printed text is read without it by: {command}"
         error.hint = f"{error.hint} {ways}" if error.hint else ways
 
 
@@ -162,6 +167,14 @@ def count_if_interrupted(pages: Mapping[str, int], due: Sequence[PageResult]) ->
         raise
 
 
+def notice_no_such_pages(
+    asked: str | None, pages: Mapping[str, int], errors: Sequence[KoboldReaderError], files: Sequence[object]
+) -> None:
+    """Say so where `--pages` names pages that no file has."""
+    if asked and files and not errors and not sum(pages.values()):
+        notice(f"--pages {asked}: none of the {spell_count(len(files), 'file')} has such a page")
+
+
 def notice_pages_left(stop_after: str | None, left_pages: int) -> None:
     """Report the pages that `--stop-after` left for the next run."""
     if stop_after and left_pages:
@@ -169,14 +182,22 @@ def notice_pages_left(stop_after: str | None, left_pages: int) -> None:
 
 
 def closing_code(
-    errors: Sequence[KoboldReaderError], usable_pages: int, on_error: str, *, nothing_taken: bool = False
+    errors: Sequence[KoboldReaderError],
+    usable_pages: int,
+    on_error: str,
+    *,
+    taken_of: Mapping[str, int] | None = None,
 ) -> int:
     """Report the errors of files and pages, and return the exit code.
 
-    `nothing_taken`: the paths contain no file of a kind that is taken.
+    `taken_of`: the files that were not taken, by ending, where none was taken.
     """
-    if nothing_taken and not errors:
-        complain(f"nothing there is of a kind that is taken: {TAKEN}")
+    if taken_of is not None and not errors:
+        count = sum(taken_of.values())
+        found = (
+            f"none of the {spell_count(count, 'file')} there is" if count else "no file there, in any folder below, is"
+        )
+        complain(f"{found} of a kind that is taken: {TAKEN}")
         return EXIT_SOURCE
     for error in errors[:10]:
         complain(str(error))

@@ -284,6 +284,8 @@ class Selection:
     """Of paths that cannot be examined, and of files that were named by hand and are not taken."""
     roots: tuple[str, ...]
     """URIs of the folders given."""
+    unseen: tuple[str, ...] = ()
+    """URIs of what the errors are about."""
 
 
 def select(
@@ -318,6 +320,9 @@ class _Finder:
     skipped: Counter[str] = field(default_factory=Counter)
     errors: list[SourceError] = field(default_factory=list)
     roots: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    typed: dict[str, str] = field(default_factory=dict)
+    """The local paths that were given, by URI, as errors show them."""
 
     def add(self, path: str | Path, fs: FileSystem | None) -> None:
         text = str(path)
@@ -327,6 +332,7 @@ class _Finder:
         elif isinstance(path, str) and (match := re.match(r"([a-z][a-z0-9+.\-]+)(://|::)", text)):
             self._add_url(text, match[1])
         else:
+            self.typed[local_uri(expanded(text))] = shown(text)
             self._add_local(expanded(text))
 
     def _add_local(self, path: Path) -> None:
@@ -348,8 +354,8 @@ class _Finder:
         is_pattern = glob.has_magic(str(path))
         found = glob.glob(str(path), recursive=True) if is_pattern else []  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not found:
-            hint = "No file matches the pattern." if is_pattern else None
-            self._fail("There is no such file or folder.", local_uri(path), SourceNotFoundError, hint)
+            message = "No file matches this pattern." if is_pattern else "There is no such file or folder."
+            self._fail(message, local_uri(path), SourceNotFoundError)
         for name in sorted(found, key=natural_key):
             if Path(name).is_dir():
                 if "**" not in path.parts:  # `**` has listed its contents
@@ -506,7 +512,7 @@ class _Finder:
                 self.skipped[ending if extra_hint(ending) else f"{ending} holding {file.kind}"] += 1
             del self.files[file.uri]
         skipped, roots = dict(sorted(self.skipped.items())), tuple(dict.fromkeys(self.roots))
-        return Selection(tuple(self.files.values()), skipped, tuple(self.errors), roots)
+        return Selection(tuple(self.files.values()), skipped, tuple(self.errors), roots, tuple(self.unseen))
 
     def _twin_of(self, raw: SourceFile) -> str:
         """The ending of the picture that the camera wrote beside a raw file; "" where none is taken."""
@@ -517,8 +523,9 @@ class _Finder:
                     return ending
         return ""
 
-    def _fail(self, message: str, source: str, kind: type[SourceError] = SourceError, hint: str | None = None) -> None:
-        self.errors.append(kind(message, source=source, hint=hint))
+    def _fail(self, message: str, uri: str, kind: type[SourceError] = SourceError, hint: str | None = None) -> None:
+        self.unseen.append(uri)
+        self.errors.append(kind(message, source=self.typed.get(uri) or shown(local_path(uri)), hint=hint))
 
 
 def _is_hidden(name: str) -> bool:

@@ -17,7 +17,7 @@ from kobold_reader.options import ReadOptions, Redo
 from kobold_reader.pages import ImageBudget, PageFacts
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.page_reader import EngineFacts
-from kobold_reader.reading.results import DOUBTFUL, Reading
+from kobold_reader.reading.results import DOUBTFUL, PageResult, Reading
 
 OF_THE_PAGE: Final = frozenset({"pdf", "image"})
 """`Reading.engine` where no engine was asked: a text layer and blank paper are facts of the page."""
@@ -85,6 +85,17 @@ def find_due(
         due_tasks = possible(due_tasks, readings, able, last_family)
         tasks = tuple(task for task in tasks if task in readings or task in due_tasks)
     return PageTasks(tasks, readings, tuple(due_tasks))
+
+
+def stand_in(ledger: Ledger, options: ReadOptions, page: PageResult) -> Reading | None:
+    """Return RapidOCR's whole reading of a page that is meant for KoboldCpp, if there is one with text."""
+    if options.engine == "rapidocr" or "ocr" not in page.tasks or not page.content_sha256:
+        return None
+    own = page.readings.get("ocr")
+    if own is not None and own.engine in OF_THE_PAGE:
+        return None
+    found = ledger.reading(page.content_sha256, "ocr", "rapidocr", options.key("ocr"))
+    return found if found is not None and found.status == "ok" else None
 
 
 def tasks_of_page(facts: PageFacts, options: ReadOptions) -> tuple[str, ...]:

@@ -445,6 +445,11 @@ class Ledger:
         sql = "SELECT uri, page_number, task, kind, message FROM failures ORDER BY uri, page_number, task"
         return [Failure(*row) for row in self._rows(sql)]
 
+    def count_readings(self) -> int:
+        """Count the readings of this file; the fallback's do not count."""
+        [(count,)] = self._rows("SELECT count(*) FROM readings")
+        return int(count)
+
     def count(self) -> dict[str, int]:
         """Count `files`, `pages`, and pages by status (of `ocr`)."""
         self._end_copying()

@@ -221,14 +221,18 @@ class Eyesight:
 
         A measured limit above KoboldCpp's default is used as far as the context has room for it.
         """
-        if self._given_px:
-            return self._given_px
         info = lease.info
         known, px = self._known.get(info.url, (None, 0))
         if known is not info:
             found = _remembered(lease)
-            px = DEFAULT_VISIONMAXRES_PX
-            if found and found.visionmaxres_px:
+            if found and not found.is_seen:
+                log.warning(
+                    "%s read not one word of the test card: what it writes about pages may be invented. "
+                    "`kobold-reader doctor` says what to change",
+                    info.url,
+                )
+            px = self._given_px or DEFAULT_VISIONMAXRES_PX
+            if found and found.visionmaxres_px and not self._given_px:
                 px = with_room_px(info, family, found.visionmaxres_px)
                 log.info("%s lets %d px through, as its self-test found out", info.url, found.visionmaxres_px)
             self._known[info.url] = (info, px)

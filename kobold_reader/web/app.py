@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
 import socket
@@ -516,8 +517,15 @@ class WebServer:
         try:
             self._socket = socket.create_server((host, port), family=family)
         except (OSError, OverflowError) as err:
-            hint = "Another page may be open there; --port 0 takes any free one."
-            raise ConfigError(f"port {port} of {host} cannot be used: {err}.", hint=hint) from err
+            if isinstance(err, OverflowError) or err.errno in {errno.EADDRINUSE, errno.EACCES}:
+                hint = "Another page may be open there; --port 0 takes any free one."
+                raise ConfigError(
+                    f"port {port} of {host} cannot be used: it is taken, or not allowed.", hint=hint
+                ) from err
+            hint = "Name an address of this machine with --host, or leave it out."
+            raise ConfigError(
+                f"the page cannot be shown at {host} port {port}: no such address here.", hint=hint
+            ) from err
         self.port: int = self._socket.getsockname()[1]
         self._server: uvicorn.Server | None = None
 

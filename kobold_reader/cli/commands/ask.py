@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kobold_reader.cli.options import ArchiveOption, ServerOptions, with_options
 from kobold_reader.cli.output import harmless, notice, say, say_json
+from kobold_reader.errors import ServerError
 
 if TYPE_CHECKING:
     from kobold_reader.archive import Answer
@@ -33,6 +36,7 @@ def ask(
     llm = KoboldLLM(api_url=urls, api_password=password, allow_remote=allow_remote)
     notices: list[str] = []
     with (
+        _saying_what_needs_no_server(),
         Archive.open(archive, api_url=urls, api_password=password) as opened,
         opened.ask_stream(question, llm=llm, limit=limit, on_notice=notices.append) as stream,
     ):
@@ -56,6 +60,15 @@ def ask(
     else:
         _say_sources(answer)
     return 0
+
+
+@contextmanager
+def _saying_what_needs_no_server() -> Iterator[None]:
+    try:
+        yield
+    except ServerError as err:
+        err.hint = f"{err.hint or ''} `kobold-reader search` finds pages without a server.".lstrip()
+        raise
 
 
 def _say_sources(answer: Answer) -> None:

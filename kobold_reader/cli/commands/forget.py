@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +23,8 @@ def forget(
         Path | None, typer.Option("--archive", metavar="DIR", envvar=ARCHIVE_VARIABLE, help="Forget them there too.")
     ] = None,
     ledger: Annotated[
-        str | None, typer.Option(metavar="FILE", envvar=LEDGER_VARIABLE, help="A ledger; left out: the default one.")
+        str | None,
+        typer.Option(metavar="FILE", help=f"A ledger; left out: the default one. [env: {LEDGER_VARIABLE}]"),
     ] = None,
 ) -> int:
     """Remove what was read of files; the files themselves stay.
@@ -48,7 +50,8 @@ def forget(
         return found or [uri for uri in uris if shown(local_path(uri)) in paths]
 
     ledger_path = existing_ledger(ledger)
-    readings = pages = corrections = 0
+    readings = 0
+    removed: Counter[str] = Counter()
     with Archive.open(archive) if archive else nullcontext() as opened:
         if ledger_path:
             with Ledger(ledger_path) as kept:
@@ -56,14 +59,14 @@ def forget(
         if opened:
             if uris := forgotten(opened.uris()):
                 notice("the archive's files are rewritten, so that none of these pages can be read from their bytes")
-            before = opened.status().corrections
-            pages = opened.forget(uris)
-            corrections = before - opened.status().corrections
-    if not (readings or pages or corrections):
+            corrections, own_readings = opened.status().corrections, opened.count_readings()
+            removed["page"] = opened.forget(uris)
+            removed["reading"] = own_readings - opened.count_readings()
+            removed["correction"] = corrections - opened.status().corrections
+    if not (readings or removed.total()):
         notice("nothing was known of these files")
         return 0
-    removed = [spell_count(readings, "reading")]
-    removed += [f"{spell_count(pages, 'page')} of the archive"] if archive else []
-    removed += [spell_count(corrections, "correction")] if corrections else []
-    notice(f"forgotten: {', '.join(removed)}")
+    said = [spell_count(readings, "reading")] if readings else []
+    said += [f"{spell_count(count, what)} of the archive" for what, count in removed.items() if count]
+    notice(f"forgotten: {', '.join(said)}")
     return 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_SOURCE
 from kobold_reader.cli.options import ArchiveOption, ClusterOptions, with_options
-from kobold_reader.cli.output import notice, page_progress
+from kobold_reader.cli.output import notice, page_progress, program_to_type, say_json
 from kobold_reader.options import EmbedderKind
 from kobold_reader.progress import (
     PageProgress,
@@ -46,6 +46,7 @@ def index(
         str | None,
         typer.Option("--chroma-url", metavar="URL", help="Keep the vectors on a Chroma server; remembered."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="What the run did, as JSON.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove files that are gone, below these PATHs.")] = False,
     reembed: Annotated[bool, typer.Option("--reembed", help="Make all vectors anew; reads no page.")] = False,
 ) -> int:
@@ -62,8 +63,8 @@ def index(
     from kobold_reader.embeddings.minilm_model import install_hint, is_available
     from kobold_reader.session import take
 
-    if paths and not (archive / CATALOG).exists() and not take(paths).files:
-        return closing_code([], 0, options.on_error, nothing_taken=True)  # leaves no empty archive behind
+    if paths and not (archive / CATALOG).exists() and not (selection := take(paths)).files:
+        return closing_code([], 0, options.on_error, taken_of=selection.skipped)
     pages: Counter[str] = Counter()
     due: list[PageResult] = []
     with (
@@ -102,12 +103,21 @@ def index(
                 on_progress=progress.doing,
                 make_transcriber=transcriber_of,
             )
+        is_empty = not opened.has_read_pages()
+        if is_empty and report.errors:
+            opened.discard_if_empty()
     notice_pages_left(options.stop_after, progress.left_pages)
-    _notice_report(report, archive)
+    if as_json:
+        say_json(report.to_json())
+    _notice_report(report, options)
+    if not is_empty:
+        notice(f'search with: {program_to_type()} search "..." --archive {archive}')
     if lower := find_lower_resolution(archive / "ledger.sqlite", options.urls()):
         notice(str(lower))
     usable = sum(report.pages.values()) - report.pages["failed"]
-    return closing_code(report.errors, usable, options.on_error, nothing_taken=bool(paths) and not report.files)
+    taken_of = None if report.files or report.vanished_files else report.skipped
+    code = closing_code(report.errors, usable, options.on_error, taken_of=taken_of)
+    return code or (EXIT_SOURCE if not report.files else EXIT_OK)
 
 
 def _begin(outlook: Outlook, progress: PageProgress, options: ClusterOptions) -> None:
@@ -142,20 +152,35 @@ def _count(result: PageResult, pages: Counter[str], due: list[PageResult], progr
         notice(f"{left} left: about {spell_about(progress.left_s)}, by the first {FIRST_PAGES}")
 
 
-def _notice_report(report: SyncReport, archive: Path) -> None:
-    notice(spell_statuses(report.pages, report.kept_pages))
+def _notice_report(report: SyncReport, options: ClusterOptions) -> None:
+    if report.pages or not report.vanished_files:
+        notice(spell_statuses(report.pages, report.kept_pages))
     counts = {
         "new": report.new_files,
         "changed": report.changed_files,
         "renamed or moved": report.renamed_files,
         "missing (still found; --prune removes them)": report.missing_files,
         "removed": report.pruned_files,
+        "that cannot be opened": report.unopened_files,
     }
     changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     files = spell_count(report.files, "file") + (f": {changes}" if changes else ", none changed")
-    notice(f"{files}; {spell_count(report.indexed_pages, 'page')} indexed")
+    if report.files:
+        texts = f"{spell_count(report.indexed_pages, 'page')} with new text indexed"
+        notice(f"{files}; {texts if report.indexed_pages else 'no page has new text'}")
+    if report.vanished_files:
+        notice(
+            f"no file is left where there were {report.vanished_files}; is a disk not mounted? What was read of them "
+            "stays in the archive and is found; `kobold-reader forget PATH` removes it"
+        )
+    if report.reread_pages or report.stand_in_pages:
+        kept = f"; {report.stand_in_pages} keep RapidOCR's text, which is better" if report.stand_in_pages else ""
+        notice(f"{spell_count(report.reread_pages, 'page')} that RapidOCR had read: read again by KoboldCpp{kept}")
+    if options.is_stand_in and report.read_pages:
+        notice(
+            "what RapidOCR read in place of KoboldCpp is read again when KoboldCpp answers: the same command does it"
+        )
     if report.finished_pages:
         notice(f"indexed first what an interrupted run had read: {spell_count(report.finished_pages, 'page')}")
     if report.skipped:
         notice(spell_skipped(report.skipped))
-    notice(f'search with: kobold-reader search "..." --archive {archive}')

@@ -64,7 +64,7 @@ def plan(
         complain(str(made.server_error))
         return EXIT_SERVER
     usable = made.outlook.pages - made.outlook.by_kind["failed"]
-    return closing_code(made.errors, usable, options.on_error, nothing_taken=not selection.files)
+    return closing_code(made.errors, usable, options.on_error, taken_of=None if selection.files else selection.skipped)
 
 
 def _lines(made: Plan, stop_after_s: float | None) -> list[str]:

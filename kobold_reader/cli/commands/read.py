@@ -44,6 +44,7 @@ def read(
     from kobold_reader.cli.outcome import (
         closing_code,
         count_if_interrupted,
+        notice_no_such_pages,
         notice_pages_left,
         offer_rapidocr,
         saying_ways_on,
@@ -89,10 +90,11 @@ def read(
         skipped = ledger.attachments_skipped(selection.files) + Counter(selection.skipped)
     notice_pages_left(options.stop_after, progress.left_pages)
     notice(spell_statuses(pages, kept))
+    notice_no_such_pages(options.pages, pages, errors, selection.files)
     if skipped:
         notice(spell_skipped(skipped))
     usable = sum(pages.values()) - pages["failed"]
-    return closing_code(errors, usable, options.on_error, nothing_taken=not selection.files)
+    return closing_code(errors, usable, options.on_error, taken_of=None if selection.files else selection.skipped)
 
 
 @contextmanager
@@ -140,6 +142,6 @@ def _destination(path: Path | None) -> Iterator[IO[str]]:
         os.replace(part, path)  # noqa: PTH105  (atomic on Windows too)
     except OSError as err:
         hint = "Name another one with -o; what was read is kept."
-        raise ConfigError(f"the output file {path} cannot be written: {err}.", hint=hint) from err
+        raise ConfigError(f"the output file {path} cannot be written: {err.strerror or err}.", hint=hint) from err
     finally:
         part.unlink(missing_ok=True)

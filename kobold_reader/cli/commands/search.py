@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +78,22 @@ def search(
     return 0
 
 
+def wrapped(passage: str) -> str:
+    """Return a passage in lines as wide as the terminal, broken between words; as one line where stdout is piped."""
+    if not sys.stdout.isatty():
+        return f"   {passage}"
+    width = max(30, min(shutil.get_terminal_size().columns, 100) - 1)
+    lines, line_columns = ["  "], 2
+    for word in passage.split():
+        columns = len(re.sub(r"\x1b\[\d*m", "", word))  # marks take no room
+        if line_columns + 1 + columns > width and line_columns > 2:  # noqa: PLR2004
+            lines.append("  ")
+            line_columns = 2
+        lines[-1] += f" {word}"
+        line_columns += 1 + columns
+    return "\n".join(lines)
+
+
 def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
     """Return a hit as text: file, page, score, the passage with its words marked, and the link."""
     start, stop = ("\x1b[1m", "\x1b[0m") if colour else ("", "")
@@ -83,7 +101,7 @@ def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
     for first, last in hit.marks:
         marked += harmless(hit.text[end:first]) + start + harmless(hit.text[first:last]) + stop
         end = last
-    passage = " ".join((marked + harmless(hit.text[end:])).split())
+    passage = wrapped(" ".join((marked + harmless(hit.text[end:])).split()))
     label = str(hit.metadata.get("page_label", ""))
     page = f"page {hit.page_number}" + (f" ({label})" if label not in {"", str(hit.page_number)} else "")
     part = {"caption": ", description", "tags": ", tags"}.get(hit.page_part, "")
@@ -95,4 +113,4 @@ def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
         ]
         more = " …" if len(hit.alike) > NAMED_COPIES else ""
         alike = f"   and {len(hit.alike)} like it: {', '.join(copies)}{more}\n"
-    return f"{number}. {hit.file_name}, {page}{part}  [{hit.score:.2f}]\n   {passage}\n   {hit.link}\n{alike}"
+    return f"{number}. {hit.file_name}, {page}{part}  [{hit.score:.2f}]\n{passage}\n   {hit.link}\n{alike}"

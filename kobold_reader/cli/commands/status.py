@@ -46,7 +46,7 @@ def status(
         facts, groups = _archive_facts(archive, with_duplicates=duplicates)
         ledger_path = archive / "ledger.sqlite"
     else:
-        facts = _ledger_facts(ledger or os.environ.get(LEDGER_VARIABLE))
+        facts = _ledger_facts(ledger)
         ledger_path = Path(facts["ledger"])
     lower = find_lower_resolution(ledger_path, ServerOptions().urls())
     if as_json:
@@ -93,7 +93,8 @@ def _ledger_facts(name: str | None) -> dict[str, Any]:
 
     path = existing_ledger(name)
     if path is None:
-        return {"ledger": name or str(default_ledger_path()), "files": 0, "pages": {}, "failed": []}
+        none_yet = name or os.environ.get(LEDGER_VARIABLE) or str(default_ledger_path())
+        return {"ledger": none_yet, "files": 0, "pages": {}, "failed": []}
     with Ledger(path, read_only=True) as ledger:
         counts = ledger.count()
         failures = ledger.failures()
