@@ -22,6 +22,7 @@ from kobold_reader.errors import (
     ConfigError,
     KoboldReaderError,
     NoServerAvailableError,
+    ServerConnectionError,
     ServerError,
     SourceError,
 )
