@@ -17,6 +17,7 @@ from kobold_reader.pages.worker import PageFile, open_file
 from tests import jbig2_files as jbig2
 from tests import layered_pages as layers
 from tests import page_files as make
+from tests.garbled_texts import permuted
 
 BUDGET = ImageBudget(max_side_px=600)
 PAPER = make.write(make.sheet(12), "Mooring", dpi=12, at=(0.1, 0.3), points=100).convert("1", dither=Image.Dither.NONE)
@@ -138,6 +139,23 @@ def test_hidden_words_over_a_white_scan_are_not_blank(opened: Opener) -> None:
     white = make.scan_on(make.encoded(make.sheet(50), "PNG"))
     with pytest.raises(PageRenderError, match="its text layer says “The quick brown fox"):
         opened(make.pdf(make.both(white, make.hidden_text_on))).page_images(1, BUDGET, 0)
+
+
+def framed_on(page: pymupdf.Page) -> None:
+    page.draw_rect(pymupdf.Rect(40, 40, 550, 800))
+
+
+def test_a_page_of_hidden_words_alone_is_read_from_them_with_a_note(opened: Opener) -> None:
+    facts = opened(make.pdf(make.hidden_text_on)).page_facts(1)
+    assert facts.text_layer == "good"
+    assert facts.text.startswith("The quick brown fox")
+    assert facts.metadata["damage"] == "The page shows nothing: its text is that of a hidden layer."
+
+    def permuted_on(page: pymupdf.Page) -> None:
+        page.insert_text((60, 80), permuted(make.WORDS * 3), render_mode=3)
+
+    assert opened(make.pdf(permuted_on)).page_facts(1).text_layer == "poor"
+    assert opened(make.pdf(make.both(make.hidden_text_on, framed_on))).page_facts(1).text_layer == "poor"
 
 
 def test_what_dust_is_taken_for_is_no_text(opened: Opener) -> None:

@@ -485,6 +485,9 @@ def _verdict(found: _PageText, coverage: float) -> TextLayer | Literal["doubtful
         return "poor"
     if found.curves > max(_MANY_CURVES, _CURVES_PER_LETTER * found.visible):
         return "poor"
+    if found.is_alone and not found.visible:  # nothing is painted, so these words are all that there is
+        is_text = judged == "text" and sum(map(str.isalpha, found.text)) >= _MIN_LETTERS
+        return "good" if is_text else "poor"
     needed = 1 if found.is_alone else _MIN_LETTERS + _LETTERS_PER_COVERAGE * coverage
     if found.visible < needed:
         return "poor"

@@ -271,7 +271,10 @@ class PdfFile:
             if is_annotated and text:
                 with suppress(*MUPDF_ERRORS):  # a broken form costs its ticks, not the page
                     text = text_with_buttons(self._document, page, text, TEXT_FLAGS)
-            if damage := self._damage_of(page_number):
+            damage = self._damage_of(page_number)
+            if layout.text_layer == "good" and not layout.has_visible_text:
+                damage = damage or "The page shows nothing: its text is that of a hidden layer."
+            if damage:
                 metadata["damage"] = damage
             if notes and layout.text_layer != "good":
                 metadata["notes"] = clean_text("; ".join(notes))  # they are missing from the text that is read
