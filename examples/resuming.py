@@ -45,5 +45,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except KoboldReaderError as err:
+    except (KoboldReaderError, OSError) as err:
         sys.exit(str(err))
