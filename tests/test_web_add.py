@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import pymupdf
 import pytest
 from starlette.testclient import TestClient
 
@@ -313,3 +315,45 @@ def test_what_does_not_come_from_our_form_or_is_too_large_leaves_nothing(
         assert site.client.post("/add/files", files={"files": ("a.pdf", b"")}, headers=foreign).status_code == 403
         assert list(inbox.iterdir()) == []
         assert site.runs.now is None
+
+
+# ── locked files ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_a_locked_pdf_is_opened_by_a_password_that_nothing_keeps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    wrong, right = "wrong-Pa55word", "right-Pa55wörd <b>"
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    write_pdf(tmp_path / "open.pdf", "Nystrand replaced forty slates of the boathouse roof on Tuesday.")
+    with pymupdf.open(tmp_path / "open.pdf") as document:
+        document.save(scans / "locked.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, owner_pw="o", user_pw=right)
+    answers = []
+    with adding_to(tmp_path / "archive", Adding(folders=(scans,))) as site:
+        site.post("/add/index", folder=str(scans))
+        site.runs.join(60)
+        for password in (wrong, right):
+            html = site.client.get("/failed").text
+            answers.append(html)
+            assert 'type="password" name="password"' in html
+            assert "This PDF is locked." in html or "None of the passwords" in html
+            [action] = re.findall(r'action="(/file/[^"]+)"', html)
+            answers.append(site.post(action, password=password).text)
+            site.runs.join(60)
+        answers.append(site.client.get("/failed").text)
+        assert "/file/" not in answers[-1]
+        assert "locked.pdf" in site.seen("/?q=slates")
+        page = next(site.archive.pages())
+        assert site.client.get(f"/image/{page.page_id}/small").status_code == 200, "its picture is shown, too"
+        site.post("/add/index")
+        site.runs.join(60)
+        answers += [site.client.get(path).text for path in ("/add", "/run", "/about", f"/page/{page.page_id}")]
+    written = [one.read_bytes() for one in tmp_path.rglob("*") if one.is_file()]
+    assert len(written) > 3
+    for secret in (wrong[:10], right[:10]):  # what follows could be escaped
+        assert not any(secret.encode() in data or secret.encode("utf-16-le") in data for data in written)
+        assert secret not in caplog.text
+        assert not any(secret in answer for answer in answers)

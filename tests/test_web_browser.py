@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +15,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pymupdf
 import pytest
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.reading.results import LineBox
-from kobold_reader.web import Access, WebServer, make_app
+from kobold_reader.web import Access, Adding, WebServer, make_app
 from tests.archive_rows import amend_reading
 from tests.axe import serious_findings
 from tests.browser import Browser, find_browser
 from tests.conftest import LETTER, ROOT, SAMPLES, without_line_reader
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
+from tests.test_ask import write_pdf
 from tests.test_web import EVIL
 
 pytestmark = [
@@ -52,7 +55,7 @@ class Site:
 def served(archive: Archive, folder: Path) -> Iterator[Site]:
     with WebServer(port=0) as server:
         access = Access(port=server.port)
-        app, close = make_app(archive, access)
+        app, close = make_app(archive, access, adding=Adding(folders=(folder,), inbox=folder / "inbox"))
         thread = threading.Thread(target=server.run, args=(app,))
         thread.start()
         try:
@@ -386,7 +389,18 @@ def test_a_correction_from_the_keyboard(browser: Browser, site: Site) -> None:
     no_complaints(browser, site)
 
 
-VIEWS = ["/", "/?q=Lindqvist", "/?status=ok", "PAGE", "PAGE?edit=1", "PAGE?large=1", "/photos", "/failed", "/about"]
+VIEWS = [
+    "/",
+    "/?q=Lindqvist",
+    "/?status=ok",
+    "PAGE",
+    "PAGE?edit=1",
+    "PAGE?large=1",
+    "/photos",
+    "/failed",
+    "/add",
+    "/about",
+]
 
 
 @pytest.mark.parametrize(
@@ -511,3 +525,39 @@ def test_a_taken_port_ends_the_command_with_a_sentence(site: Site) -> None:
     done = subprocess.run([*command, taken], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--port 0" in done.stderr
+
+
+@pytest.mark.thorough
+def test_from_nothing_to_a_hit_in_the_browser(tmp_path: Path) -> None:
+    """One command, and the rest by the keyboard: a folder is chosen, indexed while one watches, and searched."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    write_pdf(scans / "minutes.pdf", "Nystrand replaced forty slates of the boathouse roof on Tuesday.")
+    write_pdf(tmp_path / "open.pdf", "Nothing to see.")
+    with pymupdf.open(tmp_path / "open.pdf") as document:
+        document.save(scans / "locked.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, owner_pw="o", user_pw="u")
+    inbox = str(tmp_path / "inbox")
+    with started(tmp_path / "archive", "--add", str(scans), "--inbox", inbox) as process, Browser() as browser:
+        assert process.stdout is not None
+        try:
+            browser.open(process.stdout.readline().strip())
+            assert "This archive holds no page yet." in browser.text()
+            loaded = browser.loaded
+            browser.run("document.querySelector('main a[href=\"/add\"]').click()")
+            browser.await_load(loaded)
+            browser.run("document.querySelector('[aria-label^=\"Index this folder\"]').focus()")
+            browser.press("Enter", leads_on=True)
+            ended = "/Done, but for 1 error/.test(document.body?.innerText)"
+            while not browser.run(ended):
+                time.sleep(0.1)
+            assert serious_findings(browser) == []
+            browser.open(browser.run("location.origin") + "/failed")
+            assert serious_findings(browser) == [], "with the field for a password"
+            assert browser.run("document.querySelector('[type=password]').ariaLabel") == "Password of locked.pdf"
+            browser.open(browser.run("location.origin") + "/?q=slates")
+            assert "minutes.pdf" in browser.text()
+            assert browser.said == []
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+    assert process.returncode == 0

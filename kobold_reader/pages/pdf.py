@@ -179,7 +179,7 @@ class PdfFile:
             if not self._document.needs_pass:
                 return self._document
         if has_passwords:
-            raise EncryptedSourceError("None of the passwords given opens this PDF.")
+            raise EncryptedSourceError("None of the passwords given opens this PDF.", hint=_UNLOCK)
         raise EncryptedSourceError("This PDF is locked.", hint=_UNLOCK)
 
     def close(self) -> None:

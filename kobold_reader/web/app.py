@@ -92,9 +92,8 @@ def make_app(
         pdf_passwords: Tried on encrypted files.
         adding: What may be added through the browser; None: nothing.
     """
-    passwords = list(pdf_passwords)
-    pictures = Pictures(passwords)
-    runs = Runs(archive, changes or {}, api_password, passwords)
+    pictures = Pictures(pdf_passwords)
+    runs = Runs(archive, changes or {}, api_password, pdf_passwords)
     library = Library(archive)
     pages = _Pages(library, access, pictures, runs)
     add = AddViews(
@@ -423,7 +422,7 @@ class _Pages:
 
     async def reread_page(self, request: Request) -> Response:
         """Begin to read a page again."""
-        await self.form(request)
+        await self._form_of_locked(request)
         page = await run_in_threadpool(self._page, request)
         name = f"{page.metadata.get('file_name', '')}, page {page.page_number}"
         await run_in_threadpool(self._runs.reread, page.uri, page.page_number, name)
@@ -431,13 +430,19 @@ class _Pages:
 
     async def reread_file(self, request: Request) -> Response:
         """Begin to read a file that could not be opened."""
-        await self.form(request)
+        await self._form_of_locked(request)
         places = await run_in_threadpool(self._archive.places)
         place = next((one for one in places if views.file_key(one.uri) == request.path_params["key"]), None)
         if place is None:
             raise HTTPException(404, "There is no such file in this archive.")
         await run_in_threadpool(self._runs.reread, place.uri, 0, str(place.metadata.get("file_name", place.uri)))
         return RedirectResponse("/failed", 303)
+
+    async def _form_of_locked(self, request: Request) -> None:
+        """Take the password of a file, if one was sent; it is never stored, shown or logged."""
+        if password := (await self.form(request)).get("password", ""):
+            await run_in_threadpool(self._pictures.add_password, password)
+            self._runs.add_password(password)
 
     async def form(self, request: Request) -> dict[str, str]:
         """Return what one of our own forms sent, with the first value of each name."""
@@ -492,6 +497,7 @@ def _templates() -> Environment:
         "file_key": views.file_key,
         "file_kind": views.file_kind,
         "file_size": views.file_size,
+        "is_locked": views.is_locked,
         "why_failed": views.why_failed,
     }
     return environment

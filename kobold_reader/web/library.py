@@ -389,7 +389,8 @@ class Pictures:
 
     def __init__(self, passwords: Sequence[str] = (), *, cache_bytes: int = CACHE_BYTES) -> None:
         self._ledger = Ledger(None)  # remembers during this run which file has which content
-        self._opened = OpenFile(self._ledger, tuple(passwords))
+        self._passwords = tuple(passwords)
+        self._opened = OpenFile(self._ledger, self._passwords)
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[str, Size, int | None, int, int], PageView] = OrderedDict()
         self._cache_bytes = cache_bytes
@@ -416,6 +417,13 @@ class Pictures:
             while self._held_bytes > self._cache_bytes:
                 self._held_bytes -= len(self._cache.popitem(last=False)[1].image)
             return picture
+
+    def add_password(self, password: str) -> None:
+        """Try another password on encrypted files from now on."""
+        with self._lock:
+            self._passwords += (password,)
+            self._opened.close()
+            self._opened = OpenFile(self._ledger, self._passwords)
 
     def original(self, page: PageRow) -> SourceFile:
         """Return a page's file, which is as it was when the page was read.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,12 +95,12 @@ class Runs:
     """
 
     def __init__(
-        self, archive: Archive, changes: Mapping[str, Any], api_password: str | None, pdf_passwords: list[str]
+        self, archive: Archive, changes: Mapping[str, Any], api_password: str | None, pdf_passwords: Sequence[str]
     ) -> None:
         self._archive = archive
         self._changes = dict(changes)
         self._api_password = api_password
-        self._pdf_passwords = pdf_passwords
+        self._pdf_passwords = list(pdf_passwords)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._cancel = threading.Event()  # the run also sets it when it ends
@@ -111,6 +111,10 @@ class Runs:
     def _options(self, settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         secrets = {"api_password": self._api_password, "pdf_passwords": list(self._pdf_passwords)}
         return {**settings, **self._changes, "on_error": "skip", **more, **secrets}
+
+    def add_password(self, password: str) -> None:
+        """Try another password on encrypted files from now on; it is kept in memory alone."""
+        self._pdf_passwords.append(password)
 
     # ── what can be asked for ────────────────────────────────────────────────────────────────────
 

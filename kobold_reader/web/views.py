@@ -169,6 +169,11 @@ def why_failed(failed: PageRow | Any) -> str:
     return (failed.error or "").removeprefix(f"{place}: ")
 
 
+def is_locked(failed: PageRow | Any) -> bool:
+    """Tell whether a page or a place failed because its file needs a password."""
+    return "--pdf-password" in (failed.error or "")
+
+
 # ── filters ──────────────────────────────────────────────────────────────────────────────────────
 
 
