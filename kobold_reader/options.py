@@ -32,7 +32,7 @@ OnError = Literal["raise", "skip", "mark"]
 Mode = Literal["hybrid", "dense", "keyword"]
 Grouping = Literal["page", "file", "folder"]
 GroupBy = Literal["file", "folder"]
-ExportFormat = Literal["md", "txt", "jsonl"]
+ExportFormat = Literal["md", "txt", "jsonl", "pdf", "hocr", "alto"]
 EmbedderKind = Literal["minilm", "koboldcpp", "none"]
 
 

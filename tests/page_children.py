@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages
+from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PlacedText
 from kobold_reader.pages.values import PageLook
 
 
@@ -43,6 +43,15 @@ class _Loan:
 
     def page_images(self, page_number: int, budget: ImageBudget, *, rotate_deg: int | None = 0) -> PageImages:
         return self._held().page_images(page_number, budget, rotate_deg=rotate_deg)
+
+    def begin_copy(self, target: Path) -> tuple[str, ...]:
+        return self._held().begin_copy(target)
+
+    def copy_page(self, page_number: int, lines: Sequence[PlacedText]) -> None:
+        self._held().copy_page(page_number, lines)
+
+    def end_copy(self) -> None:
+        self._held().end_copy()
 
     def close(self) -> None:
         child, self._child = self._child, None

@@ -133,8 +133,8 @@ def test_a_folder_that_cannot_be_written(archive: Archive, tmp_path: Path) -> No
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError, match="is a file"):
         archive.export(tmp_path / "file")
-    with pytest.raises(ConfigError, match="to: 'pdf' is not one of md, txt, jsonl"):
-        archive.export(tmp_path / "out", to="pdf")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="to: 'docx' is not one of md, txt, jsonl, pdf"):
+        archive.export(tmp_path / "out", to="docx")  # type: ignore[arg-type]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "letters").write_text("in the way", encoding="utf-8")
     report = archive.export(tmp_path / "out")

@@ -12,7 +12,7 @@ import logging
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -28,6 +28,7 @@ from kobold_reader.archive.corrections import Correction, check_correctable, rea
 from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, exported, to_frame
 from kobold_reader.archive.filters import parse_filter
+from kobold_reader.archive.layouts import ENDINGS, LayoutWriter
 from kobold_reader.archive.rows import PageRow, Place
 from kobold_reader.archive.search import Hit, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
@@ -45,6 +46,7 @@ from kobold_reader.archive.vectors import ChromaServer
 from kobold_reader.errors import (
     ConfigError,
     KoboldReaderError,
+    LedgerError,
     MissingExtraError,
     ServerError,
     SourceError,
@@ -56,7 +58,8 @@ from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping,
 from kobold_reader.pages import Selection, expanded, is_text, local_uri, select
 from kobold_reader.reading.due import stand_in
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
-from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.open_file import OpenFile
+from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.survey import MEASURED_PAGES, Outlook, forecast_by_ledger
 from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.session import ReadSession
@@ -566,16 +569,30 @@ class Archive:
         row = self._catalog.page(page_id)
         return read_text(row) if row is not None else ""
 
-    def export(self, folder: str | Path, *, to: ExportFormat = "md", group_by: GroupBy = "file") -> ExportReport:
-        """Write all texts to files in a folder, for people to read and to edit for `import_corrections`.
+    def export(
+        self,
+        folder: str | Path,
+        *,
+        to: ExportFormat = "md",
+        group_by: GroupBy = "file",
+        pdf_passwords: Sequence[str] = (),
+    ) -> ExportReport:
+        """Write all texts to files in a folder.
 
-        One file is written for each file or folder (`group_by`). An existing file is overwritten only if nothing is
-        lost by it: it is as it was exported, or everything edited in it was imported.
+        `md`, `txt` and `jsonl` are for people to read and to edit for `import_corrections`. `pdf` makes a copy of each
+        PDF or picture as a PDF whose text can be searched and copied; `hocr` and `alto` are the text with the place of
+        each line, for other programs. One file is written for each file, or of texts for each folder (`group_by`). An
+        existing file is overwritten only if nothing is lost by it: it is as it was exported, or everything edited in it
+        was imported. `pdf_passwords` are tried on encrypted files.
 
         Raises:
-            ConfigError: The folder is a file, or `to` or `group_by` is unknown.
+            ConfigError: The folder is a file, or `to` or `group_by` is unknown, or they do not go together.
         """
-        return Exporter(self._catalog, Path(folder), to, group_by).run()
+        exporter = Exporter(self._catalog, Path(folder), to, group_by)
+        if to not in ENDINGS:
+            return exporter.run()
+        with Ledger(None) as facts, OpenFile(facts, tuple(pdf_passwords)) as opened:
+            return exporter.run(LayoutWriter(opened, to, self.readings))
 
     def exported(self, page_ids: Sequence[str], *, to: str = "md") -> str:
         """Return some pages as the text of one file, in this order, as `export` writes them, or as a table (`csv`).
@@ -798,6 +815,28 @@ class Archive:
         roots, name = self._catalog.roots(), root_name(path)
         above = [name] if name in roots else [root for root in roots if _covers(_address(root), _address(name))]
         return roots[max(above, key=len)] if above else {}
+
+    def readings(self, pages: Collection[PageRow]) -> dict[str, dict[str, Reading]]:
+        """Return the readings that the texts of pages come from, by page id and task; none where they are not known."""
+        path = self.folder / LEDGER
+        found: dict[str, dict[str, Reading]] = {page.page_id: {} for page in pages}
+        if path.is_file():
+            with suppress(LedgerError), Ledger(path, read_only=True) as ledger:  # pages can be shown without readings
+                for page in pages:
+                    found[page.page_id] = self._readings(page, ledger)
+        return found
+
+    def _readings(self, page: PageRow, ledger: Ledger) -> dict[str, Reading]:
+        settings = self.settings_of(page.uri)
+        if not settings:
+            return {}
+        options = ReadOptions.of(settings)
+        found = {}
+        for task, text in page.parts.items():
+            reading = ledger.reading(page.content_sha256, task, options.engine, options.key(task))
+            if reading is not None and reading.text == text:
+                found[task] = reading
+        return found
 
     def to_dataframe(self) -> Any:
         """Return a pandas DataFrame with one row a page: file, status, length of the text, confidence, dates, link.

@@ -6,13 +6,15 @@ The format of the files is in `export_format.py`.
 from __future__ import annotations
 
 import csv
+import filecmp
 import hashlib
 import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -32,6 +34,7 @@ from kobold_reader.archive.export_format import (
     parse,
     render,
 )
+from kobold_reader.archive.layouts import ENDINGS, LayoutWriter, check_sealed
 from kobold_reader.archive.rows import PageRow, Place
 from kobold_reader.archive.store import Catalog
 from kobold_reader.documents import page_link
@@ -46,7 +49,7 @@ from kobold_reader.errors import (
     UnsupportedSourceError,
 )
 from kobold_reader.options import ExportFormat, GroupBy
-from kobold_reader.pages import local_uri
+from kobold_reader.pages import file_at, local_uri
 from kobold_reader.pages.names import RESERVED, shown_of
 from kobold_reader.pages.sources import natural_key
 
@@ -61,6 +64,10 @@ class ExportReport:
     unchanged_files: int = 0
     """Files that already had just this content."""
     pages: int = 0
+    unplaced_lines: int = 0
+    """Lines whose place on the page is not known; they stand where their neighbours leave room."""
+    notices: list[str] = field(default_factory=list)
+    """What the reader of a written file should know."""
     errors: list[KoboldReaderError] = field(default_factory=list)
     """One for each file that was left as it is."""
 
@@ -73,8 +80,10 @@ class Exporter:
     """
 
     def __init__(self, catalog: Catalog, folder: Path, form: ExportFormat, group_by: GroupBy) -> None:
-        _check_known("to", form, FORMATS)
+        _check_known("to", form, (*FORMATS, *ENDINGS))
         _check_known("group_by", group_by, get_args(GroupBy))
+        if form in ENDINGS and group_by != "file":
+            raise ConfigError(f"{form} is written for each file, not for each folder.", hint="Leave --group-by out.")
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file.", hint="Name a folder to export to.")
         place = folder.resolve()
@@ -87,14 +96,17 @@ class Exporter:
         self._group_by = group_by
         self._report = ExportReport()
 
-    def run(self) -> ExportReport:
-        """Write every file that nobody has changed, each as a whole or not at all."""
+    def run(self, layouts: LayoutWriter | None = None) -> ExportReport:
+        """Write every file that nobody has changed, each as a whole or not at all; `layouts` writes what is no text."""
         names = relative_names(self._catalog.uris_of_pages(), _roots(self._catalog))
         for path, uris in sorted(self._targets(names).items()):
             rows = [row for uri in uris for row in self._catalog.pages_at(uri)]
             target = self._folder / path
             try:
-                self._write(target, _rendered(rows, names, self._form).encode())
+                if layouts is None:
+                    self._write_texts(target, _rendered(rows, names, self._form).encode())
+                else:
+                    self._write_layout(target, uris[0], rows, layouts)
             except KoboldReaderError as err:
                 self._report.errors.append(err.at(str(target)))
             except OSError as err:
@@ -102,11 +114,47 @@ class Exporter:
                 self._report.errors.append(StoreError(why, source=str(target), hint="Export to another folder."))
             else:
                 self._report.pages += len(rows)
+        self._report.unplaced_lines = layouts.unplaced if layouts else 0
         return self._report
+
+    def _write_texts(self, target: Path, content: bytes) -> None:
+        """Write a file of texts, or raise StoreError if the present one holds more than what was exported."""
+        if target.is_symlink() or target.exists():
+            present = target.read_bytes()
+            if present == content:
+                self._report.unchanged_files += 1
+                return
+            self._check_replaceable(present)
+        with self._part_of(target) as part:
+            part.write_bytes(content)
+
+    def _write_layout(self, target: Path, uri: str, rows: Sequence[PageRow], layouts: LayoutWriter) -> None:
+        """Write a file with the places of its lines, or raise StoreError if the present one was changed since."""
+        if target.is_symlink() or target.exists():
+            check_sealed(target)
+        with self._part_of(target) as part:
+            notices = layouts.write(file_at(uri), rows, part)
+        self._report.notices += [f"{target}: {notice}" for notice in notices]
+
+    @contextmanager
+    def _part_of(self, target: Path) -> Iterator[Path]:
+        """Give a path to write to, and put what was written there in the place of the target."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        part.unlink(missing_ok=True)
+        try:
+            yield part
+            if target.is_file() and filecmp.cmp(part, target, shallow=False):
+                self._report.unchanged_files += 1
+                return
+            os.replace(part, target)  # noqa: PTH105  (atomic on Windows too)
+        finally:
+            part.unlink(missing_ok=True)
+        self._report.written.append(target)
 
     def _targets(self, names: Mapping[str, PurePosixPath]) -> dict[PurePosixPath, list[str]]:
         """Return the files to be written, each with the URIs whose pages it holds."""
-        ending = f".{self._form}"
+        ending = ENDINGS.get(self._form, f".{self._form}")
         if self._group_by == "file":
             return {path: [uri] for uri, path in safe_paths(names, ending).items()}
         ordered = sorted(names, key=lambda uri: (_folder_of(uri), natural_key(uri)))
@@ -116,24 +164,6 @@ class Exporter:
             if not name.name:  # the folder that was indexed itself
                 folder_names[folder] = PurePosixPath(shown_of(folder.rpartition("/")[2]) or "files")
         return {path: folders[folder] for folder, path in safe_paths(folder_names, ending).items()}
-
-    def _write(self, target: Path, content: bytes) -> None:
-        """Write a file, or raise StoreError if the present one holds more than what was exported."""
-        if target.is_symlink() or target.exists():
-            present = target.read_bytes()
-            if present == content:
-                self._report.unchanged_files += 1
-                return
-            self._check_replaceable(present)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("xb") as file:
-                file.write(content)
-            os.replace(part, target)  # noqa: PTH105  (atomic on Windows too)
-        finally:
-            part.unlink(missing_ok=True)
-        self._report.written.append(target)
 
     def _check_replaceable(self, present: bytes) -> None:
         """Check that a file is as it was exported, or that all edits in it were imported."""

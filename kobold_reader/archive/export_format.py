@@ -17,14 +17,15 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from kobold_reader.archive.corrections import bare, clean
 from kobold_reader.documents import page_id
 from kobold_reader.errors import ConfigError
 from kobold_reader.options import ExportFormat
 
-FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+FORMATS: tuple[ExportFormat, ...] = ("md", "txt", "jsonl")
+"""Those of this module; `layouts.py` writes the others."""
 TRANSCRIPTION = "ocr"
 
 _SIGNS = {"md": ("<!-- ", " -->"), "txt": ("===== ", " =====")}

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kobold_reader.errors import PageRenderError, SourceError
 from kobold_reader.pages.sources import ATTACHED, HEAD_BYTES, extra_hint, kind_of, missing_extra
 from kobold_reader.pages.values import FileFacts, ImageBudget, Kind, PageFacts, PageImages, PageLook
+
+if TYPE_CHECKING:
+    from kobold_reader.pages.text_copy import TextCopy
 
 _MAX_FILES = 1_000
 _MAX_BYTES = 512 * 1024 * 1024
@@ -24,6 +27,8 @@ class _PageFile(Protocol):
     def page_facts(self, page_number: int) -> PageFacts: ...
     def page_look(self, page_number: int) -> PageLook: ...
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages: ...
+    def text_copy(self, target: Path) -> TextCopy: ...
+
     def close(self) -> None: ...
 
 
@@ -140,6 +145,13 @@ class Portfolio:
         label = facts.page_label if inner else f"{part.name} {facts.page_label}"
         metadata = {**file.facts.metadata, **facts.metadata, "attachment": name}
         return replace(facts, page_number=page_number, page_label=label, metadata=metadata)
+
+    def text_copy(self, target: Path) -> TextCopy:
+        """A copy of the PDF with all that is attached, which gets no text."""
+        return self._pdf.text_copy(target)
+
+    def copy_page(self, page_number: int, copy: TextCopy) -> None:
+        """Nothing: the copy has every page."""
 
     def page_look(self, page_number: int) -> PageLook:
         """Whether the page is a photo or a scan."""

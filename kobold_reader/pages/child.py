@@ -22,11 +22,13 @@ from typing import Any, Self, TypeAlias, TypeVar
 import kobold_reader
 from kobold_reader.errors import ConfigError, CorruptSourceError, KoboldReaderError, PageProcessKilledError, SourceError
 from kobold_reader.pages.values import (
+    CopyNotes,
     FileFacts,
     ImageBudget,
     PageFacts,
     PageImages,
     PageLook,
+    PlacedText,
     error_of,
     read_frame,
     unpack,
@@ -34,7 +36,7 @@ from kobold_reader.pages.values import (
 )
 
 _Frame: TypeAlias = tuple[dict[str, Any], tuple[bytes, ...]]
-_Answer = TypeVar("_Answer", FileFacts, PageFacts, PageLook, PageImages)
+_Answer = TypeVar("_Answer", FileFacts, PageFacts, PageLook, PageImages, CopyNotes)
 
 _END_S = 2.0
 _LAST_LINES = 20
@@ -142,6 +144,25 @@ class PageChild:
             raise ConfigError(f"rotate_deg must be 0, 90, 180 or 270, not {rotate_deg}.")
         request = {"do": "page_images", "budget": dataclasses.asdict(budget), "rotate_deg": rotate_deg}
         return self._ask_page(request, page_number, PageImages)
+
+    def begin_copy(self, target: Path) -> tuple[str, ...]:
+        """Begin a copy of the open file as a PDF with text; `copy_page` for each page in turn, then `end_copy`.
+
+        Returns:
+            Sentences for the reader of the copy.
+
+        Raises:
+            SourceError: Of this file no copy can be made.
+        """
+        return self._ask_page({"do": "begin_copy", "target": str(target)}, 1, CopyNotes).notices
+
+    def copy_page(self, page_number: int, lines: Sequence[PlacedText]) -> None:
+        """Lay lines of text, in reading order, over a page of the copy."""
+        self._ask_page({"do": "copy_page", "lines": lines}, page_number, CopyNotes)
+
+    def end_copy(self) -> None:
+        """Write the copy and close it."""
+        self._ask_page({"do": "end_copy"}, 1, CopyNotes)
 
     def close(self) -> None:
         """End the child. A later request starts another."""

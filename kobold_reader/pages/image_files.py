@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -38,9 +38,15 @@ from kobold_reader.pages.sources import HEAD_BYTES, TIFF_STARTS, install_line, k
 from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
 from kobold_reader.pages.views import Placement, picture_images, placement_of
 
+if TYPE_CHECKING:
+    from kobold_reader.pages.text_copy import TextCopy
+
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
 """Pillow's other plugins are never tried on strangers' bytes."""
 _DEEP_RGB = "RGB;16B"
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+_ASSUMED_DPI = 200
+"""Of a picture that does not say its size on paper, in a PDF."""
 _REDUCED_IMAGE = 1  # TIFF NewSubfileType bit 0: a thumbnail of another frame
 _NEW_SUBFILE_TYPE = 254
 
@@ -243,6 +249,29 @@ class PictureFile:
                 picture, placement, budget, original=original, rotate_deg=rotate_deg, reopen=self._open
             )
 
+    def text_copy(self, target: Path) -> TextCopy:
+        """A PDF without pages."""
+        from kobold_reader.pages.text_copy import TextCopy
+
+        return TextCopy(target)
+
+    def copy_page(self, page_number: int, copy: TextCopy) -> None:
+        """Add a page that shows the picture in its size; a JPEG or PNG is put into the copy as it is."""
+        facts = self.page_facts(page_number)
+        point = 72 / _ASSUMED_DPI
+        size = facts.width_pt or facts.width_px * point, facts.height_pt or facts.height_px * point
+        with self._frame(page_number) as (picture, orientation), picture_errors(PageRenderError):
+            if len(self._frames) == 1 and picture.format in {"JPEG", "MPO", "PNG"}:
+                data = self._source if isinstance(self._source, bytes) else self._source.read_bytes()
+            else:
+                stored, buffer = picture if picture.mode in _PNG_MODES else picture.convert("RGB"), io.BytesIO()
+                if self.facts.kind in {"heic", "avif"}:
+                    stored.convert("RGB").save(buffer, "JPEG", quality=95, subsampling=0)
+                else:
+                    stored.save(buffer, "PNG")
+                data = buffer.getvalue()
+            copy.add_picture(data, size, orientation)
+
 
 def _with_end_mark(source: Path | bytes) -> bytes | None:
     """The bytes of a whole JPEG that lacks its end mark, with it; None for any other picture."""
@@ -390,6 +419,17 @@ class ComicFile:
             facts = picture.page_facts(1)
         label, metadata = str(page_number), picture.facts.metadata
         return dataclasses.replace(facts, page_number=page_number, page_label=label, metadata=metadata)
+
+    def text_copy(self, target: Path) -> TextCopy:
+        """A PDF without pages."""
+        from kobold_reader.pages.text_copy import TextCopy
+
+        return TextCopy(target)
+
+    def copy_page(self, page_number: int, copy: TextCopy) -> None:
+        """Add a page that shows the picture."""
+        with _as_page():
+            self._page(page_number).copy_page(1, copy)
 
     def page_look(self, page_number: int) -> PageLook:
         """Whether the page is a photo or a scan."""

@@ -10,12 +10,13 @@ import functools
 import hashlib
 import io
 import re
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pymupdf
 from PIL import Image
@@ -58,6 +59,9 @@ from kobold_reader.pages.page_tree import count_pages, set_count
 from kobold_reader.pages.photos import look_at_jpeg
 from kobold_reader.pages.values import WHOLE, Box, FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
 from kobold_reader.pages.views import Canvas, Placement, page_images, picture_canvas, picture_images, scan_images
+
+if TYPE_CHECKING:
+    from kobold_reader.pages.text_copy import TextCopy
 
 pymupdf.TOOLS.mupdf_display_errors(False)
 pymupdf.TOOLS.mupdf_display_warnings(False)
@@ -293,6 +297,20 @@ class PdfFile:
                 rotation_deg=layout.rotation_deg,
                 metadata=metadata,
             )
+
+    def text_copy(self, target: Path) -> TextCopy:
+        """A copy of the PDF itself, byte for byte."""
+        from kobold_reader.pages.text_copy import TextCopy
+
+        if self._kind != "pdf":
+            raise UnsupportedSourceError(
+                "Only PDFs and pictures are copied with text; the text of this file can be searched as it is."
+            )
+        shutil.copyfile(self._path, target)
+        return TextCopy(target, self._password)
+
+    def copy_page(self, page_number: int, copy: TextCopy) -> None:
+        """Nothing: the copy has every page."""
 
     def page_look(self, page_number: int) -> PageLook:
         """Whether the page is a photo or a scan, where it is one picture."""

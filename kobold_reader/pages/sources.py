@@ -528,6 +528,23 @@ class _Finder:
         self.errors.append(kind(message, source=self.typed.get(uri) or shown(local_path(uri)), hint=hint))
 
 
+def file_at(uri: str) -> SourceFile:
+    """Return the file at a URI.
+
+    Raises:
+        SourceNotFoundError: There is none.
+        SourceError: It is not of a kind that is taken.
+    """
+    path = local_path(uri)
+    # `select` would take a path with `*`, or the path of a folder, for other files.
+    if uri.startswith("file:") and not Path(path).is_file():
+        raise SourceNotFoundError("The file is not there any more.", hint=f"It was {shown(path)}.")
+    selection = select([path])
+    if not selection.files:
+        raise next(iter(selection.errors), SourceError("The file is not of a kind that is taken."))
+    return selection.files[0]
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _NOT_COUNTED
 

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import struct
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from kobold_reader import errors
 from kobold_reader.errors import KoboldReaderError
@@ -181,9 +181,24 @@ class PageImages:
     """A sentence that says what is missing, where the stored image is damaged and only a part of it is shown."""
 
 
+class PlacedText(NamedTuple):
+    """A line of text, or a piece of one, and where it stands."""
+
+    text: str
+    corners: tuple[float, ...]
+    """x and y of four corners, in shares of the page as its file shows it, clockwise from where the text begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyNotes:
+    """What became of a copy with text: sentences for its reader."""
+
+    notices: tuple[str, ...] = ()
+
+
 # ── across the border ────────────────────────────────────────────────────────────────────────────
 
-Value = FileFacts | PageFacts | PageLook | PageImages
+Value = FileFacts | PageFacts | PageLook | PageImages | CopyNotes
 
 _LENGTH = struct.Struct(">I")
 _MAX_HEADER_BYTES = 256 * 1024 * 1024
@@ -237,6 +252,8 @@ def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
             return PageFacts(**{**fields, "doubtful_lines": lines})
         case "PageLook":
             return PageLook(**fields)
+        case "CopyNotes":
+            return CopyNotes(tuple(fields["notices"]))
         case "PageImages":
             shown = zip([*fields["views"], *fields["tiles"]], blobs, strict=True)
             images = [_view(view, image) for view, image in shown]

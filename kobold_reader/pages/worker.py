@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from kobold_reader.errors import (
     CorruptSourceError,
@@ -26,17 +26,22 @@ from kobold_reader.errors import (
     UnsupportedSourceError,
 )
 from kobold_reader.pages.values import (
+    CopyNotes,
     FileFacts,
     ImageBudget,
     PageFacts,
     PageImages,
     PageLook,
+    PlacedText,
     Value,
     header_of_error,
     pack,
     read_frame,
     write_frame,
 )
+
+if TYPE_CHECKING:
+    from kobold_reader.pages.text_copy import TextCopy
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 _TICK_S = 1.0
@@ -57,6 +62,12 @@ class PageFile(Protocol):
 
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages:
         """The images of a page, turned clockwise as asked, or (None) until it is upright."""
+
+    def text_copy(self, target: Path) -> TextCopy:
+        """A copy of the file as a PDF, to which pages are still to get their text."""
+
+    def copy_page(self, page_number: int, copy: TextCopy) -> None:
+        """Add the page to the copy, where it is not there yet."""
 
     def close(self) -> None:
         """Close the file."""
@@ -129,6 +140,7 @@ class Worker:
     def __init__(self, output: BinaryIO) -> None:
         self._output = output
         self._file: PageFile | None = None
+        self._copy: TextCopy | None = None
         self._ticked = 0.0
         self._deadline_s = 0.0
 
@@ -175,7 +187,29 @@ class Worker:
             case "page_images":
                 budget = ImageBudget(**request["budget"])
                 return self._page(request).page_images(request["page_number"], budget, request["rotate_deg"])
+            case "begin_copy":
+                self._end_copy()
+                self._copy = self._page(request).text_copy(Path(request["target"]))
+                return CopyNotes(self._copy.notices)
+            case "copy_page":
+                self._page(request).copy_page(request["page_number"], copy := self._begun())
+                copy.add(request["page_number"], (PlacedText(text, corners) for text, corners in request["lines"]))
+                return CopyNotes()
+            case "end_copy":
+                self._begun().save()
+                self._copy = None
+                return CopyNotes()
         raise ValueError(f"unknown request {request['do']!r}")
+
+    def _begun(self) -> TextCopy:
+        if self._copy is None:
+            raise CorruptSourceError("The process that writes the copy had to begin anew, without what it had.")
+        return self._copy
+
+    def _end_copy(self) -> None:
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            copy.close()
 
     def _page(self, request: dict[str, Any]) -> PageFile:
         if self._file is None:
@@ -199,6 +233,7 @@ class Worker:
 
     def close(self) -> None:
         """Close the open file."""
+        self._end_copy()
         file, self._file = self._file, None
         if file is not None:
             file.close()

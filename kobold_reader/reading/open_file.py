@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from kobold_reader.border import of_one_page
 from kobold_reader.errors import CorruptSourceError, PageProcessKilledError, SourceError, UnexpectedError
 from kobold_reader.options import ImageKindUse
-from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, Scalar, SourceFile
+from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PlacedText, Scalar, SourceFile
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.line_reader import LOOK_PX, is_shown, line_reader
 
@@ -97,6 +98,23 @@ class OpenFile:
         return self._ask(
             source, file, page_number, lambda: self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
         )
+
+    def copy_with_text(
+        self, source: SourceFile, file: FileFacts, target: Path, pages: Iterable[Sequence[PlacedText]]
+    ) -> tuple[str, ...]:
+        """Write a PDF with the same pages and their text, in page order; `target` is not there yet.
+
+        Returns:
+            Sentences for the reader of the copy.
+
+        Raises:
+            SourceError: Of this file no copy can be made, or it cannot be read any more.
+        """
+        notices = self._ask(source, file, 1, lambda: self._child.begin_copy(target))
+        for number, lines in enumerate(pages, start=1):
+            self._child.copy_page(number, lines)
+        self._child.end_copy()
+        return notices
 
     def with_image_kind(
         self, source: SourceFile, file: FileFacts, known: KnownPage, given: ImageKindUse | None

@@ -239,7 +239,7 @@ class _Pages:
         self, page: PageRow, query: Mapping[str, str], *, text: str, problem: str = "", **more: Any
     ) -> Response:
         asked, filters = query.get("q", "").strip(), views.Filters.of(query)
-        readings = {} if problem else self._library.readings([page])[page.page_id]
+        readings = {} if problem else self._archive.readings([page])[page.page_id]
         rotation_deg = self._archive.rotations([page]).get(page.page_id)
         kept = {"q": asked, **{name: query.get(name, "") for name in ("at", "hit", "wall")}}
         values = {

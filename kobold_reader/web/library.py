@@ -8,24 +8,21 @@ import re
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from kobold_reader.archive import Archive, Hit
 from kobold_reader.archive.corrections import as_read
 from kobold_reader.archive.filters import DATE, Filter, date_of
 from kobold_reader.archive.rows import PageRow
-from kobold_reader.errors import CorruptSourceError, LedgerError, SourceError, SourceNotFoundError, StoreError
+from kobold_reader.errors import CorruptSourceError, LedgerError, StoreError
 from kobold_reader.html.pages import page_picture
-from kobold_reader.options import ReadOptions
-from kobold_reader.pages import ImageBudget, PageFacts, PageView, SourceFile, local_path, select, shown
+from kobold_reader.pages import ImageBudget, PageFacts, PageView, SourceFile, file_at
 from kobold_reader.pages.sources import natural_key
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
-from kobold_reader.reading.results import Reading
 
 log = logging.getLogger(__name__)
 
@@ -354,28 +351,6 @@ class Library:
                 ratios[page_id] = height / width if is_turned else width / height
         return ratios
 
-    def readings(self, pages: Collection[PageRow]) -> dict[str, dict[str, Reading]]:
-        """Return the readings that the texts of pages come from, by page id and task; a corrected text has none."""
-        path = self.archive.folder / "ledger.sqlite"
-        found: dict[str, dict[str, Reading]] = {page.page_id: {} for page in pages}
-        if path.is_file():
-            with suppress(LedgerError), Ledger(path, read_only=True) as ledger:  # pages can be shown without readings
-                for page in pages:
-                    found[page.page_id] = self._readings(page, ledger)
-        return found
-
-    def _readings(self, page: PageRow, ledger: Ledger) -> dict[str, Reading]:
-        settings = self.archive.settings_of(page.uri)
-        if not settings:
-            return {}
-        options = ReadOptions.of(settings)
-        found = {}
-        for task, text in page.parts.items():
-            reading = ledger.reading(page.content_sha256, task, options.engine, options.key(task))
-            if reading is not None and reading.text == text:
-                found[task] = reading
-        return found
-
 
 def read_rotation_deg(page: PageRow) -> int | None:
     """Return the clockwise turn with which the picture of a page was read; None where only its own text was."""
@@ -404,7 +379,7 @@ class Pictures:
             CorruptSourceError: Its file was changed since the page was read.
             SourceError: Its file cannot be opened.
         """
-        source = _source(page)
+        source = file_at(page.uri)
         if rotation_deg is None:
             rotation_deg = read_rotation_deg(page)
         key = (page.page_id, size, rotation_deg, source.size_bytes, source.mtime_ns)
@@ -433,7 +408,7 @@ class Pictures:
             CorruptSourceError: It was changed since.
             SourceError: It cannot be opened.
         """
-        source = _source(page)
+        source = file_at(page.uri)
         with self._lock:
             self._check_unchanged(page, source)
         return source
@@ -454,15 +429,3 @@ class Pictures:
         with self._lock:
             self._opened.close()
             self._ledger.close()
-
-
-def _source(page: PageRow) -> SourceFile:
-    path = local_path(page.uri)
-    # `select` would take a path with `*`, or the path of a folder, for other files.
-    if page.uri.startswith("file:") and not Path(path).is_file():
-        hint = f"It was {shown(path)}."
-        raise SourceNotFoundError("The file is not there any more; only the text is shown.", hint=hint)
-    selection = select([path])
-    if not selection.files:
-        raise next(iter(selection.errors), SourceError("The file is not of a kind that is taken."))
-    return selection.files[0]

@@ -340,7 +340,7 @@ def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filte
     """Return hits as they are shown."""
     pages = [(hit, library.archive.page(hit.page_id)) for hit in hits]
     known = [page for _, page in pages if page is not None]
-    readings, rotations = library.readings(known), library.archive.rotations(known)
+    readings, rotations = library.archive.readings(known), library.archive.rotations(known)
     shown = []
     for hit, page in pages:
         if page is None:
