@@ -29,7 +29,7 @@ from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, exported, to_frame
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.layouts import ENDINGS, LayoutWriter
-from kobold_reader.archive.rows import PageRow, Place
+from kobold_reader.archive.rows import Outline, PageRow, Place
 from kobold_reader.archive.search import Hit, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
@@ -782,6 +782,10 @@ class Archive:
     def pages(self) -> Iterator[PageRow]:
         """Yield all pages by file and page number."""
         return self._catalog.every_page()
+
+    def outlines(self, length: int) -> Iterator[Outline]:
+        """Yield all pages by file and page number, of each text the first `length` characters."""
+        return self._catalog.outlines(length)
 
     def pages_of(self, file_sha256: str) -> list[PageRow]:
         """Return the pages of a file's content in page order."""

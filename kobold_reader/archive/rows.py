@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 FILE_KEYS: Final = (
     "file_name",
@@ -82,6 +82,18 @@ class PageRow:
         """Return the page as it is shown at a place: with the URI and FILE_KEYS of that one."""
         kept = {key: value for key, value in self.metadata.items() if key not in FILE_KEYS}
         return replace(self, uri=place.uri, metadata={**place.metadata, **kept})
+
+
+class Outline(NamedTuple):
+    """What is shown of a page among all others."""
+
+    page_id: str
+    uri: str
+    page_number: int
+    status: str
+    metadata: Mapping[str, Any]
+    parts: Mapping[str, str]
+    """The beginnings of its texts."""
 
 
 Row = TypeVar("Row", Place, PageRow)

@@ -25,7 +25,7 @@ from typing import Any, Final
 from kobold_reader.archive import corrections, filters, words
 from kobold_reader.archive.filters import Filter
 from kobold_reader.archive.query import FOLDING
-from kobold_reader.archive.rows import PAGE_COLUMNS, PLACE_COLUMNS, PageRow, Place, from_row, to_json, to_row
+from kobold_reader.archive.rows import PAGE_COLUMNS, PLACE_COLUMNS, Outline, PageRow, Place, from_row, to_json, to_row
 from kobold_reader.border import is_of_one_row, of_one_page
 from kobold_reader.errors import StoreError, UnexpectedError
 from kobold_reader.files import ReadOnlyDatabase, connect_read_only, is_writable, says_not_writable, wal_of
@@ -347,6 +347,17 @@ class Catalog:
     def every_page(self) -> Iterator[PageRow]:
         """Yield all pages by file and page number."""
         yield from self._select("1 ORDER BY uri, page_number")
+
+    def outlines(self, length: int) -> Iterator[Outline]:
+        """Yield all pages by file and page number, of each text the first `length` characters."""
+        rows = self._rows(
+            "SELECT page_id, uri, page_number, status, metadata, "
+            "(SELECT json_group_object(key, substr(value, 1, ?)) FROM json_each(pages.parts)) "
+            "FROM pages ORDER BY uri, page_number",
+            length,
+        )
+        for page_id, uri, page_number, status, metadata, parts in rows:
+            yield Outline(page_id, uri, page_number, status, json.loads(metadata), json.loads(parts))
 
     def unfinished(self) -> list[PageRow]:
         """Return pages whose indexing was begun and not finished, with their corrections."""

@@ -11,12 +11,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, Literal
 
 from kobold_reader.archive import Archive, Hit
 from kobold_reader.archive.corrections import as_read
 from kobold_reader.archive.filters import DATE, Filter, date_of
-from kobold_reader.archive.rows import PageRow
+from kobold_reader.archive.rows import Outline, PageRow
 from kobold_reader.errors import CorruptSourceError, LedgerError, StoreError
 from kobold_reader.html.pages import page_picture
 from kobold_reader.pages import ImageBudget, PageFacts, PageView, SourceFile, file_at
@@ -31,7 +32,10 @@ QUICK_S = 0.5
 PAUSES = 5
 """Pause between two such overviews, in multiples of the time that one takes: `index` adds pages all the time."""
 _CHOICES = ("page_status", "file_type", "image_kind")
+_FILTERED = (*_CHOICES, "file_path")
 _FIRST_CHARS = 140
+READ_CHARS = 2 * _FIRST_CHARS
+"""Of a text, so that its beginning is long enough without white space."""
 Size = Literal["small", "large", "full"]
 SIZES: dict[Size, ImageBudget] = {
     "small": ImageBudget(max_side_px=360, jpeg_quality=78, max_bytes=60_000),
@@ -75,27 +79,29 @@ class Leaf:
         return number if self.page_label in {"", number} else f"{number} ({self.page_label})"
 
 
-def leaf_of(row: PageRow) -> Leaf:
+def leaf_of(page: PageRow | Outline) -> Leaf:
     """Return a page without its text."""
-    about = row.metadata
+    about, parts = page.metadata, page.parts
     kind = about.get("image_kind")  # missing on pages that an older release read
-    is_photo = kind == "photo" if kind else bool(about.get("camera")) or row.status == "no_text"
-    text = (is_photo and row.parts.get("caption")) or row.text
-    facts = {key: about.get(key) for key in (*_CHOICES, "file_path")} | {DATE: date_of(about)}
+    is_photo = kind == "photo" if kind else bool(about.get("camera")) or page.status == "no_text"
+    text = (is_photo and parts.get("caption")) or "\n\n".join([part[:READ_CHARS] for part in parts.values()])
+    facts = {key: about[key] for key in _FILTERED if key in about}
+    if date := date_of(about):
+        facts[DATE] = date
     return Leaf(
-        page_id=row.page_id,
-        uri=row.uri,
-        file_name=str(about.get("file_name", "")),
-        folder=str(about.get("folder", "")),
-        page_number=row.page_number,
+        page_id=page.page_id,
+        uri=intern(page.uri),
+        file_name=intern(str(about.get("file_name", ""))),
+        folder=intern(str(about.get("folder", ""))),
+        page_number=page.page_number,
         page_label=str(about.get("page_label", "")),
         total_pages=int(about.get("total_pages", 0)),
-        status=row.status,
+        status=page.status,
         date=str(about.get("date_taken") or about.get("date_digitized") or ""),
         is_photo=is_photo,
         file_size=int(about.get("file_size") or 0),
-        beginning=" ".join(text[: 2 * _FIRST_CHARS].split())[:_FIRST_CHARS],
-        facts={key: value for key, value in facts.items() if value is not None},
+        beginning=" ".join(text[:READ_CHARS].split())[:_FIRST_CHARS],
+        facts=facts,
     )
 
 
@@ -302,7 +308,7 @@ class Library:
     def _renew(self) -> None:
         started_s = time.monotonic()
         generation = self.archive.generation
-        self._overview = Overview.of([leaf_of(row) for row in self.archive.pages()])
+        self._overview = Overview.of([leaf_of(page) for page in self.archive.outlines(READ_CHARS)])
         self._generation = generation
         self._ended_s = time.monotonic()
         self._took_s = self._ended_s - started_s

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from starlette.testclient import TestClient
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.archive import CATALOG
@@ -30,6 +31,7 @@ from kobold_reader.archive.vector_index import Embedder, ServerAccess, VectorInd
 from kobold_reader.documents import page_id
 from kobold_reader.pages import FileFacts, PageFacts, Scalar, select
 from kobold_reader.reading.ledger import KnownPage, Ledger
+from kobold_reader.web import Access, make_app
 
 DIMENSION = 384
 VOCABULARY = 40_000
@@ -168,6 +170,34 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - started_s
 
 
+def views(archive: Archive, pages: Pages, count: int) -> Iterator[tuple[str, str]]:
+    """Yield how long the search page takes for its views, beside the first of them, which looks at every page once."""
+    access = Access(port=8642)
+    app, close = make_app(archive, access)
+    year, here = pages.year(count // 2), "http://127.0.0.1:8642"
+    asked = {
+        "all files": "/",
+        "a folder": f"/?folder=year+{year}",
+        "a year": f"/?since={year}&until={year}",
+        "a hundred years": "/?until=1899",
+        "a folder and a year": f"/?folder=year+{year}&since={year}&until={year}",
+        "photos": "/photos",
+        "a page": f"/page/{id_of(count // 2)}",
+    }
+    try:
+        with TestClient(app, here) as client:
+            client.cookies.set(access.cookie, access.session, domain="127.0.0.1")
+            first_s = timed(lambda: client.get("/").raise_for_status())
+            yield "search page: first view", f"{first_s:.2f} s"
+            for name, path in asked.items():
+                show = functools.partial(lambda path: client.get(path).raise_for_status(), path)
+                taken_s = statistics.median(timed(show) for _ in range(REPEATS))
+                kilobytes = len(client.get(path).content) / 1000
+                yield f"search page: {name}", f"{1000 * taken_s:.0f} ms, {taken_s / first_s:.3f}, {kilobytes:.0f} kB"
+    finally:
+        close()
+
+
 def measure(folder: Path, scans: Path, pages: Pages, count: int) -> Iterator[tuple[str, str]]:
     """Yield what was measured, a line of the table each."""
     opened: list[Archive] = []
@@ -187,6 +217,7 @@ def measure(folder: Path, scans: Path, pages: Pages, count: int) -> Iterator[tup
         yield f"search: {kind}", f"median {statistics.median(taken):.0f} ms, slowest {max(taken):.0f} ms{missed}"
     plain = [one for kind, taken in taken_ms.items() if "pages" not in kind for one in taken]
     yield "hybrid search, all kinds without a filter", f"median {statistics.median(plain):.0f} ms"
+    yield from views(archive, pages, count)
     yield "sync, nothing changed", f"{timed(archive.sync):.1f} s"
     with Ledger(folder / "ledger.sqlite") as ledger:
         make_files(scans, ledger, pages, range(count, count + PAGES_A_FILE))
