@@ -3,7 +3,7 @@
     koboldcpp --model vision-model.gguf --mmproj projector.gguf --embeddingsmodel embedding-model.gguf
     python examples/chat.py scans --archive my-archive --api-url http://127.0.0.1:5001
 
-Needs: pip install "kobold-reader[chroma]"
+Needs: pip install ".[chroma]"
 """
 
 import argparse

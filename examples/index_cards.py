@@ -2,7 +2,7 @@
 
     python examples/index_cards.py cards cards.csv --api-url http://127.0.0.1:5001
 
-Needs a KoboldCpp (1.89 or later) with a vision model, and: pip install "kobold-reader[records]"
+Needs a KoboldCpp (1.89 or later) with a vision model, and: pip install ".[records]"
 """
 
 import argparse

