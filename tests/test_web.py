@@ -703,7 +703,7 @@ def test_a_table_for_spreadsheets_runs_nothing(site: Site) -> None:
 def test_an_export_that_cannot_be_made_says_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     for fields, why in (
         ({"to": "md"}, "No page is ticked"),
-        ({"to": "exe", "page": f"{SHA[:32]}-1"}, "There are: md, txt, jsonl, csv"),
+        ({"to": "exe", "page": f"{SHA[:32]}-1"}, "is not one of md, txt, jsonl, csv"),
     ):
         answer = saved(site, **fields)
         assert answer.status_code == 409
