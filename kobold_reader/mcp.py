@@ -15,7 +15,7 @@ from mcp_types import ToolAnnotations
 from pydantic import Field
 from starlette.types import ASGIApp
 
-from kobold_reader.archive import Archive, grouped
+from kobold_reader.archive import Archive, Hits
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError
 from kobold_reader.options import Mode
@@ -87,12 +87,13 @@ class ArchiveTools:
         until: Day = None,
         folder: Folder = None,
         archive: Name = None,
+        related: Annotated[bool, Field(description="Also pages that are merely near, behind those found.")] = False,
     ) -> dict[str, Any]:
         """Find pages; each hit has the passage that answers, its file and page number, a link, and a page_id."""
         notices: list[str] = []
-        hits = []
+        several = []
         for library in self._chosen(archive).values():
-            hits += library.archive.search(
+            some = library.archive.search(
                 query,
                 limit=limit,
                 mode=mode,
@@ -100,10 +101,14 @@ class ArchiveTools:
                 since=since,
                 until=until,
                 folder=folder,
+                related=related,
                 on_notice=notices.append,
             )
-        best = grouped(sorted(hits, key=lambda hit: -hit.score), "page", limit)
-        return {"hits": [{"page_id": hit.page_id, **hit.to_json()} for hit in best], "notices": notices}
+            several.append(some)
+        best = Hits.merged(several, "page", limit)
+        notices += [f'"{phrase}" stands on no page; without quotes its words may.' for phrase in best.absent_phrases]
+        hits = [{"page_id": hit.page_id, **hit.to_json()} for hit in best]
+        return {"hits": hits, "total": best.total, "notices": notices}
 
     def page(
         self,

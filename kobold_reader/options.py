@@ -30,6 +30,7 @@ OnError = Literal["raise", "skip", "mark"]
 
 # Options of an archive; here, because the command line's help must not load the archive.
 Mode = Literal["hybrid", "dense", "keyword"]
+Match = Literal["exact", "similar", "related"]
 Grouping = Literal["page", "file", "folder"]
 GroupBy = Literal["file", "folder"]
 ExportFormat = Literal["md", "txt", "jsonl", "pdf", "hocr", "alto"]

@@ -121,7 +121,7 @@ def test_it_survives_redo_and_reembed_and_follows_the_content(
         assert found(archive, "better") == {("a.pdf", 2)}
         assert archive.text_as_read(page_of(archive)) == "Lindqvist, read by a better model."
         archive.reembed()
-        assert archive.search("quinquiremes", mode="dense", limit=1)[0].text.endswith("quinquiremes.")
+        assert archive.search("quinquiremes", mode="dense", related=True, limit=1)[0].text.endswith("quinquiremes.")
 
         (scans / "a.pdf").rename(scans / "b.pdf")
         archive.sync(scans, reader=reader_of(server))
@@ -212,7 +212,7 @@ def test_without_the_embedder_a_correction_is_found_by_its_words(
         archive.correct(page_id, RIGHT)
         assert archive.search("quinquiremes", mode="keyword", limit=1)[0].page_id == page_id
         with pytest.raises(ServerError):
-            archive.search("quinquiremes", mode="dense")
+            archive.search("quinquiremes", mode="dense", related=True)
         assert archive.status().unfinished_pages == 1
 
 

@@ -13,6 +13,7 @@ import pytest
 from kobold_reader.archive import Hit, words
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.query import parse_query
+from kobold_reader.archive.ranking import Cosines
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import Searcher, grouped, passage
 from kobold_reader.archive.store import Catalog
@@ -133,7 +134,7 @@ def test_hits_of_one_file_come_together(catalog: Catalog, by: str, first: int) -
 
 def test_a_group_stands_where_its_best_hit_stood() -> None:
     def hit(path: str, number: int, score: float) -> Hit:
-        return Hit(f"{path}{number}", score, "", (), "", "ocr", "", {"file_path": path, "page_number": number})
+        return Hit(f"{path}{number}", score, "exact", "", "", {"file_path": path, "page_number": number})
 
     hits = [hit("/a/x", 1, 0.9), hit("/b/y", 1, 0.8), *(hit("/a/x", number, 0.7) for number in range(2, 12))]
     by_file = [(one.metadata["file_path"], one.page_number) for one in grouped(hits, "file", 9)]
@@ -292,6 +293,10 @@ class Asked:
     def texts(self, node_ids: Sequence[str]) -> dict[str, str]:
         return dict.fromkeys(node_ids, "boat")
 
+    def cosines(self, query: str) -> Cosines:
+        assert query
+        return Cosines(unrelated=0.05, spread=0.09)
+
 
 @pytest.mark.parametrize(
     ("until", "calls"),
@@ -309,7 +314,7 @@ def test_the_nearest_of_the_pages_meant_are_found(tmp_path: Path, until: int, ca
         nearest = [f"p{number}-ocr-0" for number in (range(1000) if calls == 1 else range(999, -1, -1))]
         dense = Asked(nearest)
         hits = Searcher(catalog, dense).search(
-            "boat", limit=9, mode="dense", filter_=parse_filter([f"page_number=0..{until - 1}"])
+            "boat", limit=9, mode="dense", filter_=parse_filter([f"page_number=0..{until - 1}"]), related=True
         )
         meant = [one.split("-")[0] for one in nearest if int(one.split("-")[0][1:]) < until]
         assert [hit.page_id for hit in hits] == meant[:9]

@@ -10,6 +10,7 @@ from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.ranking import (
     LOOKALIKE,
     NEAR_NUMBER,
+    Cosines,
     Evidence,
     Misreadings,
     PageText,
@@ -99,20 +100,25 @@ def test_similarity_keeps_its_bounds(first: str, second: str) -> None:
 
 # ── ranking ───────────────────────────────────────────────────────────────────────────────────────
 
+COSINES = Cosines(unrelated=0.05, spread=0.09)
 FAR_PAGES = [(f"far {number}", 0.3 - number / 100) for number in range(25)]
 
 
 def lookup_of(query: str, bodies: dict[str, str], frequency: int = 1) -> WordHits:
     terms = parse_query(query).terms
     evidence = {
-        page_id: Evidence(tuple(match_strength(term, PageText(body)) for term in terms), (False,) * (len(terms) - 1))
+        page_id: Evidence(
+            tuple(match_strength(term, PageText(body)) for term in terms),
+            (False,) * (len(terms) - 1),
+            tuple(match_strength(term, PageText(body)) == 1 for term in terms),
+        )
         for page_id, body in bodies.items()
     }
     return WordHits([], [], (frequency,) * len(terms), 1000, evidence)
 
 
 def first(query: str, bodies: dict[str, str], dense: list[tuple[str, float]]) -> str:
-    return rank(parse_query(query), lookup_of(query, bodies), dense, 3)[0].page_id
+    return rank(parse_query(query), lookup_of(query, bodies), dense, cosines=COSINES)[0].page_id
 
 
 def test_exact_questions_are_the_words_to_answer() -> None:
@@ -139,12 +145,12 @@ def test_what_stands_nowhere_does_not_silence_the_vectors() -> None:
     query = parse_query("Zephyrine 1812 departure")
     lookup = lookup_of(query.text, {"a": "nothing", "b": "of it"})
     assert weigh(query, lookup).trust < 0.2
-    assert rank(query, lookup, [("b", 0.6), *FAR_PAGES], 1)[0].page_id == "b"
+    assert rank(query, lookup, [("b", 0.6), *FAR_PAGES], cosines=COSINES)[0].page_id == "b"
 
 
 def test_without_vectors_the_words_have_all_the_say() -> None:
     lookup = lookup_of("brown mare", {"a": "a brown mare", "b": "a brown dog", "c": "no"})
-    hits = rank(parse_query("brown mare"), lookup, [], 9)
+    hits = rank(parse_query("brown mare"), lookup)
     assert [hit.page_id for hit in hits] == ["a", "b"]
     assert hits[0].score > 0.7
 
@@ -152,13 +158,12 @@ def test_without_vectors_the_words_have_all_the_say() -> None:
 def test_a_model_that_finds_everything_alike_does_not_win_by_it() -> None:
     dense = [(f"far {number}", 0.71 - number / 1000) for number in range(40)]
     lookup = lookup_of("12/03/2018", {"right": "12/03/2018"})
-    hits = rank(parse_query("12/03/2018"), lookup, dense, 5)
-    assert hits[0].page_id == "right"
-    assert hits[1].score < 0.1
+    hits = rank(parse_query("12/03/2018"), lookup, dense, cosines=COSINES)
+    assert [hit.page_id for hit in hits] == ["right"]
 
 
 def test_an_empty_query_finds_nothing_by_words() -> None:
-    assert rank(parse_query("?!"), WordHits([], [], (), 5, {}), [], 5) == []
+    assert rank(parse_query("?!"), WordHits([], [], (), 5, {})) == []
 
 
 # ── the passage ───────────────────────────────────────────────────────────────────────────────────

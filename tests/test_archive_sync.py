@@ -316,12 +316,12 @@ def test_words_only(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
         archive.sync(folder, reader=reader)
         assert found(archive) == EVERYTHING
         with pytest.raises(ConfigError, match="by meaning"):
-            archive.search("Lindqvist", mode="dense")
+            archive.search("Lindqvist", mode="dense", related=True)
         assert archive.reembed("minilm") == 4
-        assert archive.search("Lindqvist", mode="dense")
+        assert archive.search("Lindqvist", mode="dense", related=True)
     with Archive.open(tmp_path / "a") as archive:
         assert archive.status().embedder.startswith("minilm")
-        assert len(archive.search("Lindqvist", mode="dense", limit=9)) == 4
+        assert len(archive.search("Lindqvist", mode="dense", related=True, limit=9)) == 4
 
 
 def test_tags_are_found(folder: Path, simulator: KoboldSimulator, tmp_path: Path) -> None:
@@ -446,12 +446,12 @@ def test_a_reader_sees_what_another_process_wrote(
 ) -> None:
     with Archive.open(tmp_path / "a", create=True) as archive:
         archive.sync(folder, reader=reader)
-        assert len(archive.search("Lindqvist", mode="dense", limit=50)) == 4
+        assert len(archive.search("Lindqvist", mode="dense", related=True, limit=50)) == 4
         (folder / "card.jpg").write_bytes(CARD.read_bytes())
         done = run_python(WRITER, str(tmp_path / "a"), str(folder), simulator.url)
         assert done.returncode == 0, done.stderr
         assert ("card.jpg", 1) in found(archive)
-        assert len(archive.search("Lindqvist", mode="dense", limit=50)) == 5, "by its vectors too"
+        assert len(archive.search("Lindqvist", mode="dense", related=True, limit=50)) == 5, "by its vectors too"
 
 
 MINUTES = (GROUND_TRUTH / "minutes" / "1961 annual meeting.pdf.txt").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive import query as query_module
 from kobold_reader.archive import words
 from kobold_reader.archive.query import Kind, fold, fold_with_offsets, parse_query
-from kobold_reader.archive.ranking import rank
+from kobold_reader.archive.ranking import Cosines, rank
 from kobold_reader.archive.search import passage
 from kobold_reader.archive.store import Catalog
 from tests.test_archive_export import put_page
@@ -57,7 +57,7 @@ def open_index() -> Iterator[sqlite3.Connection]:
 
 def found(db: sqlite3.Connection, query: str) -> list[str]:
     parsed = parse_query(query)
-    return [hit.page_id for hit in rank(parsed, words.look_up(db, parsed, 20), [], 20)]
+    return [hit.page_id for hit in rank(parsed, words.look_up(db, parsed, 20))]
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def test_an_archive_of_another_release_gets_its_words_anew(tmp_path: Path, caplo
         with closing(Catalog(archive.folder / "archive.sqlite")) as catalog:
             catalog.set_meta("folding", "1")
             words.put(catalog.db, page_id, text="as it was folded before", names="")
-        assert archive.search("وصلت", mode="keyword") == []
+        assert not archive.search("وصلت", mode="keyword")
         for _ in range(2):
             archive.sync(scans, reader=KoboldReader(ledger="none"))
         assert [hit.page_id for hit in archive.search("وصلت", mode="keyword")] == [page_id]
-        assert archive.search("folded", mode="keyword") == []
+        assert not archive.search("folded", mode="keyword")
     assert caplog.text.count("1 page") == 1
 
 
@@ -230,7 +230,7 @@ def close_shared() -> Iterator[None]:
 def test_no_query_raises(text: str) -> None:
     query = parse_query(text)
     lookup = words.look_up(SHARED, query, 10)
-    for hit in rank(query, lookup, [("sale", 0.4), ("nowhere", -0.1)], 10):
+    for hit in rank(query, lookup, [("sale", 0.4), ("nowhere", -0.1)], cosines=Cosines(0.05, 0.09)):
         assert 0 < hit.score <= 1
     for page in PAGES.values():
         chosen = passage(page, query)

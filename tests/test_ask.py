@@ -21,7 +21,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.schema import QueryBundle
 
 from kobold_reader import Archive, KoboldLLM, KoboldReader
-from kobold_reader.archive.ask import NOT_FOUND
+from kobold_reader.archive.ask import NOT_FOUND, NOTHING_FOUND
 from kobold_reader.errors import ContextTooSmallError
 from kobold_reader.kobold import ServerPool, spoken
 from kobold_reader.kobold.transport import server_key
@@ -107,7 +107,7 @@ def test_where_the_search_finds_nothing_nobody_is_asked(archive: Archive, make_s
 
     answer = archive.ask("Xylophon?", llm=KoboldLLM(api_url=server.url))
 
-    assert (answer.text, answer.found, answer.sources) == (NOT_FOUND, False, ())
+    assert (answer.text, answer.found, answer.sources) == (NOTHING_FOUND, False, ())
     assert server.requests == []
 
 
@@ -156,7 +156,7 @@ def test_tags_on_a_page_do_not_end_our_turn(tmp_path: Path, make_simulator: Make
 
 def test_pages_are_left_out_from_the_end_until_all_fits(tmp_path: Path, make_simulator: MakeSimulator) -> None:
     folder = make_archive(
-        tmp_path, roof=[SLATES], **{f"a{number}": [f"{FILLER[:2400]} Slates."] for number in range(3)}
+        tmp_path, roof=[SLATES], **{f"a{number}": [f"{FILLER[:2400]} Slates of a boathouse."] for number in range(3)}
     )
     server = make_simulator(brain=ScriptBrain("Nystrand [1]."), context_size=2048)
     notices: list[str] = []
@@ -236,7 +236,7 @@ def test_as_a_query_engine(archive: Archive, make_simulator: MakeSimulator) -> N
         (1, "roof.pdf"),
         (2, "cows.pdf"),
     ]
-    assert str(engine.query("Xylophon?")) == NOT_FOUND
+    assert str(engine.query("Xylophon?")) == NOTHING_FOUND
     assert "text_qa_template" in str(engine.get_prompts())
     # `Settings.llm` would make LlamaIndex's default.
     assert Settings._llm is None  # noqa: SLF001  (as said above)
@@ -394,7 +394,7 @@ def test_ask_says_honestly_that_it_found_nothing(kobold: Command, folder: Path, 
 
     assert (said.code, said.out) == (0, f"{NOT_FOUND}\n")
     assert nothing.code == 0
-    assert json.loads(nothing.out) == {"question": "Xylophon?", "answer": NOT_FOUND, "found": False, "pages": []}
+    assert json.loads(nothing.out) == {"question": "Xylophon?", "answer": NOTHING_FOUND, "found": False, "pages": []}
 
 
 def test_ask_without_a_server_is_exit_4(kobold: Command, folder: Path, simulator: KoboldSimulator) -> None:

@@ -54,7 +54,7 @@ def reader(simulator: KoboldSimulator) -> KoboldReader:
 
 
 def by_meaning(archive: Archive) -> set[tuple[str, int]]:
-    return {(hit.file_name, hit.page_number) for hit in archive.search("a letter", mode="dense", limit=20)}
+    return {(hit.file_name, hit.page_number) for hit in archive.search("a letter", mode="dense", related=True, limit=9)}
 
 
 @pytest.mark.slow

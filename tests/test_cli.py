@@ -37,6 +37,7 @@ HUSH = "correct-horse-battery"
 OTHER = "another"
 HIT_KEYS = [
     "score",
+    "match",
     "text",
     "file_name",
     "file_path",
@@ -45,6 +46,8 @@ HIT_KEYS = [
     "page_status",
     "page_part",
     "link",
+    "missing",
+    "respelled",
     "alike",
 ]
 

@@ -179,7 +179,7 @@ def test_two_writers_are_one_too_many(server: KoboldSimulator, tmp_path: Path, s
                 with pytest.raises(StoreError, match="another process is writing"):
                     write()
         assert archive.status().unfinished_pages == 0
-        assert len(archive.search("Lindqvist", mode="dense")) == 2
+        assert len(archive.search("Lindqvist", mode="dense", related=True)) == 2
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_reembed_killed_midway_is_ended_by_the_next_run(
     with Archive.open(tmp_path / "archive", api_url=server.url) as archive:
         archive.sync(scans, reader=reader_of(server))
         assert archive.status().unfinished_pages == 0
-        assert len(archive.search("Lindqvist", mode="dense")) == 2
+        assert len(archive.search("Lindqvist", mode="dense", related=True)) == 2
 
 
 def test_vectors_that_are_gone_are_made_again(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
@@ -210,7 +210,7 @@ def test_vectors_that_are_gone_are_made_again(server: KoboldSimulator, tmp_path:
     shutil.rmtree(tmp_path / "archive" / "chroma")
     with Archive.open(tmp_path / "archive", api_url=server.url) as archive:
         archive.sync(scans, reader=reader_of(server))
-        assert len(archive.search("Lindqvist", mode="dense")) == 2
+        assert len(archive.search("Lindqvist", mode="dense", related=True)) == 2
 
 
 @pytest.mark.slow
@@ -218,20 +218,20 @@ def test_an_open_archive_follows_a_change_of_embedder(server: KoboldSimulator, t
     """It went on asking the old embedder, whose vectors do not fit."""
     with make_archive(tmp_path, server, "koboldcpp") as archive:
         archive.sync(scans, reader=reader_of(server))
-        assert archive.search("Lindqvist", mode="dense")
+        assert archive.search("Lindqvist", mode="dense", related=True)
         with Archive.open(tmp_path / "archive", api_url=server.url) as other:
             other.reembed("minilm")
-        assert len(archive.search("Lindqvist", mode="dense")) == 2
+        assert len(archive.search("Lindqvist", mode="dense", related=True)) == 2
 
 
 def test_dense_search_says_that_the_embedder_is_gone(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:
     """It found nothing, and said that it searched by words."""
     with make_archive(tmp_path, server, "koboldcpp") as archive:
         archive.sync(scans, reader=reader_of(server))
-        assert archive.search("Lindqvist", mode="dense")
+        assert archive.search("Lindqvist", mode="dense", related=True)
         server.stop()
         with pytest.raises(ServerError):
-            archive.search("Lindqvist", mode="dense")
+            archive.search("Lindqvist", mode="dense", related=True)
         notices: list[str] = []
         assert len(archive.search("Lindqvist", on_notice=notices.append)) == 2
         assert len(notices) == 1
@@ -296,18 +296,18 @@ def test_opening_vectors_anew_leaves_other_clients_of_the_process_alone(
             with Archive.open(tmp_path / "archive", api_url=server.url) as second:
                 for _ in range(20):
                     touch(archive)  # the vectors are opened anew
-                    assert len(archive.search("Lindqvist", mode="dense")) == 2
-                    assert len(second.search("Lindqvist", mode="dense")) == 2
+                    assert len(archive.search("Lindqvist", mode="dense", related=True)) == 2
+                    assert len(second.search("Lindqvist", mode="dense", related=True)) == 2
             other.add(ids=["one"], embeddings=[[1.0, 0.0]])
             assert chromadb.PersistentClient(tmp_path / "elsewhere").get_collection("other").count() == 1
             assert same.count() == 2
             make_pdf(scans / "c.pdf", [3])
             archive.sync(scans, reader=reader_of(server))
-            assert len(archive.search("Lindqvist", mode="dense")) == 3
+            assert len(archive.search("Lindqvist", mode="dense", related=True)) == 3
         finally:
             client.close()
             elsewhere.close()
-        assert len(archive.search("Lindqvist", mode="dense")) == 3
+        assert len(archive.search("Lindqvist", mode="dense", related=True)) == 3
 
 
 def test_a_page_that_fails_anew_is_still_found_by_what_was_read(
@@ -345,7 +345,7 @@ def test_searching_threads_do_not_close_each_others_vectors(
 
         others: list[threading.Thread] = []
         monkeypatch.setattr(Vectors, "query", query)
-        assert len(archive.search("Lindqvist", mode="dense")) == 2
+        assert len(archive.search("Lindqvist", mode="dense", related=True)) == 2
         others[0].join()
 
 
@@ -360,10 +360,10 @@ def test_searching_while_the_same_archive_is_written(
         archive.sync(
             scans,
             reader=reader_of(server),
-            on_page=lambda _: seen.append(len(archive.search("Lindqvist", mode="dense"))),
+            on_page=lambda _: seen.append(len(archive.search("Lindqvist", mode="dense", related=True))),
         )
         assert seen == [0, 1, 2]
-        assert len(archive.search("Lindqvist", mode="dense")) == 3
+        assert len(archive.search("Lindqvist", mode="dense", related=True)) == 3
 
 
 def test_reembed_needs_no_answer_from_the_old_embedder(server: KoboldSimulator, tmp_path: Path, scans: Path) -> None:

@@ -460,6 +460,31 @@ def test_what_cannot_be_asked_is_answered_in_a_sentence(site: Site) -> None:
     assert "no such page in this archive" in site.client.get(f"/page/{SHA[:32]}-99").text
 
 
+def test_what_is_merely_near_stands_below_a_line(site: Site) -> None:
+    put(
+        site.archive,
+        row(1, "The gantry and the capstan were oiled.", sha256="ef" * 32, file_name="all.pdf"),
+        row(1, "The capstan was sold.", sha256="ee" * 32, file_name="some.pdf"),
+    )
+    html = site.client.get("/?q=gantry+capstan").text
+    found, line, related = html.partition('<h2 class="related">Perhaps related</h2>')
+    assert line
+    assert "<h1>1 hit</h1>" in found
+    assert (found.count("all.pdf</a></h2>"), related.count("some.pdf</a></h2>")) == (1, 1)
+    assert "Not on this page: gantry" in related
+    assert "Export all 1" in related
+    html = site.client.get("/?q=capstan+gantry+bollard+winch").text
+    assert "Nothing found" in html
+    assert "<h1>Perhaps related</h1>" in html
+
+
+def test_a_phrase_that_stands_nowhere_is_offered_without_quotes(site: Site) -> None:
+    html = site.client.get('/?q="inventory Axel" Lindqvist&status=ok').text
+    assert "“inventory Axel” stands on no page of these." in html
+    assert '<a href="/?q=inventory+Axel+Lindqvist&amp;status=ok">Search without quotes</a>' in html
+    assert 'class="hit"' not in html
+
+
 def test_previous_and_next_go_through_all_files(site: Site) -> None:
     html = site.client.get(f"/page/{'cd' * 16}-1").text
     assert "data-previous" not in html, "boat.jpg is the first"

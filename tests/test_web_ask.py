@@ -14,7 +14,7 @@ import requests
 from starlette.testclient import TestClient
 
 from kobold_reader import Archive
-from kobold_reader.archive.ask import NOT_FOUND
+from kobold_reader.archive.ask import NOTHING_FOUND
 from kobold_reader.web import Access, WebServer, make_app
 from kobold_reader.web.ask import linked
 from tests.axe import serious_findings
@@ -81,7 +81,7 @@ def test_filters_choose_the_pages_that_are_asked_about(folder: Path, make_simula
     with asking(folder, server) as client:
         html = client.get(f"{ADDRESS}&kind=image/jpeg").text
     assert "No page was found" in html
-    assert NOT_FOUND in html
+    assert NOTHING_FOUND in html
     assert prompts(server) == [], "the search finds nothing, and nobody is asked"
 
 

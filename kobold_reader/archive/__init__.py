@@ -5,7 +5,7 @@ from kobold_reader.archive.ask import Answer, AnswerStream
 from kobold_reader.archive.corrections import Correction
 from kobold_reader.archive.duplicates import Alike
 from kobold_reader.archive.export import ExportReport, ImportReport
-from kobold_reader.archive.search import Hit, grouped
+from kobold_reader.archive.search import Hit, Hits
 from kobold_reader.archive.sync import SyncReport
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "Correction",
     "ExportReport",
     "Hit",
+    "Hits",
     "ImportReport",
     "SyncReport",
-    "grouped",
 ]

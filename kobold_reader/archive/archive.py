@@ -30,7 +30,7 @@ from kobold_reader.archive.export import Exporter, ExportReport, Importer, Impor
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.layouts import ENDINGS, LayoutWriter
 from kobold_reader.archive.rows import Outline, PageRow, Place
-from kobold_reader.archive.search import Hit, Searcher
+from kobold_reader.archive.search import Hit, Hits, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
 from kobold_reader.archive.vector_index import (
@@ -631,14 +631,15 @@ class Archive:
         folder: str | Path | None = None,
         by: Grouping = "page",
         all_copies: bool = False,
+        related: bool = False,
         on_notice: Callable[[str], None] = log.warning,
-    ) -> list[Hit]:
-        """Return the best pages for a query, best first.
+    ) -> Hits:
+        """Return the pages found for a query, best first.
 
         Args:
             query: Words, names, numbers, "quoted phrases", or a question.
-            limit: At most this number of pages.
-            mode: `hybrid`; `dense`: by meaning alone; `keyword`: by words alone.
+            limit: At most this number of pages, or with `by` of groups. `Hits.total` says how many are found.
+            mode: `hybrid`; `dense`: by meaning alone; `keyword`: pages that hold all the words.
             where: Conditions on metadata: `KEY=VALUE`, `KEY=A..B`, `KEY=~WORD`.
             since: Pages of this year, month or day (`1954`, `1954-03`, `1954-03-12`) or later. A page's day is that of
                 its `date_taken`, else `date_digitized`, `creation_date`, `last_modified_date`.
@@ -647,6 +648,7 @@ class Archive:
             by: `file` or `folder`: bring their hits together, best first, at most five pages of each.
             all_copies: Return each of several pages that show the same (copies, photos that look alike); else only the
                 best of them, which names the others in `Hit.alike`. The same holds with `by`.
+            related: Also return pages that are merely near (`Hit.match` is `related`), behind those found.
             on_notice: Called with a line of text for people when the embedder cannot be reached and only words are
                 searched.
 
@@ -659,10 +661,12 @@ class Archive:
             if failed:
                 hint += f". {failed} could not be read: kobold-reader status --archive {self.folder} says why"
             on_notice(f"the archive {self.folder} is empty, no page was read into it yet: {hint}.")
-            return []
+            return Hits()
         searcher = Searcher(self._catalog, self._index.search(mode, on_notice), self._duplicates)
         filter_ = parse_filter(where, since=since, until=until, folder=folder)
-        return searcher.search(query, limit=limit, mode=mode, filter_=filter_, by=by, all_copies=all_copies)
+        return searcher.search(
+            query, limit=limit, mode=mode, filter_=filter_, by=by, all_copies=all_copies, related=related
+        )
 
     def duplicates(self) -> list[tuple[Alike, ...]]:
         """Return groups of pages that show the same: copies of a file, one scan in several files, photos nearly alike.
@@ -677,10 +681,14 @@ class Archive:
         return self._duplicates.alike(row) if row is not None else ()
 
     def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", **narrowed: Any) -> ArchiveRetriever:
-        """Return a LlamaIndex retriever over `search`, one node a page; `narrowed` are further options of `search`."""
+        """Return a LlamaIndex retriever over `search`, one node a page; `narrowed` are further options of `search`.
+
+        Behind the pages found it returns those that may be related, unless `related=False`; a node's metadata has its
+        `match`.
+        """
         from kobold_reader.archive.query_engine import ArchiveRetriever
 
-        return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, **narrowed))
+        return ArchiveRetriever(functools.partial(self.search, limit=limit, mode=mode, **{"related": True, **narrowed}))
 
     def as_query_engine(
         self,
@@ -720,8 +728,8 @@ class Archive:
     ) -> AnswerStream:
         """Find pages for a question, and return the answer as a stream of text.
 
-        Options are those of `as_query_engine`; `narrowed` are further options of `search`. If the search finds nothing,
-        no request is sent.
+        Options are those of `as_query_engine`; `narrowed` are further options of `search`. The model is given the pages
+        found and, behind them, those that may be related. If there are neither, no request is sent.
 
         Raises:
             ConfigError: An empty question.
@@ -732,8 +740,9 @@ class Archive:
 
         hits: dict[str, Hit] = {}
 
-        def search(query: str) -> list[Hit]:
-            found = self.search(query, limit=limit, where=where, on_notice=on_notice, **narrowed)
+        def search(query: str) -> Sequence[Hit]:
+            options = {"related": True, **narrowed}
+            found = self.search(query, limit=limit, where=where, on_notice=on_notice, **options)
             hits.update({hit.page_id: hit for hit in found})
             return found
 

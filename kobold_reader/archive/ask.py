@@ -10,7 +10,9 @@ from typing import Any, Self
 from kobold_reader.archive.search import Hit
 
 NOT_FOUND = "Not in these pages."
-"""What the model is told to answer if the pages do not hold the answer; also the answer if the search finds nothing."""
+"""What the model is told to answer if the pages do not hold the answer."""
+NOTHING_FOUND = "Nothing was found for this question."
+"""The answer if the search finds nothing: then the model is not asked."""
 
 _SAYS_NOT_FOUND = re.compile(r"\W*not in (these|the) pages\b", re.IGNORECASE)
 _CITATION = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")

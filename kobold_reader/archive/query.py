@@ -1,7 +1,7 @@
 """A query taken apart: its terms, how exact each of them looks, and other ways to write its dates and amounts.
 
-Pages and queries are compared as folded text (`fold`), so that case, accents, vowel marks, ligatures, the long s and
-full-width forms never decide whether a page is found.
+Pages and queries are compared as folded text (`fold`), so that case, accents, vowel marks, ligatures, the long s,
+full-width forms, forms of Arabic letters and the ends of lines never decide whether a page is found.
 
 A date or an amount in a query also finds its other notations: 12.03.1954 and 12th March 1954, 1249.00 and 1.249,00.
 The tables are in `notations.toml` and `stopwords.toml`.
@@ -65,7 +65,7 @@ class Query:
 
 # ── folding ───────────────────────────────────────────────────────────────────────────────────────
 
-FOLDING = 3
+FOLDING = 4
 """Raised with every change of what `fold` or `words.put` make of a text: an archive's words are then made anew."""
 _VOICING = frozenset("\u3099\u309a")
 """Part of the Japanese letters that they are written with; か and が are two letters."""
@@ -80,19 +80,35 @@ _REPLACED = str.maketrans(
         "æ": "ae",
         "œ": "oe",
         "ı": "i",
-        "’": "'",
-        "‐": "-",
-        "‑": "-",
-        "–": "-",
-        "—": "-",
+        **dict.fromkeys("‘’ʼ", "'"),
+        **dict.fromkeys("‐‑‒–—−", "-"),
+        # Arabic, as it is written and as keyboards of the neighbouring languages write it.
+        "ٱ": "ا",
+        **dict.fromkeys("ىی", "ي"),
+        **dict.fromkeys("ةہھەۀ", "ه"),
+        "ک": "ك",
     }
 )
 
 
 _PICTOGRAPH = re.compile(r"[\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2900-\u297f\u2b00-\u2bff\U0001f000-\U0001faff]")
 """Emoji, arrows, dingbats and drawn symbols."""
-_CLUSTER = re.compile(r"[\u3046-\u30fe][\u3099\u309a]|[\u1100-\u115f][\u1160-\u11a7][\u11a8-\u11ff]?|.", re.DOTALL)
+_HALF_WIDTH = re.compile(r"[\uff66-\uff9d][\uff9e\uff9f]")
+"""A half-width letter of Japanese with its voicing mark."""
+_CLUSTER = re.compile(
+    rf"{_HALF_WIDTH.pattern}|[\u3046-\u30fe][\u3099\u309a]|[\u1100-\u115f][\u1160-\u11a7][\u11a8-\u11ff]?|.", re.DOTALL
+)
 """Characters that make one letter together."""
+_HAN_OR_KANA = r"[\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+HYPHENS = "-‐¬⸗"
+"""Written where a word is broken at the end of a line."""
+_LINE_END = re.compile(
+    # A hyphen goes where one word was broken. It stays, and only the line end goes, in Lindqvist-Berg.
+    rf"(?<=[^\W\d_]|[\u0300-\u036f])[{HYPHENS}]\s*\n\s*(?=[^\W\d_])(?!(?:und|oder|bzw|och|eller|og)\b)"
+    r"|(?<=[^\W\d_]|[\u0300-\u036f])\u00ad\s*\n\s*(?=[^\W\d_])"
+    rf"|(?<={_HAN_OR_KANA})(?:[ \t\r]*\n[ \t]*| )(?={_HAN_OR_KANA})"
+)
+"""Left out between two halves of a word at the end of a line, and between characters of Chinese and Japanese."""
 
 
 def _is_mark(char: str) -> bool:
@@ -125,34 +141,63 @@ class _Folding(dict[int, str]):
 _FOLDING = _Folding()
 
 
+def _cuts(text: str) -> list[tuple[int, int]]:
+    """Return start and end of what is left out at the ends of lines."""
+    cuts = []
+    for found in _LINE_END.finditer(text):
+        start, after = found.start(), text[found.end()]
+        is_compound = text[start] in HYPHENS and after.isupper() and not text[start - 1].isupper()
+        cuts.append((start + is_compound, found.end()))
+    return cuts
+
+
 def fold(text: str) -> str:
-    """Return text as it is compared: lower case, no accents or vowel marks, no variants of letters and figures."""
-    if text.isascii():
-        text = text.lower()
-        return text if text.isprintable() else text.translate(_FOLDING)
+    """Return text as it is compared: lower case, no accents or vowel marks, no variants of letters and figures.
+
+    Words that were broken at the end of a line are whole.
+    """
+    if text.isascii() and text.isprintable():
+        return text.lower()
+    if cuts := _cuts(text):
+        starts = (0, *(end for _, end in cuts))
+        text = "".join(text[start:end] for start, (end, _) in zip(starts, (*cuts, (len(text), 0)), strict=True))
+    text = _HALF_WIDTH.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
     return unicodedata.normalize("NFC", text).translate(_FOLDING)
 
 
 def fold_with_offsets(text: str) -> tuple[str, list[int]]:
     """Return the folded text, and for each of its characters (and its end) the offset in `text`."""
-    if unicodedata.is_normalized("NFC", text):
-        pieces = [(start, _FOLDING[ord(char)]) for start, char in enumerate(text)]
-    else:
-        pieces = [(found.start(), fold(found[0])) for found in _CLUSTER.finditer(text)]
-    offsets = [start for start, piece in pieces for _ in piece]
+    pieces: list[tuple[int, str]] = []
+    start = 0
+    for stop, after in (*_cuts(text), (len(text), len(text))):
+        part = text[start:stop]
+        if unicodedata.is_normalized("NFC", part) and not _HALF_WIDTH.search(part):
+            pieces += [(at, _FOLDING[ord(char)]) for at, char in enumerate(part, start=start)]
+        else:
+            pieces += [(start + found.start(), fold(found[0])) for found in _CLUSTER.finditer(part)]
+        start = after
+    offsets = [at for at, piece in pieces for _ in piece]
     return "".join(piece for _, piece in pieces), [*offsets, len(text)]
 
 
 # Korean has spaces, but its particles are written together with the word: 범선 is in 범선이.
-_UNSPACED = re.compile(
+UNSPACED = (
     r"[\uac00-\ud7a3\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
     r"\U00020000-\U0003ffff]"
 )
+
+_UNSPACED = re.compile(UNSPACED)
 
 
 def is_unspaced(text: str) -> bool:
     """Tell whether text is found inside of others: Chinese, Japanese, Korean, Thai and others, and symbols."""
     return _UNSPACED.search(text) is not None or not any(map(str.isalnum, text))
+
+
+def is_latin(text: str) -> bool:
+    """Tell whether most letters of a text are Latin."""
+    letters = [char for char in text if char.isalpha()]
+    return 2 * sum(char < "\u0250" or "\u1e00" <= char <= "\u1eff" for char in letters) >= len(letters)
 
 
 def _table(name: str) -> dict[str, Any]:
@@ -162,8 +207,9 @@ def _table(name: str) -> dict[str, Any]:
 # ── parsing ───────────────────────────────────────────────────────────────────────────────────────
 
 _PICTOGRAPHS = re.compile(f"(?:{_PICTOGRAPH.pattern}[\\ufe00-\\ufe0f\\u200d\U0001f3fb-\U0001f3ff]*)+")
-_QUOTED = re.compile(r"[\"“”„«]([^\"“”„«»]+)[\"“”»]")
-_GAPS = re.compile(r"[\s()\[\]{}<>|;\"“”„«»…]+|(?<!\d)[,:]|[,:](?!\d)")
+_QUOTES = '"“”„‟«»「」『』〝〞〟'
+_QUOTED = re.compile(rf"[{_QUOTES}]([^{_QUOTES}]+)[{_QUOTES}]")
+_GAPS = re.compile(rf"[\s()\[\]{{}}<>|;{_QUOTES}…]+|(?<!\d)[,:]|[,:](?!\d)")
 _RUNS = re.compile(r"[^\W_]+")
 _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _STOPWORDS, _QUESTION_WORDS = (
@@ -176,12 +222,13 @@ def parse_query(text: str) -> Query:
     """Take a query apart. Any string is a query; none raises."""
     text = text[:MAX_QUERY_CHARS].encode("utf-8", "replace").decode("utf-8")
     found: list[Term] = []
+    is_loud = text.isupper()
     rest_start = 0
     for quoted in _QUOTED.finditer(text):
-        found += _plain_terms(text[rest_start : quoted.start()], is_start=rest_start == 0)
+        found += _plain_terms(text[rest_start : quoted.start()], is_start=rest_start == 0, is_loud=is_loud)
         found += _make_terms(quoted[1], Kind.PHRASE)
         rest_start = quoted.end()
-    found += _plain_terms(text[rest_start:], is_start=rest_start == 0)
+    found += _plain_terms(text[rest_start:], is_start=rest_start == 0, is_loud=is_loud)
     if not found:  # beside words, signs such as + and € tell nothing
         found = [_symbols(piece) for piece in text.split() if any(map(_is_symbol, piece))]
     found = [term for term in found if term.folded]  # a lone ¨ is folded away
@@ -189,7 +236,12 @@ def parse_query(text: str) -> Query:
     return Query(text, terms[:MAX_TERMS], _is_question(text, terms))
 
 
-def _plain_terms(text: str, *, is_start: bool) -> list[Term]:
+def unquoted(text: str) -> str:
+    """Return a query whose words need not stand side by side."""
+    return " ".join(re.sub(rf"[{_QUOTES}]", " ", text).split())
+
+
+def _plain_terms(text: str, *, is_start: bool, is_loud: bool) -> list[Term]:
     terms: list[Term] = []
     pieces = [piece for raw in _GAPS.split(_PICTOGRAPHS.sub(r" \g<0> ", text)) if (piece := _core(raw))]
     while pieces:
@@ -200,7 +252,8 @@ def _plain_terms(text: str, *, is_start: bool) -> list[Term]:
             terms += _make_terms(" ".join(pieces[:length]), Kind.NUMBER)
         else:
             length = 1
-            terms += _make_terms(pieces[0], _kind(pieces[0], is_first=is_start and not terms))
+            kind = _kind(pieces[0], is_first=is_start and not terms, is_loud=is_loud)
+            terms += _make_terms(pieces[0], kind)
         del pieces[:length]
     return terms
 
@@ -226,9 +279,11 @@ def _make_terms(text: str, kind: Kind) -> list[Term]:
     return [Term(text, folded, parts, kind)] if parts else []
 
 
-def _kind(text: str, *, is_first: bool) -> Kind:
+def _kind(text: str, *, is_first: bool, is_loud: bool) -> Kind:
     if any(char.isdigit() for char in text):
         return Kind.CODE if any(char.isalpha() for char in text) else Kind.NUMBER
+    if len(text) > 1 and text.isupper() and not is_loud and fold(text) in _STOPWORDS:
+        return Kind.STOP  # AND, OR and NOT are no operators, and no names
     if text[:1].isupper() and not (is_first and text[1:].islower()):
         return Kind.NAME  # also a stopword: it may be part of a name (Du Pont, Sin Du)
     return Kind.STOP if fold(text) in _STOPWORDS else Kind.WORD

@@ -26,7 +26,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index.core.utils import get_tokenizer
 from typing_extensions import override
 
-from kobold_reader.archive.ask import NOT_FOUND, AnswerStream
+from kobold_reader.archive.ask import NOT_FOUND, NOTHING_FOUND, AnswerStream
 from kobold_reader.archive.search import Hit
 from kobold_reader.documents import text_node
 from kobold_reader.errors import ContextTooSmallError
@@ -57,10 +57,11 @@ _LEAST_CHARS = 200
 class ArchiveRetriever(BaseRetriever):
     """Retrieves whole pages by hybrid search; the text of a node is all text of its page.
 
+    With `related` pages behind those found, as `Archive.as_retriever` asks for them: whoever reads them can judge.
     The archive of `search` has to stay open while the retriever is used.
     """
 
-    def __init__(self, search: Callable[[str], list[Hit]]) -> None:
+    def __init__(self, search: Callable[[str], Sequence[Hit]]) -> None:
         super().__init__()
         self._search = search
 
@@ -68,7 +69,11 @@ class ArchiveRetriever(BaseRetriever):
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return [
             NodeWithScore(
-                node=text_node(hit.page_id, hit.page_text, {**hit.metadata, "link": hit.link, "passage": hit.text}),
+                node=text_node(
+                    hit.page_id,
+                    hit.page_text,
+                    {**hit.metadata, "link": hit.link, "passage": hit.text, "match": hit.match},
+                ),
                 score=hit.score,
             )
             for hit in self._search(query_bundle.query_str)
@@ -153,7 +158,7 @@ class PageSynthesizer(BaseSynthesizer):
     """Asks the model once, with `QUESTION_PROMPT`; calls `on_notice` if the answer was cut off."""
 
     def __init__(self, llm: LLM, on_notice: Callable[[str], None], *, streaming: bool = False) -> None:
-        super().__init__(llm=llm, streaming=streaming, empty_response=NOT_FOUND)
+        super().__init__(llm=llm, streaming=streaming, empty_response=NOTHING_FOUND)
         self._prompt = QUESTION_PROMPT
         self._on_notice = on_notice
 
@@ -226,7 +231,7 @@ def stream_answer(engine: RetrieverQueryEngine, hits: Mapping[str, Hit], questio
 
     def pieces() -> Generator[str, None, None]:
         if not nodes:
-            yield NOT_FOUND
+            yield NOTHING_FOUND
             return
         response = engine.synthesize(bundle, nodes)
         if not isinstance(response, StreamingResponse) or response.response_gen is None:

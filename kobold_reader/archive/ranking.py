@@ -1,15 +1,19 @@
-"""How hits are ranked: how surely a page holds each term of a query, and how far its words and its vectors count.
+"""How hits are ranked: how surely a page answers, and which of two pages that are equally sure comes first.
 
-Reciprocal rank fusion ruins exact questions: the vectors know nothing of dates and totals, yet their vote counts as
-much as the words'. Here the words count in proportion to how exact the query looks (numbers, codes, quoted phrases,
-names, rare words) and how much of it a page really holds; the vectors get the rest. Scores are between 0 and 1: 1 is a
-page that holds everything asked for, word by word, and that is nearest by meaning too.
+The score says how surely: it comes from the words that the page holds, and from how much nearer it is by meaning than a
+page that has nothing to do with the query. It depends on nothing else, so it orders the hits of several archives and
+modes. From `FOUND` on a page counts as found; below, it may be related. The constants were fitted on half of the
+questions of `tests/benchmarks/found.py`, of which half have no answer.
+
+The order decides the rest. Reciprocal rank fusion ruins exact questions: the vectors know nothing of dates and totals,
+yet their vote counts as much as the words'. Here the words count in proportion to how exact the query looks (numbers,
+codes, quoted phrases, names, rare words) and how much of it a page really holds; the vectors get the rest.
 
 A transcription misreads letters (`Lindqvlst`), glues words together (`TotalRM9.00`) and pulls them apart. So a term is
 looked for in steps of falling trust, and the first step that finds it gives its strength between 0 and 1. Numbers are
 treated more strictly than words: 1954 is not 1955, and 9.00 is not part of 19.00.
 
-All functions are pure, and compare folded text. The numbers are measured with `tests/benchmarks/search_quality.py`.
+All functions are pure, and compare folded text. The order is measured with `tests/benchmarks/search_quality.py`.
 """
 
 from __future__ import annotations
@@ -24,9 +28,145 @@ from itertools import pairwise
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from kobold_reader.archive.query import Kind, Query, Term, is_unspaced
+from kobold_reader.archive.query import SHORT_YEAR, UNSPACED, Kind, Query, Term, is_unspaced
+from kobold_reader.options import Match
 
-# ── one list out of three ─────────────────────────────────────────────────────────────────────────
+# ── how surely a page answers ─────────────────────────────────────────────────────────────────────
+
+FOUND = 0.5
+"""Score from which a page is found."""
+_RELATED = 0.05
+"""Score from which a page may be related; below, nothing speaks for it."""
+_MOST_RELATED = 0.45
+_EXACT = 0.9
+"""Least score of a page that holds every word as typed; any other page scores less."""
+_MOST_SIMILAR = 0.89
+_COVERAGE_SLOPE = 8.0
+_HALF_COVERED = 0.6
+"""Share of a query's information from which a page that holds it is rather right than wrong."""
+_HALF_COVERED_EXACT = 0.7
+"""The same, if only names, numbers, codes and phrases are asked for."""
+_NEARNESS_SLOPE = 1.3
+_HALF_NEAR = 3.5
+"""Standard deviations above a page without relation, from which a page is rather right than wrong."""
+_UNKNOWN = 1.0
+"""Standard deviations more, where no word of the query is known: to a model, gibberish is near to something, too."""
+_HELD_TERM = 0.5
+"""Strength from which a page holds a term, however it is spelled."""
+_COMPARED = 50
+"""The nearest pages, whose mean is what this query's unrelated pages have at least."""
+_SUPPOSED = 10
+"""Number of supposed pages without relation among them: an archive may have few."""
+_STRICT = frozenset({Kind.NUMBER, Kind.CODE, Kind.PHRASE})
+"""Kinds of terms that a page must hold to be found: an invoice of another day is not the one."""
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """What an embedder's cosines say; `vector_index.py` measures it with texts that have nothing in common."""
+
+    unrelated: float
+    """Their mean cosine."""
+    spread: float
+    """The standard deviation of their cosines."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A page, and how surely it answers."""
+
+    page_id: str
+    score: float
+    """0 to 1; `FOUND` and above: found."""
+    match: Match
+    lexical: float = 0.0
+    """Score of its words alone."""
+    missing: tuple[str, ...] = ()
+    """Words of the query that it does not hold; none if it holds none of them."""
+    respelled: tuple[str, ...] = ()
+    """Words that it holds in another spelling only."""
+
+
+def rank(
+    query: Query,
+    found: WordHits,
+    dense: Sequence[tuple[str, float]] = (),
+    *,
+    cosines: Cosines | None = None,
+    whole_only: bool = False,
+) -> list[Scored]:
+    """Merge the three lists, best first; pages for which nothing speaks are left out.
+
+    Args:
+        query: What is asked.
+        found: Holds evidence of every page that may be a hit.
+        dense: Pages with the cosine of their nearest chunk, the best first; empty without vectors.
+        cosines: Of their embedder; not needed without vectors.
+        whole_only: Only pages that hold all words of the query are found; others are related.
+    """
+    weighing = weigh(query, found, has_vectors=bool(dense))
+    order = _order(found, dense, weighing)
+    nearness = by_meaning(query, found.frequencies, dense, cosines) if cosines else {}
+    telling = [n for n, term in enumerate(query.terms) if term.kind is not Kind.STOP] or list(range(len(query.terms)))
+    if all(query.terms[n].kind in _STRICT for n in telling):
+        nearness = {}  # vectors know nothing of numbers
+    most_near = _MOST_RELATED if weighing.is_exact else 1.0
+    scored = []
+    for page_id, (place, lexical) in order.items():
+        evidence, near = found.evidence.get(page_id), min(most_near, nearness.get(page_id, 0.0))
+        held = [n for n in telling if evidence and evidence.strengths[n] >= _HELD_TERM]
+        exact = [n for n in telling if evidence and evidence.exact[n]]
+        coverage = _coverage(weighing.information, evidence) if evidence else 0.0
+        half = _HALF_COVERED_EXACT if weighing.is_exact else _HALF_COVERED
+        score = 1 - (1 - _logistic(_COVERAGE_SLOPE * (coverage - half))) * (1 - near)
+        missing = [n for n in telling if n not in held and n not in exact]
+        if missing and (whole_only or any(query.terms[n].kind in _STRICT for n in missing)):
+            score = min(score, _MOST_RELATED)
+        is_exact = bool(telling) and len(exact) == len(telling)
+        score = _EXACT + (1 - _EXACT) * place if is_exact else min(score, _MOST_SIMILAR)
+        if score >= _RELATED:
+            match: Match = "exact" if is_exact else "similar" if score >= FOUND else "related"
+            lists = missing if held or exact else [], [n for n in held if n not in exact]
+            texts = (tuple(query.terms[n].text for n in numbers) for numbers in lists)
+            scored.append((place, Scored(page_id, score, match, lexical, *texts)))
+    scored.sort(key=lambda one: (-round(one[1].score, 3), -one[0], -one[1].lexical, one[1].page_id))
+    return [one for _, one in scored]
+
+
+def by_meaning(
+    query: Query, frequencies: Sequence[int], dense: Sequence[tuple[str, float]], cosines: Cosines
+) -> dict[str, float]:
+    """Return how surely each page answers by its vectors alone, 0 to 1.
+
+    `frequencies` are the numbers of pages that hold each term of the query.
+    """
+    compared = [cosine for _, cosine in dense[:_COMPARED]]
+    mean = (sum(compared) + _SUPPOSED * cosines.unrelated) / (len(compared) + _SUPPOSED)
+    typical = max(cosines.unrelated, mean)
+    is_known = any(
+        frequency or term.kind is Kind.STOP or is_unspaced(term.folded)
+        for term, frequency in zip(query.terms, frequencies, strict=True)
+    )
+    half = _HALF_NEAR + (0.0 if is_known else _UNKNOWN)
+    return {
+        page_id: _logistic(_NEARNESS_SLOPE * ((cosine - typical) / cosines.spread - half)) for page_id, cosine in dense
+    }
+
+
+def by_meaning_only(scores: Mapping[str, float]) -> list[Scored]:
+    """Return pages of `by_meaning`, best first, where nothing is asked of their words."""
+    return [
+        Scored(page_id, score, "similar" if score >= FOUND else "related")
+        for page_id, score in sorted(scores.items(), key=lambda one: (-one[1], one[0]))
+        if score >= _RELATED
+    ]
+
+
+def _logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, value))))
+
+
+# ── the order of pages: one list out of three ─────────────────────────────────────────────────────
 
 _EXACTNESS = {Kind.PHRASE: 1.0, Kind.NUMBER: 1.0, Kind.CODE: 1.0, Kind.NAME: 0.8}
 """How much a kind of term asks to be found as typed."""
@@ -56,6 +196,8 @@ class Evidence:
     """For each term, how surely the page holds it: 1 as typed, 0 not at all."""
     adjacent: tuple[bool, ...]
     """For each term but the last, whether the next one follows it on the page."""
+    exact: tuple[bool, ...]
+    """For each term, whether the page, or the name of its file, holds it as typed or in another notation."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +217,6 @@ class WordHits:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A page found, with scores between 0 and 1."""
-
-    page_id: str
-    score: float
-    lexical: float
-    """Score of its words alone."""
-    dense: float
-    """Score of its vectors alone."""
-
-
-@dataclass(frozen=True)
 class Weighing:
     """How far the terms of a query, its words and its vectors count."""
 
@@ -98,16 +228,11 @@ class Weighing:
     """Whether only names, numbers, codes and phrases are asked for."""
 
 
-def rank(query: Query, found: WordHits, dense: Sequence[tuple[str, float]], limit: int) -> list[Scored]:
-    """Merge the three lists.
-
-    `dense` has pages with the cosine of their nearest chunk, the best first, all of them covered by `found.evidence`;
-    it is empty without vectors.
-    """
-    weighing = weigh(query, found, has_vectors=bool(dense))
+def _order(found: WordHits, dense: Sequence[tuple[str, float]], weighing: Weighing) -> dict[str, tuple[float, float]]:
+    """Return for each page its place among the others and the score of its words alone, both 0 to 1, by page id."""
     words, trigrams = _relative(found.words), _relative(found.trigrams)
     meaning = _above_floor(dense)
-    scored = []
+    order = {}
     for page_id in dict.fromkeys([*found.evidence, *meaning]):
         evidence = found.evidence.get(page_id)
         lexical, holds_all = 0.0, False
@@ -119,16 +244,14 @@ def rank(query: Query, found: WordHits, dense: Sequence[tuple[str, float]], limi
         # Half of a query of plain words tells less than half of it; of names and numbers it tells half.
         lexical **= 2 - weighing.trust
         near = meaning.get(page_id, 0.0)
-        score = weighing.trust * lexical + (1 - weighing.trust) * near
+        place = weighing.trust * lexical + (1 - weighing.trust) * near
         if weighing.is_exact and holds_all:
             # Between pages that hold all of it the vectors would decide by chance, for they know nothing of names and
             # numbers, and so would a word more or less: these pages score the same.
             lexical = round(lexical, 2)
-            score = weighing.trust * lexical + (1 - weighing.trust)
-        if score > 0:
-            scored.append(Scored(page_id, score, lexical, near))
-    scored.sort(key=lambda hit: (-hit.score, -hit.lexical, hit.page_id))
-    return scored[:limit]
+            place = weighing.trust * lexical + (1 - weighing.trust)
+        order[page_id] = min(1.0, place), lexical
+    return order
 
 
 def weigh(query: Query, found: WordHits, *, has_vectors: bool = True) -> Weighing:
@@ -283,14 +406,16 @@ class PageText:
 def evidence_of(query: Query, page: PageText, frequencies: Sequence[int], misreadings: Misreadings) -> Evidence:
     """Weigh what a page holds of a query; `frequencies` are the numbers of pages that hold each term as typed."""
     adjacent = tuple(next(spaced_spans(pair, page.body), None) is not None for pair in pairwise(query.terms))
-    strengths = []
+    strengths, exact = [], []
     for index, (term, frequency) in enumerate(zip(query.terms, frequencies, strict=True)):
         strength = match_strength(term, page, is_known=frequency > 0, misreadings=misreadings)
         # A 12 is on every page; the 12 of "12 March" is next to its March.
         if adjacent and term.kind is Kind.NUMBER and len(term.folded) < _MIN_TELLING_DIGITS:
             strength *= 1.0 if any(adjacent[max(0, index - 1) : index + 1]) else _LONELY_NUMBER
         strengths.append(strength)
-    return Evidence(tuple(strengths), adjacent)
+        as_typed = max(_exact_strength(term, page.body), _exact_strength(term, page.names)) if strength else 0.0
+        exact.append(as_typed >= SHORT_YEAR)
+    return Evidence(tuple(strengths), adjacent, tuple(exact))
 
 
 def match_strength(
@@ -369,7 +494,8 @@ def spaced_spans(terms: tuple[Term, ...], text: str) -> Iterator[tuple[int, int]
     """Yield start and end of where the parts of the terms, at least two, follow each other with small gaps."""
     parts = tuple(part for term in terms for part in term.parts)
     if len(parts) > 1 and all(part in text for part in parts):
-        yield from (found.span() for found in _parts_pattern(parts, terms[0].folded).finditer(text))
+        gap = _PHRASE_GAP if terms[0].kind is Kind.PHRASE else _GAP
+        yield from (found.span() for found in _parts_pattern(parts, terms[0].folded, gap).finditer(text))
 
 
 def surest_matches(term: Term, folded: str) -> list[tuple[int, int, float]]:
@@ -390,18 +516,22 @@ def surest_matches(term: Term, folded: str) -> list[tuple[int, int, float]]:
     return [(*span, likeness * 0.8) for span, likeness in likely if likeness >= _LEAST_LIKENESS]
 
 
+_GAP, _PHRASE_GAP = r"[\W_]{0,3}", r"[\W_]{0,40}"
+"""Between the parts of a term: a few separators, or none (12MAR2018). Between words of a phrase a line may end."""
+
+
 @lru_cache(maxsize=1024)
-def _parts_pattern(parts: tuple[str, ...], folded: str) -> re.Pattern[str]:
+def _parts_pattern(parts: tuple[str, ...], folded: str, gap: str = _GAP) -> re.Pattern[str]:
     """Parts of a term on their own: letters may touch a number (RM9.00), digits may not.
 
-    The parts have up to three separators between them, or none (12MAR2018). `folded` is the term with the first part.
+    `folded` is the term with the first part.
     """
     if not folded[0].isdigit():
-        before = r"(?<![^\W\d_])"
+        before = rf"(?:(?<![^\W\d_])|(?<={UNSPACED}))"
     else:  # 249.00 is not in 1,249.00, but 1954 is in 12.03.1954
         before = r"(?<!\d)(?<!\d[.,])" if "." in folded or "," in folded else r"(?<!\d)"
-    after = r"(?!\d)" if parts[-1][-1].isdigit() else r"(?![^\W\d_])"
-    return re.compile(before + r"[\W_]{0,3}".join(map(re.escape, parts)) + after)
+    after = r"(?!\d)" if parts[-1][-1].isdigit() else rf"(?:(?![^\W\d_])|(?={UNSPACED}))"
+    return re.compile(before + gap.join(map(re.escape, parts)) + after)
 
 
 @lru_cache(maxsize=512)

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, get_args
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, get_args, overload
+
+from typing_extensions import override
 
 from kobold_reader.archive import words
 from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.filters import Filter, check_folder_known, check_keys
 from kobold_reader.archive.query import Kind, Query, fold_with_offsets, parse_query
-from kobold_reader.archive.ranking import Scored, rank, surest_matches
+from kobold_reader.archive.ranking import FOUND, Cosines, Scored, by_meaning, by_meaning_only, rank, surest_matches
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import Near
 from kobold_reader.documents import page_link
 from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, escaped, marked_html
-from kobold_reader.options import Grouping, Mode
+from kobold_reader.options import Grouping, Match, Mode
 
 LIST_LENGTH = 50
 """Candidates from each list, at least."""
@@ -47,26 +50,60 @@ class DenseSearch(Protocol):
         """Return the texts of chunks by node id."""
         ...
 
+    def cosines(self, query: str) -> Cosines | None:
+        """Return what the embedder's cosines say for a query in this script; None where it does not answer."""
+        ...
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Hit:
     """One page that answers a query."""
 
     page_id: str
     score: float
-    """0 to 1, best first within one search."""
-    text: str
-    """The passage that answers."""
-    marks: tuple[tuple[int, int], ...]
-    """Start and end, within `text`, of what the query's words matched."""
+    """How surely it answers, 0 to 1. From 0.5 it is found. The scale is the same in all archives and modes."""
+    match: Match
+    """`exact`: it holds every word as typed. `similar`: found by other spellings, by most words, or by meaning.
+    `related`: perhaps."""
     page_text: str
-    page_part: str
-    """ocr, caption or tags: the part that the passage is from."""
     link: str
     """Opens the file, a PDF at the page."""
     metadata: dict[str, Any]
+    missing: tuple[str, ...] = ()
+    """Words of the query that the page does not hold, if it holds others."""
+    respelled: tuple[str, ...] = ()
+    """Words that it holds in another spelling only."""
     alike: tuple[Alike, ...] = ()
     """Pages left out because they show the same: copies, and photos that look like it."""
+    query: Query = field(default=Query("", (), False), repr=False)
+    parts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The page's texts by task."""
+    nearest: tuple[str, str] | None = field(default=None, repr=False)
+    """Part and text of the chunk that the vectors found."""
+
+    @cached_property
+    def _best(self) -> tuple[str, Passage]:
+        # When it is first asked for: a list of a hundred hits shows twenty, and a passage takes milliseconds.
+        if self.nearest is not None and self.nearest[0] in self.parts:
+            return self.nearest[0], passage(self.nearest[1], self.query)
+        passages = [(part, passage(text, self.query)) for part, text in (self.parts or {"ocr": ""}).items()]
+        return max(passages, key=lambda one: len(one[1].marks))
+
+    @property
+    def text(self) -> str:
+        """The passage that answers."""
+        return self._best[1].snippet
+
+    @property
+    def marks(self) -> tuple[tuple[int, int], ...]:
+        """Start and end, within `text`, of what the query's words matched."""
+        found = self._best[1]
+        return tuple((start - found.start, end - found.start) for start, end in found.marks)
+
+    @property
+    def page_part(self) -> str:
+        """ocr, caption or tags: the part that the passage is from."""
+        return self._best[0]
 
     @property
     def file_name(self) -> str:
@@ -87,10 +124,13 @@ class Hit:
         keys = ("file_name", "file_path", "page_number", "page_label", "page_status")
         return {
             "score": round(self.score, 4),
+            "match": self.match,
             "text": self.text,
             **{key: self.metadata.get(key) for key in keys},
             "page_part": self.page_part,
             "link": self.link,
+            "missing": list(self.missing),
+            "respelled": list(self.respelled),
             "alike": [one.to_json() for one in self.alike],
         }
 
@@ -101,11 +141,46 @@ class Hit:
         return f'<div>{place} <small class="score">{self.score:.2f}</small>\n{text}</div>'
 
 
+@dataclass(frozen=True)
+class Hits(Sequence[Hit]):
+    """The hits of a search, best first, those found before those related."""
+
+    hits: tuple[Hit, ...] = ()
+    total: int = 0
+    """Number of pages found, of which `limit` are here; related pages and copies left out are not counted."""
+    absent_phrases: tuple[str, ...] = ()
+    """Quoted phrases that stand on no page, or not on one page together; then there are no hits."""
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
+    @override
+    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[index]
+
+    @override
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    @classmethod
+    def merged(cls, several: Sequence[Hits], by: Grouping, limit: int) -> Hits:
+        """Return the best hits of searches of several archives; `limit` and `by` as in each search."""
+        hits = sorted((hit for some in several for hit in some), key=lambda hit: -hit.score)
+        absent = [some.absent_phrases for some in several]
+        return cls(
+            tuple(grouped(hits, by, limit)), sum(some.total for some in several), absent[0] if all(absent) else ()
+        )
+
+
 def grouped(hits: Iterable[Hit], by: Grouping, limit: int) -> list[Hit]:
-    """Bring hits, best first, of one file or folder together; returns `limit` groups, each of five pages at most."""
-    groups: dict[str, list[Hit]] = {}
-    for hit in hits:
-        group = groups.setdefault(hit.group(by), [])
+    """Bring hits, best first, of one file or folder together; returns `limit` groups, each of five pages at most.
+
+    Related pages are groups of their own, behind the pages found.
+    """
+    groups: dict[tuple[bool, str], list[Hit]] = {}
+    for hit in sorted(hits, key=lambda hit: hit.match == "related"):
+        group = groups.setdefault((hit.match == "related", hit.group(by)), [])
         if len(group) < PAGES_PER_GROUP:
             group.append(hit)
     return [hit for group in list(groups.values())[:limit] for hit in group]
@@ -120,11 +195,20 @@ class Searcher:
         self._duplicates = duplicates or Duplicates(catalog)
 
     def search(
-        self, query: str, *, limit: int, mode: Mode, filter_: Filter, by: Grouping = "page", all_copies: bool = False
-    ) -> list[Hit]:
+        self,
+        query: str,
+        *,
+        limit: int,
+        mode: Mode,
+        filter_: Filter,
+        by: Grouping = "page",
+        all_copies: bool = False,
+        related: bool = False,
+    ) -> Hits:
         """Return the best pages for a query, best first; see `grouped`.
 
-        Of pages that show the same only the best is a hit, unless `all_copies` asks for each.
+        Of pages that show the same only the best is a hit, unless `all_copies` asks for each. `related` adds pages that
+        are merely near, behind those that are found.
 
         Raises:
             ConfigError: An unknown mode, metadata key or folder, or `dense` without vectors.
@@ -146,16 +230,47 @@ class Searcher:
             check_keys(filter_.conditions, self._catalog.metadata_keys())
         if filter_.folder:
             check_folder_known(filter_.folder, self._catalog.metadata_values("file_path"))
-        allowed = self._catalog.meant(filter_)
+        allowed, absent = self._holding_phrases(parsed, self._catalog.meant(filter_))
+        if absent:
+            return Hits(absent_phrases=absent)
         length = max(LIST_LENGTH, 4 * limit)
         near = self._near(parsed.text, length, allowed) if mode != "keyword" else {}
-        scored = self._score(parsed, near, length, allowed, mode)
-        chosen = self._choose(scored, by, limit, all_copies=all_copies)
+        scored, total = self._score(parsed, near, length, allowed, mode)
+        if not related:
+            scored = [one for one in scored if one.score >= FOUND]
+        chosen = self._choose(scored[:length], by, limit, all_copies=all_copies)
         nearest = self._nearest_texts([one for one, _ in chosen], near)
-        hits = [_hit(parsed, one, row, nearest.get(one.page_id)) for one, row in chosen]
-        if all_copies:
-            return hits
-        return [replace(hit, alike=self._duplicates.alike(row)) for hit, (_, row) in zip(hits, chosen, strict=True)]
+        hits = [
+            Hit(
+                page_id=row.page_id,
+                score=one.score,
+                match=one.match,
+                page_text=row.text,
+                link=page_link(row.uri, str(row.metadata.get("file_type")), row.page_number),
+                metadata=dict(row.metadata),
+                missing=one.missing,
+                respelled=one.respelled,
+                alike=() if all_copies else self._duplicates.alike(row),
+                query=parsed,
+                parts=row.parts,
+                nearest=nearest.get(one.page_id),
+            )
+            for one, row in chosen
+        ]
+        return Hits(tuple(hits), max(total, sum(hit.score >= FOUND for hit in hits)))
+
+    def _holding_phrases(self, query: Query, allowed: set[int] | None) -> tuple[set[int] | None, tuple[str, ...]]:
+        """Return the pages allowed that hold the query's quoted phrases; if there are none, the phrases to blame."""
+        phrases = [term for term in query.terms if term.kind is Kind.PHRASE]
+        if not phrases:
+            return allowed, ()
+        with self._catalog.reading() as db:
+            holding = [words.pages_holding(db, phrase) for phrase in phrases]
+        if allowed is not None:
+            holding = [pages & allowed for pages in holding]
+        together = set.intersection(*holding)
+        absent = [phrase.text for phrase, pages in zip(phrases, holding, strict=True) if not pages]
+        return together, () if together else tuple(absent or (phrase.text for phrase in phrases))
 
     def _near(self, query: str, length: int, allowed: set[int] | None) -> dict[str, Near]:
         """Return the nearest chunk of each of `length` pages that the filter means, by page id, nearest first."""
@@ -175,27 +290,35 @@ class Searcher:
 
     def _score(
         self, query: Query, near: Mapping[str, Near], length: int, allowed: set[int] | None, mode: Mode
-    ) -> list[Scored]:
+    ) -> tuple[list[Scored], int]:
+        """Return the pages for which something speaks, best first, and how many are found in all."""
         dense = [(one.page_id, one.cosine) for one in near.values()]
-        if mode == "dense":
-            return [Scored(page_id, max(0.0, cosine), 0.0, cosine) for page_id, cosine in dense]
-        also = [page_id for page_id, _ in dense[:length]]
+        cosines = self._dense.cosines(query.text) if self._dense and dense else None
         with self._catalog.reading() as db:
+            if mode == "dense":
+                known = words.frequencies(db, query)
+                scored = by_meaning_only(by_meaning(query, known, dense, cosines)) if cosines else []
+                return scored, sum(one.score >= FOUND for one in scored)
+            also = [page_id for page_id, _ in dense[:length]]
             found = words.look_up(db, query, length, only=allowed, also=also)
-        return rank(query, found, dense, length)
+            scored = rank(query, found, dense, cosines=cosines, whole_only=mode == "keyword")
+            total = sum(one.score >= FOUND for one in scored)
+            if len(found.words) >= length:  # more pages may hold the words than were weighed
+                total = max(total, words.count_whole(db, query, allowed))
+        return scored, total
 
     def _choose(
         self, scored: Sequence[Scored], by: Grouping, limit: int, *, all_copies: bool
     ) -> list[tuple[Scored, PageRow]]:
         """Return the pages of the first groups, as `grouped` does; of pages that show the same, the best."""
         rows = {row.page_id: row for row in self._catalog.pages([one.page_id for one in scored])}
-        groups: dict[str, list[tuple[Scored, PageRow]]] = {}
+        groups: dict[tuple[bool, str], list[tuple[Scored, PageRow]]] = {}
         seen: set[str] = set()
         for one in scored:
             row = rows.get(one.page_id)
             if row is None or one.page_id in seen:
                 continue
-            name = _group(one.page_id, row.metadata, by)
+            name = one.score < FOUND, _group(one.page_id, row.metadata, by)
             if name not in groups and len(groups) == limit:
                 continue
             group = groups.setdefault(name, [])
@@ -223,28 +346,6 @@ def _group(page_id: str, metadata: Mapping[str, Any], by: Grouping) -> str:
         return page_id
     path = str(metadata["file_path"])
     return path if by == "file" else re.sub(r"[/\\][^/\\]*$", "", path)
-
-
-def _hit(query: Query, scored: Scored, row: PageRow, nearest: tuple[str, str] | None) -> Hit:
-    part, found = _best_passage(query, row, nearest)
-    return Hit(
-        page_id=row.page_id,
-        score=min(1.0, scored.score),
-        text=found.snippet,
-        marks=tuple((start - found.start, end - found.start) for start, end in found.marks),
-        page_text=row.text,
-        page_part=part,
-        link=page_link(row.uri, str(row.metadata.get("file_type")), row.page_number),
-        metadata=dict(row.metadata),
-    )
-
-
-def _best_passage(query: Query, row: PageRow, nearest: tuple[str, str] | None) -> tuple[str, Passage]:
-    """Return a passage and the part it is from: of the chunk that the vectors found, else where the words are."""
-    if nearest is not None and nearest[0] in row.parts:
-        return nearest[0], passage(nearest[1], query)
-    passages = [(part, passage(text, query)) for part, text in (row.parts or {"ocr": ""}).items()]
-    return max(passages, key=lambda one: len(one[1].marks))
 
 
 # ── the passage that is shown ─────────────────────────────────────────────────────────────────────
@@ -309,7 +410,10 @@ def _spans(text: str, query: Query) -> list[_Span]:
         for start, end, strength in surest_matches(term, folded) if weight else ():
             # The character behind a match may have the same offset as the match's last one (a ligature).
             last = offsets[end - 1] + 1
-            found.append(_Span(offsets[start], max(last, offsets[end]), number, weight * strength))
+            stop = max(last, offsets[end])
+            if "\n" in text[last:stop]:
+                stop = last  # what was left out at the end of a line is no part of the word before
+            found.append(_Span(offsets[start], stop, number, weight * strength))
     return sorted(found, key=lambda span: (span.start, span.end))
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import statistics
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
@@ -18,6 +21,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from kobold_reader.archive.query import is_latin
+from kobold_reader.archive.ranking import Cosines
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import DenseSearch
 from kobold_reader.archive.store import Catalog
@@ -142,6 +147,29 @@ def _make_minilm() -> Any:
     return MiniLMEmbedding()
 
 
+def measure_cosines(embedder: Embedder) -> dict[str, Cosines]:
+    """Embed the texts of `calibration.toml`, and return what an embedder's cosines say by script, `latin` or `other`.
+
+    Some models give any two texts 0.7, and one that knows only English gives any two texts in Chinese 0.4.
+    """
+    table = tomllib.loads(Path(__file__).with_name("calibration.toml").read_text(encoding="utf-8"))
+    measured = {}
+    for script, group in table.items():
+        questions, texts = (_unit_vectors(embedder.embed(list(side))) for side in zip(*group["pairs"], strict=True))
+        apart = [
+            sum(a * b for a, b in zip(question, text, strict=True))
+            for at, question in enumerate(questions)
+            for other, text in enumerate(texts)
+            if at != other
+        ]
+        measured[script] = Cosines(statistics.fmean(apart), max(LEAST_SPREAD, statistics.stdev(apart)))
+    return measured
+
+
+def _unit_vectors(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [[value / (math.hypot(*vector) or 1.0) for value in vector] for vector in vectors]
+
+
 BATCH_PAGES: Final = 32
 CHUNK_TOKENS: Final = 96
 """About a paragraph: one vector for a whole page says little about any part of it. Measured with MiniLM on eight
@@ -150,6 +178,9 @@ first three for 8 against 6."""
 OVERLAP_TOKENS: Final = 24
 SPEED: Final = "indexing_s_a_page"
 """The catalog's key for the time that indexing took in the last run, embedding included."""
+COSINES: Final = "cosines"
+"""The catalog's key for what the cosines of its embedder say."""
+LEAST_SPREAD: Final = 0.01
 SERVER: Final = "chroma_server"
 """The catalog's key for an archive's Chroma server."""
 
@@ -347,6 +378,7 @@ class VectorIndex:
         self._lock = threading.RLock()
         self._embedder = embedder
         self._vectors: Vectors | None = None
+        self._cosines: tuple[str, dict[str, Cosines]] | None = None
         self._seen_generation = -1
         self._is_writing = False
 
@@ -383,6 +415,19 @@ class VectorIndex:
                 self._embedder = None
                 self._embedder = open_embedder(record, self._access)
             return self._embedder
+
+    def cosines(self, embedder: Embedder) -> dict[str, Cosines]:
+        """Return what the embedder's cosines say; measured once for each archive, at its first search."""
+        with self._lock:
+            known = json.loads(self._catalog.meta(COSINES) or "{}")
+            if known.get("name") == embedder.name:
+                return {script: Cosines(*values) for script, values in known["of"].items()}
+            if self._cosines is None or self._cosines[0] != embedder.name:
+                self._cosines = embedder.name, measure_cosines(embedder)
+                of = {script: (one.unrelated, one.spread) for script, one in self._cosines[1].items()}
+                with suppress(StoreError):  # an archive that cannot be written is measured anew each time
+                    self._catalog.set_meta(COSINES, json.dumps({"name": embedder.name, "of": of}))
+            return self._cosines[1]
 
     def vectors(self, embedder: Embedder) -> Vectors:
         """Return the vectors as they are now: opened again if another process has written since."""
@@ -516,6 +561,15 @@ class _VectorSearch:
                 raise
             self.on_notice(f"Searching by words only: {err}")
             return []
+
+    def cosines(self, query: str) -> Cosines | None:
+        try:
+            return self.index.cosines(self.embedder)["latin" if is_latin(query) else "other"]
+        except KoboldReaderError as err:
+            if self.mode == "dense":
+                raise
+            self.on_notice(f"Searching by words only: {err}")
+            return None
 
     def texts(self, node_ids: Sequence[str]) -> dict[str, str]:
         try:

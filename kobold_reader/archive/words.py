@@ -16,7 +16,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
-from kobold_reader.archive.query import Kind, Query, Term, fold, is_unspaced
+from kobold_reader.archive.query import HYPHENS, Kind, Query, Term, fold, is_unspaced
 from kobold_reader.archive.ranking import Misreadings, PageText, Ranked, WordHits, evidence_of
 
 NAMES_WEIGHT = 0.3
@@ -42,7 +42,10 @@ _EMPHASIS = re.compile(
 )
 """Marks of Markdown, which may stand inside a word."""
 _RUNS = re.compile(r"[^\W_]+")
-_HYPHENATED = re.compile(r"([^\W\d_]+)[-¬⸗]\s*\n\s*([^\W\d_]+)")
+_HYPHENATED = re.compile(rf"([^\W\d_]+)[{HYPHENS}]\s*\n\s*([^\W\d_]+)")
+_INNER_HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
+_APART = "\nǂ\n"
+"""A letter that no text has: without it the last words of a page and the first of what is added would be a phrase."""
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS word_pages (
@@ -75,12 +78,13 @@ def put(db: sqlite3.Connection, page_id: str, *, text: str, names: str, number: 
     `names` are the words of its file and folder names; `number` is its row id, by which searches are narrowed (None:
     the next that is free).
     """
-    # Words broken at the end of a line, or parted by marks of Markdown, are also indexed whole.
-    whole = [first + second for first, second in _HYPHENATED.findall(text)]
+    # Words broken at the end of a line are whole (`fold`). Their halves are indexed too, since the hyphen may be the
+    # word's own, and so are words parted by marks of Markdown.
+    also = [f"{first}-{second}" for first, second in _HYPHENATED.findall(text)]
     if (plain := _EMPHASIS.sub(r"\2", text)) != text:
         parted = set(_RUNS.findall(text))
-        whole += [word for word in dict.fromkeys(_RUNS.findall(plain)) if word not in parted]
-    row = (fold(f"{text}\n{' '.join(whole)}" if whole else text) + _END, fold(names))
+        also += [word for word in dict.fromkeys(_RUNS.findall(plain)) if word not in parted]
+    row = (fold(text) + (_APART + fold("\n".join(also)) if also else "") + _END, fold(names))
     before = db.execute("SELECT id, body, names FROM word_pages WHERE page_id = ?", (page_id,)).fetchone()
     if before is not None and before[1:] == row and number in {None, before[0]}:
         return
@@ -124,8 +128,8 @@ def look_up(
     Each list has `limit` pages at most. `only` has the numbers of the pages to search (None: all), `also` the ids of
     further pages to weigh: those that the vectors found.
     """
-    frequencies = tuple(document_frequency(db, term) for term in query.terms)
-    terms = list(zip(query.terms, frequencies, strict=True))
+    counts = frequencies(db, query)
+    terms = list(zip(query.terms, counts, strict=True))
     with _narrowed_to(only, db) as condition:
         words = _match(db, "words", _any_words(terms), limit, condition)
         trigrams = _match(db, "trigrams", _any_trigrams(db, terms, limit), limit, condition)
@@ -142,8 +146,8 @@ def look_up(
     )
     pages = {page_id: PageText(body, names) for page_id, body, names in rows}
     misreadings = Misreadings(list(pages.values()))
-    evidence = {page_id: evidence_of(query, page, frequencies, misreadings) for page_id, page in pages.items()}
-    return WordHits(words, trigrams, frequencies, page_count(db), evidence)
+    evidence = {page_id: evidence_of(query, page, counts, misreadings) for page_id, page in pages.items()}
+    return WordHits(words, trigrams, counts, page_count(db), evidence)
 
 
 def document_frequency(db: sqlite3.Connection, term: Term) -> int:
@@ -154,6 +158,37 @@ def document_frequency(db: sqlite3.Connection, term: Term) -> int:
         row = db.execute("SELECT doc FROM word_counts WHERE term = ?", term.parts).fetchone()
         return int(row[0]) if row else 0
     return _count(db, "words", _phrases(term))
+
+
+def pages_holding(db: sqlite3.Connection, phrase: Term) -> set[int]:
+    """Return the numbers of the pages that hold a quoted phrase, word by word, or whose file's name does."""
+    if not is_unspaced(phrase.folded):
+        # A hyphen may have gone at the end of a line, or stand where the phrase has none.
+        joined = _INNER_HYPHEN.sub("", phrase.folded)
+        expression = " OR ".join({_quoted(" ".join(_RUNS.findall(one))) for one in (phrase.folded, joined)})
+        return {number for (number,) in db.execute("SELECT rowid FROM words WHERE words MATCH ?", (expression,))}
+    pieces = phrase.folded.split()
+    pattern = re.compile(r"\s{0,40}".join(map(re.escape, pieces)))
+    runs = " AND ".join(_quoted(piece) for piece in pieces if len(piece) >= _TRIGRAM)
+    among = "WHERE id IN (SELECT rowid FROM trigrams WHERE trigrams MATCH ?)" if runs else ""
+    rows = db.execute(f"SELECT id, body, names FROM word_pages {among}", (runs,) if runs else ())  # noqa: S608
+    return {number for number, body, names in rows if pattern.search(body) or pattern.search(names)}
+
+
+def count_whole(db: sqlite3.Connection, query: Query, only: Container[int] | None = None) -> int:
+    """Count the pages that hold all words of a query as typed, or in another notation."""
+    telling = [term for term in query.terms if term.kind is not Kind.STOP] or list(query.terms)
+    if not telling or any(is_unspaced(term.folded) for term in telling):
+        return 0
+    with _narrowed_to(only, db) as condition:
+        expression = " AND ".join(f"({_phrases(term)})" for term in telling)
+        found = db.execute(f"SELECT count(*) FROM words WHERE words MATCH ? {condition}", (expression,))  # noqa: S608
+        return int(found.fetchone()[0])
+
+
+def frequencies(db: sqlite3.Connection, query: Query) -> tuple[int, ...]:
+    """Return for each term of a query on how many pages it is."""
+    return tuple(document_frequency(db, term) for term in query.terms)
 
 
 def page_count(db: sqlite3.Connection) -> int:

@@ -35,6 +35,7 @@ from starlette.types import ASGIApp
 
 from kobold_reader.archive import Archive
 from kobold_reader.archive.filters import parse_filter
+from kobold_reader.archive.query import unquoted
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
 from kobold_reader.html.pages import explained, templates
@@ -170,6 +171,7 @@ class _Pages:
         overview = self._library.overview()
         notices: list[str] = []
         shown: dict[str, Any] = {"hits": [], "total": 0, "leaves": [], "timeline": (), "more": "", "problem": ""}
+        shown |= {"found": 0, "absent_phrases": ()}
         shown["is_searching"] = False
         asked = filters.asked()
         try:
@@ -178,9 +180,12 @@ class _Pages:
             if query:
                 shown["is_searching"] = not self._library.is_warm
                 limit = _number(request, "n", HITS)
-                hits = views.sorted_hits(self._library.hits(query, asked, notices.append), filters.sort)
+                found = self._library.hits(query, asked, notices.append)
+                hits = views.sorted_hits(found, filters.sort)
                 shown["hits"] = views.shown_hits(hits[:limit], self._library, query, filters)
-                shown["total"] = len(hits)
+                shown["total"] = sum(hit.match != "related" for hit in hits)
+                shown["found"] = found.total
+                shown["absent_phrases"], shown["unquoted"] = found.absent_phrases, unquoted(query)
                 if len(hits) > limit:
                     shown["more"] = filters.address(q=query, n=limit + HITS)
             else:
@@ -415,7 +420,7 @@ class _Pages:
     def _found(self, query: str, filters: views.Filters) -> list[str]:
         if query:
             hits = self._library.hits(query, filters.asked(), log.debug)
-            return [hit.page_id for hit in views.sorted_hits(hits, filters.sort)]
+            return [hit.page_id for hit in views.sorted_hits(hits, filters.sort) if hit.match != "related"]
         overview, filter_ = self._library.overview(), parse_filter(**filters.asked())
         leaves = overview.chosen(filter_) if filters.are_set else overview.leaves
         return [leaf.page_id for leaf in leaves]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sys import intern
 from typing import Any, Literal
 
-from kobold_reader.archive import Archive, Hit
+from kobold_reader.archive import Archive, Hits
 from kobold_reader.archive.corrections import as_read
 from kobold_reader.archive.filters import DATE, Filter, date_of
 from kobold_reader.archive.rows import Outline, PageRow
@@ -230,7 +230,7 @@ class Library:
         self._took_s = 0.0
         self._ended_s = 0.0
         self._thread: threading.Thread | None = None
-        self._searches: OrderedDict[tuple[str, str, int], tuple[Hit, ...]] = OrderedDict()
+        self._searches: OrderedDict[tuple[str, str, int], Hits] = OrderedDict()
         self._warming: threading.Thread | None = None
         self._cold = ""
         """Why pages cannot be searched by meaning as long as this process runs."""
@@ -260,7 +260,7 @@ class Library:
             self._warming.join(timeout_s)
         return self.is_warm
 
-    def hits(self, query: str, asked: Mapping[str, Any], on_notice: Callable[[str], None]) -> tuple[Hit, ...]:
+    def hits(self, query: str, asked: Mapping[str, Any], on_notice: Callable[[str], None]) -> Hits:
         """Return the best hits, `MOST_HITS` at most, best first; those of the last searches are kept.
 
         As long as the embedder is being loaded, they are found by their words alone.
@@ -276,14 +276,16 @@ class Library:
         if not self.is_warm or self._cold:
             if self._cold:
                 on_notice(self._cold)
-            return tuple(self.archive.search(query, limit=MOST_HITS, mode="keyword", on_notice=on_notice, **asked))
+            return self.archive.search(
+                query, limit=MOST_HITS, mode="keyword", related=True, on_notice=on_notice, **asked
+            )
         key = (query, repr(asked), self.archive.generation)
         with self._lock:
             if key in self._searches:
                 self._searches.move_to_end(key)
                 return self._searches[key]
         notices: list[str] = []
-        hits = tuple(self.archive.search(query, limit=MOST_HITS, on_notice=notices.append, **asked))
+        hits = self.archive.search(query, limit=MOST_HITS, related=True, on_notice=notices.append, **asked)
         for notice in notices:
             on_notice(notice)
         if not notices:

@@ -262,6 +262,11 @@ class ShownHit:
     address: str
     others: int
     """Number of other pages that show the same."""
+    is_related: bool
+    """Whether it is merely near, and not found."""
+    missing: tuple[str, ...]
+    respelled: tuple[str, ...]
+    """As in `Hit`."""
     overlay: Overlay | None
     """The passage on the picture; None where its place is unknown."""
 
@@ -269,14 +274,15 @@ class ShownHit:
 def sorted_hits(hits: Sequence[Hit], sort: str) -> list[Hit]:
     """Return hits in one of the orders of `SORTS`; they come best first.
 
-    The day of a page is the one that `--since` looks at. The oldest are first, those without a day last.
+    The day of a page is the one that `--since` looks at. The oldest are first, those without a day last. Related pages
+    stay behind those found.
     """
     if sort == "date":
         days = {hit.page_id: date_of(hit.metadata) or "" for hit in hits}
-        return sorted(hits, key=lambda hit: (not days[hit.page_id], days[hit.page_id]))
+        hits = sorted(hits, key=lambda hit: (not days[hit.page_id], days[hit.page_id]))
     if sort == "file":
-        return sorted(hits, key=lambda hit: (str(hit.metadata["file_path"]).casefold(), hit.page_number))
-    return list(hits)
+        hits = sorted(hits, key=lambda hit: (str(hit.metadata["file_path"]).casefold(), hit.page_number))
+    return sorted(hits, key=lambda hit: hit.match == "related")
 
 
 def _place_of(hit: Hit, page: PageRow) -> int:
@@ -356,6 +362,9 @@ def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filte
                 pieces=_pieces(hit),
                 address=hit_address(hit, page, query, filters),
                 others=len(hit.alike),
+                is_related=hit.match == "related",
+                missing=hit.missing,
+                respelled=hit.respelled,
                 overlay=overlay(page, readings[page.page_id].get(hit.page_part), marks, rotations.get(page.page_id)),
             )
         )

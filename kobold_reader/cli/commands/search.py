@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,9 +13,10 @@ import typer
 from kobold_reader.cli.options import ArchivesOption, ServerOptions, with_options
 from kobold_reader.cli.output import harmless, notice, say, say_json
 from kobold_reader.options import GroupBy, Grouping, Mode
+from kobold_reader.progress import spell_count
 
 if TYPE_CHECKING:
-    from kobold_reader.archive import Hit
+    from kobold_reader.archive import Hit, Hits
 
 NAMED_COPIES = 3
 
@@ -25,7 +27,7 @@ def search(
     archive: ArchivesOption,
     options: ServerOptions,
     limit: Annotated[int, typer.Option("-k", min=1, help="At most this many pages.")] = 5,
-    mode: Annotated[Mode, typer.Option(help="dense: by meaning; keyword: by words.")] = "hybrid",
+    mode: Annotated[Mode, typer.Option(help="dense: by meaning; keyword: all the words.")] = "hybrid",
     where: Annotated[
         list[str] | None,
         typer.Option(metavar="COND", help="KEY=VALUE, KEY=A..B or KEY=~WORD; may be repeated."),
@@ -42,16 +44,20 @@ def search(
     all_copies: Annotated[
         bool, typer.Option("--all-copies", help="Also show copies and photos that look like one already shown.")
     ] = False,
+    related: Annotated[
+        bool | None,
+        typer.Option("--related/--no-related", help="Also pages that are merely near; without --json they are shown."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> int:
     """Find pages."""
-    from kobold_reader.archive import Archive, grouped
+    from kobold_reader.archive import Archive, Hits
 
     grouping: Grouping = by or "page"
-    hits: list[Hit] = []
+    found: list[Hits] = []
     for path in archive:
         with Archive.open(path, api_url=options.urls(), api_password=options.password()) as opened:
-            hits += opened.search(
+            some = opened.search(
                 query,
                 limit=limit,
                 mode=mode,
@@ -61,21 +67,45 @@ def search(
                 folder=folder,
                 by=grouping,
                 all_copies=all_copies,
+                related=not as_json if related is None else related,
                 on_notice=notice,
             )
-    hits = grouped(sorted(hits, key=lambda hit: -hit.score), grouping, limit)
+            found.append(some)
+    hits = Hits.merged(found, grouping, limit)
     if as_json:
         say_json([hit.to_json() for hit in hits])
-        return 0
-    group = ""
+    else:
+        _show(hits, "some of the words" if mode == "keyword" else "perhaps related", grouping)
+    if hits.absent_phrases:
+        _say_absent(hits.absent_phrases, query)
+    elif not hits.total and not as_json:
+        notice("nothing found; other words, or fewer conditions, may find more")
+    elif not as_json:
+        shown = sum(hit.match != "related" for hit in hits)
+        say(
+            f"{spell_count(hits.total, 'page')} found{'' if shown == hits.total else f'; {shown} shown, -k shows more'}"
+        )
+    return 0
+
+
+def _show(hits: Hits, line: str, by: Grouping) -> None:
+    group, is_related = "", False
     for number, hit in enumerate(hits, start=1):
-        if by and hit.group(grouping) != group:
-            group = hit.group(grouping)
+        if hit.match == "related" and not is_related:
+            group, is_related = "", True
+            say(f"── {line} ──\n")
+        if by != "page" and hit.group(by) != group:
+            group = hit.group(by)
             say(f"{harmless(group)}\n")
         say(show_hit(number, hit, colour=sys.stdout.isatty()), is_harmless=True)
-    if not hits:
-        notice("nothing found; other words, or fewer conditions, may find more")
-    return 0
+
+
+def _say_absent(phrases: Sequence[str], query: str) -> None:
+    from kobold_reader.archive.query import unquoted
+
+    quoted = " and ".join(f'"{phrase}"' for phrase in phrases)
+    where = "stands on no page" if len(phrases) == 1 else "stand on no page together"
+    notice(f"{quoted} {where}; to find its words anywhere, leave out the quotes: {unquoted(query)}")
 
 
 def wrapped(passage: str) -> str:
@@ -105,6 +135,11 @@ def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
     label = str(hit.metadata.get("page_label", ""))
     page = f"page {hit.page_number}" + (f" ({label})" if label not in {"", str(hit.page_number)} else "")
     part = {"caption": ", description", "tags": ", tags"}.get(hit.page_part, "")
+    words = ""
+    if hit.respelled:
+        words += f"   in another spelling: {harmless(', '.join(hit.respelled))}\n"
+    if hit.missing:
+        words += f"   not on this page: {harmless(', '.join(hit.missing))}\n"
     alike = ""
     if hit.alike:
         copies = [
@@ -113,4 +148,4 @@ def show_hit(number: int, hit: Hit, *, colour: bool) -> str:
         ]
         more = " …" if len(hit.alike) > NAMED_COPIES else ""
         alike = f"   and {len(hit.alike)} like it: {', '.join(copies)}{more}\n"
-    return f"{number}. {hit.file_name}, {page}{part}  [{hit.score:.2f}]\n{passage}\n   {hit.link}\n{alike}"
+    return f"{number}. {hit.file_name}, {page}{part}  [{hit.score:.2f}]\n{passage}\n{words}   {hit.link}\n{alike}"
