@@ -11,7 +11,7 @@ import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -133,7 +133,7 @@ def read_layout(document: Document, page: Page) -> Layout:
     is_in_pieces = only_images and (len(placed) > 1 or any(image["has-mask"] for image in placed))
     if is_in_pieces and seen and coverage >= _SCAN_COVERAGE:
         image_px = _joined(seen, flat)
-    if dpi and dpi < _COARSE_DPI and _is_cut_out(page, flat):
+    if only_images and dpi and dpi < _COARSE_DPI and _is_cut_out(page, flat):
         dpi = None
     verdict = _verdict(found, coverage)
     return Layout(
@@ -405,10 +405,9 @@ def _clear_text(document: Document, page: Page) -> str:
             shown = "".join(span["text"] for line in lines for span in line["spans"] if span["alpha"])
         letters = Counter(shown)
         del letters["\n"]
-        visible = sum(count for letter, count in letters.items() if letter.isalnum())
+        visible, garbled = _count(letters)
         if visible < (_FEW_LETTERS if paths else _MIN_LETTERS) * _CLEARLY or paths > max(_MANY_PATHS, visible):
             return ""
-        garbled = sum(count for letter, count in letters.items() if _is_garbled(letter))
     except MUPDF_ERRORS:
         return ""
     return text if garbled * _CLEARLY < _MAX_GARBLED * visible and judge(text) == "text" else ""
@@ -441,8 +440,15 @@ def has_annotations(document: Document, page: Page) -> bool:
     return bool(document.is_pdf and document.xref_get_key(page.xref, "Annots")[0] != "null")
 
 
-def _is_garbled(character: str) -> bool:
-    return character == "\ufffd" or unicodedata.category(character) in _MEANINGLESS
+def _count(letters: Mapping[str, int]) -> tuple[int, int]:
+    """How many characters are letters and digits, and how many of the others have no meaning."""
+    visible = sum(count for letter, count in letters.items() if letter.isalnum())
+    garbled = sum(
+        count
+        for letter, count in letters.items()
+        if not letter.isalnum() and (letter == "\ufffd" or unicodedata.category(letter) in _MEANINGLESS)
+    )
+    return visible, garbled
 
 
 def _read_text(page: Page, painted: Sequence[tuple[str, Any]], images: Sequence[tuple[int, Any]]) -> _PageText:
@@ -457,18 +463,17 @@ def _read_text(page: Page, painted: Sequence[tuple[str, Any]], images: Sequence[
         spans = page.get_texttrace()
     except MUPDF_ERRORS:
         return _PageText("", outlines)
-    visible = garbled = 0
+    codes: Counter[int] = Counter()
     for span in spans:
         if span["type"] == _HIDDEN or span["opacity"] == 0:
             continue
         if any(order > span["seqno"] and _inside(span["bbox"], box) for order, box in images):
             continue  # a scan was laid over it
-        for code, *_ in span["chars"]:
-            character = chr(code) if 0 <= code <= _MAX_UNICODE else "\ufffd"
-            if character.isalnum():
-                visible += 1
-            elif _is_garbled(character):
-                garbled += 1
+        codes.update([character[0] for character in span["chars"]])
+    letters: Counter[str] = Counter()
+    for code, count in codes.items():
+        letters[chr(code) if 0 <= code <= _MAX_UNICODE else "\ufffd"] += count
+    visible, garbled = _count(letters)
     curves = _curves(page) if visible < _FEW_LETTERS and 0 < len(paths) <= _MAX_PATHS_LOOKED_AT else 0
     return _PageText(text, outlines, visible, garbled, curves, all(what.endswith("-text") for what, _ in painted))
 
