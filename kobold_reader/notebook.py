@@ -6,7 +6,7 @@ Jupyter need not be installed: it shows the values that the functions return, an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from itertools import islice
 from typing import Any
@@ -59,7 +59,7 @@ def show_pages(pages: Iterable[PageResult | BaseNode], *, limit: int = 20, size_
         limit: The most pages that are shown.
         size_px: Longest side of the pictures, which the notebook's file keeps: about 15 kB each at 300 px.
     """
-    budget = ImageBudget(max_side_px=size_px, jpeg_quality=70, max_bytes=max(60_000, size_px * size_px))
+    budget = _budget(size_px)
     rest = iter(pages)
     with Ledger(None) as ledger, OpenFile(ledger) as opened:
         shown = [_article(page, opened, budget) for page in islice(rest, limit)]
@@ -68,9 +68,16 @@ def show_pages(pages: Iterable[PageResult | BaseNode], *, limit: int = 20, size_
     return Html(Markup("\n").join(shown) or Markup("<p>No pages.</p>"))
 
 
-def show_hits(hits: Iterable[Hit]) -> Html:
-    """Show the hits of a search: place, score, and the passage with the query's words marked."""
-    return Html(_macros("notebook.html").hits(list(hits)))
+def show_hits(hits: Iterable[Hit], *, size_px: int = 160) -> Html:
+    """Show the hits of a search: their page, place, score, and the passage with the query's words marked.
+
+    Args:
+        hits: Of `Archive.search`.
+        size_px: Longest side of the pictures, about 5 kB each at 160 px; 0: none.
+    """
+    with Ledger(None) as ledger, OpenFile(ledger) as opened:
+        shown = [(hit, *_hit_picture(hit, opened, size_px)) for hit in hits]
+    return Html(_macros("notebook.html").hits(shown))
 
 
 def compare(text_a: str, text_b: str, *, names: tuple[str, str] = ("first", "second")) -> Html:
@@ -110,7 +117,7 @@ def _article(page: PageResult | BaseNode, opened: OpenFile, budget: ImageBudget)
             picture = result_picture(page, opened, budget) if page.page_number else None
         else:
             name, head, text = str(page.metadata.get("file_name", "")), _document_head(page), _document_text(page)
-            picture = _document_picture(page, opened, budget) if page.metadata.get("page_number") else None
+            picture = _known_picture(page.metadata, opened, budget) if page.metadata.get("page_number") else None
     except SourceError as err:
         problem = err.message
     return Markup(_macros("notebook.html").article(name, head, text, picture, problem))  # noqa: S704
@@ -131,8 +138,22 @@ def _document_text(document: BaseNode) -> Markup:
     return marked_html(document.get_content(MetadataMode.NONE), [])
 
 
-def _document_picture(document: BaseNode, opened: OpenFile, budget: ImageBudget) -> PageView:
-    metadata = document.metadata
+def _budget(size_px: int) -> ImageBudget:
+    return ImageBudget(max_side_px=size_px, jpeg_quality=70, max_bytes=max(60_000, size_px * size_px))
+
+
+def _hit_picture(hit: Hit, opened: OpenFile, size_px: int) -> tuple[PageView | None, str]:
+    """Return the picture of a hit's page, or why there is none."""
+    if not size_px:
+        return None, ""
+    try:
+        return _known_picture(hit.metadata, opened, _budget(size_px)), ""
+    except SourceError as err:
+        return None, err.message
+
+
+def _known_picture(metadata: Mapping[str, Any], opened: OpenFile, budget: ImageBudget) -> PageView:
+    """Make the picture of a page, turned as it was read, by the metadata of its Document."""
     selection = select([str(metadata["file_path"])])
     if not selection.files:
         raise next(iter(selection.errors), SourceError("The file is not there any more."))

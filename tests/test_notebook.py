@@ -162,7 +162,11 @@ def test_hits_are_marked_and_lead_to_their_page(archive: Archive) -> None:
     seen = seen_in(html)
     assert [text for _, text in MARKED.findall(str(html))] == ["Lindqvist", "Lindqvist"]
     assert seen.text.count("<b>sons</b>") == 2
-    assert seen.links == [hit.link for hit in hits]
+    assert [link for link in seen.links if not link.startswith("data:")] == [hit.link for hit in hits]
+    assert [max(size) for size in sizes(html)] == [160, 160], "the page stands beside its passage"
+    assert sizes(show_hits(hits, size_px=0)) == []
+    gone = replace(hits[0], metadata={**hits[0].metadata, "file_path": "/nowhere/letter.pdf"})
+    assert "No picture: " in str(show_hits([gone]))
     assert "Nothing was found." in str(show_hits([]))
 
 
