@@ -21,6 +21,7 @@ import nbformat
 from PIL import Image
 from typing_extensions import override
 
+from kobold_reader import MiniLMEmbedding
 from tests.kobold_simulator import Answer, BrainRequest, EyesBrain, KoboldSimulator
 
 ROOT: Final = Path(__file__).parent.parent
@@ -60,17 +61,16 @@ def with_doubts(text: str, other: str) -> Answer:
 
 
 def answer(prompt: str) -> str:
-    """The sentences of the pages in the prompt that share most words with its question."""
+    """The sentences of the pages in the prompt that are nearest to its question."""
     found = re.search(r"-{5,}\n(.*)\n-{5,}.*?Query: (.*?)\n", prompt, re.DOTALL)
     pages, question = found.groups() if found else (prompt, prompt)
-    wanted = _stems(question)
-    sentences = [" ".join(one.split()) for one in re.split(r"(?<=[.!?])\s+", pages)]
-    best = sorted(sentences, key=lambda sentence: -len(wanted & _stems(sentence)))[:ANSWERED]
-    return " ".join(sentence for sentence in sentences if sentence in best)
-
-
-def _stems(text: str) -> set[str]:
-    return {word[:5] for word in re.findall(r"[a-z]{4,}", text.lower())}
+    plain = re.sub(r"^\w+: .*$", "", pages, flags=re.MULTILINE)  # metadata
+    sentences = list(dict.fromkeys(" ".join(one.split()) for one in re.split(r"(?<=[.!?])\s+", plain)))
+    model = MiniLMEmbedding()
+    wanted = model.get_query_embedding(question)
+    near = [model.similarity(wanted, vector) for vector in model.get_text_embedding_batch(sentences)]
+    best = sorted(range(len(sentences)), key=lambda place: -near[place])[:ANSWERED]
+    return " ".join(sentences[place] for place in sorted(best))
 
 
 def run(path: Path, folder: Path) -> None:
