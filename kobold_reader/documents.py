@@ -80,6 +80,8 @@ def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
         metadata["keywords_source"] = "model" if metadata["keywords"] else None
     metadata["model"] = next((reading.model for reading in readings if reading.model), None)
     metadata["confidence"] = next((reading.confidence for reading in readings if reading.confidence is not None), None)
+    spoken = next((reading.witness for reading in readings if reading.witness), {})
+    metadata["witness_agreement"] = spoken.get("agreement")
     metadata["rotation_deg"] = next((reading.rotation_deg for reading in readings if reading.rotation_deg), None)
     # Only where it is so: nearly all servers prove it, and then the key says nothing.
     metadata["image_verified"] = False if any(reading.image_verified is False for reading in readings) else None

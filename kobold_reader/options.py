@@ -22,10 +22,11 @@ TASKS: Final = ("ocr", "caption", "tags")
 DEFAULT_TASKS: Final = ("ocr", "caption")
 
 EngineName = Literal["koboldcpp", "rapidocr"]
+WitnessName = Literal["rapidocr"]
 TextLayerUse = Literal["auto", "ignore", "only"]
 ImageKindUse = Literal["auto", "photo", "scan"]
 Rotate = Literal["auto", 0, 90, 180, 270]
-Redo = Literal["outdated", "truncated", "looping", "low-confidence", "low-resolution", "all"]
+Redo = Literal["outdated", "truncated", "looping", "low-confidence", "low-resolution", "disagreeing", "all"]
 OnError = Literal["raise", "skip", "mark"]
 
 # Options of an archive; here, because the command line's help must not load the archive.
@@ -108,6 +109,9 @@ class ReadOptions:
     )
     allow_remote: bool = _option(False, "Send pages to a public address over plain http.")
     engine: EngineName = _option("koboldcpp", "rapidocr reads printed text without a server.")
+    witness: WitnessName | None = _option(
+        None, "rapidocr reads each page as well, on this machine, and what the model wrote is compared."
+    )
     tasks: tuple[str, ...] = _option(  # None becomes the default in `__post_init__`
         None, "ocr, caption, tags; left out: ocr and caption, as far as the model can.", elsewhere=("task",)
     )
@@ -195,7 +199,7 @@ class ReadOptions:
         object.__setattr__(self, "tasks", _checked_tasks(self.tasks, "tasks"))
         _checked_tasks(self.prompts or self.tasks, "prompts")
         choices = {"engine": EngineName, "rotate": Rotate, "text_layer": TextLayerUse, "image_kind": ImageKindUse}
-        for name, values in (choices | {"redo": Redo, "on_error": OnError}).items():
+        for name, values in (choices | {"redo": Redo, "on_error": OnError, "witness": WitnessName}).items():
             value, allowed = getattr(self, name), get_args(values)
             if value is not None and value not in allowed:
                 raise ConfigError(f"{value!r} is not one of {', '.join(map(str, allowed))}.", argument=name)
@@ -219,6 +223,13 @@ class ReadOptions:
         missing = [what for what, is_there in needs.items() if not is_there]
         if missing:
             raise ConfigError(f"json_schema needs {'; '.join(missing)}.")
+
+    @property
+    def has_witness(self) -> bool:
+        """Tell whether pages are compared: RapidOCR is no witness of itself, nor of records."""
+        return (
+            self.witness is not None and self.engine != "rapidocr" and self.json_schema is None and "ocr" in self.tasks
+        )
 
     @property
     def rotate_deg(self) -> int | None:

@@ -37,6 +37,7 @@ from kobold_reader.options import (
     Redo,
     Rotate,
     TextLayerUse,
+    WitnessName,
     about,
 )
 from kobold_reader.reading.ledger import Ledger
@@ -81,6 +82,7 @@ class KoboldReader(BasePydanticReader):
     api_password: str | None = _option("api_password")
     allow_remote: bool = _option("allow_remote")
     engine: EngineName = _option("engine")
+    witness: WitnessName | None = _option("witness")
     tasks: Sequence[str] | None = _option("tasks")
     pages: str | None = _option("pages", default=None)
     sample: int | None = _option("sample")

@@ -16,15 +16,15 @@ pieces = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8)
 @given(st.lists(st.lists(pieces, max_size=4), max_size=6))
 def test_every_box_says_where_its_piece_stands(lines: list[list[str]]) -> None:
     numbers = iter(range(1000))
-    placed = [[(piece, (next(numbers),)) for piece in line] for line in lines]
+    placed = [[(piece, (next(numbers),), 0.5) for piece in line] for line in lines]
     text, boxes = joined(placed)
     assert text == "\n".join(" ".join(filter(None, line)) for line in lines if any(line))
     written = [one for line in placed for one in line if one[0]]
-    assert [(text[box.start : box.end], box.corners) for box in boxes] == written
+    assert [(text[box.start : box.end], box.corners, box.score) for box in boxes] == written
 
 
 def boxes_of(*lines: str) -> tuple[str, tuple[LineBox, ...]]:
-    return joined([[(piece, HERE) for piece in line.split("|")] for line in lines])
+    return joined([[(piece, HERE, None) for piece in line.split("|")] for line in lines])
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,5 @@ def test_a_passage_has_the_lines_that_hold_any_of_it(passage: str, lines: list[i
 
 def test_a_page_without_lines_has_no_text_and_no_boxes() -> None:
     assert joined([]) == ("", ())
-    assert joined([[("", HERE)], []]) == ("", ())
+    assert joined([[("", HERE, None)], []]) == ("", ())
     assert lines_at((), 0, 5) == []

@@ -35,9 +35,9 @@ def corners(left: int, top: int, right: int, slope: int = 0) -> tuple[int, ...]:
 
 TEXT, BOXES = joined(
     [
-        [("Dear Axel,", corners(1000, 1000, 5000))],
-        [("the slates came on Tues-", corners(1000, 1300, 9000, slope=50))],
-        [("day", corners(1000, 9000, 2000)), ("12.50", corners(8000, 9000, 9000))],
+        [("Dear Axel,", corners(1000, 1000, 5000), 0.9)],
+        [("the slates came on Tues-", corners(1000, 1300, 9000, slope=50), 0.9)],
+        [("day", corners(1000, 9000, 2000), 0.9), ("12.50", corners(8000, 9000, 9000), 0.9)],
     ]
 )
 READING = Reading("ocr", "ok", TEXT, "rapidocr", boxes=BOXES, view_sizes=((500, 1000),))

@@ -349,7 +349,9 @@ class Archive:
                 total.finished_pages += indexer.finish()
                 if remember:
                     self._remember(some, options)
-                transcriber = make_transcriber(its_session, ledger, cancel=stop, on_progress=on_progress)
+                transcriber = make_transcriber(
+                    its_session, ledger, cancel=stop, on_progress=on_progress, hands_out_again=True
+                )
                 stamps = FileStamps(self._catalog, ledger, options, options.engine)
                 if on_start:
                     outlook = transcriber.survey(stamps.rest(selection.files))

@@ -30,7 +30,7 @@ from kobold_reader.pages import Selection, SourceFile
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.pipeline import Ahead
 from kobold_reader.reading.results import PageResult, Reading
-from kobold_reader.reading.transcriber import Transcriber
+from kobold_reader.reading.transcriber import Transcriber, lacks_witness
 from kobold_reader.release import RELEASE
 
 AHEAD_RESULTS: Final = 64
@@ -146,6 +146,7 @@ class FileStamps:
             self._counts[uri] = _PageCount(pages)
         count = self._counts[uri]
         count.statuses[result.status] += 1
+        count.is_spoiled |= self._options.has_witness and lacks_witness(result)
         count.is_spoiled |= bool(result.errors) or result.error is not None or result.page_number == 0
         if count.statuses.total() == count.expected and not count.is_spoiled:
             self._complete[uri] = result.source, count.statuses
@@ -206,6 +207,7 @@ class FileStamps:
             {task: asked.key(task) for task in asked.tasks},
             asked.are_tasks_default,
             asked.text_layer,
+            asked.has_witness,
             asked.image_kind,
             str(asked.pages),
         ]
@@ -270,9 +272,10 @@ class Syncer:
         return report
 
     def _take(self, result: PageResult, before: dict[str, Place]) -> None:
-        if self._on_page:
-            self._on_page(result)
-        self._stamps.note(result)
+        if not result.is_again:
+            if self._on_page:
+                self._on_page(result)
+            self._stamps.note(result)
         result = self._with_stand_in(result)
         try:
             with of_one_page("indexing it", result.source.path, result.page_number or None):
@@ -290,7 +293,8 @@ class Syncer:
             self._count(result, is_corrected=False)
             return
         row, old = self._rows(result)
-        self._count(result, is_corrected=row.as_read is not None)
+        if not result.is_again:
+            self._count(result, is_corrected=row.as_read is not None)
         if old is None or old.indexed_as != row.version:
             self._pending.append(row)
         elif any(getattr(old, name) != getattr(row, name) for name in _BESIDE_TEXT):

@@ -24,6 +24,7 @@ from kobold_reader.options import (
     ReadOptions,
     Redo,
     TextLayerUse,
+    WitnessName,
     about,
 )
 
@@ -111,6 +112,7 @@ class ReadingOptions(ServerOptions):
     pages: Annotated[str | None, typer.Option(metavar="RANGE", help=about("pages"))] = None
     sample: Annotated[int | None, typer.Option(metavar="N", min=1, help=about("sample"))] = None
     hint: Annotated[str | None, typer.Option(metavar="TEXT", help=about("hint"))] = None
+    witness: Annotated[WitnessName | None, typer.Option(help=about("witness"))] = None
     prompt: Annotated[
         list[str] | None, typer.Option(metavar="TASK=FILE", help=f"{about('prompts')} May be repeated.")
     ] = None

@@ -26,6 +26,7 @@ STATUS_WORDS: dict[Status, str] = {
     "truncated": "cut off",
     "looping": "went in circles",
     "damaged": "damaged, read in part",
+    "unsupported": "not on the page",
     "failed": "failed",
 }
 STATUS_SENTENCES: dict[Status, str] = {
@@ -34,6 +35,7 @@ STATUS_SENTENCES: dict[Status, str] = {
     "truncated": "The answer was cut off here; the rest of the page is missing.",
     "looping": "From here the answer went round in circles; the rest of the page is missing.",
     "damaged": "The file is damaged; what is there of this page was read.",
+    "unsupported": "A second reader finds nothing of this text on the page: the model may have invented it.",
 }
 
 

@@ -138,7 +138,8 @@ def ask(context: PageContext, task: str, instruction: str, view: PageView) -> Re
     """
     question = _prepare(context, task, instruction, view)
     verdicts: list[Verdict] = []
-    for number, temperature in enumerate(_temperatures(context), start=1):
+    tries = list(enumerate(_temperatures(context), start=1))
+    for number, temperature in tries[1:] if context.job.is_again else tries:
         saw_loop = any(verdict.attempt.loop for verdict in verdicts)
         request = _request(context, question, temperature, seed=number, saw_loop=saw_loop)
         verdict = _judge(question, _attempt(context, question, request))

@@ -28,6 +28,8 @@ LOW_CONFIDENCE: Final = 0.8
 LOW_CONFIDENCE_P5: Final = DOUBTFUL
 """Fifth percentile of the words, where it is known: below it at least one word in twenty is doubtful. The mean over a
 page would hide them: a rival at least as near as can be seen costs its word 0.3 to 0.5, and a page has 300 words."""
+DISAGREEING: Final = 0.9
+"""Agreement with the witness on true texts is 0.95 and more on print."""
 _CLEARLY: Final = 0.95
 """Less than 5 % is rounding, or the paper's proportions; it makes no print legible."""
 
@@ -145,6 +147,8 @@ def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None, fac
             return True
         case "truncated" | "looping":
             return reading.status == redo
+        case "disagreeing":
+            return is_disagreeing(reading)
         case "low-confidence":
             if reading.confidence_p5 is not None:
                 return reading.confidence_p5 < LOW_CONFIDENCE_P5
@@ -157,6 +161,16 @@ def to_redo(reading: Reading, redo: Redo | None, engine: EngineFacts | None, fac
             now_px = would_reach_px((facts.width_px, facts.height_px), (facts.width_pt, facts.height_pt), engine.budget)
             return is_clearly_lower(reading.effective_px, now_px)
     raise AssertionError(redo)
+
+
+def is_disagreeing(reading: Reading) -> bool:
+    """Tell whether the witness found more than single letters that differ."""
+    found = reading.witness or {}
+    agreement = found.get("agreement")
+    return reading.status == "unsupported" or (
+        agreement is not None
+        and (agreement < DISAGREEING or any(found.get(what) for what in ("missing", "unsupported", "repeated")))
+    )
 
 
 def _is_outdated(reading: Reading, engine: EngineFacts) -> bool:

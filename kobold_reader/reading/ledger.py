@@ -41,8 +41,8 @@ from kobold_reader.reading.results import LineBox, Reading
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 2
-"""`user_version` of the file; any other is refused."""
+FORMAT: Final = 3
+"""`user_version` of the file; format 2 lacks what the witness found, and is taken over; others are refused."""
 
 _SCHEMA: Final = """
 CREATE TABLE files (
@@ -61,7 +61,7 @@ CREATE TABLE readings (
     view_sizes TEXT NOT NULL, effective_px INTEGER, server_version TEXT, release TEXT, image_verified INTEGER,
     confidence REAL, confidence_p5 REAL, doubtful TEXT NOT NULL, rotation_deg INTEGER NOT NULL, attempts INTEGER NOT
     NULL, prompt_tokens INTEGER, completion_tokens INTEGER, elapsed_s REAL NOT NULL, created_at TEXT NOT NULL,
-    boxes TEXT NOT NULL DEFAULT '[]',
+    boxes TEXT NOT NULL DEFAULT '[]', witness TEXT NOT NULL DEFAULT 'null',
     PRIMARY KEY (content_sha256, task, engine, settings));
 CREATE TABLE failures (
     uri TEXT NOT NULL, page_number INTEGER NOT NULL, task TEXT NOT NULL, sha256 TEXT NOT NULL,
@@ -69,7 +69,7 @@ CREATE TABLE failures (
     PRIMARY KEY (uri, page_number, task)) WITHOUT ROWID;
 """
 
-_JSON_FIELDS: Final = ("decoding", "view_sizes", "doubtful", "boxes")
+_JSON_FIELDS: Final = ("decoding", "view_sizes", "doubtful", "boxes", "witness")
 _READING_FIELDS: Final = tuple(field.name for field in fields(Reading) if field.name not in {"task", "engine"})
 _READING_COLUMNS: Final = ", ".join(_READING_FIELDS)
 COPIES_AT_ONCE: Final = 1000
@@ -165,7 +165,9 @@ class Ledger:
                     f"the ledger {self.path} was made by a newer release of kobold-reader (format {found}).",
                     hint="Update kobold-reader, or name another file with --ledger.",
                 )
-            if 0 < found < FORMAT:
+            if found == 2 and not self._is_read_only:  # noqa: PLR2004
+                self._add_witness(db)
+            elif 0 < found < FORMAT:
                 raise LedgerError(
                     f"the ledger {self.path} has format {found}, which no release of kobold-reader wrote.",
                     hint="Move it away, or name another file with --ledger; its pages are read again.",
@@ -189,6 +191,14 @@ class Ledger:
         if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # no other process came first
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
+            db.execute(f"PRAGMA user_version={FORMAT}")
+        db.execute("COMMIT")
+
+    @staticmethod
+    def _add_witness(db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        if db.execute("PRAGMA user_version").fetchone()[0] < FORMAT:  # no other process came first
+            db.execute("ALTER TABLE readings ADD COLUMN witness TEXT NOT NULL DEFAULT 'null'")
             db.execute(f"PRAGMA user_version={FORMAT}")
         db.execute("COMMIT")
 
@@ -396,6 +406,10 @@ class Ledger:
             ]
         )
 
+    def keep(self, content_sha256: str, key: str, reading: Reading) -> None:
+        """Record one reading of a page that is known."""
+        self._write([_put_reading(content_sha256, key, reading)])
+
     def record_failure(
         self, source: SourceFile, sha256: str, page_number: int, errors: Mapping[str, KoboldReaderError]
     ) -> None:
@@ -460,7 +474,11 @@ class Ledger:
                 "UNION ALL SELECT 'text_layer', count(*) FROM pages WHERE text_layer = 'good' "
                 "UNION ALL SELECT 'blank', count(*) FROM pages WHERE is_blank = 1 "
                 "UNION ALL SELECT 'failed', count(*) FROM (SELECT DISTINCT uri, page_number FROM failures) "
-                "UNION ALL SELECT status, count(*) FROM readings WHERE task = 'ocr' GROUP BY status"
+                # Of a page that a model read, RapidOCR's reading is the witness.
+                "UNION ALL SELECT status, count(*) FROM readings AS one WHERE task = 'ocr' "
+                "AND (engine != 'rapidocr' OR NOT EXISTS (SELECT 1 FROM readings AS other "
+                "WHERE other.content_sha256 = one.content_sha256 AND other.task = 'ocr' "
+                "AND other.engine != 'rapidocr')) GROUP BY status"
             )
         )
 
@@ -573,7 +591,9 @@ def _to_reading(task: str, engine: str, row: tuple[Any, ...]) -> Reading:
     values |= {name: json.loads(values[name]) for name in _JSON_FIELDS}
     values["view_sizes"] = tuple(map(tuple, values["view_sizes"]))
     values["doubtful"] = tuple(values["doubtful"])
-    values["boxes"] = tuple(LineBox(start, end, tuple(corners)) for start, end, corners in values["boxes"])
+    values["boxes"] = tuple(
+        LineBox(start, end, tuple(corners), *score) for start, end, corners, *score in values["boxes"]
+    )
     if values["image_verified"] is not None:
         values["image_verified"] = bool(values["image_verified"])
     return Reading(task=task, engine=engine, **values)

@@ -58,6 +58,8 @@ class PageJob:
     """Called with the task and the characters so far, from the thread that reads."""
     cancel: threading.Event | None = None
     """Set by another thread to stop: the running job is aborted on the server."""
+    is_again: bool = False
+    """The first answer was of another page: begin with the next temperature."""
 
 
 class Engine(Protocol):
@@ -167,6 +169,8 @@ class DuePage:
     readings: dict[str, Reading]
     due_tasks: tuple[str, ...]
     images: PageImages | None = None
+    is_again: bool = False
+    """As in `PageJob`."""
 
 
 class PageReader(Protocol):
@@ -250,7 +254,15 @@ class LocalPageReader:
         assert page.images is not None  # noqa: S101  (`images` made them)
         number = page.known.facts.page_number
         outcomes = self._engine.read(
-            PageJob(page.source.path, number, page.due_tasks, page.images, on_progress=on_progress, cancel=cancel)
+            PageJob(
+                page.source.path,
+                number,
+                page.due_tasks,
+                page.images,
+                on_progress=on_progress,
+                cancel=cancel,
+                is_again=page.is_again,
+            )
         )
         damage = page.images.damage
         return {task: _of_a_part(outcome, damage) for task, outcome in outcomes.items()} if damage else outcomes

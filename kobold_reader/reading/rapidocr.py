@@ -102,7 +102,7 @@ class RapidOcrEngine:
     def _read_text(self, job: PageJob, facts: EngineFacts) -> TaskOutcome:
         started_s = time.monotonic()
         views = job.images.views
-        lines: list[list[tuple[str, Corners]]] = []
+        lines: list[list[tuple[str, Corners, float]]] = []
         scores: list[tuple[float, int]] = []
         try:
             for view in views:
@@ -126,15 +126,15 @@ class RapidOcrEngine:
             elapsed_s=time.monotonic() - started_s,
         )
 
-    def _lines(self, view: PageView, scores: list[tuple[float, int]]) -> list[list[tuple[str, Corners]]]:
-        """Return the lines in reading order, in pieces with their places; adds score and length of each piece."""
+    def _lines(self, view: PageView, scores: list[tuple[float, int]]) -> list[list[tuple[str, Corners, float]]]:
+        """Return the lines in reading order, in pieces with places and scores; adds score and length of each piece."""
         found = self._pieces(view.image) if view.height_px <= MAX_SIDE_PX else self._pieces_of_bands(view)
         boxes: list[Box] = [
             (float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys)))
             for xs, ys in (piece.corners.T for piece in found)
         ]
         scores += [(piece.score, len(piece.text)) for piece in found]
-        pieces = [(tidy(piece.text), _corners(piece.corners, view)) for piece in found]
+        pieces = [(tidy(piece.text), _corners(piece.corners, view), round(piece.score, 3)) for piece in found]
         letters = [unicodedata.bidirectional(letter) for piece in found for letter in piece.text if letter.isalpha()]
         right_to_left = sum(direction in {"R", "AL"} for direction in letters) * 2 > len(letters)
         order = reading_order(boxes, view.width_px, right_to_left=right_to_left)

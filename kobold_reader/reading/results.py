@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.pages import SourceFile
 
 Scalar = str | int | float | bool
 
-Status = Literal["ok", "text_layer", "blank", "no_text", "truncated", "looping", "damaged", "failed"]
+Status = Literal["ok", "text_layer", "blank", "no_text", "truncated", "looping", "damaged", "unsupported", "failed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 EMPTY_STATUSES: Final[frozenset[Status]] = frozenset({"blank", "no_text"})
 """The two statuses of pages without text."""
@@ -39,23 +39,25 @@ class LineBox(NamedTuple):
     start: int
     end: int
     corners: Corners
+    score: float | None = None
+    """How sure RapidOCR is of what it read there, 0 to 1; None where the engine does not tell."""
 
 
-def joined(lines: Iterable[Iterable[tuple[str, Corners]]]) -> tuple[str, tuple[LineBox, ...]]:
+def joined(lines: Iterable[Iterable[tuple[str, Corners, float | None]]]) -> tuple[str, tuple[LineBox, ...]]:
     r"""Join pieces of lines to a text, and return it with the place of each; pieces without text are left out.
 
-    >>> joined([[("Mooring", ()), ("12.50", ())], [("Total", ())]])[0]
+    >>> joined([[("Mooring", (), 0.99), ("12.50", (), 0.98)], [("Total", (), None)]])[0]
     'Mooring 12.50\nTotal'
     """
     text = ""
     boxes: list[LineBox] = []
     for line in lines:
         gap = "\n"
-        for piece, corners in line:
+        for piece, corners, score in line:
             if not piece:
                 continue
             text += gap if text else ""
-            boxes.append(LineBox(len(text), len(text) + len(piece), corners))
+            boxes.append(LineBox(len(text), len(text) + len(piece), corners, score))
             text += piece
             gap = " "
     return text, tuple(boxes)
@@ -96,12 +98,14 @@ class Reading:
     doubtful: tuple[Mapping[str, Scalar], ...] = ()
     """Doubtful words: `start`, `end` in the text, and `rival`."""
     boxes: tuple[LineBox, ...] = ()
-    """Places of the text's lines on the page turned by `rotation_deg`; empty where the engine does not know them."""
+    """Places of the text's lines on the page turned by `rotation_deg`: the engine's own, else the witness's."""
     rotation_deg: int = 0
     attempts: int = 1
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     elapsed_s: float = 0.0
+    witness: Mapping[str, Any] | None = None
+    """What the witness found (`Comparison.findings`); None: it was not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,8 @@ class PageResult:
     """An earlier run read all of it, or found its text layer, or found it blank."""
     is_asked: bool = False
     """It had to be read: an image was made for it in this run, or could not be made."""
+    is_again: bool = False
+    """It was handed out before; since then the witness has read it."""
 
     @property
     def status(self) -> Status:

@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -46,7 +47,9 @@ from kobold_reader.reading.open_file import OpenFile, public_metadata
 from kobold_reader.reading.page_reader import DuePage, EngineFacts, PageReader
 from kobold_reader.reading.pipeline import Ahead, InOrder
 from kobold_reader.reading.results import PageResult, Reading
+from kobold_reader.reading.second_reader import SecondReader, Word
 from kobold_reader.reading.survey import Outlook, PageAhead, pages_ahead
+from kobold_reader.reading.witness import Comparison, compare
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,13 @@ FEW_PAGES = 2
 """For each server: pages that may be begun ahead of the caller while the caller is busy."""
 MANY_PAGES = 64
 """The same limit while the caller waits for an earlier, slow page."""
+WAITING_PAGES = 4096
+"""Results that may wait for the witness, where they are handed out once."""
+WAITING_PAGES_SOON = 16
+"""The same where those that did not wait are handed out again."""
 BREAKER_FAILURES = 3
+_LOOK_S = 0.1
+"""A wait for the witness: then it is looked whether the run goes on."""
 LOST = (ServerError, MissingExtraError)
 """An engine that raises one of these, instead of giving it as a page's outcome, can read no page of this run."""
 
@@ -71,6 +80,8 @@ class Transcriber:
         on_progress: Called with a text like `letter.pdf page 3: ocr, 512 characters` while a page is being read, by one
             thread at a time.
         cancel: Set by any thread to stop: the running job is aborted on the server. Set at the end of the run, too.
+        hands_out_again: Results do not wait long for the witness; those that it has not read by then come once more
+            at the end (`PageResult.is_again`).
         clock: Monotonic seconds.
     """
 
@@ -82,6 +93,7 @@ class Transcriber:
         *,
         on_progress: Callable[[str], None] | None = None,
         cancel: threading.Event | None = None,
+        hands_out_again: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._page_reader = pages
@@ -92,7 +104,10 @@ class Transcriber:
         self._error_of_caller: Exception | None = None
         """Raised by `on_progress`; it is no page's error."""
         self._cancel = cancel or threading.Event()
+        self._hands_out_again = hands_out_again
         self._clock = clock
+        self._witness: SecondReader | None = None
+        """Of the run, if it has one."""
         self._chosen: frozenset[tuple[str, int]] | None = None
         """URI and number of the pages in the sample; None: every page."""
         self._failed_before: set[tuple[str, int]] = set()
@@ -181,21 +196,25 @@ class Transcriber:
         self._failed_before = {(failure.uri, failure.page_number) for failure in self._ledger.failures()}
         self._started_s = self._clock()
         waiting = AHEAD_PAGES + self._page_reader.parallel
-        with (
-            suppress(CancelledError),
-            closing(Ahead(self._steps(files), waiting, on_close=self._cancel.set)) as steps,
-        ):
-            yield from self._one_by_one(steps) if self._page_reader.parallel == 1 else self._at_once(steps)
+        with ExitStack() as stack:
+            stack.enter_context(suppress(CancelledError))
+            if self._options.has_witness:
+                self._witness = stack.enter_context(SecondReader(self._ledger, self._options))
+            steps = stack.enter_context(closing(Ahead(self._steps(files), waiting, on_close=self._cancel.set)))
+            results = self._one_by_one(steps) if self._page_reader.parallel == 1 else self._at_once(steps)
+            yield from (
+                self._witnessed(stack.enter_context(closing(results)), self._witness) if self._witness else results
+            )
             if self.lost:
                 raise self.lost
 
-    def _one_by_one(self, steps: Ahead[PageResult | DuePage]) -> Iterator[PageResult]:
+    def _one_by_one(self, steps: Ahead[PageResult | DuePage]) -> Generator[PageResult, None, None]:
         for step in steps:
             if not self._goes_on():
                 return
             yield self._result_of(step)
 
-    def _at_once(self, steps: Ahead[PageResult | DuePage]) -> Iterator[PageResult]:
+    def _at_once(self, steps: Ahead[PageResult | DuePage]) -> Generator[PageResult, None, None]:
         def stop() -> None:
             self._cancel.set()
             steps.stop()
@@ -286,6 +305,7 @@ class Transcriber:
                     err.at(source.path, number)
                     self._ledger.record_failure(source, file.sha256, number, {"": err})
                     step = self._failed(source, file, number, err)
+                self._call_witness(source, file, step)
                 yield step
                 del step  # its images are large
         finally:
@@ -427,6 +447,99 @@ class Transcriber:
 
         return tell
 
+    # ── the witness ──────────────────────────────────────────────────────────────────────────────
+
+    def _call_witness(self, source: SourceFile, file: FileFacts, step: PageResult | DuePage) -> None:
+        """Have the witness read a page while a server does, or, once those are done, a page that lacks its word."""
+        if self._witness is None:
+            return
+        if isinstance(step, DuePage):
+            if "ocr" in step.due_tasks:
+                self._witness.look_at(source, file, step.known.facts, is_urgent=True)
+        elif lacks_witness(step):
+            facts = self._ledger.pages(file.sha256)[step.page_number].facts
+            self._witness.look_at(source, file, facts, is_urgent=False)
+
+    def _witnessed(self, results: Iterable[PageResult], witness: SecondReader) -> Iterator[PageResult]:
+        """Yield the results as soon as the witness has read them; the servers never wait for it.
+
+        While a result waits, the next pages are read. Where too many wait, the first goes without the witness's word.
+        """
+        waiting: deque[PageResult] = deque()
+        late: list[PageResult] = []
+        most = WAITING_PAGES_SOON if self._hands_out_again else WAITING_PAGES
+        for result in results:
+            waiting.append(result)
+            if lacks_witness(result):
+                witness.compare(result.content_sha256, result.readings["ocr"].text)
+            elif "ocr" in result.tasks:
+                witness.leave(result.content_sha256)  # it turned out to be blank, or could not be read
+            while waiting and (len(waiting) > most or self._has_word(waiting[0], witness)):
+                first = waiting.popleft()
+                if not self._has_word(first, witness):
+                    late += [first] if self._hands_out_again else []
+                    yield first
+                else:
+                    yield self._with_word(first, witness)
+        for result in waiting:
+            yield self._with_word(result, witness)
+        for result in late:
+            heard = self._with_word(result, witness)
+            if heard is not result:
+                yield replace(heard, is_again=True)
+
+    @staticmethod
+    def _has_word(result: PageResult, witness: SecondReader) -> bool:
+        return not lacks_witness(result) or not witness.is_awaited(result.content_sha256)
+
+    def _with_word(self, result: PageResult, witness: SecondReader) -> PageResult:
+        """Wait for the witness's word about a page and keep it with the reading; the same result where none comes."""
+        if not lacks_witness(result):
+            return result
+        content_sha256, reading, key = result.content_sha256, result.readings["ocr"], self._options.key("ocr")
+        while witness.is_awaited(content_sha256, _LOOK_S) and self._goes_on():
+            pass
+        word = witness.word(content_sha256)
+        if word is None:  # a copy of the page has had its word
+            kept = self._ledger.reading(content_sha256, "ocr", self._page_reader.name, key)
+            return replace(result, readings={**result.readings, "ocr": kept}) if kept and kept.witness else result
+        if isinstance(word, Word):
+            heard = _heard(reading, word.witness, word.comparison)
+            if heard.status == "unsupported":
+                heard = self._asked_again(result, heard, word)
+        else:
+            heard = replace(reading, witness={"agreement": None, "error": str(word)})
+        self._ledger.keep(content_sha256, key, heard)
+        witness.leave(content_sha256)
+        return replace(result, readings={**result.readings, "ocr": heard})
+
+    def _asked_again(self, result: PageResult, first: Reading, word: Word) -> Reading:
+        """Ask the server once more for a page whose text is of another page, and return the better reading."""
+        known = self._ledger.pages(result.file_sha256).get(result.page_number)
+        file = self._ledger.document(result.file_sha256)
+        place = result.source.path, result.page_number
+        if known is None or file is None or self.lost:
+            return first
+        log.warning("%s page %d: nothing of the text is on the page; it is asked for once more", *place)
+        page = DuePage(result.source, file, known, ("ocr",), {}, ("ocr",), is_again=True)
+        try:
+            with (
+                of_one_page("reading it again", *place),
+                OpenFile(self._ledger, self._options.pdf_passwords) as opened,
+                self._claims.hold(result.content_sha256, self._cancel),
+            ):
+                page.images = self._page_reader.images(opened, page, self._cancel)
+                outcome = self._page_reader.read(page, self._progress(page), self._cancel)["ocr"]
+        except KoboldReaderError as err:
+            outcome = err
+        if not isinstance(outcome, Reading) or not outcome.text:
+            log.warning("%s page %d: asked once more without success: %s", *place, outcome)
+            return first
+        attempts = first.attempts + outcome.attempts
+        second = _heard(replace(outcome, attempts=attempts), word.witness, compare(outcome.text, word.witness))
+        support = [(one.witness or {}).get("support") or 0.0 for one in (first, second)]
+        return second if support[1] > support[0] else replace(first, attempts=attempts)
+
     # ── results ──────────────────────────────────────────────────────────────────────────────────
 
     def _blank(self, page: DuePage) -> PageResult:
@@ -502,6 +615,23 @@ class Breaker:
                     errors={error.server or "server": error for error in last},
                     hint="The next run reads what is missing.",
                 )
+
+
+def lacks_witness(result: PageResult) -> bool:
+    """Tell whether a model transcribed the page, and no witness has read it."""
+    reading = result.readings.get("ocr")
+    return reading is not None and reading.engine not in due.OF_THE_PAGE and reading.witness is None
+
+
+def _heard(reading: Reading, witness: Reading, found: Comparison) -> Reading:
+    """Return a reading with what the witness found, and the places of its words where it has none of its own."""
+    is_same_way = reading.rotation_deg == witness.rotation_deg
+    return replace(
+        reading,
+        witness=found.findings,
+        boxes=reading.boxes or (found.places if is_same_way else ()),
+        status="unsupported" if reading.status == "ok" and found.is_of_another_page else reading.status,
+    )
 
 
 def _is_server_failure(result: PageResult, asked: Sequence[str]) -> bool:

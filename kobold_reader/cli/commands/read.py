@@ -119,6 +119,8 @@ def _write(out: IO[str], result: PageResult, on_error: str, output_format: Outpu
     if output_format == "jsonl":
         for document in to_documents(result, include_empty=True, mark_failed=on_error == "mark"):
             line = {"id": document.id_, "text": document.text, "metadata": document.metadata}
+            if reading := result.readings.get("ocr"):
+                line |= {"witness": dict(reading.witness)} if reading.witness else {}
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
     elif result.status != "failed" or on_error == "mark":
         number = f", page {result.page_number}" if result.page_number else ""

@@ -1,0 +1,540 @@
+"""The witness: a model's text compared with what RapidOCR, a reader of another kind, reads on the same page.
+
+A vision model fails by writing fluent text that is not on the page, and by leaving lines out or repeating them; its own
+probabilities do not tell. RapidOCR misreads letters, but it invents nothing. So its lines are put into the order of the
+model's text, both are aligned letter by letter, and what has no counterpart is reported. Where RapidOCR itself is not
+sure (handwriting, Fraktur, scripts that it does not read) it abstains. The same alignment gives the model's words the
+places of RapidOCR's lines.
+
+Letters and digits are compared, without case, accents, spaces, punctuation, Markdown and HTML.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from math import hypot
+from typing import Any, Final, NamedTuple
+
+from rapidfuzz import fuzz
+from rapidfuzz.distance import Indel, Levenshtein
+
+from kobold_reader.reading.results import SHARES, Corners, LineBox, Reading
+
+SURE: Final = 0.9
+"""Score of a line that RapidOCR read; print is mostly above 0.95."""
+LEAST_LETTERS: Final = 12
+"""On a page, or of a line: fewer are no evidence."""
+_SURE_PAGE: Final = 0.85
+"""Mean score below which RapidOCR abstains."""
+_SURE_SHARE: Final = 0.6
+"""Share of the letters in sure lines below which it abstains."""
+UNSUPPORTED: Final = 0.5
+"""Of another page is a text of which less than this share stands on the page, if it lacks as much of the page."""
+_ANCHOR_LETTERS: Final = 8
+_ANCHOR_RATIO: Final = 75.0
+_LEFT_LETTERS: Final = 5
+_LEFT_RATIO: Final = 90.0
+_HALF: Final = 0.5
+_CHANCE: Final = 3
+"""Fewer equal letters in a row are chance where nothing beside them is equal."""
+_USED: Final = "\0"
+
+
+class Difference(NamedTuple):
+    """A number, date or name that both read in one place, and not alike."""
+
+    text: str
+    page: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the witness says about a text."""
+
+    agreement: float | None
+    """Share of the letters on which both agree, 0 to 1; None: RapidOCR cannot judge this page."""
+    support: float | None = None
+    """Share of the text's letters that stand on the page."""
+    covered: float | None = None
+    """Share of the page's letters that are in the text."""
+    missing: tuple[str, ...] = ()
+    """Lines on the page that are not in the text."""
+    unsupported: tuple[str, ...] = ()
+    """Sentences of the text that are not on the page."""
+    differences: tuple[Difference, ...] = ()
+    repeated: tuple[str, ...] = ()
+    """Passages that stand in the text more often than on the page."""
+    places: tuple[LineBox, ...] = ()
+    """Of the text's words, one for each run of them that stands in one line of the page."""
+
+    @property
+    def is_of_another_page(self) -> bool:
+        """The text has no support on the page. A handwritten letter under a printed head still has that head."""
+        if self.support is None or self.covered is None:
+            return False
+        return self.support < UNSUPPORTED and self.covered < UNSUPPORTED
+
+    @property
+    def findings(self) -> Mapping[str, Any]:
+        """What people should look at, as plain values; what was not found is left out."""
+        lists: dict[str, Sequence[Any]] = {
+            "missing": self.missing,
+            "unsupported": self.unsupported,
+            "differences": [one._asdict() for one in self.differences],
+            "repeated": self.repeated,
+        }
+        numbers = {"agreement": self.agreement, "support": self.support, "covered": self.covered}
+        return numbers | {name: list(found) for name, found in lists.items() if found}
+
+
+# ── letters ──────────────────────────────────────────────────────────────────────────────────────
+
+_MARKUP: Final = re.compile(
+    r"<!--.*?-->|</?[A-Za-z][^<>\n]{0,300}>|!\[[^\]\n]*\]\([^)\n]*\)|\]\([^)\n]*\)|&(?:[a-z]{2,8}|#\d{1,6});|^\s*```\w*",
+    re.DOTALL | re.MULTILINE,
+)
+_CJK: Final = re.compile("[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+
+
+class Letters(NamedTuple):
+    """Letters and digits of a text, folded, and the position of each in the text."""
+
+    text: str
+    origin: Sequence[int]
+
+
+def letters_of(text: str) -> Letters:
+    """Return the letters of a text, without those of Markdown and HTML."""
+    folded: list[str] = []
+    origin: list[int] = []
+    at = 0
+    for begin, behind in [*(found.span() for found in _MARKUP.finditer(text)), (len(text), len(text))]:
+        for position in range(at, begin):
+            for letter in unicodedata.normalize("NFKD", text[position].casefold()):
+                if letter.isalnum():
+                    folded.append(letter)
+                    origin.append(position)
+        at = max(at, behind)
+    return Letters("".join(folded), origin)
+
+
+class _Line(NamedTuple):
+    """A line of the page, or a piece of one."""
+
+    letters: Letters
+    """Their positions are those in `text`."""
+    text: str
+    box: LineBox
+    is_sure: bool
+
+
+def _lines(witness: Reading) -> list[_Line]:
+    texts = ((witness.text[box.start : box.end], box) for box in witness.boxes)
+    lines = (_Line(letters_of(text), text, box, box.score is None or box.score >= SURE) for text, box in texts)
+    return [line for line in lines if line.letters.text]
+
+
+def can_judge(witness: Reading) -> bool:
+    """Tell whether RapidOCR read enough of a page, and surely enough, to judge a text by it."""
+    lines = _lines(witness)
+    letters = sum(len(line.letters.text) for line in lines)
+    sure = sum(len(line.letters.text) for line in lines if line.is_sure)
+    return (
+        letters >= LEAST_LETTERS
+        and sure >= _SURE_SHARE * letters
+        and (witness.confidence is None or witness.confidence >= _SURE_PAGE)
+    )
+
+
+# ── alignment ────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Alignment:
+    """Where each letter of a text stands on the page."""
+
+    def __init__(self, text: str, lines: Sequence[_Line]) -> None:
+        self.letters = letters_of(text)
+        self.lines = lines
+        count = len(self.letters.text)
+        self.line = [-1] * count
+        """By letter: the number of its line; -1: it has no counterpart."""
+        self.at = [-1] * count
+        """By letter: the position of its counterpart in that line."""
+        self.is_equal = [False] * count
+        self.is_taken = [bytearray(len(line.letters.text)) for line in lines]
+        """By line and letter: 1 where it is the counterpart of one."""
+        self.order = self._order()
+        self._align_all()
+        self._align_left_over()
+
+    def _order(self) -> list[int]:
+        """Return the lines in the order of the text; short ones follow the line before them on the page."""
+        left, lines = self.letters.text, self.lines
+        found_at: dict[int, int] = {}
+        for number in sorted(range(len(lines)), key=lambda one: -len(lines[one].letters.text)):
+            letters = lines[number].letters.text
+            if len(letters) < _ANCHOR_LETTERS:
+                break
+            found = fuzz.partial_ratio_alignment(letters, left, score_cutoff=_ANCHOR_RATIO)
+            if found is not None and found.dest_end > found.dest_start:
+                found_at[number] = found.dest_start
+                left = left[: found.dest_start] + _USED * (found.dest_end - found.dest_start) + left[found.dest_end :]
+        places: list[tuple[int, int]] = []
+        latest = -1
+        for number in range(len(lines)):
+            latest = found_at.get(number, latest)
+            places.append((latest, number))
+        return [number for _, number in sorted(places)]
+
+    def _align_all(self) -> None:
+        page = "".join(self.lines[number].letters.text for number in self.order)
+        owner = [(number, at) for number in self.order for at in range(len(self.lines[number].letters.text))]
+        pairs: dict[int, list[tuple[int, int]]] = {}
+        for start, text_start in _counterparts(page, self.letters.text):
+            number, at = owner[start]
+            pairs.setdefault(number, []).append((at, text_start))
+        for number, of_line in pairs.items():
+            self._take(number, of_line)
+
+    def _take(self, number: int, pairs: Sequence[tuple[int, int]]) -> None:
+        """Keep the counterparts of a line's letters, except those that are equal by chance."""
+        letters, text = self.lines[number].letters.text, self.letters.text
+        for group in _close_groups(pairs):
+            equal = [letters[at] == text[position] for at, position in group]
+            trimmed = _trimmed(group, equal)
+            count, firm = sum(equal), _in_runs(group, equal)
+            is_whole = count >= _HALF * len(letters) and (len(letters) >= _CHANCE + 1 or count >= len(letters) - 1)
+            is_firm = firm >= _HALF * count or len(letters) <= _CHANCE + 1
+            if count and is_firm and (is_whole or (count > _CHANCE and count >= 0.7 * len(trimmed))):
+                for at, position in trimmed:
+                    self._pair(number, at, position)
+
+    def _pair(self, number: int, at: int, position: int) -> None:
+        if self.line[position] >= 0:
+            self.is_taken[self.line[position]][self.at[position]] = 0
+        self.line[position], self.at[position] = number, at
+        self.is_equal[position] = self.lines[number].letters.text[at] == self.letters.text[position]
+        self.is_taken[number][at] = 1
+
+    def _align_left_over(self) -> None:
+        """Find lines, and then single words, that stand in another order in the text."""
+        for number, line in enumerate(self.lines):
+            letters = line.letters.text
+            if len(letters) < _LEFT_LETTERS or sum(self.is_taken[number]) > _HALF * len(letters):
+                continue
+            left = "".join(_USED if taken else one for one, taken in zip(self.letters.text, self.is_equal, strict=True))
+            cutoff = _ANCHOR_RATIO if len(letters) >= _ANCHOR_LETTERS else _LEFT_RATIO
+            found = fuzz.partial_ratio_alignment(letters, left, score_cutoff=cutoff)
+            if found is not None and found.dest_end > found.dest_start:
+                part = left[found.dest_start : found.dest_end]
+                self._take(
+                    number,
+                    [
+                        (at, found.dest_start + position)
+                        for at, position in _counterparts(letters, part)
+                        if letters[at] == part[position] and not self.is_taken[number][at]
+                    ],
+                )
+        self._align_words()
+
+    def _align_words(self) -> None:
+        words: dict[str, list[tuple[int, int]]] = {}
+        for number, line in enumerate(self.lines):
+            for start, end in _words(line.letters):
+                if not any(self.is_taken[number][start:end]):
+                    words.setdefault(line.letters.text[start:end], []).append((number, start))
+        for start, end in _words(self.letters):
+            if end - start < 2 or any(number >= 0 for number in self.line[start:end]):  # noqa: PLR2004
+                continue
+            word = self.letters.text[start:end]
+            near = [other for other, left in words.items() if left and _is_near_number(word, other)]
+            waiting = words.get(word) or (words[near[0]] if len(near) == 1 else [])
+            if waiting:
+                number, at = waiting.pop(0)
+                for step in range(end - start):
+                    self._pair(number, at + step, start + step)
+
+    def support(self, start: int, end: int) -> float:
+        """Return the share of these letters that stand on the page."""
+        return sum(self.is_equal[start:end]) / max(1, end - start)
+
+    def found(self, number: int) -> float:
+        """Return the share of a line's letters that have a counterpart."""
+        taken = self.is_taken[number]
+        return sum(taken) / len(taken)
+
+
+def _counterparts(page: str, text: str) -> Iterator[tuple[int, int]]:
+    """Yield the positions of letters that stand for one another, equal or not."""
+    for step in Levenshtein.opcodes(page, text):
+        if step.tag in {"equal", "replace"}:
+            yield from zip(range(step.src_start, step.src_end), range(step.dest_start, step.dest_end), strict=True)
+
+
+def _close_groups(pairs: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Split the pairs of one line where the text has more than a few letters between them."""
+    group: list[tuple[int, int]] = []
+    for pair in pairs:
+        if group and pair[1] - group[-1][1] > _ANCHOR_LETTERS:
+            yield group
+            group = []
+        group.append(pair)
+    if group:
+        yield group
+
+
+def _in_runs(group: Sequence[tuple[int, int]], equal: Sequence[bool]) -> int:
+    """Count the letters in runs that are equal without a gap; a text spread over a longer one has hardly any."""
+    count = run = 0
+    before = (-2, -2)
+    for pair, is_equal in [*zip(group, equal, strict=True), ((-2, -2), False)]:
+        is_next = is_equal and pair == (before[0] + 1, before[1] + 1)
+        if not is_next:
+            count += run if run >= _CHANCE else 0
+            run = 0
+        run += is_equal
+        before = pair
+    return count
+
+
+def _trimmed(group: list[tuple[int, int]], equal: Sequence[bool]) -> list[tuple[int, int]]:
+    """Return a group; where it is long, without unequal letters at its ends."""
+    if len(group) <= _CHANCE + 1 or not any(equal):
+        return group
+    first, last = equal.index(True), len(equal) - 1 - list(reversed(equal)).index(True)
+    return group[first : last + 1]
+
+
+def _is_near_number(one: str, other: str) -> bool:
+    """Tell whether two numbers differ in one digit."""
+    if len(one) != len(other) or len(one) < _CHANCE or not (one.isdecimal() and other.isdecimal()):
+        return False
+    return sum(first != second for first, second in zip(one, other, strict=True)) == 1
+
+
+def _words(letters: Letters) -> Iterator[tuple[int, int]]:
+    """Yield the words as spans of letters."""
+    start = 0
+    for at in range(1, len(letters.text) + 1):
+        if at == len(letters.text) or letters.origin[at] - letters.origin[at - 1] > 1:
+            yield start, at
+            start = at
+
+
+# ── the comparison ───────────────────────────────────────────────────────────────────────────────
+
+_UNIT: Final = re.compile(r"[^\n]+?(?:[.!?](?=\s)|(?=\n)|\Z)")
+_NUMBER: Final = re.compile(r"\d(?:[\d.,:/'’-]*\d)?")
+_NAME: Final = re.compile(r"[^\W\d_]{4,}")
+_ROW_LETTERS: Final = 7
+"""A dropped row of twelve characters has hardly fewer letters."""
+_UNIT_LETTERS: Final = 8
+_LONG_NUMBER: Final = 7
+_SURE_WORD: Final = 0.95
+"""Score of a line with a name, an amount or a year in it; the doubt may be about its other letters."""
+_DOUBT: Final = 0.1
+"""A line's score is the mean over its letters: more doubt than this in all may hide a letter that is wrong."""
+_GONE: Final = 0.4
+_REPEATED: Final = 85.0
+_EXCUSE: Final = 0.4
+
+
+def compare(text: str, witness: Reading) -> Comparison:
+    """Compare a model's text with RapidOCR's reading of the same page."""
+    lines = _lines(witness)
+    found = _Alignment(text, lines)
+    places = tuple(_places(text, found, next(iter(witness.view_sizes), (1, 1))))
+    if not can_judge(witness):
+        return Comparison(None, places=places)
+    missing, unsupported, repeated = [*_missing(witness, found)], [], []
+    excused = 0
+    for start, end, first, last in _units(text, found.letters):
+        if last - first < _UNIT_LETTERS or found.support(first, last) >= _HALF:
+            continue
+        if _is_excused(found, first, last):
+            excused += last - first
+        elif _is_copy(found, first, last):
+            repeated.append(text[start:end].strip())
+        else:
+            unsupported.append(text[start:end].strip())
+    equal, written = sum(found.is_equal), len(found.letters.text) - excused
+    shown = sum(len(line.letters.text) for n, line in enumerate(lines) if line.is_sure or found.found(n) > _HALF)
+    support = equal / written if written > 0 else None
+    return Comparison(
+        agreement=round(2 * equal / (written + shown), 4),
+        support=None if support is None or written < LEAST_LETTERS else round(min(1.0, support), 4),
+        covered=round(equal / shown, 4),
+        missing=tuple(missing),
+        unsupported=tuple(unsupported),
+        differences=tuple(_differences(text, witness.text, found)),
+        repeated=tuple(repeated),
+        places=places,
+    )
+
+
+def _units(text: str, letters: Letters) -> Iterator[tuple[int, int, int, int]]:
+    """Yield sentences and lines as spans of the text and of its letters."""
+    at = 0
+    for unit in _UNIT.finditer(text):
+        first = at
+        while at < len(letters.origin) and letters.origin[at] < unit.end():
+            at += 1
+        if at > first:
+            yield *unit.span(), first, at
+
+
+def _missing(witness: Reading, found: _Alignment) -> Iterator[str]:
+    """Yield rows of the page that are not in the text."""
+    gone = [line.is_sure and found.found(number) < _GONE for number, line in enumerate(found.lines)]
+    for is_gone, numbers in groupby(range(len(gone)), key=lambda number: gone[number]):
+        run = list(numbers)
+        if is_gone and sum(len(found.lines[number].letters.text) for number in run) >= _ROW_LETTERS:
+            yield witness.text[found.lines[run[0]].box.start : found.lines[run[-1]].box.end]
+
+
+def _is_excused(found: _Alignment, first: int, last: int) -> bool:
+    """Tell whether RapidOCR read something unsurely where these letters stand."""
+    ranks = {number: rank for rank, number in enumerate(found.order)}
+    before = next((ranks[found.line[at]] for at in range(first - 1, -1, -1) if found.line[at] >= 0), -1)
+    after = next((ranks[found.line[at]] for at in range(last, len(found.line)) if found.line[at] >= 0), len(ranks))
+    unsure = sum(
+        len(found.lines[number].letters.text)
+        for number in found.order[max(0, before) : after + 1]
+        if not found.lines[number].is_sure and found.found(number) < _HALF
+    )
+    return unsure >= _EXCUSE * (last - first)
+
+
+def _is_copy(found: _Alignment, first: int, last: int) -> bool:
+    text = found.letters.text
+    return fuzz.partial_ratio(text[first:last], text[:first] + _USED + text[last:]) >= _REPEATED
+
+
+def _differences(text: str, page_text: str, found: _Alignment) -> Iterator[Difference]:
+    """Yield numbers and names that are aligned with others, if the page does not have them elsewhere."""
+    written, shown = _tokens(text), _tokens(page_text)
+    position: dict[int, int] = {}
+    for at, origin in enumerate(found.letters.origin):
+        position.setdefault(origin, at)
+    for kind in (_NUMBER, _NAME):
+        for token in kind.finditer(text):
+            letters = [position[one] for one in range(*token.span()) if one in position]
+            numbers = {found.line[at] for at in letters} - {-1}
+            line = found.lines[numbers.pop()] if len(numbers) == 1 else None
+            if line is None or not _is_surely_read(line, len(letters), is_name=kind is _NAME):
+                continue
+            # A letter that has no counterpart is one that differs: the whole number beside the others is meant.
+            there = [found.at[one] for one in letters if found.line[one] >= 0]
+            start, end = min(there), max(there) + 1
+            if kind is _NUMBER and end - start < len(letters):
+                start, end = _whole_number(line.letters.text, start, end)
+            mine, other = "".join(found.letters.text[one] for one in letters), line.letters.text[start:end]
+            is_other = _is_other_number(mine, other) if kind is _NUMBER else _is_other_name(mine, other)
+            if is_other and written[mine] > shown[mine]:
+                first, last = line.letters.origin[start], line.letters.origin[end - 1] + 1
+                while kind is _NAME and last < len(line.text) and line.text[last].isalpha():
+                    last += 1
+                yield Difference(token[0], line.text[first:last])
+
+
+def _is_surely_read(line: _Line, letters: int, *, is_name: bool) -> bool:
+    """Tell whether so many letters of a line may be held against the text."""
+    score = line.box.score if line.box.score is not None else 1.0
+    if letters < len(line.letters.text) and (is_name or letters < _LONG_NUMBER):
+        return score >= _SURE_WORD
+    return (1 - score) * len(line.letters.text) <= _DOUBT
+
+
+def _whole_number(letters: str, start: int, end: int) -> tuple[int, int]:
+    while start > 0 and letters[start - 1].isdecimal():
+        start -= 1
+    while end < len(letters) and letters[end].isdecimal():
+        end += 1
+    return start, end
+
+
+def _tokens(text: str) -> Counter[str]:
+    tokens = (token[0] for kind in (_NUMBER, _NAME) for token in kind.finditer(text))
+    return Counter(letters_of(token).text for token in tokens)
+
+
+def _is_other_number(mine: str, other: str) -> bool:
+    return mine != other and mine.isdecimal() and other.isdecimal() and len(mine) == len(other)
+
+
+def _is_other_name(mine: str, other: str) -> bool:
+    is_word = other.isalpha() and len(other) > _CHANCE
+    return is_word and Indel.normalized_similarity(mine, other) < 0.6  # noqa: PLR2004
+
+
+# ── places ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _places(text: str, found: _Alignment, size_px: tuple[int, int]) -> Iterator[LineBox]:
+    """Yield the place of each run of words that stands in one line of the text and in one of the page."""
+    row = list(accumulate(letter == "\n" for letter in text))
+    words = [_word_place(found, start, end) for start, end in _words(found.letters)]
+    for (number, _), group in groupby(words, key=lambda word: (word[2], row[found.letters.origin[word[0]]])):
+        run = list(group)
+        if number < 0:
+            continue
+        line = found.lines[number]
+        first, last = run[0][0], run[-1][1]
+        start, end = min(word[3] for word in run), max(word[4] for word in run)
+        origin = found.letters.origin
+        yield LineBox(origin[first], origin[last - 1] + 1, _part(line, start, end, size_px))
+
+
+def _word_place(found: _Alignment, start: int, end: int) -> tuple[int, int, int, int, int]:
+    """Return a word's span of letters, its line, and the part of that line; line -1 where that is not sure."""
+    (number, count), *_ = Counter(found.line[start:end]).most_common(1)
+    equal = sum(found.is_equal[at] for at in range(start, end) if found.line[at] == number)
+    if number < 0 or count < _HALF * (end - start) or equal < _HALF * (end - start):
+        return start, end, -1, 0, 0
+    at = [found.at[one] for one in range(start, end) if found.line[one] == number]
+    return start, end, number, min(at), max(at) + 1
+
+
+_NARROW: Final = frozenset("iljtf1|.,:;'!()[] ")
+_MARGIN: Final = 0.17
+"""Of its height, which RapidOCR adds to a line on all sides."""
+_WIDE: Final = frozenset("mwMW@%")
+
+
+def _width(letter: str) -> float:
+    if letter in _NARROW:
+        return 0.5
+    return 2.0 if _CJK.match(letter) else 1.4 if letter in _WIDE or letter.isupper() else 1.0
+
+
+def _part(line: _Line, start: int, end: int, size_px: tuple[int, int]) -> Corners:
+    """Return the corners of a part of a line, without RapidOCR's margin; letters are as wide as they usually are."""
+    origin = line.letters.origin
+    widths = [_width(letter) for letter in line.text]
+    whole = sum(widths)
+    left = sum(widths[: origin[start]]) / whole if start else 0.0
+    right = sum(widths[: origin[end - 1] + 1]) / whole if end < len(origin) else 1.0
+    x0, y0, x1, y1, x2, y2, x3, y3 = line.box.corners
+    high_px = hypot((x3 - x0) * size_px[0], (y3 - y0) * size_px[1])
+    wide_px = hypot((x1 - x0) * size_px[0], (y1 - y0) * size_px[1])
+    margin = min(_MARGIN * high_px / max(1.0, wide_px), _MARGIN)
+
+    def point(along: float, down: float) -> tuple[int, int]:
+        at = margin + along * (1 - 2 * margin)
+        top, bottom = (x0 + at * (x1 - x0), y0 + at * (y1 - y0)), (x3 + at * (x2 - x3), y3 + at * (y2 - y3))
+        return (
+            round(min(SHARES, max(0, top[0] + down * (bottom[0] - top[0])))),
+            round(min(SHARES, max(0, top[1] + down * (bottom[1] - top[1])))),
+        )
+
+    return (
+        *point(left, _MARGIN),
+        *point(right, _MARGIN),
+        *point(right, 1 - _MARGIN),
+        *point(left, 1 - _MARGIN),
+    )

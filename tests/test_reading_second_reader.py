@@ -1,0 +1,300 @@
+"""RapidOCR as the witness of what a model writes: the real one, beside the simulated server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+from typer.testing import CliRunner
+from typing_extensions import override
+
+from kobold_reader import Archive, KoboldReader
+from kobold_reader.cli.app import app
+from kobold_reader.options import ReadOptions
+from kobold_reader.reading import second_reader
+from kobold_reader.reading.ledger import Ledger
+from kobold_reader.reading.page_reader import PageJob
+from kobold_reader.reading.rapidocr import RapidOcrEngine
+from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.second_reader import witness_key
+from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
+
+pytest.importorskip("rapidocr")
+pytestmark = pytest.mark.slow
+
+LINES = {
+    "a": ("Skarvholm Boat Club", "the slates came on Tuesday", "Carting of slates 8.20"),
+    "b": ("Minutes of the meeting", "the treasurer was absent", "Harbour dues 12.50"),
+    "c": ("Insurance of the sloop", "the policy ends in October", "Premium paid 48.75"),
+}
+LETTER = (
+    "Dear Margaret, thank you for the recipe.",
+    "We baked it on Sunday with Uncle William,",
+    "and nothing of it was left by the evening.",
+)
+
+
+class OnceReading(RapidOcrEngine):
+    """Reads each image once for all tests, as loading it takes two seconds, and an image half a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[bytes, Any] = {}
+
+    @override
+    def read(self, job: PageJob) -> Any:
+        image = job.images.views[0].image
+        if image not in self.known:
+            self.known[image] = super().read(job)
+        return self.known[image]
+
+
+@pytest.fixture(scope="session")
+def engine() -> OnceReading:
+    return OnceReading()
+
+
+@pytest.fixture(autouse=True)
+def loaded(engine: OnceReading, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The pages that RapidOCR reads, by file."""
+    read: list[str] = []
+
+    class Shared(RapidOcrEngine):
+        @override
+        def prepare(self, cancel: threading.Event | None = None) -> Any:
+            return engine.prepare(cancel)
+
+        @override
+        def read(self, job: Any) -> Any:
+            read.append(Path(job.source).stem)
+            return engine.read(job)
+
+        @override
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(second_reader, "RapidOcrEngine", Shared)
+    monkeypatch.setattr(second_reader, "_give_way", lambda: None)  # a busy machine would take minutes
+    return read
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    font = ImageFont.load_default(size=22)
+    for number, (name, lines) in enumerate(LINES.items()):
+        image = Image.new("L", (420 + 140 * number, 400), 250)  # by its width the model knows the page
+        for at, line in enumerate(lines):
+            ImageDraw.Draw(image).text((30, 30 + 45 * at), line, fill=10, font=font)
+        image.save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def server(make_simulator: Callable[..., KoboldSimulator]) -> Callable[..., KoboldSimulator]:
+    def make(**answers: str | list[str]) -> KoboldSimulator:
+        """A model that answers with the true text, or with what is given for a page, one after the other."""
+        given: dict[str, list[str]] = {
+            name: list(answer) if isinstance(answer, list) else [answer] for name, answer in answers.items()
+        }
+
+        def answer(request: BrainRequest) -> str:
+            name = "abc"[round((request.images[0].width - 420) / 140)]
+            left = given.get(name, [])
+            return (left.pop(0) if len(left) > 1 else left[0]) if left else "\n".join(LINES[name])
+
+        return make_simulator(brain=ScriptBrain(answer))
+
+    return make
+
+
+def read(scans: Path, url: str, ledger: Path, **options: Any) -> dict[str, PageResult]:
+    arguments: dict[str, Any] = {
+        "api_url": url,
+        "ledger": str(ledger),
+        "tasks": ["ocr"],
+        "rotate": 0,
+        "witness": "rapidocr",
+    }
+    with KoboldReader(**(arguments | options)) as reader:
+        return {Path(result.source.path).stem: result for result in reader.read_pages(scans)}
+
+
+def test_a_reading_is_kept_with_the_witness_s_word_and_asked_of_neither_twice(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path, loaded: list[str]
+) -> None:
+    lines = LINES["b"]
+    simulator = server(b="\n".join((lines[0], lines[2].replace("12.50", "17.50"))))
+    results = read(scans, simulator.url, tmp_path / "ledger")
+    assert [result.status for result in results.values()] == ["ok"] * 3
+    assert results["a"].readings["ocr"].witness == {"agreement": 1.0, "support": 1.0, "covered": 1.0}
+    found = results["b"].readings["ocr"].witness
+    assert found is not None
+    assert found["missing"] == [lines[1]]
+    assert found["differences"] == [{"text": "17.50", "page": "12.50"}]
+    assert 0.5 < found["agreement"] < 0.9
+
+    asked = len(simulator.requests)
+    again = read(scans, simulator.url, tmp_path / "ledger")
+    assert {name: result.readings for name, result in again.items()} == {
+        name: result.readings for name, result in results.items()
+    }
+    assert len(simulator.requests) == asked
+    assert sorted(loaded) == ["a", "b", "c"]
+
+
+def test_the_words_of_a_model_get_their_places(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    reading = read(scans, server().url, tmp_path / "ledger")["a"].readings["ocr"]
+    shown = {reading.text[box.start : box.end]: box.corners for box in reading.boxes}
+    assert list(shown) == list(LINES["a"])
+    left, top, right, *_ = shown["the slates came on Tuesday"]
+    assert left == pytest.approx(30 / 420 * 10_000, abs=150)
+    assert top == pytest.approx(75 / 400 * 10_000, abs=300)
+    assert right > 7000
+
+
+def test_a_text_of_another_page_is_asked_for_once_more_and_never_ok(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    wrong = "\n".join(LETTER)
+    simulator = server(a=[wrong, "\n".join(LINES["a"])], c=wrong)
+    results = read(scans, simulator.url, tmp_path / "ledger")
+    assert results["a"].status == "ok"
+    assert results["a"].text == "\n".join(LINES["a"])
+    assert results["a"].readings["ocr"].attempts == 2
+    assert results["c"].status == "unsupported"
+    assert results["c"].text == wrong
+    assert results["c"].readings["ocr"].attempts == 2
+    count = len(simulator.requests)
+    assert read(scans, simulator.url, tmp_path / "ledger")["c"].status == "unsupported"
+    assert len(simulator.requests) == count, "kept, and not asked for again"
+    simulator.brain = ScriptBrain("\n".join(LINES["c"]))
+    redone = read(scans, simulator.url, tmp_path / "ledger", redo="disagreeing")
+    assert redone["c"].status == "ok"
+    assert redone["a"].is_kept
+
+
+def test_a_run_without_a_witness_is_followed_by_one_that_asks_the_server_nothing(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path, loaded: list[str]
+) -> None:
+    simulator = server()
+    plain = read(scans, simulator.url, tmp_path / "ledger", witness=None)
+    assert plain["a"].readings["ocr"].witness is None
+    assert not loaded
+    count = len(simulator.requests)
+    heard = read(scans, simulator.url, tmp_path / "ledger")
+    assert heard["a"].readings["ocr"].witness is not None
+    assert len(simulator.requests) == count
+    assert len(loaded) == 3
+
+
+def test_copies_share_the_witness_s_word(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path, loaded: list[str]
+) -> None:
+    (scans / "copy of a.png").write_bytes((scans / "a.png").read_bytes())
+    results = read(scans, server().url, tmp_path / "ledger")
+    assert results["copy of a"].readings["ocr"].witness == results["a"].readings["ocr"].witness is not None
+    assert sorted(loaded) == ["a", "b", "c"]
+
+
+def test_a_page_that_the_witness_cannot_read_says_why(
+    scans: Path,
+    server: Callable[..., KoboldSimulator],
+    tmp_path: Path,
+    engine: OnceReading,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("an odd image")
+
+    monkeypatch.setattr(engine, "known", {})
+    monkeypatch.setattr(engine, "_lines", fail)
+    results = read(scans, server().url, tmp_path / "ledger")
+    found = results["a"].readings["ocr"].witness
+    assert found is not None
+    assert found["agreement"] is None
+    assert "an odd image" in found["error"]
+    assert results["a"].status == "ok"
+
+
+def test_an_archive_indexes_pages_that_wait_and_adds_the_word_in_the_same_run(
+    scans: Path,
+    server: Callable[..., KoboldSimulator],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It falls behind: no result may wait."""
+    monkeypatch.setattr("kobold_reader.reading.transcriber.WAITING_PAGES_SOON", 0)
+    held, gave = threading.Event(), second_reader.SecondReader._read  # noqa: SLF001
+
+    def slowly(self: Any, case: Any, *more: Any) -> Any:
+        held.wait(10)
+        return gave(self, case, *more)
+
+    monkeypatch.setattr(second_reader.SecondReader, "_read", slowly)
+    seen: list[PageResult] = []
+
+    def note(result: PageResult) -> None:
+        seen.append(result)
+        if len(seen) == 3:
+            held.set()
+
+    reader = KoboldReader(api_url=server(c="\n".join(LETTER)).url, tasks=["ocr"], rotate=0, witness="rapidocr")
+    with Archive.open(tmp_path / "archive", create=True, embedder="none") as archive:
+        report = archive.sync(scans, reader=reader, on_page=note)
+        assert [result.readings["ocr"].witness for result in seen] == [None] * 3
+        assert report.pages == {"ok": 3}
+        rows = {Path(row.uri).stem: row for row in archive.pages()}
+        assert rows["a"].metadata["witness_agreement"] == 1
+        assert rows["c"].status == "unsupported"
+        assert [hit.metadata["page_status"] for hit in archive.search("recipe")] == ["unsupported"]
+        report = archive.sync()
+        assert report.pages == {"ok": 2, "unsupported": 1}
+        assert not report.indexed_pages
+
+
+def test_a_ledger_counts_pages_by_what_the_model_read(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    read(scans, server(c="\n".join(LETTER)).url, tmp_path / "ledger")
+    with Ledger(tmp_path / "ledger", read_only=True) as ledger:
+        counts = ledger.count()
+    assert {name: counts.get(name) for name in ("ok", "unsupported")} == {"ok": 2, "unsupported": 1}
+
+
+def test_a_reading_by_rapidocr_is_taken_as_the_witness_s(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path, loaded: list[str]
+) -> None:
+    with KoboldReader(engine="rapidocr", ledger=str(tmp_path / "ledger"), rotate=0) as reader:
+        list(reader.read_pages(scans))
+    loaded.clear()
+    assert read(scans, server().url, tmp_path / "ledger")["a"].readings["ocr"].witness
+    assert not loaded
+
+
+def test_the_command_line_writes_what_was_found(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    simulator = server(a=f"{LINES['a'][0]}\nnothing of that kind happened here\n{LINES['a'][2]}")
+    arguments = ["read", str(scans / "a.png"), "--api-url", simulator.url, "--tasks", "ocr", "--rotate", "0"]
+    more = ["--witness", "rapidocr", "--format", "jsonl", "--ledger", str(tmp_path / "ledger")]
+    done = CliRunner().invoke(app, [*arguments, *more])
+    line = json.loads(done.stdout.strip().splitlines()[-1])
+    assert line["metadata"]["witness_agreement"] == line["witness"]["agreement"] < 1
+    assert line["witness"]["missing"] or line["witness"]["unsupported"]
+
+
+def test_what_the_user_asks_of_the_model_changes_nothing_for_the_witness() -> None:
+    plain = ReadOptions()
+    assert witness_key(replace(plain, hint="Swedish", prompts={"ocr": "Read."})) == witness_key(plain)
+    assert witness_key(replace(plain, rotate=90)) != witness_key(plain)
+    assert replace(plain, witness="rapidocr").key("ocr") == plain.key("ocr")

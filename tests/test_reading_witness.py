@@ -1,0 +1,183 @@
+"""The comparison of a model's text with RapidOCR's reading of the same page."""
+
+from __future__ import annotations
+
+import pytest
+
+from kobold_reader.reading.results import Corners, LineBox, Reading, joined
+from kobold_reader.reading.witness import Comparison, Difference, compare
+
+LETTER = """Skarvholm Boat Club
+12 March 1954
+Dear Axel,
+the slates came on Tuesday with Johansson,
+who wants 8.20 for the carting and will not
+take less. Mrs Rosenfeldt sends her regards
+and hopes that the roof is tight by Easter.
+Yours, Lindqvist"""
+OTHER = """Minutes of the annual meeting
+The treasurer reported a deficit of forty kronor
+and proposed to raise the harbour dues by half.
+Nobody seconded the motion, which was withdrawn."""
+
+
+def witness_of(text: str, *, score: float = 0.98, left: int = 1000, confidence: float | None = None) -> Reading:
+    """A reading whose lines stand below one another; words apart by two blanks stand in columns."""
+    lines: list[list[tuple[str, Corners, float | None]]] = []
+    for number, line in enumerate(text.split("\n")):
+        top = 500 + 400 * number
+        pieces: list[tuple[str, Corners, float | None]] = []
+        for column, piece in enumerate(line.split("  ")):
+            x0, x1 = left + 3000 * column, left + 3000 * column + 100 * len(piece)
+            pieces.append((piece, (x0, top, x1, top, x1, top + 300, x0, top + 300), score))
+        lines.append(pieces)
+    written, boxes = joined(lines)
+    return Reading("ocr", "ok", written, "rapidocr", boxes=boxes, confidence=confidence or score)
+
+
+WITNESS = witness_of(LETTER)
+
+
+def faults(found: Comparison) -> dict[str, object]:
+    return {name: value for name, value in found.findings.items() if name not in {"agreement", "support", "covered"}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(LETTER, id="as it is"),
+        pytest.param(LETTER.replace("\n", " "), id="unwrapped"),
+        pytest.param(LETTER.replace("Tuesday with", "Tues-\nday with"), id="hyphenated"),
+        pytest.param(f"# **{LETTER}**", id="Markdown"),
+        pytest.param(LETTER.upper(), id="capitals"),
+        pytest.param("\n".join([*LETTER.split("\n")[4:], *LETTER.split("\n")[:4]]), id="another order"),
+        pytest.param("<p>" + LETTER.replace("\n", "</p>\n<p>") + "</p>", id="HTML"),
+    ],
+)
+def test_the_same_words_agree_however_they_are_set(text: str) -> None:
+    found = compare(text, WITNESS)
+    assert found.agreement is not None
+    assert found.agreement > 0.97
+    assert not faults(found)
+
+
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_tables_agree_row_by_row_and_column_by_column(by_columns: bool) -> None:
+    rows = [("Mooring of the schooner", "12.50"), ("Carting of slates", "8.20"), ("Harbour dues for May", "3.75")]
+    page = witness_of("\n".join("  ".join(row) for row in rows))
+    table = "| what | \n|---|---|\n" + "\n".join(f"| {name} | {sum_} |" for name, sum_ in rows)
+    columns = "\n".join([*(name for name, _ in rows), *(sum_ for _, sum_ in rows)])
+    found = compare(columns if by_columns else table.replace("| what | \n", ""), page)
+    assert (found.agreement or 0) > 0.97
+    assert not faults(found)
+
+
+def test_a_line_left_out_is_named() -> None:
+    lines = LETTER.split("\n")
+    found = compare("\n".join([*lines[:5], *lines[6:]]), WITNESS)
+    assert faults(found) == {"missing": [lines[5]]}
+    assert found.agreement is not None
+    assert 0.8 < found.agreement < 0.95
+
+
+def test_a_sentence_that_is_not_on_the_page_is_named() -> None:
+    invented = "I enclose a photograph of the new boathouse."
+    found = compare(f"{LETTER}\n{invented}", WITNESS)
+    assert faults(found) == {"unsupported": [invented]}
+
+
+def test_a_passage_written_twice_is_named_as_such() -> None:
+    again = "\n".join(LETTER.split("\n")[3:7])
+    found = compare(f"{LETTER}\n{again}", WITNESS)
+    assert set(faults(found)) == {"repeated"}
+    assert len(found.repeated) >= 3
+
+
+def test_a_line_that_stands_twice_on_the_page_is_no_repetition_and_is_missed_when_it_stands_once() -> None:
+    page = witness_of(f"{LETTER}\nGoods sold are not returnable\nThank you\nGoods sold are not returnable")
+    text = f"{LETTER}\nGoods sold are not returnable\nThank you"
+    assert not faults(compare(f"{text}\nGoods sold are not returnable", page))
+    assert faults(compare(text, page)) == {"missing": ["Goods sold are not returnable"]}
+
+
+@pytest.mark.parametrize(
+    ("there", "read"), [("8.20", "8.70"), ("12 March 1954", "12 March 1934"), ("Rosenfeldt", "Robertson")]
+)
+def test_numbers_dates_and_names_that_differ_are_named_with_both_forms(there: str, read: str) -> None:
+    found = compare(LETTER.replace(there, read), WITNESS)
+    word = {"12 March 1954": Difference("1934", "1954")}.get(there, Difference(read, there))
+    assert found.differences == (word,)
+    assert faults(found) == {"differences": [{"text": word.text, "page": word.page}]}
+
+
+def test_letters_that_the_witness_misreads_are_no_faults() -> None:
+    misread = LETTER.replace("Tuesday", "Tuesdav").replace("Lindqvist", "Lindqvlst").replace("regards", "reqards")
+    assert not faults(compare(LETTER, witness_of(misread)))
+
+
+def test_a_text_of_another_page_has_no_support() -> None:
+    found = compare(OTHER, WITNESS)
+    assert found.is_of_another_page
+    assert found.unsupported
+    assert not compare(LETTER, WITNESS).is_of_another_page
+
+
+def test_a_handwritten_letter_under_a_printed_head_is_of_this_page() -> None:
+    """The witness sees the head alone, and the head is in the text."""
+    head = witness_of("Skarvholm Boat Club\n12 March 1954")
+    assert not compare(LETTER, head).is_of_another_page
+
+
+@pytest.mark.parametrize(
+    "page", [witness_of(LETTER, score=0.7), witness_of("No 12"), Reading("ocr", "no_text", "", "rapidocr")]
+)
+def test_it_abstains_where_it_cannot_read(page: Reading) -> None:
+    found = compare(OTHER, page)
+    assert found.agreement is None
+    assert not found.is_of_another_page
+    assert not faults(found)
+
+
+def test_an_empty_text_on_a_written_page_agrees_with_nothing() -> None:
+    found = compare("", WITNESS)
+    assert found.agreement == 0
+    assert found.missing
+
+
+def test_what_it_reads_unsurely_excuses_what_has_no_support() -> None:
+    """A line of handwriting among print."""
+    lines = WITNESS.boxes
+    smudged = tuple(box._replace(score=0.6) if number == 5 else box for number, box in enumerate(lines))
+    text = WITNESS.text.replace(WITNESS.text[lines[5].start : lines[5].end], "Bring the keys when you come over")
+    page = Reading("ocr", "ok", WITNESS.text, "rapidocr", boxes=smudged, confidence=0.95)
+    assert not faults(compare(text, page))
+    assert set(faults(compare(text, WITNESS))) == {"missing", "unsupported"}
+
+
+def test_words_get_the_places_of_the_lines_they_stand_in() -> None:
+    text = LETTER.replace("\n", " ").replace("Yours,", "**Yours,**")
+    places = compare(text, WITNESS).places
+    by_words = {text[place.start : place.end]: place.corners for place in places}
+    truth = {WITNESS.text[box.start : box.end].rstrip(","): box.corners for box in WITNESS.boxes}
+    for words in ("Skarvholm Boat Club", "the slates came on Tuesday with Johansson"):
+        # RapidOCR's lines have a margin, here 51 to the sides and to top and bottom.
+        assert by_words[words] == pytest.approx(truth[words], abs=52)
+
+
+def test_a_part_of_a_line_gets_a_part_of_its_place() -> None:
+    (place,) = compare("who wants 8.20", WITNESS).places
+    whole = WITNESS.boxes[4].corners
+    left, right = place.corners[0], place.corners[2]
+    assert left == whole[0] + 51
+    assert left < right < whole[0] + 0.45 * (whole[2] - whole[0])
+
+
+def test_words_without_support_get_no_place() -> None:
+    text = f"{LETTER}\nI enclose a photograph of the new boathouse."
+    assert all(place.end <= len(LETTER) for place in compare(text, WITNESS).places)
+
+
+def test_boxes_without_scores_count_as_sure() -> None:
+    """Readings that an earlier release made have none."""
+    boxes = tuple(LineBox(*box[:3]) for box in WITNESS.boxes)
+    assert compare(LETTER, Reading("ocr", "ok", WITNESS.text, "rapidocr", boxes=boxes)).agreement == 1
