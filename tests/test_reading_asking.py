@@ -16,7 +16,7 @@ from kobold_reader.kobold import FAMILIES, Family, KoboldClient, ServerPool
 from kobold_reader.pages import Box, LinePiece, PageImages, PageView
 from kobold_reader.reading.attempts import PageContext, ask, overlap
 from kobold_reader.reading.page_reader import PageJob
-from kobold_reader.reading.results import Reading
+from kobold_reader.reading.results import LineBox, Reading
 from tests.kobold_simulator import Answer, BrainRequest, Fault, KoboldSimulator, ScriptBrain
 from tests.test_reading_koboldcpp import generated, picture
 
@@ -362,7 +362,7 @@ def test_an_envelope_that_is_empty_twice_says_that_there_is_no_text(simulator: K
 def test_places_that_the_model_tells_are_kept(simulator: KoboldSimulator, ask_once: Ask) -> None:
     simulator.brain = ScriptBrain("<|ref|>text<|/ref|><|det|>[[0, 0, 999, 333]]<|/det|>\nDear Axel")
     one = ask_once(simulator)
-    assert (one.text, one.boxes) == ("Dear Axel", ((0, 9, (0, 0, 10_000, 0, 10_000, 3333, 0, 3333)),))
+    assert (one.text, one.boxes) == ("Dear Axel", (LineBox(0, 9, (0, 0, 10_000, 0, 10_000, 3333, 0, 3333)),))
 
 
 def test_talk_and_nothing_else_is_asked_again(simulator: KoboldSimulator, ask_once: Ask) -> None:

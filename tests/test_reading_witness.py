@@ -138,6 +138,15 @@ def test_it_abstains_where_it_cannot_read(page: Reading) -> None:
     assert not faults(found)
 
 
+def test_it_abstains_where_hardly_a_line_is_right_though_it_is_sure() -> None:
+    """Fraktur and some hands: its scores are high, and there is an error in every line."""
+    fraktur = LETTER.translate(str.maketrans({"s": "f", "k": "t", "B": "V", "d": "b", "y": "n"}))
+    found = compare(LETTER, witness_of(fraktur))
+    assert found.agreement is None
+    assert not faults(found)
+    assert compare(OTHER, witness_of(fraktur)).is_of_another_page
+
+
 def test_an_empty_text_on_a_written_page_agrees_with_nothing() -> None:
     found = compare("", WITNESS)
     assert found.agreement == 0

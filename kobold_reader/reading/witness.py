@@ -171,6 +171,8 @@ class _Alignment:
         self.order = self._order()
         self._align_all()
         self._align_left_over()
+        self.equal = Counter(number for number, is_equal in zip(self.line, self.is_equal, strict=True) if is_equal)
+        """Letters of each line that are equal in the text."""
 
     def _order(self) -> list[int]:
         """Return the lines in the order of the text; short ones follow the line before them on the page."""
@@ -263,6 +265,10 @@ class _Alignment:
         """Return the share of these letters that stand on the page."""
         return sum(self.is_equal[start:end]) / max(1, end - start)
 
+    def is_exact(self, number: int) -> bool:
+        """Tell whether every letter of a line stands in the text."""
+        return self.equal[number] == len(self.lines[number].letters.text)
+
     def found(self, number: int) -> float:
         """Return the share of a line's letters that have a counterpart."""
         taken = self.is_taken[number]
@@ -339,6 +345,8 @@ _SURE_WORD: Final = 0.95
 """Score of a line with a name, an amount or a year in it; the doubt may be about its other letters."""
 _DOUBT: Final = 0.1
 """A line's score is the mean over its letters: more doubt than this in all may hide a letter that is wrong."""
+_EXACT: Final = 0.4
+"""Of print, at least this share of the lines is read without an error."""
 _GONE: Final = 0.4
 _REPEATED: Final = 85.0
 _EXCUSE: Final = 0.4
@@ -349,7 +357,7 @@ def compare(text: str, witness: Reading) -> Comparison:
     lines = _lines(witness)
     found = _Alignment(text, lines)
     places = tuple(_places(text, found, next(iter(witness.view_sizes), (1, 1))))
-    if not can_judge(witness):
+    if not can_judge(witness) or _is_misread(found):
         return Comparison(None, places=places)
     missing, unsupported, repeated = [*_missing(witness, found)], [], []
     excused = 0
@@ -375,6 +383,17 @@ def compare(text: str, witness: Reading) -> Comparison:
         repeated=tuple(repeated),
         places=places,
     )
+
+
+def _is_misread(found: _Alignment) -> bool:
+    """Tell whether most lines stand in the text, but hardly any letter by letter: such is RapidOCR's reading of a hand.
+
+    A text of another page has other lines, and of print most lines are read without an error.
+    """
+    long = [number for number, line in enumerate(found.lines) if len(line.letters.text) >= _ANCHOR_LETTERS]
+    near = [number for number in long if found.found(number) > _HALF]
+    exact = sum(found.is_exact(number) for number in near)
+    return len(near) >= max(_CHANCE, _HALF * len(long)) and exact < _EXACT * len(near)
 
 
 def _units(text: str, letters: Letters) -> Iterator[tuple[int, int, int, int]]:

@@ -363,22 +363,26 @@ def abstains(fonts: Sequence[Path], ledger: Path) -> float:
     truths = [path.read_text(encoding="utf-8").split("\f")[0] for path in sorted(SAMPLES.rglob("*.txt"))]
     lines = [line for truth in truths for line in truth.split("\n") if len(line) >= LINE_CHARACTERS]
     rows = []
-    count = 0
+    count = accused = 0
+    truth_of: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, path in enumerate(fonts):
             image = Image.new("L", (1000, 1100), 245)
             font = ImageFont.truetype(str(path), 34)
-            for at in range(18):
-                line = lines[(number * 18 + at) % len(lines)][:48]
+            written = [lines[(number * 18 + at) % len(lines)][:48] for at in range(18)]
+            for at, line in enumerate(written):
                 ImageDraw.Draw(image).text((60, 60 + 56 * at), line, fill=30, font=font)
             image.save(Path(folder) / f"{number:02} {path.stem}.png")
+            truth_of[f"{number:02} {path.stem}"] = "\n".join(written)
         for name, _, reading in _readings(Path(folder), ledger):
-            is_abstaining = not can_judge(reading)
-            count += is_abstaining
-            rows.append(
-                (Path(name).stem, reading.confidence, "abstains" if is_abstaining else "JUDGES", reading.text[:40])
-            )
-    show("Hands and types that RapidOCR does not read", ("font", "confidence", "witness", "it reads"), rows)
+            found = compare(truth_of[Path(name).stem], reading)
+            count += found.agreement is None
+            accused += _is_accused(found)
+            said = "abstains" if found.agreement is None else f"{found.agreement:.2f}"
+            rows.append((Path(name).stem, reading.confidence, said, _is_accused(found), reading.text[:40]))
+    columns = ("font", "confidence", "agreement with the truth", "accused", "it reads")
+    show("Hands and types, true texts", columns, rows)
+    verdict(f"none of them accused falsely: {accused}", is_reached=not accused)
     return count / max(1, len(rows))
 
 
@@ -396,7 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     options = parser.parse_args(arguments)
     if options.font:
         share = abstains(options.font, options.ledger)
-        verdict(f"abstains on >= 0.90 of hands and types it cannot read: {share:.2f}", is_reached=share >= 0.9)
+        verdict(f"abstains on >= 0.90 of hands and types: {share:.2f}", is_reached=share >= 0.9)
         return {"abstains": share}
     every = [*sample_pages(options.ledger), *(corpus_pages(options.corpus, options.ledger) if options.corpus else ())]
     halves = {"develop": every[::2], "held-out": every[1::2], "all": every}
