@@ -39,7 +39,7 @@ def at(left: float, top: float, right: float, bottom: float) -> tuple[int, ...]:
 
 
 def reading_of(*lines: tuple[str, tuple[int, ...]], rotation_deg: int = 0) -> Reading:
-    text, boxes = joined([line] for line in lines)
+    text, boxes = joined([(*line, None)] for line in lines)
     return Reading("ocr", "ok", text, "rapidocr", boxes=boxes, rotation_deg=rotation_deg)
 
 

@@ -140,7 +140,7 @@ def test_it_abstains_where_it_cannot_read(page: Reading) -> None:
 
 def test_it_abstains_where_hardly_a_line_is_right_though_it_is_sure() -> None:
     """Fraktur and some hands: its scores are high, and there is an error in every line."""
-    fraktur = LETTER.translate(str.maketrans({"s": "f", "k": "t", "B": "V", "d": "b", "y": "n"}))
+    fraktur = LETTER.translate(str.maketrans("skBdy", "ftVbn"))
     found = compare(LETTER, witness_of(fraktur))
     assert found.agreement is None
     assert not faults(found)
