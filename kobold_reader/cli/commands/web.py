@@ -61,6 +61,7 @@ def web(
         WebServer(host, port) as server,
     ):
         access = Access(host=host, port=server.port)
+        _announce(access, open_browser=open_browser)  # the socket takes requests, which wait for the first answer
         app, close = make_app(
             opened,
             access,
@@ -76,7 +77,6 @@ def web(
         if opened.is_read_only:
             notice(f"{archive} is read-only here: its pages can be searched and shown, not corrected or added to.")
         try:
-            _announce(access, open_browser=open_browser)
             server.run(app)
         except KeyboardInterrupt:
             pass  # the usual end of a server
