@@ -13,6 +13,7 @@ from tests.benchmarks import (
     memory,
     page_preparation,
     rerun,
+    searchable_pdf,
     second_task,
     server_utilisation,
     start,
@@ -80,3 +81,10 @@ def test_server_utilisation() -> None:
     ours, floor = server_utilisation.main(["--service-ms", "20", "--pages", "2", "--servers", "1"])
     assert (ours.who, floor.who) == ("kobold-reader", server_utilisation.FLOOR)
     assert 0 < ours.busy < 1
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+def test_searchable_pdf() -> None:
+    found = searchable_pdf.main(["--pages", "4", "40"])
+    assert all(row["page_ms"] > 0 for row in found.values())
