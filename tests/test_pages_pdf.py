@@ -631,3 +631,31 @@ def test_budgets_are_kept(child: PageChild, opened: Opener) -> None:
             assert len(view.image) <= budget.max_bytes
     text = child.page_images(2, ImageBudget(max_side_px=9000, max_dpi=150)).views[0]
     assert text.height_px == pytest.approx(842 / 72 * 150, abs=1)
+
+
+def with_pages(kids: bytes, count: bytes) -> bytes:
+    """A PDF of a page, and a list of pages that may be anything."""
+    return (
+        b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Count "
+        + count
+        + b"/Kids["
+        + kids
+        + b"]>>endobj\n3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]>>endobj\n"
+        b"4 0 obj<</Type/Pages/Parent 2 0 R/Count 1/Kids[2 0 R]>>endobj\ntrailer<</Root 1 0 R>>"
+    )
+
+
+@pytest.mark.parametrize("count", [b"99999999999", b"-9"])
+def test_pages_are_found_where_their_number_is_impossible(child: PageChild, opened: Opener, count: bytes) -> None:
+    facts = opened(with_pages(b"3 0 R 3 0 R", count))
+    assert facts.total_pages == 2
+    assert facts.metadata["damage"] == "The file does not say how many pages it has; it has 2."
+    assert child.page_facts(2).text_layer == "none"
+
+
+def test_a_list_of_pages_in_a_circle_is_said_in_words(child: PageChild, opened: Opener) -> None:
+    opened(with_pages(b"3 0 R 4 0 R", b"2"))
+    assert child.page_facts(1).text_layer == "none"
+    with pytest.raises(PageRenderError, match="list of pages leads back to itself") as caught:
+        child.page_facts(2)
+    assert "code=" not in str(caught.value)

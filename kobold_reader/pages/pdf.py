@@ -119,7 +119,7 @@ class PdfFile:
             self._document.close()
             if isinstance(error, SourceError):
                 raise
-            raise CorruptSourceError(f"The file's structure cannot be read ({_message(error)}).") from error
+            raise CorruptSourceError(f"The file's structure cannot be read: {_message(error)}.", hint=_HINT) from error
 
     def _file_facts(self, passwords: Sequence[str]) -> FileFacts:
         document = self._document
@@ -133,9 +133,11 @@ class PdfFile:
             self._password = next((word for word in ("", *passwords) if document.authenticate(word)), None)
             if self._password is None:
                 document = self._unlock(has_passwords=bool(passwords))
-        said, damage = document.page_count, ""
+        said, damage = self._said_pages(), ""
         total = self._total_pages(said)
-        if total != said:
+        if said is None:
+            damage = f"The file does not say how many pages it has; it has {total}."
+        elif total != said:
             damage = f"The file says that it has {said} pages, and it has {total}."
         if total < 1:
             raise self._without_pages(has_passwords=bool(passwords))
@@ -150,16 +152,25 @@ class PdfFile:
             metadata["damage"] = damage
         return FileFacts(self._sha256, self._kind, total, bool(document.is_repaired), metadata)
 
-    def _total_pages(self, said: int) -> int:
+    def _said_pages(self) -> int | None:
+        """The number of pages that the file says it has; None where that is no possible number."""
+        try:
+            return int(self._document.page_count)
+        except MUPDF_ERRORS:
+            if count_pages(self._document) is None:
+                raise
+            return None
+
+    def _total_pages(self, said: int | None) -> int:
         """The number of pages, by the page tree where it can be followed."""
-        if self._kind != "pdf":
+        if self._kind != "pdf" and said is not None:
             return said
         with suppress(*MUPDF_ERRORS):
             found = count_pages(self._document)
             if found is not None and found != said:
                 set_count(self._document, found)
                 return int(self._document.page_count)
-        return said
+        return said or 0
 
     def _without_pages(self, *, has_passwords: bool) -> SourceError:
         """The error of a file without pages; a locked one shows none either where MuPDF does not find its lock."""
@@ -202,7 +213,7 @@ class PdfFile:
         except MUPDF_ERRORS as error:
             if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
                 raise PageRenderError("The page needs more memory than the reader may use.") from error
-            raise PageRenderError(f"The page cannot be read ({_message(error)}).") from error
+            raise PageRenderError(f"The page cannot be read: {_message(error)}.", hint=_HINT) from error
 
     def _layout_of(self, page_number: int) -> Layout:
         """The page's layout; the last one is kept, as facts and images are asked for in turn."""
@@ -463,8 +474,16 @@ class PdfFile:
         return ink
 
 
+_CODE = re.compile(r"^code=\d+: ")
+_IN_WORDS = {
+    "cycle in page tree": "the file's list of pages leads back to itself",
+    "invalid number of pages": "it does not say how many pages it has",
+}
+
+
 def _message(error: Exception) -> str:
-    return clean_text(str(error))[:200] or type(error).__name__
+    said = _CODE.sub("", clean_text(str(error)))[:200]
+    return _IN_WORDS.get(said.lower()) or (f"MuPDF says: {said}" if said else type(error).__name__)
 
 
 def _damage_of_contents(document: Document, page: Page) -> str:

@@ -39,6 +39,7 @@ _MIN_ROWS_OF_NARROW_GUTTER: Final = 8
 _FULL_WIDTH: Final = 0.7  # of the widest: a full line
 _FULL_LINES: Final = 0.62  # running text has as many full lines
 _ROWS_SHARED: Final = 0.65  # a table has more rows in common
+_LIST_SHARED: Final = 0.5  # a list beside running text has lines of its own
 _NOTES: Final = 0.6  # there are fewer notes than lines
 
 Kind = Literal["across", "columns", "rows", "few"]
@@ -197,7 +198,8 @@ def _kind(band: _Band, height: float) -> Kind:
     """Tell whether a gutter parts two columns in this band, or the cells of rows."""
     if not band.left or not band.right:
         return "few"
-    widths = [median(piece.width for piece in side) / height for side in (band.left, band.right)]
+    sides = [_running(band, side) for side in (0, 1)]
+    widths = [median(piece.width for piece in side) / height for side in sides]
     counts = [sum(bool(row[side]) for row in band.rows) for side in (0, 1)]
     if min(counts) < _MIN_ROWS and max(counts) < 2 * _MIN_ROWS:
         is_narrow = max(widths) < _TEXT_WIDTH or len(band.pieces) > 3 * len(band.rows)
@@ -208,7 +210,7 @@ def _kind(band: _Band, height: float) -> Kind:
         overlap = max(one.box[2] for one, _ in both) - min(other.box[0] for _, other in both)
         if min(counts) < _MIN_ROWS_OF_NARROW_GUTTER or overlap > -_ACROSS * height:
             return "rows"
-    full = [_full_share(side) for side in (band.left, band.right)]
+    full = [_full_share(side) for side in sides]
     if min(widths) >= _TEXT_WIDTH and min(full) >= _FULL_LINES:
         return "columns"
     slopes = [(_middle(other.box) - _middle(one.box)) / max(1.0, _centre(other) - _centre(one)) for one, other in both]
@@ -218,7 +220,18 @@ def _kind(band: _Band, height: float) -> Kind:
         return "columns"
     if _are_notes(band, widths, counts, full, height):
         return "columns"
+    text = int(widths[1] > widths[0])
+    is_list = widths[1 - text] >= _NOTE_WIDTH and min(counts) >= _MIN_ENTRIES and level < _LIST_SHARED * min(counts)
+    if is_list and widths[text] >= _WIDE and full[text] >= _FULL_LINES:
+        return "columns"
     return "rows"
+
+
+def _running(band: _Band, side: int) -> list[_Piece]:
+    """Return the lines of one side; without the rows of a table in it, where most rows are lines."""
+    rows = [row[side] for row in band.rows if row[side]]
+    lines = [row[0] for row in rows if len(row) == 1]
+    return lines if len(lines) * 2 > len(rows) else [piece for row in rows for piece in row]
 
 
 def _are_level(one: Box, other: Box, slope: float, height: float) -> bool:
@@ -286,9 +299,17 @@ def _continued(bands: Sequence[_Band], position: int, height: float) -> int:
     if end < len(bands) and bands[end].kind == "columns":
         return end + 1
     near = position
-    while near < end and _follows(bands[near - 1], bands[near], height):
+    while near < end and _follows(bands[near - 1], bands[near], height) and not _is_caption(bands, near):
         near += 1
     return near
+
+
+def _is_caption(bands: Sequence[_Band], position: int) -> bool:
+    """Tell whether a single row is nearer to what stands below it than to the columns above."""
+    band = bands[position]
+    if len(band.rows) != 1 or position + 1 == len(bands):
+        return False
+    return bands[position + 1].top - band.bottom < band.top - bands[position - 1].bottom
 
 
 def _is_heading(bands: Sequence[_Band], position: int, height: float) -> bool:
