@@ -16,7 +16,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from kobold_reader.archive import Alike, Answer, AnswerStream, Archive, Hit
-    from kobold_reader.embeddings import KoboldEmbedding, MiniLMEmbedding
+    from kobold_reader.embeddings import E5Embedding, KoboldEmbedding, MiniLMEmbedding
     from kobold_reader.errors import KoboldReaderError, PagesFailedError
     from kobold_reader.llm import KoboldLLM
     from kobold_reader.reader import KoboldReader
@@ -27,6 +27,7 @@ __all__ = [
     "Answer",
     "AnswerStream",
     "Archive",
+    "E5Embedding",
     "Hit",
     "KoboldEmbedding",
     "KoboldLLM",
@@ -40,7 +41,7 @@ __all__ = [
 
 _MODULES = {
     "archive": ("Alike", "Answer", "AnswerStream", "Archive", "Hit"),
-    "embeddings": ("KoboldEmbedding", "MiniLMEmbedding"),
+    "embeddings": ("E5Embedding", "KoboldEmbedding", "MiniLMEmbedding"),
     "errors": ("KoboldReaderError", "PagesFailedError"),
     "llm": ("KoboldLLM",),
     "reader": ("KoboldReader",),

@@ -35,7 +35,9 @@ Match = Literal["exact", "similar", "related"]
 Grouping = Literal["page", "file", "folder"]
 GroupBy = Literal["file", "folder"]
 ExportFormat = Literal["md", "txt", "jsonl", "pdf", "hocr", "alto"]
-EmbedderKind = Literal["minilm", "koboldcpp", "none"]
+EMBEDDERS: Final = ("e5", "minilm", "koboldcpp", "none")
+FASTEMBED: Final = "fastembed:"
+"""Before the name of one of fastembed's models, in place of a name of `EMBEDDERS`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,8 @@ def _indexing_s(outlook: Outlook, ledger: Ledger) -> float | None:
     if outlook.pages < MEASURED_PAGES:
         return None
     # Seconds to import, and a plan of few pages does without.
-    from kobold_reader.archive.vector_index import ServerAccess, choose_embedder, measure_embedding
+    from kobold_reader.archive.embedders import ServerAccess, choose_embedder
+    from kobold_reader.archive.vector_index import measure_embedding
 
     return measure_embedding(choose_embedder(None, ServerAccess()), ledger, outlook.contents)
 

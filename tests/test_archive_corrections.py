@@ -12,7 +12,6 @@ import pytest
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import ConfigError, ServerError
-from kobold_reader.options import EmbedderKind
 from tests.kobold_simulator import Fault, KoboldSimulator, RecordedRequest, ScriptBrain
 from tests.test_archive_forget import holding
 from tests.test_regressions_archive import Killed, kill
@@ -44,7 +43,7 @@ def reader_of(server: KoboldSimulator, **arguments: Any) -> KoboldReader:
 
 @pytest.fixture
 def make_archive(tmp_path: Path, server: KoboldSimulator, scans: Path) -> Callable[..., Archive]:
-    def make(embedder: EmbedderKind = "none", **arguments: Any) -> Archive:
+    def make(embedder: str = "none", **arguments: Any) -> Archive:
         archive = Archive.open(tmp_path / "archive", create=True, embedder=embedder, api_url=server.url)
         archive.sync(scans, reader=reader_of(server, **arguments))
         return archive

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from llama_index.core import Document, VectorStoreIndex
 
 from kobold_reader.embeddings import MiniLMEmbedding, MiniLMTokenizer
 from kobold_reader.embeddings.minilm_model import cached_graph, read_safetensors
@@ -116,12 +117,35 @@ def test_knows_what_is_alike() -> None:
 
 @pytest.mark.slow
 @needs_model
-def test_reads_256_tokens_and_no_more() -> None:
+def test_a_long_text_is_embedded_in_windows() -> None:
+    """LlamaIndex splits into 1,024 tokens, four times what the model reads: the last 60 % must count too."""
     embedding = MiniLMEmbedding()
     limit = "water " * embedding.chunk_tokens
     assert len(embedding.tokenizer(limit)) == embedding.chunk_tokens == 254
-    assert embedding.get_text_embedding(limit) == embedding.get_text_embedding(limit + "fire " * 9)
     assert embedding.get_text_embedding(limit) != embedding.get_text_embedding(limit[:-6])
+
+    head, tail = "Harbour dues were paid in silver. " * 40, "Boil quinces with sugar and water. " * 60
+    assert len(embedding.tokenizer(head)) > embedding.chunk_tokens
+    plain, long, end = map(np.array, embedding.get_text_embedding_batch([head, head + tail, tail]))
+    assert np.isclose(np.linalg.norm(long), 1)
+    assert long @ end > plain @ end + 0.3
+
+
+@pytest.mark.slow
+@needs_model
+def test_the_whole_of_llama_indexs_nodes_counts() -> None:
+    """The first lines of the README's example, with the model in place of a server."""
+    text = "Harbour dues were paid in silver. " * 40
+    recipe = "Boil quinces with sugar and water for an hour. "
+    documents = [
+        Document(text=text + recipe * 30),
+        Document(text=text + "The schooner lost her anchor at night. " * 30),
+    ]
+    index = VectorStoreIndex.from_documents(documents, embed_model=MiniLMEmbedding())
+    nodes = index.docstore.docs
+    assert len(nodes) == len(documents), "one node a page, far longer than the model reads"
+    best = index.as_retriever(similarity_top_k=1).retrieve("how to make jelly of fruit")[0]
+    assert "quinces" in best.text
 
 
 @pytest.mark.slow
@@ -171,8 +195,8 @@ def test_threads_and_tasks_share_one_model_that_gets_one_text_a_run(monkeypatch:
     texts = ["water", "water " * 17, "water " * 300] * 7
     embedding.embed_batch_size = len(texts)
     assert len(embedding.get_text_embedding_batch(texts)) == len(texts)
-    assert [rows for rows, _ in shapes] == [1] * len(texts), "memory is bounded, and nothing is padded"
-    assert sorted(columns for _, columns in shapes) == [3] * 7 + [19] * 7 + [256] * 7
+    assert [rows for rows, _ in shapes] == [1] * (len(texts) + 7), "memory is bounded, and nothing is padded"
+    assert sorted(columns for _, columns in shapes) == [3] * 7 + [19] * 7 + [152] * 14
 
 
 @pytest.mark.slow

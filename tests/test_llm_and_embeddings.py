@@ -233,10 +233,18 @@ def test_async_vectors_go_in_batches_too(embedding: KoboldEmbedding, server: Kob
     assert asyncio.run(embedding.aget_query_embedding("roof")) == vectors[0]
 
 
-@pytest.mark.parametrize("text", ["", "word " * 600], ids=["empty", "too long"])
-def test_an_empty_vector_is_an_error(embedding: KoboldEmbedding, text: str) -> None:
-    with pytest.raises(ContextTooSmallError, match=r"no vector for text 2.*--embeddingsmaxctx"):
-        embedding.get_text_embedding_batch(["a good text", text])
+def test_an_empty_vector_is_an_error(embedding: KoboldEmbedding) -> None:
+    with pytest.raises(ContextTooSmallError, match=r"no vector for text 1.*--embeddingsmaxctx"):
+        embedding.get_text_embedding_batch(["a good text", ""])
+
+
+def test_a_text_too_long_for_the_model_is_embedded_in_parts(embedding: KoboldEmbedding) -> None:
+    head, tail = "harbour " * 600, "quince " * 600
+    plain, long = embedding.get_text_embedding_batch([head, head + tail])
+    assert math.isclose(math.hypot(*long), 1.0, abs_tol=1e-3)
+    assert not any(math.isnan(number) for number in long)
+    assert sum(a * b for a, b in zip(plain, long, strict=True)) < 0.95
+    assert embedding.get_text_embedding("a good text") == embedding.get_text_embedding_batch(["a good text", head])[0]
 
 
 def test_without_an_embedding_model(make_simulator: MakeSimulator) -> None:

@@ -18,7 +18,7 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.store import LOCK, Catalog
 from kobold_reader.archive.vectors import Vectors
 from kobold_reader.errors import ConfigError, ServerError, StoreError
-from kobold_reader.options import EmbedderKind, Mode
+from kobold_reader.options import Mode
 from tests.archive_rows import touch
 from tests.kobold_simulator import Fault, KoboldSimulator
 from tests.test_regressions_reading import make_pdf
@@ -41,7 +41,7 @@ def scans(tmp_path: Path) -> Path:
     return folder
 
 
-def make_archive(tmp_path: Path, server: KoboldSimulator, embedder: EmbedderKind = "none") -> Archive:
+def make_archive(tmp_path: Path, server: KoboldSimulator, embedder: str = "none") -> Archive:
     return Archive.open(tmp_path / "archive", create=True, embedder=embedder, api_url=server.url)
 
 

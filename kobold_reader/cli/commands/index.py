@@ -10,7 +10,6 @@ import typer
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_SOURCE
 from kobold_reader.cli.options import ArchiveOption, ClusterOptions, with_options
 from kobold_reader.cli.output import notice, page_progress, program_to_type, say_json
-from kobold_reader.options import EmbedderKind
 from kobold_reader.progress import (
     PageProgress,
     spell_about,
@@ -40,7 +39,11 @@ def index(
         list[str] | None, typer.Argument(metavar="[PATH...]", help="Left out: the paths and settings of past runs.")
     ] = None,
     embedder: Annotated[
-        EmbedderKind | None, typer.Option(help="For a new archive; left out: minilm if installed, else words only.")
+        str | None,
+        typer.Option(
+            metavar=f"[{'|'.join(EMBEDDERS)}|{FASTEMBED}MODEL]",
+            help="For a new archive; left out: minilm if installed, else e5, else words only.",
+        ),
     ] = None,
     chroma_url: Annotated[
         str | None,
@@ -53,6 +56,7 @@ def index(
     """Read what is new or changed, and index it."""
     from kobold_reader.archive import Archive
     from kobold_reader.archive.archive import CATALOG
+    from kobold_reader.archive.embedders import usual_embedder
     from kobold_reader.cli.outcome import (
         closing_code,
         count_if_interrupted,
@@ -60,7 +64,7 @@ def index(
         notice_pages_left,
         saying_ways_on,
     )
-    from kobold_reader.embeddings.minilm_model import install_hint, is_available
+    from kobold_reader.embeddings.minilm_model import install_hint
     from kobold_reader.session import take
 
     if paths and not (archive / CATALOG).exists() and not (selection := take(paths)).files:
@@ -86,10 +90,10 @@ def index(
             if not paths:
                 return 0
         if opened.status().embedder == "none":
-            if is_available():
-                notice("words only: this archive has no vectors; index --reembed --embedder minilm makes them")
+            if (usual := usual_embedder()) != "none":
+                notice(f"words only: this archive has no vectors; index --reembed --embedder {usual} makes them")
             else:
-                why = "the embedder MiniLM is not installed, so this archive has no vectors."
+                why = "no embedder is installed, so this archive has no vectors."
                 notice(f"words only: {why} {install_hint()}")
         with saying_ways_on(options), page_progress() as progress, count_if_interrupted(pages, due):
             report = opened.sync(
