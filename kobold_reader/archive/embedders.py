@@ -129,7 +129,7 @@ def of_model(model: BaseEmbedding, record: Mapping[str, Any] | None = None) -> E
             f"the archive was made with the embedder {made_by}, not {name}.",
             hint="Leave embed_model out, or make the vectors anew with archive.reembed(embed_model=…).",
         )
-    return _of_model(OWN, name, model, record and record["dimension"])
+    return _of_model(OWN, name, model, None if record is None else record["dimension"])
 
 
 def _of_model(kind: str, name: str, model: BaseEmbedding, dimension: int | None = None) -> Embedder:

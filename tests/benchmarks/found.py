@@ -24,7 +24,7 @@ from kobold_reader.archive.archive import CATALOG
 from kobold_reader.archive.query import fold
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.store import Catalog
-from kobold_reader.options import EmbedderKind, Mode
+from kobold_reader.options import EMBEDDERS, Mode
 from tests.benchmarks.questions import PICTURES, QUESTIONS, Question
 from tests.benchmarks.search_quality import RECEIPT_FIELDS, SAMPLES, as_row
 
@@ -132,7 +132,7 @@ class Outcome:
     """Of the best hit."""
 
 
-def ask(collection: Collection, embedder: EmbedderKind, mode: Mode) -> list[Outcome]:
+def ask(collection: Collection, embedder: str, mode: Mode) -> list[Outcome]:
     """Index the pages, and ask the questions."""
     outcomes = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument(
         "--corpus", type=Path, help="a folder of NNN.csv with NNN.json (ICDAR 2019 SROIE), asked as well"
     )
-    parser.add_argument("--embedder", choices=get_args(EmbedderKind), default="minilm")
+    parser.add_argument("--embedder", choices=EMBEDDERS, default="minilm")
     parser.add_argument("--mode", choices=get_args(Mode), default="hybrid")
     parser.add_argument("--misses", action="store_true", help="say which questions are answered wrongly")
     options = parser.parse_args()

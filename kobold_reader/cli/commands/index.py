@@ -10,6 +10,7 @@ import typer
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_SOURCE
 from kobold_reader.cli.options import ArchiveOption, ClusterOptions, with_options
 from kobold_reader.cli.output import notice, page_progress, program_to_type, say_json
+from kobold_reader.options import EMBEDDERS, FASTEMBED
 from kobold_reader.progress import (
     PageProgress,
     spell_about,
