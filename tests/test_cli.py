@@ -861,7 +861,7 @@ def test_reembed_makes_vectors_without_reading(kobold: Command, archive: Path, s
     assert (said.code, said.out) == (0, "")
     assert "3 pages (minilm (all-MiniLM-L6-v2))" in said.err
     assert simulator.count() == 6
-    assert kobold("search", "ink", "--archive", archive, "--mode", "dense").out.startswith("1. three.tif")
+    assert "1. three.tif" in kobold("search", "ink", "--archive", archive, "--mode", "dense").out
 
 
 def test_export_edit_import(kobold: Command, archive: Path, pages: Path, tmp_path: Path) -> None:
