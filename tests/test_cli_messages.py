@@ -150,7 +150,7 @@ WRONG = [
     ),
     ("export archive/texts --archive archive", 2, "archive/texts is in the folder of an archive"),
     ("export a_file --archive archive", 2, "Name a folder to export to."),
-    ("export x --archive archive --to pdf", 2, "'md', 'txt', 'jsonl'"),
+    ("export x --archive archive --to docx", 2, "'md', 'txt', 'jsonl'"),
     ("import nothing --archive archive", 3, "nothing: there is no such file or folder."),
     ("import none --archive archive", 3, "`kobold-reader export` makes some"),
     ("status --ledger nothing", 2, "there is no ledger nothing. Name another one with --ledger"),
