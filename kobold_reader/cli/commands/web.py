@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,27 +62,24 @@ def web(
         WebServer(host, port) as server,
     ):
         access = Access(host=host, port=server.port)
-        _announce(access, open_browser=open_browser)  # the socket takes requests, which wait for the first answer
-        app, close = make_app(
-            opened,
-            access,
-            changes={"api_url": urls} if (urls := options.given_urls()) else {},
-            api_password=options.password(),
-            pdf_passwords=pdf_password or (),
-            adding=Adding(
-                folders=tuple(folder.absolute() for folder in add or ()),
-                inbox=inbox.absolute() if inbox else None,
-                is_anywhere=access.is_loopback and not add,
-            ),
-        )
-        if opened.is_read_only:
-            notice(f"{archive} is read-only here: its pages can be searched and shown, not corrected or added to.")
-        try:
+        with suppress(KeyboardInterrupt), ExitStack() as ending:  # Ctrl-C is the usual end of a server
+            _announce(access, open_browser=open_browser)  # requests wait for the first answer
+            app, close = make_app(
+                opened,
+                access,
+                changes={"api_url": urls} if (urls := options.given_urls()) else {},
+                api_password=options.password(),
+                pdf_passwords=pdf_password or (),
+                adding=Adding(
+                    folders=tuple(folder.absolute() for folder in add or ()),
+                    inbox=inbox.absolute() if inbox else None,
+                    is_anywhere=access.is_loopback and not add,
+                ),
+            )
+            ending.callback(close)
+            if opened.is_read_only:
+                notice(f"{archive} is read-only here: its pages can be searched and shown, not corrected or added to.")
             server.run(app)
-        except KeyboardInterrupt:
-            pass  # the usual end of a server
-        finally:
-            close()
     return 0
 
 
