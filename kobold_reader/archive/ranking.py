@@ -154,11 +154,10 @@ def by_meaning(
 
 
 def by_meaning_only(scores: Mapping[str, float]) -> list[Scored]:
-    """Return pages of `by_meaning`, best first, where nothing is asked of their words."""
+    """Return all pages of `by_meaning`, best first, where nothing is asked of their words."""
     return [
         Scored(page_id, score, "similar" if score >= FOUND else "related")
         for page_id, score in sorted(scores.items(), key=lambda one: (-one[1], one[0]))
-        if score >= _RELATED
     ]
 
 
