@@ -286,6 +286,24 @@ def test_lines_without_a_place_go_between_their_neighbours() -> None:
     assert tops[0] < 0.3 <= tops[1] < 0.35 <= tops[2]
 
 
+def test_words_and_signs_between_two_places_of_a_line_stay_in_it() -> None:
+    text = "Total, of 12.50 RM.\n(Thank you)"
+    places = (
+        ("Total", at(0.1, 0.5, 0.2, 0.53)),
+        ("12.50 RM", at(0.4, 0.5, 0.6, 0.53)),
+        ("Thank you", at(0.1, 0.6, 0.4, 0.63)),
+    )
+    boxes = tuple(LineBox(text.index(part), text.index(part) + len(part), corners) for part, corners in places)
+    reading = Reading("ocr", "ok", text, "koboldcpp", boxes=boxes)
+
+    found = page_lines(row_of(reading, Path("/x.pdf"), "ab" * 32), reading, 0)
+
+    assert [line.text for line in found.lines] == ["Total", ", of", "12.50 RM.", "(Thank you)"]
+    assert found.lines[1].corners[:2] == (0.2, 0.5)
+    assert found.lines[1].corners[4] == 0.4
+    assert found.unplaced == 1
+
+
 # ── hOCR and ALTO ─────────────────────────────────────────────────────────────────────────────────
 
 

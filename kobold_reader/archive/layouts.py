@@ -85,15 +85,31 @@ def _moved(before: str, after: str) -> Callable[[int, int], tuple[int, int]]:
 
 
 def _pieces(text: str, boxes: Sequence[LineBox]) -> Iterator[tuple[str, Sequence[float] | None]]:
-    """Yield the text line by line: each piece with its corners, and what stands between two places without any."""
+    """Yield the text line by line: each piece with its corners, and what stands between two places without any.
+
+    Signs without a letter go with the piece beside them in their line.
+    """
+    held: tuple[str, Sequence[float] | None] = ("", None)
     done = 0
-    for box in boxes:
-        for line in text[done : box.start].split("\n"):
+    for box in (*boxes, None):
+        behind, *lines = text[done : box.start if box else len(text)].split("\n")
+        if held[1] is not None and not _has_letter(behind):
+            held = held[0] + behind, held[1]
+            behind = ""
+        yield held
+        for line in (behind, *lines[:-1]):
             yield line, None
-        yield " ".join(text[box.start : box.end].split("\n")), [share / SHARES for share in box.corners]
-        done = box.end
-    for line in text[done:].split("\n"):
-        yield line, None
+        lead = lines[-1] if lines else ""
+        if box is None or _has_letter(lead):
+            yield lead, None
+            lead = ""
+        if box is not None:
+            content = " ".join(text[box.start : box.end].split("\n"))
+            held, done = (lead + content, [share / SHARES for share in box.corners]), box.end
+
+
+def _has_letter(text: str) -> bool:
+    return any(map(str.isalnum, text))
 
 
 def _plain(text: str) -> str:
@@ -130,15 +146,17 @@ def _all_placed(places: Sequence[tuple[float, ...] | None]) -> Iterator[tuple[fl
 
 
 def _room(before: tuple[float, ...] | None, after: tuple[float, ...] | None) -> tuple[float, float, float, float]:
-    """Return left, top, right and bottom of what lies between two lines; their own place where nothing does."""
+    """Return left, top, right and bottom of what lies between two pieces; their own place where nothing does."""
     known = [one for one in (before, after) if one is not None]
     xs = [x for one in known for x in one[::2]] or [_MARGIN, 1 - _MARGIN]
     top = max(before[1::2]) if before else _MARGIN / 2
     bottom = min(after[1::2]) if after else 1 - _MARGIN / 2
-    if bottom <= top:
-        ys = [y for one in known for y in one[1::2]]
-        top, bottom = min(ys), max(ys)
-    return min(xs), top, max(xs), bottom
+    if bottom > top:
+        return min(xs), top, max(xs), bottom
+    ys = [y for one in known for y in one[1::2]]
+    if before and after and (left := max(before[::2])) < (right := min(after[::2])):  # in one line
+        return left, min(ys), right, max(ys)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────
