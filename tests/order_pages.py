@@ -1,7 +1,7 @@
 """Pages of the kinds on which reading order is tested: columns under headings, sidebars, tables, captions, newspapers.
 
 `python -m tests.order_pages` draws them, has RapidOCR find their lines, and writes these with the words that mark them
-into `recordings/order_pages.json`. Each block begins, goes on and ends with a word that occurs nowhere else.
+into `order_pages.json`. Each block begins, goes on and ends with a word that occurs nowhere else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 from tests import page_files as make
 from tests.conftest import GROUND_TRUTH
 
-RECORDED = Path(__file__).parent / "recordings" / "order_pages.json"
+RECORDED = Path(__file__).with_suffix(".json")
 DPI = 150
 FIRST = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven")
 SECOND = ("stone", "light", "field", "water", "house", "smith", "berry", "craft", "ridge", "march", "brook", "wheel")
