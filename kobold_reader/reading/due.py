@@ -17,7 +17,7 @@ from kobold_reader.options import ReadOptions, Redo
 from kobold_reader.pages import ImageBudget, PageFacts
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.page_reader import EngineFacts
-from kobold_reader.reading.results import DOUBTFUL, PageResult, Reading
+from kobold_reader.reading.results import DOUBTFUL, WITNESS_AGREES, PageResult, Reading
 
 OF_THE_PAGE: Final = frozenset({"pdf", "image"})
 """`Reading.engine` where no engine was asked: a text layer and blank paper are facts of the page."""
@@ -28,8 +28,6 @@ LOW_CONFIDENCE: Final = 0.8
 LOW_CONFIDENCE_P5: Final = DOUBTFUL
 """Fifth percentile of the words, where it is known: below it at least one word in twenty is doubtful. The mean over a
 page would hide them: a rival at least as near as can be seen costs its word 0.3 to 0.5, and a page has 300 words."""
-DISAGREEING: Final = 0.9
-"""Agreement with the witness on true texts is 0.95 and more on print."""
 _CLEARLY: Final = 0.95
 """Less than 5 % is rounding, or the paper's proportions; it makes no print legible."""
 
@@ -169,7 +167,7 @@ def is_disagreeing(reading: Reading) -> bool:
     agreement = found.get("agreement")
     return reading.status == "unsupported" or (
         agreement is not None
-        and (agreement < DISAGREEING or any(found.get(what) for what in ("missing", "unsupported", "repeated")))
+        and (agreement < WITNESS_AGREES or any(found.get(what) for what in ("missing", "unsupported", "repeated")))
     )
 
 

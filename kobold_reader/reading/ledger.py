@@ -37,7 +37,7 @@ from kobold_reader.errors import KoboldReaderError, LedgerError
 from kobold_reader.files import connect_read_only
 from kobold_reader.kobold import CancelledError
 from kobold_reader.pages import FileFacts, Kind, PageFacts, SourceFile
-from kobold_reader.reading.results import LineBox, Reading
+from kobold_reader.reading.results import DOUBTFUL, WITNESS_AGREES, LineBox, Reading
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,29 @@ class Failure:
     kind: str
     """Name of the error's class."""
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtfulPage:
+    """A page that a person should look at."""
+
+    uri: str
+    page_number: int
+    status: str
+    agreement: float | None
+    """With the witness."""
+    confidence: float | None
+    confidence_p5: float | None
+
+    @property
+    def why(self) -> str:
+        """The reason in a few words."""
+        reasons = [] if self.status == "ok" else [self.status]
+        if self.agreement is not None and self.agreement < WITNESS_AGREES:
+            reasons.append(f"the witness agrees with {self.agreement:.2f} of it")
+        if self.confidence_p5 is not None and self.confidence_p5 < DOUBTFUL and self.confidence is not None:
+            reasons.append(f"confidence {self.confidence:.2f}")
+        return ", ".join(reasons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +481,19 @@ class Ledger:
         """Return what failed at the last try, by file and page."""
         sql = "SELECT uri, page_number, task, kind, message FROM failures ORDER BY uri, page_number, task"
         return [Failure(*row) for row in self._rows(sql)]
+
+    def worth_a_look(self, limit: int) -> list[DoubtfulPage]:
+        """Return the pages that a model read and that a person should look at, the most doubtful first."""
+        rows = self._rows(
+            "SELECT uri, page_number, status, json_extract(witness, '$.agreement') AS agreement, confidence, "
+            "confidence_p5 FROM readings JOIN pages USING (content_sha256) JOIN files USING (sha256) "
+            "WHERE task = 'ocr' AND engine != 'rapidocr' AND (status IN ('unsupported', 'looping', 'truncated', "
+            "'damaged') OR agreement < ? OR confidence_p5 < ?) "
+            "ORDER BY status != 'unsupported', coalesce(agreement, 1.0), status = 'ok', coalesce(confidence_p5, 1.0), "
+            "uri, page_number LIMIT ?",
+            *(WITNESS_AGREES, DOUBTFUL, limit),
+        )
+        return [DoubtfulPage(*row) for row in rows]
 
     def count_readings(self) -> int:
         """Count the readings of this file; the fallback's do not count."""

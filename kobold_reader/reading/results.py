@@ -21,6 +21,8 @@ EMPTY_STATUSES: Final[frozenset[Status]] = frozenset({"blank", "no_text"})
 """The two statuses of pages without text."""
 DOUBTFUL: Final = 0.7
 """Words less sure than this are listed in a reading, with their rivals."""
+WITNESS_AGREES: Final = 0.9
+"""Less agreement with the witness is worth a look: true texts of print have 0.95 and more."""
 _HEADINGS: Final = {"caption": "Image description", "tags": "Tags"}
 
 SHARES: Final = 10_000

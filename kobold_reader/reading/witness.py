@@ -345,6 +345,7 @@ _SURE_WORD: Final = 0.95
 """Score of a line with a name, an amount or a year in it; the doubt may be about its other letters."""
 _DOUBT: Final = 0.1
 """A line's score is the mean over its letters: more doubt than this in all may hide a letter that is wrong."""
+_NEARLY: Final = 0.65
 _EXACT: Final = 0.4
 """Of print, at least this share of the lines is read without an error."""
 _GONE: Final = 0.4
@@ -391,7 +392,7 @@ def _is_misread(found: _Alignment) -> bool:
     A text of another page has other lines, and of print most lines are read without an error.
     """
     long = [number for number, line in enumerate(found.lines) if len(line.letters.text) >= _ANCHOR_LETTERS]
-    near = [number for number in long if found.found(number) > _HALF]
+    near = [number for number in long if found.equal[number] >= _NEARLY * len(found.lines[number].letters.text)]
     exact = sum(found.is_exact(number) for number in near)
     return len(near) >= max(_CHANCE, _HALF * len(long)) and exact < _EXACT * len(near)
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from kobold_reader.archive import Alike
 
 
+WORTH_A_LOOK = 20
+"""Pages listed, the most doubtful ones."""
+
+
 def status(
     archive: Annotated[
         Path | None,
@@ -48,6 +52,8 @@ def status(
     else:
         facts = _ledger_facts(ledger)
         ledger_path = Path(facts["ledger"])
+    if look := _worth_a_look(ledger_path):
+        facts["worth a look"] = look
     lower = find_lower_resolution(ledger_path, ServerOptions().urls())
     if as_json:
         facts["low_resolution"] = asdict(lower) if lower else None
@@ -104,6 +110,21 @@ def _ledger_facts(name: str | None) -> dict[str, Any]:
         "pages": {what: count for what, count in counts.items() if count and what not in {"files", "pages"}},
         "failed": [_failed(shown(local_path(one.uri)), one.page_number, one.message) for one in failures],
     }
+
+
+def _worth_a_look(ledger: Path) -> list[dict[str, Any]]:
+    from kobold_reader.errors import LedgerError
+    from kobold_reader.pages import local_path, shown
+    from kobold_reader.reading.ledger import Ledger
+
+    if not ledger.is_file():
+        return []
+    try:
+        with Ledger(ledger, read_only=True) as opened:
+            pages = opened.worth_a_look(WORTH_A_LOOK)
+    except LedgerError:  # only these facts are missing
+        return []
+    return [{"file": shown(local_path(one.uri)), "page_number": one.page_number, "why": one.why} for one in pages]
 
 
 def _failed(path: str, page_number: int, why: str) -> dict[str, Any]:
