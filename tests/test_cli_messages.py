@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.cli import app as cli
+from kobold_reader.cli.commands.search import wrapped
 from tests import page_files as make
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 from tests.test_cli import HUSH, draw_pages
@@ -258,3 +259,14 @@ def test_a_ledger_of_the_environment_that_is_not_there_yet_is_no_error(
     assert run("forget", "nothing.pdf") == (0, "nothing was known of these files\n")
     code, said = run("status")
     assert (code, str(tmp_path / "ledger.sqlite") in said) == (0, True)
+
+
+def test_passages_wrap_at_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    passage = "The harbour board met on \x1b[1mTuesday\x1b[0m and agreed on the dues for the year 1938. " * 4
+    monkeypatch.setenv("COLUMNS", "50")
+    assert wrapped("dues for the year " * 9).count("\n") == 0, "a program that reads stdout gets one line"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lines = wrapped(passage).split("\n")
+    assert len(lines) > 4
+    assert all(len(line.replace("\x1b[1m", "").replace("\x1b[0m", "")) < 50 for line in lines)
+    assert " ".join(lines).split() == passage.split()
