@@ -80,7 +80,7 @@ def test_samples_are_spread(count: int, sample: int) -> None:
     ],
 )
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=r"tasks|text_layer|redo|rotate|sample|page_timeout_s"):
+    with pytest.raises(ConfigError, match=r"tasks|text_layer|redo|rotate|sample|page_timeout_s|prompts"):
         ReadOptions(**wrong)  # type: ignore[arg-type]
 
 
