@@ -249,6 +249,10 @@ def test_a_file_that_breaks_keeps_the_pages_it_had(folder: Path, reader: KoboldR
         archive.sync(folder, reader=reader)
         (folder / "receipt.jpg").write_bytes(RECEIPT.read_bytes()[:5000])
         report = archive.sync(folder, reader=reader)
+        assert archive.status().pages["damaged"] == 1
+        assert found(archive) >= EVERYTHING, "half a copy is no new content"
+        (folder / "receipt.jpg").write_bytes(RECEIPT.read_bytes()[:20])
+        report = archive.sync(folder, reader=reader)
         assert [type(error).__name__ for error in report.errors] == ["CorruptSourceError"]
         assert found(archive) == EVERYTHING
         [(path, page_number, why)] = archive.status().failed

@@ -37,6 +37,8 @@ AHEAD_RESULTS: Final = 64
 _BESIDE_TEXT: Final = ("status", "error", "metadata", "content_sha256", "as_read")
 """What may change of a page's row while its text, and so its words and vectors, stay."""
 _HALF_READ: Final = ("looping", "truncated")
+_HALF_A_COPY: Final = ("failed", "damaged")
+"""They prove no new content: a file that is being copied looks like that."""
 LEDGER_MARK: Final = "ledger_mark"
 """Under this key the catalog has the state of the ledger at the end of the last complete run."""
 
@@ -378,7 +380,7 @@ class Syncer:
             if known is not None and known.sha256 != place.sha256:
                 self._report.changed_files += 1
                 self._left.add(known.sha256)
-        elif known and known.former_sha256 and result.status != "failed":
+        elif known and known.former_sha256 and result.status not in _HALF_A_COPY:
             place = replace(known, former_sha256="")
         else:
             return
@@ -395,7 +397,7 @@ class Syncer:
             sha256, former = (known.sha256, known.former_sha256) if known else ("", "")
             return Place(result.source.uri, sha256, metadata, error=str(result.error), former_sha256=former)
         former = ""
-        if known and result.status == "failed":
+        if known and result.status in _HALF_A_COPY:
             is_new = known.sha256 != result.file_sha256
             former = known.former_sha256 or (known.sha256 if is_new else "")
         return Place(result.source.uri, result.file_sha256, metadata, former_sha256=former)
