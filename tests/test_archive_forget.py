@@ -104,7 +104,7 @@ def test_what_is_forgotten_is_in_no_byte(place: Path, made: Path, scans: Path, t
     # Chroma may have written memory that it never used into its empty graph as well.
     assert holding(place, *SECRETS) >= {"ledger.sqlite", "archive.sqlite", "chroma.sqlite3"}, "else nothing is proved"
     with opened(place) as archive:
-        assert archive.forget([(scans / "secretplace.pdf").as_uri()]) == 1
+        assert archive.forget([(scans / "secretplace.pdf").as_uri()]).pages == 1
         assert [hit.file_name for hit in archive.search("Lindqvist", mode="keyword")] == ["a.pdf"]
         assert archive.status().unfinished_pages == 0
     assert holding(place, *SECRETS) == set()
@@ -198,7 +198,7 @@ def test_a_copy_that_stays_is_shown_where_it_lies(place: Path, server: KoboldSim
     (scans / "kept.pdf").write_bytes((scans / "secretplace.pdf").read_bytes())
     with Archive.open(place, api_url=server.url) as archive:
         archive.sync(scans / "kept.pdf", reader=reader_of(server))
-        assert archive.forget([(scans / "secretplace.pdf").as_uri()]) == 0
+        assert archive.forget([(scans / "secretplace.pdf").as_uri()]).pages == 0
         assert {hit.file_name for hit in archive.search("badger", mode="keyword")} == {"kept.pdf"}
     assert holding(place, b"secretplace") == set()
     assert holding(place, WORDS["secretplace.pdf"]) == {"ledger.sqlite", "archive.sqlite", "chroma.sqlite3"}

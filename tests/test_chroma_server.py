@@ -80,7 +80,7 @@ def test_vectors_lie_on_the_server_and_archives_do_not_meet_there(
         assert moved.sync().finished_pages == 3
         assert by_meaning(moved) == everything
         assert not (tmp_path / "b" / "chroma").exists()
-        assert moved.forget([(scans / "letter.pdf").as_uri()])
+        assert moved.forget([(scans / "letter.pdf").as_uri()]).pages
         assert moved.chroma_collection.count() == 0
         assert moved.reembed() == 0
     with Archive.open(tmp_path / "a") as again:

@@ -237,12 +237,12 @@ def test_a_disk_that_is_read_only(world: World, disk: Path) -> None:
     remount(disk, "size=64m")
     assert world.index(disk / "archive", world.scans).code == 0
     remount(disk, "ro")
-    for command in ("index", "search"):
-        ended = world.runs.run(command, *["x"] * (command == "search"), "--archive", disk / "archive", home=world.home)
-        assert ended.code == 2, ended.err
-        assert "Check that its folder can be written" in ended.err
-        assert str(disk) in ended.err
-        assert "Traceback" not in ended.err
+    ended = world.runs.run("search", "x", "--archive", disk / "archive", home=world.home)
+    assert ended.code == 0, ended.err
+    ended = world.runs.run("index", "--archive", disk / "archive", home=world.home)
+    assert ended.code == 2, ended.err
+    assert f"the archive {disk / 'archive'} is read-only here" in ended.err
+    assert "Traceback" not in ended.err
     for ledger in (disk / "archive" / "ledger.sqlite", disk / "new" / "ledger.sqlite"):
         ended = world.runs.run("read", world.scans, "--ledger", ledger, "--api-url", world.server.url, home=world.home)
         assert ended.code == 2

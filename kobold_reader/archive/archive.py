@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import has_magic
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
@@ -38,7 +38,7 @@ from kobold_reader.archive.embedders import (
 from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, exported, to_frame
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.layouts import ENDINGS, LayoutWriter
-from kobold_reader.archive.rows import Outline, PageRow, Place
+from kobold_reader.archive.rows import PageOutline, PageRow, Place
 from kobold_reader.archive.search import Hit, Hits, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
@@ -128,6 +128,14 @@ class Traces:
         for folder in self._made:
             with suppress(OSError):  # something else was put there
                 folder.rmdir()
+
+
+class Forgotten(NamedTuple):
+    """How much `Archive.forget` removed."""
+
+    pages: int
+    readings: int
+    corrections: int
 
 
 class Archive:
@@ -470,7 +478,7 @@ class Archive:
                 self._catalog.erase_deleted()
         return indexed
 
-    def forget(self, uris: Sequence[str]) -> int:
+    def forget(self, uris: Sequence[str]) -> Forgotten:
         """Remove files with their pages, words, vectors, readings and corrections, also from the bytes of all files.
 
         Pages that another known file also shows are kept. The other pages' vectors are copied, about 700 chunks a
@@ -481,9 +489,6 @@ class Archive:
         of them again while it goes on: end it. `reembed` in a new process removes such scraps. Vectors on a Chroma
         server are deleted there; the bytes of that server's files are not erased.
 
-        Returns:
-            The number of pages removed.
-
         Raises:
             StoreError: Another process is writing, or the disk is full.
             ServerError: A copy of a forgotten file remains. Its pages must be split again by KoboldCpp's embedder,
@@ -491,15 +496,15 @@ class Archive:
         """
         with self._locked(), Ledger(self.folder / LEDGER) as ledger:
             contents = {content for uri in uris for content in ledger.contents_of(uri)}
-            ledger.forget(uris)
-            removed = self._catalog.forget(uris, contents, ledger.knows)
+            readings, corrections = ledger.forget(uris), self._catalog.count_corrections()
+            pages = self._catalog.forget(uris, contents, ledger.knows)
             known = self._catalog.places()
             for root in self._catalog.roots():
                 address = _address(root)
                 if any(is_at(uri, address) for uri in uris) and not any(is_at(uri, address) for uri in known):
                     self._catalog.forget_root(root)
             self._end_erasing()
-        return removed
+            return Forgotten(pages, readings, corrections - self._catalog.count_corrections())
 
     def _end_erasing(self) -> None:
         """Erase what was forgotten from the bytes of all files, also after a killed `forget`."""
@@ -817,7 +822,7 @@ class Archive:
         """Yield all pages by file and page number."""
         return self._catalog.every_page()
 
-    def outlines(self, length: int) -> Iterator[Outline]:
+    def outlines(self, length: int) -> Iterator[PageOutline]:
         """Yield all pages by file and page number, of each text the first `length` characters."""
         return self._catalog.outlines(length)
 

@@ -84,7 +84,7 @@ class PageRow:
         return replace(self, uri=place.uri, metadata={**place.metadata, **kept})
 
 
-class Outline(NamedTuple):
+class PageOutline(NamedTuple):
     """What is shown of a page among all others."""
 
     page_id: str

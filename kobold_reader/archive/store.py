@@ -25,7 +25,16 @@ from typing import Any, Final
 from kobold_reader.archive import corrections, filters, words
 from kobold_reader.archive.filters import Filter
 from kobold_reader.archive.query import FOLDING
-from kobold_reader.archive.rows import PAGE_COLUMNS, PLACE_COLUMNS, Outline, PageRow, Place, from_row, to_json, to_row
+from kobold_reader.archive.rows import (
+    PAGE_COLUMNS,
+    PLACE_COLUMNS,
+    PageOutline,
+    PageRow,
+    Place,
+    from_row,
+    to_json,
+    to_row,
+)
 from kobold_reader.border import is_of_one_row, of_one_page
 from kobold_reader.errors import StoreError, UnexpectedError
 from kobold_reader.files import ReadOnlyDatabase, connect_read_only, is_writable, says_not_writable, wal_of
@@ -348,7 +357,7 @@ class Catalog:
         """Yield all pages by file and page number."""
         yield from self._select("1 ORDER BY uri, page_number")
 
-    def outlines(self, length: int) -> Iterator[Outline]:
+    def outlines(self, length: int) -> Iterator[PageOutline]:
         """Yield all pages by file and page number, of each text the first `length` characters."""
         rows = self._rows(
             "SELECT page_id, uri, page_number, status, metadata, "
@@ -357,7 +366,7 @@ class Catalog:
             length,
         )
         for page_id, uri, page_number, status, metadata, parts in rows:
-            yield Outline(page_id, uri, page_number, status, json.loads(metadata), json.loads(parts))
+            yield PageOutline(page_id, uri, page_number, status, json.loads(metadata), json.loads(parts))
 
     def unfinished(self) -> list[PageRow]:
         """Return pages whose indexing was begun and not finished, with their corrections."""

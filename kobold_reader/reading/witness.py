@@ -123,7 +123,7 @@ def letters_of(text: str) -> Letters:
     return Letters("".join(folded), origin)
 
 
-class _Line(NamedTuple):
+class _WitnessLine(NamedTuple):
     """A line of the page, or a piece of one."""
 
     letters: Letters
@@ -133,9 +133,9 @@ class _Line(NamedTuple):
     is_sure: bool
 
 
-def _lines(witness: Reading) -> list[_Line]:
+def _lines(witness: Reading) -> list[_WitnessLine]:
     texts = ((witness.text[box.start : box.end], box) for box in witness.boxes)
-    lines = (_Line(letters_of(text), text, box, box.score is None or box.score >= SURE) for text, box in texts)
+    lines = (_WitnessLine(letters_of(text), text, box, box.score is None or box.score >= SURE) for text, box in texts)
     return [line for line in lines if line.letters.text]
 
 
@@ -157,7 +157,7 @@ def can_judge(witness: Reading) -> bool:
 class _Alignment:
     """Where each letter of a text stands on the page."""
 
-    def __init__(self, text: str, lines: Sequence[_Line]) -> None:
+    def __init__(self, text: str, lines: Sequence[_WitnessLine]) -> None:
         self.letters = letters_of(text)
         self.lines = lines
         count = len(self.letters.text)
@@ -462,7 +462,7 @@ def _differences(text: str, page_text: str, found: _Alignment) -> Iterator[Diffe
                 yield Difference(token[0], line.text[first:last])
 
 
-def _is_surely_read(line: _Line, letters: int, *, is_name: bool) -> bool:
+def _is_surely_read(line: _WitnessLine, letters: int, *, is_name: bool) -> bool:
     """Tell whether so many letters of a line may be held against the text."""
     score = line.box.score if line.box.score is not None else 1.0
     if letters < len(line.letters.text) and (is_name or letters < _LONG_NUMBER):
@@ -532,7 +532,7 @@ def _width(letter: str) -> float:
     return 2.0 if _CJK.match(letter) else 1.4 if letter in _WIDE or letter.isupper() else 1.0
 
 
-def _part(line: _Line, start: int, end: int, size_px: tuple[int, int]) -> Corners:
+def _part(line: _WitnessLine, start: int, end: int, size_px: tuple[int, int]) -> Corners:
     """Return the corners of a part of a line, without RapidOCR's margin; letters are as wide as they usually are."""
     origin = line.letters.origin
     widths = [_width(letter) for letter in line.text]

@@ -75,7 +75,7 @@ class Adding:
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class FolderView:
     """A folder in the picker."""
 
     path: Path
@@ -87,7 +87,7 @@ class Folder:
     is_cut: bool = False
 
 
-def look_into(path: Path, adding: Adding) -> Folder:
+def look_into(path: Path, adding: Adding) -> FolderView:
     """Return what the picker shows of a folder.
 
     Raises:
@@ -109,7 +109,7 @@ def look_into(path: Path, adding: Adding) -> Folder:
         raise ConfigError(f"{shown(str(path))} cannot be opened: {err.strerror}.") from err
     inside.sort(key=lambda one: natural_key(one.name))
     above = [one for one in reversed(path.parents) if adding.is_anywhere or any(map(one.is_relative_to, roots))]
-    return Folder(path, tuple(above), tuple(inside[:MOST_FOLDERS]), files, len(inside) > MOST_FOLDERS)
+    return FolderView(path, tuple(above), tuple(inside[:MOST_FOLDERS]), files, len(inside) > MOST_FOLDERS)
 
 
 class AddViews:

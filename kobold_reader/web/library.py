@@ -17,7 +17,7 @@ from typing import Any, Literal
 from kobold_reader.archive import Archive, Hits
 from kobold_reader.archive.corrections import as_read
 from kobold_reader.archive.filters import DATE, Filter, date_of
-from kobold_reader.archive.rows import Outline, PageRow
+from kobold_reader.archive.rows import PageOutline, PageRow
 from kobold_reader.errors import CorruptSourceError, LedgerError, StoreError
 from kobold_reader.html.pages import page_picture
 from kobold_reader.pages import ImageBudget, PageFacts, PageView, SourceFile, file_at
@@ -79,7 +79,7 @@ class Leaf:
         return number if self.page_label in {"", number} else f"{number} ({self.page_label})"
 
 
-def leaf_of(page: PageRow | Outline) -> Leaf:
+def leaf_of(page: PageRow | PageOutline) -> Leaf:
     """Return a page without its text."""
     about, parts = page.metadata, page.parts
     kind = about.get("image_kind")  # missing on pages that an older release read
@@ -143,7 +143,7 @@ def _tree(pages_of_files: Mapping[str, int]) -> Folder:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Period:
     """A decade, a year or a month, and how many pages are of it."""
 
     name: str
@@ -153,7 +153,7 @@ class Span:
     pages: int
 
 
-def _timeline(pages_of_months: Mapping[str, int]) -> tuple[Span, ...]:
+def _timeline(pages_of_months: Mapping[str, int]) -> tuple[Period, ...]:
     """Return months of one year, years of a few decades, else decades; no empty ones."""
     years = {month[:4] for month in pages_of_months}
     length = 7 if len(years) == 1 else 4 if len(years) <= MOST_YEARS else 3
@@ -161,8 +161,8 @@ def _timeline(pages_of_months: Mapping[str, int]) -> tuple[Span, ...]:
     for month, pages in pages_of_months.items():
         count[month[:length]] += pages
     if length == 3:  # noqa: PLR2004
-        return tuple(Span(f"{one}0–{one}9", f"{one}0", f"{one}9", pages) for one, pages in sorted(count.items()))
-    return tuple(Span(one, one, one, pages) for one, pages in sorted(count.items()))
+        return tuple(Period(f"{one}0–{one}9", f"{one}0", f"{one}9", pages) for one, pages in sorted(count.items()))
+    return tuple(Period(one, one, one, pages) for one, pages in sorted(count.items()))
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Overview:
         """All folders, below the deepest that holds all."""
         return _tree(Counter(str(leaf.facts.get("file_path", "")) for leaf in self.leaves))
 
-    def timeline(self, filter_: Filter) -> tuple[Span, ...]:
+    def timeline(self, filter_: Filter) -> tuple[Period, ...]:
         """Count the pages that pass a filter by decade, year or month."""
         pages = self.leaves if filter_ == Filter() else self.chosen(filter_)
         return _timeline(Counter(str(leaf.facts[DATE])[:7] for leaf in pages if DATE in leaf.facts))

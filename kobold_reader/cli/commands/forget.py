@@ -59,10 +59,8 @@ def forget(
         if opened:
             if uris := forgotten(opened.uris()):
                 notice("the archive's files are rewritten, so that none of these pages can be read from their bytes")
-            corrections, own_readings = opened.status().corrections, opened.count_readings()
-            removed["page"] = opened.forget(uris)
-            removed["reading"] = own_readings - opened.count_readings()
-            removed["correction"] = corrections - opened.status().corrections
+            pages, own_readings, corrections = opened.forget(uris)
+            removed.update(page=pages, reading=own_readings, correction=corrections)
     if not (readings or removed.total()):
         notice("nothing was known of these files")
         return 0
