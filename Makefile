@@ -27,12 +27,12 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 all: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not thorough"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not thorough"
 
 # What `make test` leaves out: killed after every single step, disks of nine sizes, eyes of every kind, much damage, the
 # notebooks, a real cluster.
 thorough: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m thorough
+	$(BIN)/python -m pytest -n auto --dist loadfile -m thorough
 
 # Half a minute, for every save: no process is started, no model loaded.
 unit: $(VENV)/dev.stamp
