@@ -1,8 +1,8 @@
 """How well search knows whether it has found: `python -m tests.benchmarks.found --help`.
 
 Half of the questions are answered by a page of the archive. The others are answered by none: gibberish, names, dates
-and topics that are not in it, and receipts that were left out. The constants of `ranking.py` were fitted on the
-questions called developed; those called held out, over other pages, were only measured.
+and topics that are not in it, and receipts that were left out. The constants of `ranking.py` were set on the
+questions called developed; those called held out, over other pages, were in view when one constant was chosen.
 """
 
 from __future__ import annotations
