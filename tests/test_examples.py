@@ -303,12 +303,13 @@ def test_an_example_that_cannot_go_on_says_so_in_a_sentence(run: Start, name: st
 
 
 @pytest.mark.skipif(not MiniLMEmbedding.available(), reason="MiniLM is not installed")
-def test_rag_pipeline_without_a_server_names_the_pages(run: Start) -> None:
-    folder = str(SAMPLES / "scans")
-    done = run("rag_pipeline.py", folder, "Who owns it?", "--engine", "rapidocr", "--api-url", NOBODY)
-    assert done.code == 0, done.err
-    assert "Nobody answers, but these pages were found: " in done.out
-    assert "scan0007.jpg, page 1: " in done.out
+@pytest.mark.thorough
+def test_rag_pipeline_without_a_server_names_the_pages(run_watched: Run) -> None:
+    question = [str(SAMPLES / "scans"), "Who owns it?", "--engine", "rapidocr", "--api-url", NOBODY]
+    done, _ = run_watched(str(EXAMPLES / "rag_pipeline.py"), *question)
+    assert done.returncode == 0, done.stderr
+    assert "Nobody answers, but these pages were found: " in done.stdout
+    assert "scan0007.jpg, page 1: " in done.stdout
 
 
 def test_the_samples_maker_has_a_help(run: Start) -> None:

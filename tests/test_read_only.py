@@ -153,6 +153,7 @@ def mount_read_only(archive: Path, tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", point], check=True)
 
 
+@pytest.mark.thorough
 def test_an_archive_on_a_read_only_medium_is_searched_and_shown(medium: Path, kind: str) -> None:
     check(use(medium, kind), kind)
 
