@@ -368,6 +368,17 @@ def test_export_writes_beside_the_original_and_never_over_what_was_changed(tmp_p
         check_sealed(target)
 
 
+@pytest.mark.parametrize("form", ["pdf", "hocr", "alto"])
+def test_a_file_that_was_changed_is_not_exported_without_its_text(tmp_path: Path, form: ExportFormat) -> None:
+    path = pdf(tmp_path / "minutes.pdf")
+    row = row_of(reading_of(("Mooring dues", at(0.1, 0.2, 0.5, 0.25))), path, "ab" * 32)
+    with Ledger(None) as ledger, OpenFile(ledger) as opened:
+        writer = LayoutWriter(opened, form, lambda _: {})
+        with pytest.raises(SourceError, match="was changed since its pages were read"):
+            writer.write(file_at(local_uri(path)), [row], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_layouts_are_written_for_each_file_alone(tmp_path: Path) -> None:
     with (
         Archive.open(tmp_path / "archive", create=True, embedder="none") as archive,

@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from kobold_reader.archive.corrections import as_read
 from kobold_reader.archive.rows import PageRow
-from kobold_reader.errors import StoreError
+from kobold_reader.errors import CorruptSourceError, StoreError
 from kobold_reader.html.text import without_table_tags
 from kobold_reader.options import ExportFormat
 from kobold_reader.pages import PageFacts, PlacedText, SourceFile
@@ -185,6 +185,12 @@ class LayoutWriter:
         """
         file = self._opened.facts(source)
         known = {row.page_number: row for row in rows if row.sha256 == file.sha256}
+        if rows and not known:
+            raise CorruptSourceError(
+                "The file was changed since its pages were read.",
+                source=source.path,
+                hint="`kobold-reader index` reads it as it is now; then export again.",
+            )
         pages = range(1, file.total_pages + 1)
         notices: tuple[str, ...] = ()
         if self._form == "pdf":
