@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import ClassVar
 
-from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
+from llama_index.core.base.embeddings.base import Embedding
 from llama_index.core.bridge.pydantic import Field
 from typing_extensions import override
 
 from kobold_reader.embeddings.e5_model import DIMENSION, NAME, E5Tokenizer, embed, embed_queries, is_available
+from kobold_reader.embeddings.threaded import ThreadedEmbedding
 
 
-class E5Embedding(BaseEmbedding):
+class E5Embedding(ThreadedEmbedding):
     """Embeds texts with multilingual-e5-small; vectors have length 1.
 
     All instances of a process share one loaded model; several threads may use it at once.
@@ -46,21 +46,5 @@ class E5Embedding(BaseEmbedding):
         return embed(texts)
 
     @override
-    def _get_text_embedding(self, text: str) -> Embedding:
-        return embed([text])[0]
-
-    @override
     def _get_query_embedding(self, query: str) -> Embedding:
         return embed_queries([query])[0]
-
-    @override
-    async def _aget_query_embedding(self, query: str) -> Embedding:
-        return await asyncio.to_thread(self._get_query_embedding, query)
-
-    @override
-    async def _aget_text_embedding(self, text: str) -> Embedding:
-        return await asyncio.to_thread(self._get_text_embedding, text)
-
-    @override
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)

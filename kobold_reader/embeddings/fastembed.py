@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from difflib import get_close_matches
 from typing import Any
 
-from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
+from llama_index.core.base.embeddings.base import Embedding
 from llama_index.core.bridge.pydantic import Field
 from typing_extensions import override
 
 from kobold_reader.embeddings.local import clean, load_once
+from kobold_reader.embeddings.threaded import ThreadedEmbedding
 from kobold_reader.errors import ConfigError, MissingExtraError
 
 
-class FastEmbedding(BaseEmbedding):
+class FastEmbedding(ThreadedEmbedding):
     """Embeds texts with a model of fastembed, on the processor; it is downloaded once, at the first use.
 
     Nothing of the texts leaves the machine. Models of the E5 family are told what is a question and what is a text.
@@ -42,27 +42,11 @@ class FastEmbedding(BaseEmbedding):
         return [vector.tolist() for vector in model.embed(self._prefixed("passage: ", texts))]
 
     @override
-    def _get_text_embedding(self, text: str) -> Embedding:
-        return self._get_text_embeddings([text])[0]
-
-    @override
     def _get_query_embedding(self, query: str) -> Embedding:
         model = load_once(_load, self.model_name)
         (vector,) = model.query_embed(self._prefixed("query: ", [query]))
         found: list[float] = vector.tolist()
         return found
-
-    @override
-    async def _aget_query_embedding(self, query: str) -> Embedding:
-        return await asyncio.to_thread(self._get_query_embedding, query)
-
-    @override
-    async def _aget_text_embedding(self, text: str) -> Embedding:
-        return await asyncio.to_thread(self._get_text_embedding, text)
-
-    @override
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
 
 
 def _load(name: str) -> Any:

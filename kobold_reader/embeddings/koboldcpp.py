@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import Any
 
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.schema import BaseComponent
 from typing_extensions import override
 
 from kobold_reader.embeddings.local import mean_of_windows
+from kobold_reader.embeddings.threaded import ThreadedEmbedding
 from kobold_reader.errors import ConfigError, ContextTooSmallError
 from kobold_reader.kobold import SETTINGS, ServerInfo, ServerPool
 
@@ -19,7 +18,7 @@ _LEAST_CHARS = 64
 """A shorter text is not too long for any model: something else is wrong with it."""
 
 
-class KoboldEmbedding(BaseEmbedding):
+class KoboldEmbedding(ThreadedEmbedding):
     """Embeds through `/v1/embeddings`; vectors are L2-normalised by the server.
 
     KoboldCpp generates and embeds under one lock, so a search may wait for a page; it takes the same lease. An error
@@ -78,26 +77,6 @@ class KoboldEmbedding(BaseEmbedding):
             return [self._get_text_embedding(text) for text in texts]
         halves = _halves(texts[0])
         return [mean_of_windows(self._get_text_embeddings(halves), [len(half) for half in halves])]
-
-    @override
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return self._get_text_embeddings([text])[0]
-
-    @override
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
-
-    @override
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return await asyncio.to_thread(self._get_query_embedding, query)
-
-    @override
-    async def _aget_text_embedding(self, text: str) -> list[float]:
-        return await asyncio.to_thread(self._get_text_embedding, text)
-
-    @override
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
 
 
 def _halves(text: str) -> list[str]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import ClassVar
 
-from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
+from llama_index.core.base.embeddings.base import Embedding
 from llama_index.core.bridge.pydantic import Field
 from typing_extensions import override
 
 from kobold_reader.embeddings.minilm_model import MAX_TOKENS, NAME, MiniLMTokenizer, embed, is_available
+from kobold_reader.embeddings.threaded import ThreadedEmbedding
 
 
-class MiniLMEmbedding(BaseEmbedding):
+class MiniLMEmbedding(ThreadedEmbedding):
     """Embeds texts with all-MiniLM-L6-v2 through onnxruntime; vectors have length 1.
 
     The first use builds the ONNX graph in the user's cache folder (some seconds, 60 MB). All instances of a process
@@ -58,23 +58,3 @@ class MiniLMEmbedding(BaseEmbedding):
     @override
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
         return embed(texts, self.model_dir, self.threads)
-
-    @override
-    def _get_text_embedding(self, text: str) -> Embedding:
-        return self._get_text_embeddings([text])[0]
-
-    @override
-    def _get_query_embedding(self, query: str) -> Embedding:
-        return self._get_text_embedding(query)
-
-    @override
-    async def _aget_query_embedding(self, query: str) -> Embedding:
-        return await asyncio.to_thread(self._get_query_embedding, query)
-
-    @override
-    async def _aget_text_embedding(self, text: str) -> Embedding:
-        return await asyncio.to_thread(self._get_text_embedding, text)
-
-    @override
-    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
