@@ -10,16 +10,20 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from typing_extensions import override
 
 from kobold_reader.errors import ConfigError
+from kobold_reader.vocabulary import Vocabulary
 
 DEFAULT_URL: Final = "http://127.0.0.1:5001"
 TASKS: Final = ("ocr", "caption", "tags")
 """In the order in which they are asked of one page (the image stays in the server's cache)."""
 DEFAULT_TASKS: Final = ("ocr", "caption")
+MOST_TAGS: Final = 30
+"""More would fill the metadata of every chunk."""
 
 EngineName = Literal["koboldcpp", "rapidocr"]
 WitnessName = Literal["rapidocr"]
@@ -127,9 +131,14 @@ class ReadOptions:
         "Each page becomes one JSON object of this schema, as prompts['ocr'] asks for; it is checked.",
         elsewhere=("schema", "grammar", "output_cls"),
     )
-    hint: str | None = _option(
-        None, 'What is known of the pages: "Swedish letters, about 1900".', elsewhere=("language",)
+    hint: str | None = _option(None, 'What is known of the pages: "Swedish letters, about 1900".')
+    language: str | None = _option(
+        None, "The language of captions and tags, like German; what is transcribed keeps its own."
     )
+    vocabulary: str | Path | None = _option(  # becomes the text of the list in `__post_init__`
+        None, "A file with the keywords that tags may have, as Lightroom exports them."
+    )
+    max_tags: int | None = _option(None, "At most so many keywords a page; left out: 15.")
     family: str | None = _option(
         None, "Model family; left out: chosen by the model's name.", elsewhere=("model_family",)
     )
@@ -205,12 +214,16 @@ class ReadOptions:
             value, allowed = getattr(self, name), get_args(values)
             if value is not None and value not in allowed:
                 raise ConfigError(f"{value!r} is not one of {', '.join(map(str, allowed))}.", argument=name)
-        for name in ("sample", "page_timeout_s", "stop_after_s"):
+        for name in ("sample", "page_timeout_s", "stop_after_s", "max_tags"):
             number = getattr(self, name)
             if number is not None and number <= 0:
                 raise ConfigError(f"{number} must be greater than 0.", argument=name)
         if self.outage_patience_s < 0:
             raise ConfigError(f"{self.outage_patience_s} must be 0 or greater.", argument="outage_patience_s")
+        if self.max_tags is not None and self.max_tags > MOST_TAGS:
+            raise ConfigError(f"{self.max_tags} must be {MOST_TAGS} or less.", argument="max_tags")
+        if self.vocabulary is not None:  # a remembered run, another machine and the key need the words, not the file
+            object.__setattr__(self, "vocabulary", Vocabulary.of(self.vocabulary).text)
         if self.json_schema is not None:
             self._check_records()
             object.__setattr__(self, "text_layer", "ignore")
@@ -248,6 +261,11 @@ class ReadOptions:
         task = "Answer with one JSON object that fits this schema, and nothing else:"
         return {"ocr": f"{self.prompts['ocr']}\n\n{task}\n{schema}"}
 
+    @property
+    def words(self) -> Vocabulary | None:
+        """The vocabulary of tags."""
+        return None if self.vocabulary is None else Vocabulary.of(self.vocabulary)
+
     def key(self, task: str) -> str:
         """Return the key under which the ledger keeps readings of the task made with these options.
 
@@ -255,7 +273,16 @@ class ReadOptions:
         that the user gave.
         """
         wording = self.wordings.get(task)
-        given = {"prompt": wording, "hint": self.hint, "family": self.family, "rotate_deg": self.rotate_deg}
+        given: dict[str, Any] = {
+            "prompt": wording,
+            "hint": self.hint,
+            "family": self.family,
+            "rotate_deg": self.rotate_deg,
+        }
+        if task != "ocr":
+            given["language"] = self.language
+        if task == "tags":
+            given |= {"vocabulary": self.vocabulary, "max_tags": self.max_tags}
         given = {name: value for name, value in given.items() if value is not None}
         if not given:
             return "default"

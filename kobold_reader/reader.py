@@ -89,6 +89,9 @@ class KoboldReader(BasePydanticReader):
     prompts: Mapping[str, str] = _option("prompts")
     json_schema: Mapping[str, Any] | None = _option("json_schema")
     hint: str | None = _option("hint")
+    language: str | None = _option("language")
+    vocabulary: str | Path | None = _option("vocabulary")
+    max_tags: int | None = _option("max_tags")
     family: str | None = _option("family")
     visionmaxres: int | None = _option("visionmaxres")
     rotate: Rotate = _option("rotate")
@@ -127,7 +130,7 @@ class KoboldReader(BasePydanticReader):
             self.is_remote = self.engine == "koboldcpp" and not is_local
             ReadSession(self.options)  # raises where two arguments exclude each other, or the schema is none
 
-    @field_validator("api_url", "tasks", "pdf_passwords", "rotate", "ledger", mode="before")
+    @field_validator("api_url", "tasks", "pdf_passwords", "rotate", "ledger", "vocabulary", mode="before")
     @classmethod
     def _as_kept(cls, value: Any, info: ValidationInfo) -> Any:
         """Accept a single task or password, tuples, degrees as text, and paths; keep them as JSON has them."""
@@ -136,7 +139,7 @@ class KoboldReader(BasePydanticReader):
                 return [value]
             case "rotate", str() if value.isdigit():
                 return int(value)
-            case "ledger", Path():
+            case (("ledger" | "vocabulary"), Path()):
                 return str(value)
             case _, tuple():
                 return list(value)

@@ -68,6 +68,7 @@ class ReadSession:
 
     def _kobold_engine(self) -> Engine:
         from kobold_reader.reading.koboldcpp import KoboldEngine
+        from kobold_reader.reading.tags import MOST_KEYWORDS, TagForm
 
         options = self.options
         check_way(options.api_url, allow_remote=options.allow_remote)
@@ -79,6 +80,8 @@ class ReadSession:
             visionmaxres=options.visionmaxres,
             page_timeout_s=options.page_timeout_s,
             form=self._form,
+            tag_form=TagForm(options.words, options.max_tags or MOST_KEYWORDS),
+            language=options.language,
         )
 
     def is_unanswered(self) -> bool:

@@ -341,6 +341,18 @@ def test_tags_are_found(folder: Path, simulator: KoboldSimulator, tmp_path: Path
         assert len(archive.search("page", where=["keywords=~quay"])) == 1
 
 
+def test_tags_are_found_by_the_words_above_them(folder: Path, simulator: KoboldSimulator, tmp_path: Path) -> None:
+    simulator.brain = ScriptBrain(lambda _: '{"description": "Quay with nets.", "keywords": ["pier"]}')
+    reader = KoboldReader(api_url=simulator.url, tasks=["tags"], vocabulary="harbour\n\tquay\n\t\t{pier}\n")
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        archive.sync(folder / "receipt.jpg", reader=reader)
+        for asked in ({"query": "harbour"}, {"query": "quay", "where": ["tag_paths=~harbour"]}):
+            (hit,) = archive.search(**asked)
+            assert hit.metadata["keywords"] == "quay"
+        archive.sync()
+        assert simulator.count() == 1, "the archive remembers the words"
+
+
 def test_where(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
     with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
         archive.sync(folder, reader=reader)

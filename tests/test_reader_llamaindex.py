@@ -877,6 +877,28 @@ def test_tags_are_a_part_of_the_page_and_its_keywords(make_simulator: MakeSimula
     assert "keywords" not in load("ocr")[0].metadata
 
 
+def test_a_vocabulary_holds_tags_and_gives_the_words_above_them(
+    make_simulator: MakeSimulator, ledger_tif: Path, tmp_path: Path
+) -> None:
+    simulator = make_simulator(brain=ScriptBrain(TAGGED))
+    words = tmp_path / "words.txt"
+
+    def load(text: str, **options: Any) -> Document:
+        words.write_text(text, encoding="utf-8")
+        reader = KoboldReader(api_url=simulator.url, tasks=["caption", "tags"], pages="1", vocabulary=words, **options)
+        return reader.load_data(ledger_tif)[0]
+
+    page = load("book\n\tledger\n\t\t{account book}\nport\n\t{harbour}\n", language="German", max_tags=2)
+    assert page.metadata["keywords"] == "ledger, port"
+    assert page.metadata["tag_paths"] == "book|ledger"
+    asked = [request.body for request in simulator.requests if request.path.endswith("/generate")]
+    assert asked[-1]["grammar"].splitlines()[1] == 'list ::= "[" ws (word ("," ws word){0,1})? ws "]"'
+    assert "book, ledger, port" in asked[-1]["prompt"]
+    assert all("Write in German." in body["prompt"] for body in asked)
+    assert load("ledger\n", language="German", max_tags=2).metadata["keywords"] == "ledger"
+    assert simulator.count() == 3, "the caption was not asked for again"
+
+
 def test_keywords_that_people_wrote_stay_theirs(make_simulator: MakeSimulator, ledger_tif: Path) -> None:
     simulator = make_simulator(brain=ScriptBrain(TAGGED))
     (result,) = KoboldReader(api_url=simulator.url, tasks=["tags"], pages="1").read_pages(ledger_tif)

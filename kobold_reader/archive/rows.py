@@ -75,8 +75,8 @@ class PageRow:
 
     @property
     def names(self) -> str:
-        """The words of file and folder names."""
-        return f"{self.metadata.get('file_path', '')} {self.metadata.get('title', '')}"
+        """The words of file and folder names, and those above its tags."""
+        return " ".join(str(self.metadata.get(key, "")) for key in ("file_path", "title", "tag_paths"))
 
     def at(self, place: Place) -> Self:
         """Return the page as it is shown at a place: with the URI and FILE_KEYS of that one."""

@@ -17,6 +17,7 @@ import typer
 from kobold_reader.cli.output import show_log
 from kobold_reader.options import (
     DEFAULT_URL,
+    MOST_TAGS,
     OPTIONS,
     EngineName,
     ImageKindUse,
@@ -112,6 +113,9 @@ class ReadingOptions(ServerOptions):
     pages: Annotated[str | None, typer.Option(metavar="RANGE", help=about("pages"))] = None
     sample: Annotated[int | None, typer.Option(metavar="N", min=1, help=about("sample"))] = None
     hint: Annotated[str | None, typer.Option(metavar="TEXT", help=about("hint"))] = None
+    language: Annotated[str | None, typer.Option(metavar="NAME", help=about("language"))] = None
+    vocabulary: Annotated[Path | None, typer.Option(metavar="FILE", help=about("vocabulary"))] = None
+    max_tags: Annotated[int | None, typer.Option(metavar="N", min=1, max=MOST_TAGS, help=about("max_tags"))] = None
     witness: Annotated[WitnessName | None, typer.Option(help=about("witness"))] = None
     prompt: Annotated[
         list[str] | None, typer.Option(metavar="TASK=FILE", help=f"{about('prompts')} May be repeated.")

@@ -128,8 +128,12 @@ class Family:
         """Tell whether the name of a model says that it is of this family."""
         return any(re.search(pattern, model, re.IGNORECASE) for pattern in self.patterns)
 
-    def instruction(self, task: str, *, wording: str | None = None, hint: str | None = None) -> str:
+    def instruction(
+        self, task: str, *, wording: str | None = None, hint: str | None = None, language: str | None = None
+    ) -> str:
         """Return the text of the user's turn, with the user's own wording of the task and hint about the pages.
+
+        `language` is that of what is written about a picture; a transcription keeps the page's own.
 
         Raises:
             ConfigError: The family takes neither wording nor hint.
@@ -143,7 +147,9 @@ class Family:
                 hint="Leave out --hint and --prompt, or load a model that follows instructions.",
             )
         text = wording or self.prompts[task]
-        return f"{text}\n{HINT.format(hint=hint.strip().rstrip('.'))}" if hint else text
+        if hint:
+            text += f"\n{HINT.format(hint=hint.strip().rstrip('.'))}"
+        return f"{text}\nWrite in {language}." if language and task != "ocr" else text
 
     def decoding_for(self, info: ServerInfo) -> Decoding:
         """Return fields for a request to this server: `GenerateRequest(…, **family.decoding_for(info))`.

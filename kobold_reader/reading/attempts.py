@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import methodcaller
 from typing import Any, Literal
 
@@ -26,7 +26,6 @@ from kobold_reader.kobold import (
 )
 from kobold_reader.kobold.protocol import CONTEXT_MARGIN_TOKENS, MIN_ANSWER_TOKENS
 from kobold_reader.pages import PageView
-from kobold_reader.reading import tags
 from kobold_reader.reading.cleaning import Traced, clean
 from kobold_reader.reading.confidence import confidence_of
 from kobold_reader.reading.envelope import open_envelope
@@ -35,6 +34,7 @@ from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.places import boxes_of
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import LineBox, Reading, Scalar, Status
+from kobold_reader.reading.tags import TagForm
 from kobold_reader.reading.talk import Talk, talk_of
 from kobold_reader.release import RELEASE
 
@@ -76,6 +76,8 @@ class PageContext:
     """Longest side, in px, that can reach the model's encoder."""
     form: RecordForm | None = None
     """The form of the answer to `ocr`: a record in place of a text."""
+    tag_form: TagForm = field(default_factory=TagForm)
+    """The form of the answer to `tags`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Question:
     """An upper bound, in cells of the server's memory; the server's own count may be lower (M-RoPE)."""
     prompt: ExpandedPrompt
     max_length: int
-    form: RecordForm | None
+    form: RecordForm | TagForm | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,7 @@ def ask(context: PageContext, task: str, instruction: str, view: PageView) -> Re
 def _prepare(context: PageContext, task: str, instruction: str, view: PageView) -> Question:
     info, family = context.lease.info, context.family
     if task == "tags":
-        instruction = f"{instruction}\n{tags.FORMAT}"
+        instruction = f"{instruction}\n{context.tag_form.instruction}"
     prompt = context.lease.run(lambda client: render_prompt(client, info, family, instruction))
     view_tokens = image_tokens(family, view.width_px, view.height_px)
     room_tokens = info.context_tokens - view_tokens - prompt.tokens - CONTEXT_MARGIN_TOKENS
@@ -177,9 +179,9 @@ def _prepare(context: PageContext, task: str, instruction: str, view: PageView) 
             server=info.url,
             hint=f"Start it {SETTINGS['contextsize'].remedy(str(max(8192, needed)))}.",
         )
-    wanted = max(family.max_length[task], tags.MIN_LENGTH_TOKENS if task == "tags" else 0)
+    wanted = max(family.max_length[task], context.tag_form.min_length_tokens if task == "tags" else 0)
     max_length = min(wanted, room_tokens, info.max_answer_tokens)
-    form = context.form if task == "ocr" else None
+    form = {"ocr": context.form, "tags": context.tag_form}.get(task)
     return Question(task, instruction, view, view_tokens, prompt, max_length, form)
 
 
@@ -204,7 +206,7 @@ def _request(
         stop_sequence=context.family.stop_sequence,
         # About 1.5 kB a token, so only where they are used and tell something.
         logprobs=question.task == "ocr" and temperature > 0 and decoding.get("top_k", 0) != 1,
-        grammar=tags.GRAMMAR if question.task == "tags" else question.form.grammar if question.form else None,
+        grammar=question.form.grammar if question.form else None,
         **decoding,
     )
 
@@ -313,10 +315,10 @@ def overlap(before: str, after: str) -> int:
 def _judge(question: Question, attempt: Attempt) -> Verdict:
     """Clean the answer, and tell whether it is a reading. A loop is cut off; what comes before it was read."""
     answer = attempt.text[: attempt.loop.kept] if attempt.loop else attempt.text
-    is_json = question.task == "tags" or question.form is not None
+    is_json = question.form is not None
     page = clean(answer, question.instruction, is_json=is_json)
-    if question.task == "tags":
-        found = tags.parse(attempt.text, question.instruction)
+    if isinstance(question.form, TagForm):
+        found = question.form.parse(attempt.text, question.instruction)
         if found is None:
             return Verdict("unusable" if page.text else "empty", attempt, page)
         return Verdict("reading", attempt, page, found.text)
@@ -400,18 +402,19 @@ def _decoding(attempt: Attempt) -> dict[str, Scalar]:
 def _failure(context: PageContext, question: Question, verdicts: Sequence[Verdict]) -> TranscriptionError:
     info, times = context.lease.info, len(verdicts)
     unusable = next((verdict for verdict in verdicts if verdict.kind == "unusable"), None)
-    if unusable is not None and question.form:
+    if unusable is not None and isinstance(question.form, RecordForm):
         return TranscriptionError(
             f"the model {info.model} gave no record of the schema asked for, {times} times: {unusable.fault}.",
             server=info.url,
             hint="Fewer or shorter fields, or another model, may do it.",
         )
     if unusable is not None:
+        is_held = context.tag_form.vocabulary is not None
         return TranscriptionError(
             f"the model {info.model} answered {times} times without keywords that can be used ({question.task}). "
             f"It began: {unusable.page.text[:80]!r}",
             server=info.url,
-            hint="Another model, or other words (--prompt tags=FILE).",
+            hint=f"Another model, or other words (--{'vocabulary ' if is_held else 'prompt tags='}FILE).",
         )
     said = {verdict.kind: verdict.page.text for verdict in verdicts}
     if "unseen" in said:

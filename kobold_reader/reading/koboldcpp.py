@@ -34,6 +34,7 @@ from kobold_reader.reading.page_reader import EngineFacts, PageJob, TaskOutcome
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.selftest import Eyesight
+from kobold_reader.reading.tags import TagForm
 from kobold_reader.release import RELEASE
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class KoboldEngine:
         visionmaxres: As the server was started, in px; None: the result of its self-test, else the default.
         page_timeout_s: Limit for one request; None: none.
         form: The form of answers to `ocr`, in place of a text; each page is then asked as a whole.
+        tag_form: The form of answers to `tags`.
+        language: In which captions and tags are written; None: the model chooses.
     """
 
     name = "koboldcpp"
@@ -69,6 +72,8 @@ class KoboldEngine:
         visionmaxres: int | None = None,
         page_timeout_s: float | None = None,
         form: RecordForm | None = None,
+        tag_form: TagForm | None = None,
+        language: str | None = None,
     ) -> None:
         self._pool = pool
         self._family = family
@@ -77,6 +82,8 @@ class KoboldEngine:
         self._eyesight = Eyesight(visionmaxres)
         self._page_timeout_s = page_timeout_s
         self._form = form
+        self._tag_form = tag_form or TagForm()
+        self._language = language
         self._lock = threading.RLock()
         """Guards the two fields below; pages are read without it."""
         self._facts: EngineFacts | None = None
@@ -125,7 +132,7 @@ class KoboldEngine:
         )
 
     def _instruction(self, family: Family, task: str) -> str:
-        return family.instruction(task, wording=self._prompts.get(task), hint=self._hint)
+        return family.instruction(task, wording=self._prompts.get(task), hint=self._hint, language=self._language)
 
     def read(self, job: PageJob) -> Mapping[str, TaskOutcome]:
         """Ask all tasks of one page back to back on one server; see `Engine.read`.
@@ -188,6 +195,7 @@ class KoboldEngine:
             time_limit_s=self._page_timeout_s,
             max_side_px=self._budget(lease, family).max_side_px,
             form=self._form,
+            tag_form=self._tag_form,
         )
         for position, task in enumerate(todo):
             try:

@@ -99,6 +99,7 @@ class Transcriber:
         self._page_reader = pages
         self._ledger = ledger
         self._options = options
+        self._words = options.words
         self._on_progress = on_progress
         self._telling = threading.Lock()
         self._error_of_caller: Exception | None = None
@@ -564,7 +565,7 @@ class Transcriber:
             tasks=page.tasks,
             readings={task: page.readings[task] for task in page.tasks if task in page.readings},
             errors=dict(errors),
-            metadata={**page.file.metadata, **public_metadata(facts.metadata)},
+            metadata={**page.file.metadata, **public_metadata(facts.metadata), **self._tag_paths(page)},
             content_sha256=content_sha256,
             is_kept=bool(page.readings)
             and not any(
@@ -575,6 +576,17 @@ class Transcriber:
             ),
             is_asked=is_asked,
         )
+
+    def _tag_paths(self, page: DuePage) -> dict[str, str]:
+        """Return the tags of a page that have words above them, each with these: `animal|dog, vehicle|car`."""
+        tags = page.readings.get("tags")
+        if self._words is None or tags is None:
+            return {}
+        from kobold_reader.reading.tags import keywords_of  # compiles many patterns, and few pages have keywords
+
+        found = (path for word in keywords_of(tags.text) for path in self._words.paths(word) if len(path) > 1)
+        joined = ", ".join("|".join(path) for path in found)
+        return {"tag_paths": joined} if joined else {}
 
     def _unread(self, page: DuePage, error: KoboldReaderError) -> PageResult:
         """Return the result of a page that stays due: nothing was asked, so nothing is recorded."""
