@@ -7,6 +7,7 @@ from kobold_reader.archive.duplicates import Alike
 from kobold_reader.archive.export import ExportReport, ImportReport
 from kobold_reader.archive.search import Hit, Hits
 from kobold_reader.archive.sync import SyncReport
+from kobold_reader.archive.tags import TagCount, TagStatistics
 
 __all__ = [
     "Alike",
@@ -20,4 +21,6 @@ __all__ = [
     "Hits",
     "ImportReport",
     "SyncReport",
+    "TagCount",
+    "TagStatistics",
 ]

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
+from kobold_reader.archive import tags
 from kobold_reader.archive.ask import Answer, AnswerStream
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text
 from kobold_reader.archive.duplicates import Alike, Duplicates
@@ -42,6 +43,7 @@ from kobold_reader.archive.rows import PageOutline, PageRow, Place
 from kobold_reader.archive.search import Hit, Hits, Searcher
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
+from kobold_reader.archive.tags import TagStatistics
 from kobold_reader.archive.vector_index import (
     SPEED,
     Indexer,
@@ -553,6 +555,28 @@ class Archive:
                 self._index.begin_writing().index(self._catalog.unfinished_of(page_ids))
         except (BusyError, ServerError, MissingExtraError) as err:
             log.info("the next run makes the vectors of what was corrected: %s", err)
+
+    def rename_tags(self, names: Mapping[str, str]) -> int:
+        """Give tags other names, on every page and in one step; later readings get them too. Returns how many pages.
+
+        Several tags with one new name are merged. Only the model's tags change: keywords that people wrote into a file
+        stay as they are there. While another run is indexing, that run or the next one makes the vectors.
+
+        Args:
+            names: The new name by the old one, in any case of letters.
+
+        Raises:
+            ConfigError: A name is empty or holds a comma.
+            StoreError: The archive cannot be written.
+        """
+        changed = self._catalog.rename_tags(tags.checked(names))
+        if changed:
+            self._index_corrected(changed)
+        return len(changed)
+
+    def tags(self) -> TagStatistics:
+        """Return how often each tag is used, by the model and by people, and which are nearly the same."""
+        return tags.statistics(self._catalog.keywords())
 
     def rotate(self, page_id: str, rotation_deg: int | None) -> None:
         """Turn the picture of a page, wherever it is shown; nothing is read anew.

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from kobold_reader.archive import corrections, filters, words
+from kobold_reader.archive import corrections, filters, tags, words
 from kobold_reader.archive.filters import Filter
 from kobold_reader.archive.query import FOLDING
 from kobold_reader.archive.rows import (
@@ -372,7 +372,7 @@ class Catalog:
         """Return pages whose indexing was begun and not finished, with their corrections."""
         with self._guard("read") as db:
             rows = self._select("indexed_as IS NULL ORDER BY sha256, page_number")
-            return [corrections.applied(db, row) for row in rows]
+            return [self._as_people_say(db, row) for row in rows]
 
     def unfinished_of(self, page_ids: Sequence[str]) -> list[PageRow]:
         """Return the unfinished pages that have the same content as these."""
@@ -504,10 +504,19 @@ class Catalog:
             else:
                 corrections.put_rotation(db, content_sha256, rotation_deg)
 
-    def with_correction(self, row: PageRow) -> PageRow:
-        """Return a page with its correction, if there is one now, else as it was read."""
+    def as_people_say(self, row: PageRow) -> PageRow:
+        """Return a page with its correction, if there is one now, else as it was read; its tags as they are named."""
         with self._guard("read") as db:
-            return corrections.applied(db, row)
+            return self._as_people_say(db, row)
+
+    @staticmethod
+    def _as_people_say(db: sqlite3.Connection, row: PageRow) -> PageRow:
+        return tags.renamed(corrections.applied(db, row), tags.rules(db))
+
+    def keywords(self) -> list[tuple[str, bool]]:
+        """Return the keywords of each page that has any, with whether people wrote them."""
+        sources = dict(self.values_of_pages("keywords_source"))
+        return [(text, sources.get(page_id) != "model") for page_id, text in self.values_of_pages("keywords")]
 
     # ── pages, written ───────────────────────────────────────────────────────────────────────────
 
@@ -530,7 +539,7 @@ class Catalog:
         """
         with self.transaction() as db:
             for row in rows:
-                now = corrections.applied(db, row)
+                now = self._as_people_say(db, row)
                 self._put(db, replace(now, indexed_as=row.version if now == row else None))
                 self._put_words(db, now)
             self._next_generation(db)
@@ -597,6 +606,21 @@ class Catalog:
             if concerned:
                 self._next_generation(db)
         return len(changed)
+
+    def rename_tags(self, names: Mapping[str, str]) -> list[str]:
+        """Record new names of tags, with the rows and words of all pages that have them; returns the pages' ids.
+
+        As with `correct`, the vectors of these pages are due, and no writer's lock is needed.
+        """
+        with self.transaction("rename tags") as db:
+            known = tags.put_rules(db, names)
+            tagged = self._select("json_extract(parts, '$.tags') IS NOT NULL")
+            changed = [row for old in tagged if (row := tags.renamed(old, known)) is not old]
+            for row in changed:
+                self._put_words(db, self._begin(db, row))
+            if changed:
+                self._next_generation(db)
+        return [row.page_id for row in changed]
 
     def forget(
         self, uris: Iterable[str], contents: Iterable[str] = (), is_known: Callable[[str], bool] = lambda _: False

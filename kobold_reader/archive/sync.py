@@ -356,7 +356,7 @@ class Syncer:
                 # What was read of this content before is still true, and still found; the error is noted beside it.
                 row = replace(read, error=row.error)
             row = replace(row, content_sha256=row.content_sha256 or old.content_sha256)
-        return self._catalog.with_correction(row), old
+        return self._catalog.as_people_say(row), old
 
     def _count(self, result: PageResult, *, is_corrected: bool) -> None:
         report = self._report

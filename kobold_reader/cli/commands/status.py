@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +15,13 @@ from kobold_reader.cli.output import say, say_json
 from kobold_reader.progress import spell_count
 
 if TYPE_CHECKING:
-    from kobold_reader.archive import Alike
+    from kobold_reader.archive import Alike, TagStatistics
 
 
 WORTH_A_LOOK = 20
 """Pages listed, the most doubtful ones."""
+TAGS_LISTED = 40
+"""The most used ones."""
 
 
 def status(
@@ -34,6 +36,9 @@ def status(
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="An archive's copies and look-alike photos, the largest file first.")
     ] = False,
+    tags: Annotated[
+        bool, typer.Option("--tags", help="An archive's tags: how many pages have each, and which are nearly the same.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Report what was read: pages by status, failed ones by name."""
@@ -43,11 +48,12 @@ def status(
         raise typer.BadParameter("name one of the two.", param_hint="--archive, --ledger")
     if not archive and not ledger and (folder := os.environ.get(ARCHIVE_VARIABLE)):
         archive = Path(folder)
-    if duplicates and not archive:
+    if (duplicates or tags) and not archive:
         raise typer.BadParameter("name the archive to look through.", param_hint="--archive")
     groups: list[tuple[Alike, ...]] | None = None
+    used: TagStatistics | None = None
     if archive:
-        facts, groups = _archive_facts(archive, with_duplicates=duplicates)
+        facts, groups, used = _archive_facts(archive, with_duplicates=duplicates, with_tags=tags)
         ledger_path = archive / "ledger.sqlite"
     else:
         facts = _ledger_facts(ledger)
@@ -56,29 +62,49 @@ def status(
         facts["worth a look"] = look
     lower = find_lower_resolution(ledger_path, ServerOptions().urls())
     if as_json:
-        facts["low_resolution"] = asdict(lower) if lower else None
-        if groups is not None:
-            facts["duplicates"] = [[one.to_json() for one in group] for group in groups]
+        facts |= {"low_resolution": asdict(lower) if lower else None}
+        facts |= {} if groups is None else {"duplicates": [[one.to_json() for one in group] for group in groups]}
+        facts |= {} if used is None else {"tags": used.to_json()}
         say_json(facts)
         return 0
     _say_facts(facts)
     if lower:
         say(f"low resolution: {lower}")
     if groups is not None:
-        say(f"duplicates: {spell_count(len(groups), 'group')}")
-        for group in groups:
-            for number, one in enumerate(group):
-                how = "" if not number else "  same: " if one.is_equal else "  like: "
-                say(f"{how}{one.file_path}" + (f" page {one.page_number}" if "#page=" in one.link else ""))
+        _say_groups(groups)
+    if used is not None:
+        _say_tags(used)
     return 0
 
 
-def _archive_facts(folder: Path, *, with_duplicates: bool) -> tuple[dict[str, Any], list[tuple[Alike, ...]] | None]:
+def _say_groups(groups: Sequence[tuple[Alike, ...]]) -> None:
+    say(f"duplicates: {spell_count(len(groups), 'group')}")
+    for group in groups:
+        for number, one in enumerate(group):
+            how = "" if not number else "  same: " if one.is_equal else "  like: "
+            say(f"{how}{one.file_path}" + (f" page {one.page_number}" if "#page=" in one.link else ""))
+
+
+def _say_tags(used: TagStatistics) -> None:
+    say(f"tags: {len(used.counts)} on {spell_count(used.pages, 'page')}, {len(used.once)} of one page only")
+    for one in used.counts[:TAGS_LISTED]:
+        by_people = f", {one.by_people} by people" if one.by_people else ""
+        say(f"{one.pages:>7}  {one.tag}{by_people}")
+    if len(used.counts) > TAGS_LISTED:
+        say(f"         and {len(used.counts) - TAGS_LISTED} more, which --json lists")
+    for group in used.near:
+        say(f"nearly the same: {', '.join(f'{one.tag} ({one.pages})' for one in group)}")
+
+
+def _archive_facts(
+    folder: Path, *, with_duplicates: bool, with_tags: bool
+) -> tuple[dict[str, Any], list[tuple[Alike, ...]] | None, TagStatistics | None]:
     from kobold_reader.archive import Archive
 
     with Archive.open(folder) as archive:
         found = archive.status()
         groups = archive.duplicates() if with_duplicates else None
+        used = archive.tags() if with_tags else None
     facts = {
         "archive": str(folder),
         "files": found.files,
@@ -89,7 +115,7 @@ def _archive_facts(folder: Path, *, with_duplicates: bool) -> tuple[dict[str, An
         "missing": [{"file": path} for path in found.missing_files],
         "failed": [_failed(path, number, why) for path, number, why in found.failed],
     }
-    return facts, groups
+    return facts, groups, used
 
 
 def _ledger_facts(name: str | None) -> dict[str, Any]:
