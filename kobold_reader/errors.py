@@ -145,6 +145,10 @@ class PageRenderError(SourceError):
     """One page of a readable file cannot be turned into an image."""
 
 
+class SidecarError(SourceError):
+    """A sidecar is no XMP, is hostile, or cannot be written; it is left as it is."""
+
+
 class UnexpectedError(SourceError):
     """Something failed on one file or page that nobody foresaw; the message has the exception's type and text."""
 

@@ -13,8 +13,11 @@ from typing import Any, Final
 from typing_extensions import override
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file (mode 0600) beside its place, and put it there when it is on the disk; safe against kill -9."""
+def write_atomically(path: Path, content: bytes, *, mode_of: Path | None = None) -> None:
+    """Write a file beside its place, and put it there when it is on the disk; safe against kill -9.
+
+    Whoever may read and write `mode_of` may read and write it; None: only the user (mode 0600).
+    """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")
     part = Path(name)
     try:
@@ -22,6 +25,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if mode_of is not None:
+            part.chmod(mode_of.stat().st_mode & 0o666 | 0o200)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -55,6 +55,32 @@ def test_xmp_of_a_jpeg() -> None:
     assert told(make.with_xmp(PLAIN, FULL)) == TOLD
 
 
+def test_exif_in_utf_8() -> None:
+    """EXIF asks for ASCII, and every program writes UTF-8."""
+    exif = make.jpeg(make.corners(), exif=_exif_of({0x010E: "Hamnen i maj", 0x013B: "Ake Ostlund"}))
+    told_now = told(exif.replace(b"Hamnen i maj", "Hamnän i m".encode() + b"a").replace(b"Ake Ost", "Åke st".encode()))
+    assert (told_now["title"], told_now["author"]) == ("Hamnän i ma", "Åke stlund")
+
+
+def _exif_of(tags: dict[int, str]) -> bytes:
+    exif = Image.Exif()
+    for tag, text in tags.items():
+        exif[tag] = text
+    return exif.tobytes()
+
+
+def test_the_position_in_xmp_is_that_of_the_camera() -> None:
+    names = 'xmlns:exif="http://ns.adobe.com/exif/1.0/"'
+    place = '<dc:relation rdf:parseType="Resource"><exif:GPSLatitude>1,2.5N</exif:GPSLatitude></dc:relation>'
+    packet = make.xmp(place, attributes=f'{names} exif:GPSLatitude="57,38,30N" exif:GPSLongitude="18,17.52W"')
+    found = told(make.with_xmp(PLAIN, packet))
+    assert (found["latitude"], found["longitude"]) == (57.641667, -18.292)
+    elements = "<exif:GPSLatitude>57,38.46S</exif:GPSLatitude><exif:GPSLongitude>18,17.52E</exif:GPSLongitude>"
+    found = told(make.with_xmp(PLAIN, make.xmp(elements, attributes=names)))
+    assert (found["latitude"], found["longitude"]) == (-57.641, 18.292)
+    assert told(make.with_xmp(PLAIN, make.xmp(place, attributes=names))) == {}
+
+
 def test_xmp_where_pillow_leaves_it_in_the_segments() -> None:
     with Image.open(io.BytesIO(make.with_xmp(PLAIN, FULL))) as picture:
         picture.info.pop("xmp", None)

@@ -23,6 +23,7 @@ import kobold_reader
 from kobold_reader.errors import ConfigError, CorruptSourceError, KoboldReaderError, PageProcessKilledError, SourceError
 from kobold_reader.pages.values import (
     CopyNotes,
+    Embedded,
     FileFacts,
     ImageBudget,
     PageFacts,
@@ -36,7 +37,7 @@ from kobold_reader.pages.values import (
 )
 
 _Frame: TypeAlias = tuple[dict[str, Any], tuple[bytes, ...]]
-_Answer = TypeVar("_Answer", FileFacts, PageFacts, PageLook, PageImages, CopyNotes)
+_Answer = TypeVar("_Answer", FileFacts, PageFacts, PageLook, PageImages, CopyNotes, Embedded)
 
 _END_S = 2.0
 _LAST_LINES = 20
@@ -130,6 +131,10 @@ class PageChild:
     def page_look(self, page_number: int) -> PageLook:
         """Whether a page of the open file is a photo or a scan; an empty look where it cannot be decoded."""
         return self._ask_page({"do": "page_look"}, page_number, PageLook)
+
+    def embedded(self) -> Embedded:
+        """What the open photo says itself, for its sidecar."""
+        return self._ask_page({"do": "embedded"}, 1, Embedded)
 
     def page_images(self, page_number: int, budget: ImageBudget, *, rotate_deg: int | None = 0) -> PageImages:
         """The images of a page of the open file.

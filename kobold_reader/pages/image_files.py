@@ -32,10 +32,10 @@ from kobold_reader.pages.images import (
     salvaged,
     with_end_mark,
 )
-from kobold_reader.pages.metadata import exif_of, is_photo, orientation_of, picture_metadata, take_orientation
+from kobold_reader.pages.metadata import embedded, exif_of, is_photo, orientation_of, picture_metadata, take_orientation
 from kobold_reader.pages.photos import look_at
 from kobold_reader.pages.sources import HEAD_BYTES, TIFF_STARTS, install_line, kind_of, natural_key
-from kobold_reader.pages.values import FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
+from kobold_reader.pages.values import Embedded, FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
 from kobold_reader.pages.views import Placement, picture_images, placement_of
 
 if TYPE_CHECKING:
@@ -207,6 +207,11 @@ class PictureFile:
             rotation_deg=placement.rotation_deg,
             metadata=metadata,
         )
+
+    def embedded(self) -> Embedded:
+        """What the photo says itself."""
+        with picture_errors(CorruptSourceError), self._open() as picture:
+            return embedded(picture, self._exif)
 
     def page_look(self, page_number: int) -> PageLook:
         """Whether the page is a photo or a scan."""

@@ -16,11 +16,14 @@ from xml.etree import ElementTree as ET
 
 from PIL import ExifTags, Image, ImageFile, IptcImagePlugin, TiffImagePlugin
 
+from kobold_reader.errors import SidecarError
+from kobold_reader.pages import xmp as packets
 from kobold_reader.pages.images import LIBRARY_ERRORS
-from kobold_reader.pages.values import Scalar
+from kobold_reader.pages.values import Embedded, Scalar
 
 Written = dict[str, list[str]]
-"""What a person wrote into a file: `title description author keywords paths rating persons`, each with its values."""
+"""What a person wrote into a file: `title description author keywords paths rating persons latitude longitude`, each
+with its values."""
 
 _BASE, _GPS, _IFD = ExifTags.Base, ExifTags.GPS, ExifTags.IFD
 _MAX_JOINED_CHARS = 300
@@ -122,7 +125,7 @@ def picture_metadata(picture: Image.Image, exif: Image.Exif | None = None) -> di
         for key in ("title", "description", "author")
     )
     # EXIF has a description only; it is the title if there is no other.
-    caption = clean_title(exif.get(_BASE.ImageDescription)) or clean_title(exif.get(_BASE.DocumentName))
+    caption = clean_title(_exif_text(exif, _BASE.ImageDescription)) or clean_title(_exif_text(exif, _BASE.DocumentName))
     title, description = clean_title(title), clean_text(description)
     description = description or (caption if title else "")
     title = title or caption
@@ -131,10 +134,10 @@ def picture_metadata(picture: Image.Image, exif: Image.Exif | None = None) -> di
     keywords = join_names(sources[best].get("keywords", []))
     return _known(
         {
-            "author": clean_text(exif.get(_BASE.Artist)) or clean_text(author),
+            "author": clean_text(_exif_text(exif, _BASE.Artist)) or clean_text(author),
             "camera": _camera(exif),
             **_dates(exif),
-            **_position(_ifd(exif, _IFD.GPSInfo)),
+            **(_position(_ifd(exif, _IFD.GPSInfo)) or _xmp_position(sources["xmp"])),
             "title": title,
             "description": description if description != title else "",
             "keywords": keywords,
@@ -143,6 +146,55 @@ def picture_metadata(picture: Image.Image, exif: Image.Exif | None = None) -> di
             "rating": _stars([*sources["xmp"].get("rating", []), *sources["exif"].get("rating", [])]),
         }
     )
+
+
+def sidecar_metadata(contents: Iterable[bytes]) -> dict[str, Scalar]:
+    """Return what people wrote into the sidecars of a photo; of two values that of the first sidecar, of lists both.
+
+    Raises:
+        SidecarError: One of them is no XMP, or hostile.
+    """
+    written: Written = {}
+    for content in contents:
+        for key, values in _with_leaves(read_xmp(packets.without_ours(content), packets.MAX_BYTES)).items():
+            written.setdefault(key, []).extend(value for value in values if value not in written[key])
+    title, description = clean_title(_first(written, "title")), clean_text(_first(written, "description"))
+    keywords = join_names(written.get("keywords", []))
+    return _known(
+        {
+            "author": clean_text(_first(written, "author")),
+            "title": title,
+            "description": description if description != title else "",
+            "keywords": keywords,
+            "keywords_source": "sidecar" if keywords else "",
+            "persons": join_names(written.get("persons", [])),
+            "rating": _stars(written.get("rating", [])),
+            **_xmp_position(written),
+        }
+    )
+
+
+def embedded(picture: Image.Image, exif: Image.Exif | None = None) -> Embedded:
+    """What a picture says itself, for its sidecar: its XMP, and the same properties by EXIF and IPTC."""
+    packet = _packet_of(picture) or ""
+    exif = exif_of(picture) if exif is None else exif
+    iptc, windows = _iptc_of(picture), _windows_tags(exif)
+    facts = {**_dates(exif), **_position(_ifd(exif, _IFD.GPSInfo))}
+    texts = {
+        "title": _first(iptc, "title") or _first(windows, "title"),
+        "description": _first(iptc, "description")
+        or clean_title(_exif_text(exif, _BASE.ImageDescription))
+        or _first(windows, "description"),
+        "creator": _first(iptc, "author") or _exif_text(exif, _BASE.Artist) or _first(windows, "author"),
+        "Rating": str(_stars(windows["rating"]) or ""),
+        "DateTimeOriginal": str(facts.get("date_taken") or ""),
+        "GPSLatitude": _xmp_degrees(facts.get("latitude"), "NS"),
+        "GPSLongitude": _xmp_degrees(facts.get("longitude"), "EW"),
+    }
+    values = {name: [text] for name, text in texts.items() if text}
+    if keywords := max(iptc.get("keywords", []), windows["keywords"], key=len):
+        values["subject"] = keywords
+    return Embedded(packet.decode("utf-8", "replace") if isinstance(packet, bytes) else packet, values)
 
 
 def _stars(ratings: Iterable[str]) -> int | None:
@@ -176,6 +228,16 @@ def _ifd(exif: Image.Exif, number: int) -> Mapping[int, Any]:
         return dict(exif.get_ifd(number))
     except LIBRARY_ERRORS:
         return {}
+
+
+def _exif_text(exif: Image.Exif, tag: int) -> str:
+    """A text, which EXIF wants in ASCII and programs write in UTF-8; Pillow reads it as Latin-1."""
+    text = exif.get(tag)
+    if not isinstance(text, str):
+        return ""
+    with suppress(UnicodeError):
+        return text.encode("latin-1").decode()
+    return text
 
 
 def orientation_of(exif: Image.Exif) -> int:
@@ -228,7 +290,7 @@ def is_photo(exif: Image.Exif) -> bool:
 
 
 def _camera(exif: Image.Exif) -> str:
-    maker, model = clean_text(exif.get(_BASE.Make)), clean_text(exif.get(_BASE.Model))
+    maker, model = clean_text(_exif_text(exif, _BASE.Make)), clean_text(_exif_text(exif, _BASE.Model))
     if maker and maker.split()[0].lower() not in model.lower():
         return f"{maker} {model}".strip()
     return model or maker
@@ -367,14 +429,19 @@ _PROPERTIES = {
     "{http://ns.adobe.com/lightroom/1.0/}hierarchicalSubject": "paths",
     "{http://www.digikam.org/ns/1.0/}TagsList": "paths",
     "{http://ns.adobe.com/xap/1.0/}Rating": "rating",
+    "{http://ns.adobe.com/exif/1.0/}GPSLatitude": "latitude",
+    "{http://ns.adobe.com/exif/1.0/}GPSLongitude": "longitude",
     "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}PersonInImage": "persons",
     "{http://ns.microsoft.com/photo/1.2/t/Region#}PersonDisplayName": "persons",
     "{http://www.metadataworkinggroup.com/schemas/regions/}Name": "region_name",
     "{http://www.metadataworkinggroup.com/schemas/regions/}Type": "region_type",
 }
+_OF_PLACES = frozenset(name for name, key in _PROPERTIES.items() if key in {"latitude", "longitude"})
+"""The position of the camera, or deeper inside that of a place that the picture shows."""
+_ATTRIBUTE_DEPTH = 3  # x:xmpmeta, rdf:RDF, rdf:Description
 
 
-def _xmp_of(picture: Image.Image) -> Written:
+def _packet_of(picture: Image.Image) -> bytes | str | None:
     packet: Any = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp")
     for name, segment in getattr(picture, "applist", ()):  # older Pillows leave a JPEG's packet there
         if not packet and name == "APP1" and segment.startswith(_XMP_SEGMENT):
@@ -382,15 +449,55 @@ def _xmp_of(picture: Image.Image) -> Written:
     if not packet:
         with suppress(*LIBRARY_ERRORS):
             packet = getattr(picture, "tag_v2", {}).get(_BASE.XMLPacket)
-    written = read_xmp(packet if isinstance(packet, (bytes, str)) else None)
+    return packet if isinstance(packet, (bytes, str)) else None
+
+
+def _xmp_of(picture: Image.Image) -> Written:
+    packet = _packet_of(picture)
+    data = packet.encode() if isinstance(packet, str) else packet or b""
+    if packets.NAMESPACE.encode() in data:  # a program wrote a sidecar of ours into the photo
+        with suppress(SidecarError):
+            data = packets.without_ours(data)
+    return _with_leaves(read_xmp(data))
+
+
+def _with_leaves(written: Written) -> Written:
+    """Take keywords from hierarchies where there are no others."""
     leaves = [path.replace("|", "/").rpartition("/")[2] for path in written.get("paths", [])]
     return {**written, "keywords": written.get("keywords") or leaves}
 
 
-def read_xmp(packet: bytes | str | None) -> Written:
+_XMP_DEGREES = re.compile(r"(\d+),(\d+(?:\.\d+)?)(?:,(\d+(?:\.\d+)?))?([NSEW])")
+
+
+def _xmp_position(written: Written) -> dict[str, Scalar]:
+    found: dict[int, tuple[tuple[str, ...], str]] = {}
+    for key, number in (("latitude", 0), ("longitude", 2)):
+        if match := _XMP_DEGREES.fullmatch(_first(written, key)):
+            found[number] = tuple(part or "0" for part in match.groups()[:3]), match[4]
+    latitude, longitude = (found.get(number, ((), "")) for number in (0, 2))
+    return _position(
+        {
+            _GPS.GPSLatitude: latitude[0],
+            _GPS.GPSLatitudeRef: latitude[1],
+            _GPS.GPSLongitude: longitude[0],
+            _GPS.GPSLongitudeRef: longitude[1],
+        }
+    )
+
+
+def _xmp_degrees(degrees: Scalar | None, marks: str) -> str:
+    """Write degrees as XMP does: `57,31.2067N`."""
+    if not isinstance(degrees, float):
+        return ""
+    whole, part = divmod(abs(degrees), 1)
+    return f"{int(whole)},{part * 60:.6f}{marks[degrees < 0]}"
+
+
+def read_xmp(packet: bytes | str | None, max_bytes: int = _XMP_MAX_BYTES) -> Written:
     """The values of an XMP packet, in order; none where it cannot be parsed or believed."""
     data = (packet.encode() if isinstance(packet, str) else packet or b"").strip(b"\x00 \r\n\t")
-    if not data or len(data) > _XMP_MAX_BYTES:
+    if not data or len(data) > max_bytes:
         return {}
     reader = _XmpReader()
     try:
@@ -427,7 +534,8 @@ class _XmpReader:
             raise ValueError("The packet is nested too deeply.")
         region: dict[str, str] = {}
         for name, value in element.items():
-            self._take(name, value.strip(), region)
+            if depth <= _ATTRIBUTE_DEPTH or name not in _OF_PLACES:
+                self._take(name, value.strip(), region)
         for inner in element:
             self.visit(inner, owner if element.tag.startswith(_RDF) else element.tag, region, depth + 1)
         if region.get("region_name") and region.get("region_type", "Face") == "Face":
@@ -435,7 +543,7 @@ class _XmpReader:
         text = "".join([element.text or "", *(inner.tail or "" for inner in element)]).strip()
         if text and element.tag == f"{_RDF}li":
             self._take(owner, text, {}, first=element.get(_LANGUAGE) == "x-default")
-        elif text:
+        elif text and (depth <= _ATTRIBUTE_DEPTH + 1 or element.tag not in _OF_PLACES):
             self._take(element.tag, text, outer)
 
     def _take(self, name: str, value: str, region: dict[str, str], *, first: bool = False) -> None:

@@ -23,6 +23,7 @@ from typing import IO, Any, TypeAlias
 
 from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages.names import is_text, local_path, openable, shown, storable, uri_of
+from kobold_reader.pages.sidecars import CAMERA_JPEGS, PHOTO_KINDS, SidecarFile, SidecarFinder
 from kobold_reader.pages.values import Kind
 
 FileSystem: TypeAlias = Any
@@ -159,6 +160,8 @@ class SourceFile:
     filesystem: FileSystem | None = field(default=None, repr=False, compare=False)
     opened_as: str = field(default="", repr=False)
     """The path by which it is opened; "": `path`."""
+    sidecars: tuple[SidecarFile, ...] = field(default=(), repr=False)
+    """Of a local photo."""
 
     @contextlib.contextmanager
     def opened_path(self) -> Iterator[str]:
@@ -264,7 +267,6 @@ KnownKind: TypeAlias = Callable[[SourceFile], Kind | None]
 """Tells the kind of a file from what is known of its URI, size and time of change; None: it must be opened."""
 
 _NOT_COUNTED = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
-_CAMERA_JPEGS = (".jpg", ".jpeg", ".heic", ".heif", ".hif")
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,8 @@ class _Finder:
     unseen: list[str] = field(default_factory=list)
     typed: dict[str, str] = field(default_factory=dict)
     """The local paths that were given, by URI, as errors show them."""
+    seen_sidecars: list[str] = field(default_factory=list)
+    """Paths of sidecars that were counted as skipped; those of photos that are taken will be read."""
 
     def add(self, path: str | Path, fs: FileSystem | None) -> None:
         text = str(path)
@@ -495,6 +499,8 @@ class _Finder:
             self._fail("Files of this kind are not taken.", found.uri, UnsupportedSourceError, TAKEN)
         else:
             self.skipped[Path(found.name).suffix.lower()] += 1
+            if found.name.lower().endswith(".xmp"):
+                self.seen_sidecars.append(found.opened_as or found.path)
 
     def selection(self) -> Selection:
         """The files found, without those whose extra is missing and raw files whose JPEG is taken."""
@@ -511,13 +517,26 @@ class _Finder:
             else:
                 self.skipped[ending if extra_hint(ending) else f"{ending} holding {file.kind}"] += 1
             del self.files[file.uri]
+        self._find_sidecars()
         skipped, roots = dict(sorted(self.skipped.items())), tuple(dict.fromkeys(self.roots))
         return Selection(tuple(self.files.values()), skipped, tuple(self.errors), roots, tuple(self.unseen))
+
+    def _find_sidecars(self) -> None:
+        finder = sidecar_finder()
+        read: set[str] = set()
+        for file in self.files.values():
+            if file.kind in PHOTO_KINDS and file.uri.startswith("file:"):
+                with contextlib.suppress(OSError):  # the folder can be entered and not listed
+                    if found := finder.read_of(Path(local_path(file.uri))):
+                        self.files[file.uri] = replace(file, sidecars=found)
+                        read.update(sidecar.path for sidecar in found)
+        self.skipped[".xmp"] -= sum(path in read for path in self.seen_sidecars)
+        self.skipped += Counter()  # without what is zero now
 
     def _twin_of(self, raw: SourceFile) -> str:
         """The ending of the picture that the camera wrote beside a raw file; "" where none is taken."""
         stem = raw.uri.rpartition(".")[0]
-        for ending in _CAMERA_JPEGS:
+        for ending in CAMERA_JPEGS:
             for file in (self.files.get(stem + ending), self.files.get(stem + ending.upper())):
                 if file is not None and file.kind != "raw" and missing_extra(file.kind) is None:
                     return ending
@@ -526,6 +545,11 @@ class _Finder:
     def _fail(self, message: str, uri: str, kind: type[SourceError] = SourceError, hint: str | None = None) -> None:
         self.unseen.append(uri)
         self.errors.append(kind(message, source=self.typed.get(uri) or shown(local_path(uri)), hint=hint))
+
+
+def sidecar_finder() -> SidecarFinder:
+    """Return what finds the sidecars of photos."""
+    return SidecarFinder(_KINDS_BY_ENDING)
 
 
 def file_at(uri: str) -> SourceFile:

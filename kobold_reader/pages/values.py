@@ -99,6 +99,16 @@ class PageLook:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """What a photo says itself, as a new sidecar takes it over."""
+
+    packet: str = ""
+    """Its XMP, whole."""
+    values: dict[str, list[str]] = field(default_factory=dict)
+    """What EXIF and IPTC say, by the local name of the XMP property."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageBudget:
     """How large an image may be."""
 
@@ -198,7 +208,7 @@ class CopyNotes:
 
 # ── across the border ────────────────────────────────────────────────────────────────────────────
 
-Value = FileFacts | PageFacts | PageLook | PageImages | CopyNotes
+Value = FileFacts | PageFacts | PageLook | PageImages | CopyNotes | Embedded
 
 _LENGTH = struct.Struct(">I")
 _MAX_HEADER_BYTES = 256 * 1024 * 1024
@@ -252,6 +262,8 @@ def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
             return PageFacts(**{**fields, "doubtful_lines": lines})
         case "PageLook":
             return PageLook(**fields)
+        case "Embedded":
+            return Embedded(**fields)
         case "CopyNotes":
             return CopyNotes(tuple(fields["notices"]))
         case "PageImages":

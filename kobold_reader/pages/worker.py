@@ -27,6 +27,7 @@ from kobold_reader.errors import (
 )
 from kobold_reader.pages.values import (
     CopyNotes,
+    Embedded,
     FileFacts,
     ImageBudget,
     PageFacts,
@@ -184,6 +185,11 @@ class Worker:
                     return file.page_look(request["page_number"])
                 except SourceError:
                     return PageLook()  # not a picture, or one that cannot be decoded
+            case "embedded":
+                from kobold_reader.pages.image_files import PictureFile
+
+                file = self._page(request)
+                return file.embedded() if isinstance(file, PictureFile) else Embedded()
             case "page_images":
                 budget = ImageBudget(**request["budget"])
                 return self._page(request).page_images(request["page_number"], budget, request["rotate_deg"])
