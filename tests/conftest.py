@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # As the page child and the command line do: five seconds less to import.
 for unused in ("pymupdf.layout", "pymupdf4llm", "rfc3987_syntax"):
     sys.modules[unused] = None  # type: ignore[assignment]
+
+# Where the tests are run in the background these are ignored, and every process that a test starts would ignore them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "kobold_reader" / "_samples" / "archive"

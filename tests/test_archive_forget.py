@@ -238,6 +238,7 @@ def test_an_archive_of_words_only(tmp_path: Path, server: KoboldSimulator, made:
     assert holding(tmp_path / "words", WORDS["a.pdf"]) == {"archive.sqlite", "ledger.sqlite"}
 
 
+@pytest.mark.thorough
 def test_forgotten_vectors_leave_the_graph(tmp_path: Path) -> None:
     """Chroma writes its graph to a file only from a thousand nodes on, and never takes a vector out of it."""
     folder, dimension, chance = tmp_path / "chroma", 8, random.Random(1)
@@ -277,6 +278,7 @@ def holding_bytes(folder: Path, pieces: list[bytes]) -> bool:
     return any(piece in path.read_bytes() for path in folder.rglob("*") if path.is_file() for piece in pieces)
 
 
+@pytest.mark.thorough
 def test_a_folder_that_cannot_be_replaced_is_said(place: Path, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows: another process holds a file of the folder open."""
     with opened(place) as archive:

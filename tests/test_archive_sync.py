@@ -457,6 +457,7 @@ with Archive.open(sys.argv[1], create=True) as archive:
 """
 
 
+@pytest.mark.thorough
 def test_a_reader_sees_what_another_process_wrote(
     folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
 ) -> None:
@@ -488,21 +489,16 @@ with Archive.open(sys.argv[1]) as archive:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "step",
     [
+        "Catalog.begin",
         "Vectors.put",
-        *(
-            pytest.param(step, marks=pytest.mark.thorough)
-            for step in (
-                "Catalog.begin",
-                "Catalog.finish",
-                "Vectors.delete",
-                "Catalog.put_place",
-                "Catalog.remove_pages",
-            )
-        ),
+        "Catalog.finish",
+        "Vectors.delete",
+        "Catalog.put_place",
+        "Catalog.remove_pages",
     ],
 )
 def test_killed_after_any_step_it_can_be_completed(

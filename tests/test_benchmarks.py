@@ -43,6 +43,7 @@ def test_born_digital() -> None:
     assert all(times > 0 for times in born_digital.main(["--quick"]).values())
 
 
+@pytest.mark.thorough
 def test_rerun() -> None:
     found = rerun.main(["--pages", "5", "--rounds", "1"])
     assert found["opened"] == 0

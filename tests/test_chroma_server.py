@@ -19,8 +19,6 @@ from tests.archive_rows import catalog_of
 from tests.conftest import LETTER
 from tests.kobold_simulator import KoboldSimulator
 
-pytestmark = pytest.mark.xdist_group("chroma")
-
 CHROMA = shutil.which("chroma", path=str(Path(sys.executable).parent)) or shutil.which("chroma")
 
 
@@ -36,7 +34,7 @@ def chroma(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [CHROMA, "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(300):
+        for _ in range(1200):
             with socket.socket() as caller:
                 if caller.connect_ex(("127.0.0.1", port)) == 0:
                     break

@@ -142,6 +142,7 @@ def test_a_server_that_comes_later_with_another_model_is_left_out(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_threads")
+@pytest.mark.thorough
 def test_an_outage_is_waited_for_as_long_as_was_asked(make_simulator: MakeSimulator, tmp_path: Path) -> None:
     one = make_simulator()
     with reader(one, outage_patience_s=60) as own, own.open_ledger() as ledger:

@@ -71,6 +71,7 @@ def test_texts_that_the_engine_cannot_take(text: str, same: str) -> None:
 
 
 @needs_e5
+@pytest.mark.thorough
 def test_the_end_of_a_long_text_counts() -> None:
     embedding = E5Embedding()
     start = "The harbour dues were paid in silver. " * 60

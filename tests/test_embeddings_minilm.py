@@ -201,6 +201,7 @@ def test_threads_and_tasks_share_one_model_that_gets_one_text_a_run(monkeypatch:
 
 @pytest.mark.slow
 @needs_model
+@pytest.mark.thorough
 def test_a_damaged_graph_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kobold_reader.embeddings.minilm_model.user_cache_dir", lambda *_, **__: str(tmp_path))
     (tmp_path / "minilm-0123456789ab-v1.onnx").write_bytes(b"of another release")

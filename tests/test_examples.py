@@ -136,6 +136,7 @@ def test_the_watch_sees_what_it_must_see(
 
 
 @pytest.mark.skipif(not MiniLMEmbedding.available(), reason="MiniLM is not installed")
+@pytest.mark.thorough
 def test_rag_pipeline(
     make_simulator: Callable[..., KoboldSimulator],
     run_watched: Run,

@@ -27,7 +27,7 @@ from kobold_reader.embeddings import MiniLMEmbedding
 from tests.conftest import LETTER, ROOT, SAMPLES, page_text
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("privacy")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 RECEIPT = SAMPLES / "receipts" / "1987-05-12 chandler.jpg"
 HAS_RAPIDOCR = importlib.util.find_spec("rapidocr") is not None

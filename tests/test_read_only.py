@@ -134,6 +134,7 @@ def check(said: dict[str, Any], kind: str) -> None:
     assert all("read-only here" in refused and "copy the folder" in refused for refused in said["refused"])
 
 
+@pytest.mark.thorough
 def test_another_users_archive_is_searched_and_shown(archive: Path, kind: str) -> None:
     take_rights(archive)
     check(use(archive, kind, *unprivileged()), kind)

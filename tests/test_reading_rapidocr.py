@@ -23,15 +23,15 @@ def truth(name: str, page_number: int = 1) -> str:
     return text.split("\f")[page_number - 1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "page", "least_recall", "highest_error_rate"),
     [
-        pytest.param("letters/1954-lindqvist-letter.pdf", 1, 0.95, 0.05, marks=pytest.mark.thorough),
-        pytest.param("minutes/1961 annual meeting.pdf", 1, 0.95, 0.05, marks=pytest.mark.thorough),
+        ("letters/1954-lindqvist-letter.pdf", 1, 0.95, 0.05),
+        ("minutes/1961 annual meeting.pdf", 1, 0.95, 0.05),
         ("ledger/1938-harbour-dues.pdf", 1, 0.95, 0.05),
     ],
 )
+@pytest.mark.thorough
 def test_samples_are_read(name: str, page: int, least_recall: float, highest_error_rate: float) -> None:
     [document] = KoboldReader(engine="rapidocr", pages=str(page)).load_data(SAMPLES / name)
     wanted = truth(name, page)
@@ -42,7 +42,6 @@ def test_samples_are_read(name: str, page: int, least_recall: float, highest_err
     assert 0.5 < document.metadata["confidence"] <= 1
 
 
-@pytest.mark.slow
 def test_a_photo_has_no_text_and_a_blank_page_is_not_asked() -> None:
     documents = KoboldReader(engine="rapidocr", include_empty=True).load_data(
         [SAMPLES / "photos" / "boathouse 1999.jpg", SAMPLES / "scans" / "scan0008.jpg"]
@@ -64,7 +63,6 @@ def test_a_missing_engine_is_named_with_the_line_that_installs_it(monkeypatch: p
         KoboldReader(engine="rapidocr").load_data(SAMPLES / "receipts")
 
 
-@pytest.mark.slow
 def test_the_page_survives_the_way_through_the_server(
     make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
 ) -> None:
@@ -79,15 +77,15 @@ def test_the_page_survives_the_way_through_the_server(
     assert simulator.encodings == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "pitch_px", "slant_deg"),
     [
         ((640, 2400), 300, 0.0),
-        pytest.param((260, 2600), 36, 0.0, marks=pytest.mark.thorough),
-        pytest.param((260, 2600), 36, 1.5, marks=pytest.mark.thorough),
+        ((260, 2600), 36, 0.0),
+        ((260, 2600), 36, 1.5),
     ],
 )
+@pytest.mark.thorough
 def test_a_long_receipt_loses_and_doubles_no_line(
     tmp_path: Path, size: tuple[int, int], pitch_px: int, slant_deg: float
 ) -> None:

@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork; kill -9 is tested where it can be"),
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("survival"),
 ]
 
 PAGES = {"a.pdf": [1, 2], "b.pdf": [3], "c.pdf": [4, 5]}
@@ -217,6 +216,7 @@ def test_a_disk_that_fills_up_anywhere(world: World, disk: Path, tmp_path: Path)
     assert refused >= 4
 
 
+@pytest.mark.thorough
 def test_forgetting_on_a_full_disk_is_ended_when_there_is_room(world: World, disk: Path) -> None:
     remount(disk, "size=64m")
     archive = disk / "archive"

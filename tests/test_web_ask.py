@@ -147,7 +147,6 @@ def test_an_answer_that_nobody_reads_any_more_is_aborted(folder: Path, make_simu
 
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
 @pytest.mark.thorough
-@pytest.mark.xdist_group("browser")
 def test_the_answer_streams_into_the_page_and_stop_ends_it(folder: Path, make_simulator: MakeSimulator) -> None:
     server = make_simulator(brain=ScriptBrain("Nystrand replaced them [1]. " * 90), tokens_per_s=20)
     text = "document.querySelector('.answer .text').textContent"

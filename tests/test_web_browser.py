@@ -31,7 +31,6 @@ from tests.test_web import EVIL
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)"),
 ]
 
@@ -405,8 +404,11 @@ VIEWS = [
 
 @pytest.mark.parametrize(
     "look",
-    [{}, {"is_dark": True}, {"width_px": 390, "height_px": 800, "is_phone": True}],
-    ids=["light", "dark", "phone"],
+    [
+        pytest.param({}, id="light"),
+        pytest.param({"is_dark": True}, id="dark", marks=pytest.mark.thorough),
+        pytest.param({"width_px": 390, "height_px": 800, "is_phone": True}, id="phone"),
+    ],
 )
 def test_every_view_fits_its_window_in_both_themes(site: Site, look: dict[str, Any], tmp_path: Path) -> None:
     page = next(one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf")

@@ -24,8 +24,6 @@ from kobold_reader.web.views import overlay
 from tests.conftest import SAMPLES
 from tests.test_web import ACCESS, HERE, Seen, row
 
-pytestmark = pytest.mark.xdist_group("overlay")
-
 # ── which lines ───────────────────────────────────────────────────────────────────────────────────
 
 
