@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PlacedText
-from kobold_reader.pages.values import PageLook
+from kobold_reader.pages.values import Embedded, PageLook
 
 
 class LendingRoom:
@@ -40,6 +40,9 @@ class _Loan:
 
     def page_look(self, page_number: int) -> PageLook:
         return self._held().page_look(page_number)
+
+    def embedded(self) -> Embedded:
+        return self._held().embedded()
 
     def page_images(self, page_number: int, budget: ImageBudget, *, rotate_deg: int | None = 0) -> PageImages:
         return self._held().page_images(page_number, budget, rotate_deg=rotate_deg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
@@ -11,15 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kobold_reader.errors import SidecarError
+from kobold_reader.pages import xmp
 from kobold_reader.pages.metadata import read_xmp, sidecar_metadata
 from kobold_reader.pages.values import Embedded
-from kobold_reader.pages.xmp import MAX_DEPTH, Words, begin, merge, remove, rename, without_ours, words_of
+from kobold_reader.pages.xmp import MAX_DEPTH, Words, remove, rename, without_ours, words_of
 from tests import sidecar_samples as samples
 
 WORDS = Words(
     ("boat", "vehicle|car", "lake", "24/7"), "A boat & a car at\nthe <lake>.", "At the lake", "Qwen2.5-VL-7B", "AI"
 )
 ALL = pytest.mark.parametrize("name", samples.ALL)
+merge, begin = partial(xmp.merge, with_title=True), partial(xmp.begin, with_title=True)
 
 
 def canonical(data: bytes | None) -> str:
@@ -136,6 +139,19 @@ def test_a_new_list_of_tags_has_the_keywords_of_people_too() -> None:
 def test_the_keyword_above_ours(parent: str, path: str, tag: str) -> None:
     merged = merge(samples.BARE, Words(("net",), parent=parent))
     assert set(values(merged)["paths"]) == {path, tag}
+
+
+def test_the_title_is_written_where_it_is_asked_for_and_then_kept() -> None:
+    assert "title" not in values(xmp.merge(samples.DIGIKAM, WORDS))
+    titled = merge(samples.DIGIKAM, WORDS)
+    assert values(titled)["title"] == ["At the lake"]
+    assert xmp.merge(titled, WORDS) == titled
+
+
+def test_the_keyword_above_ours_stays_as_it_was_chosen() -> None:
+    for parent in ("Model", ""):
+        chosen = merge(samples.BARE, Words(("net",), parent=parent))
+        assert merge(chosen, Words(("net",))) == chosen
 
 
 def test_renaming_is_of_our_keywords_alone() -> None:

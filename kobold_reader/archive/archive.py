@@ -41,6 +41,7 @@ from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.layouts import ENDINGS, LayoutWriter
 from kobold_reader.archive.rows import PageOutline, PageRow, Place
 from kobold_reader.archive.search import Hit, Hits, Searcher
+from kobold_reader.archive.sidecars import Change, SidecarOptions, SidecarReport, Sidecars
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
 from kobold_reader.archive.tags import TagStatistics
@@ -70,7 +71,7 @@ from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.survey import MEASURED_PAGES, Outlook, forecast_by_ledger
 from kobold_reader.reading.transcriber import Transcriber
-from kobold_reader.session import ReadSession
+from kobold_reader.session import Paths, ReadSession, take
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -622,6 +623,27 @@ class Archive:
         """Return a page's transcription as it was read, also of a corrected page; "" where there is none."""
         row = self._catalog.page(page_id)
         return read_text(row) if row is not None else ""
+
+    def write_sidecars(
+        self,
+        paths: Paths | None = None,
+        options: SidecarOptions | None = None,
+        *,
+        on_change: Change | None = None,
+    ) -> SidecarReport:
+        """Write what is known of photos into their XMP sidecars, and leave what people wrote there.
+
+        Args:
+            paths: Photos, or folders of them; None: the paths of past runs.
+            options: How.
+            on_change: Told of each change before it is made: the sidecar, what it held, and what it will hold.
+
+        Raises:
+            SourceError: No file was found at the paths.
+        """
+        with Ledger(self.folder / LEDGER, read_only=True) as ledger:
+            selection = take(list(self._catalog.roots()) if paths is None else paths, known=ledger.kind_of)
+            return Sidecars(options, on_change).write(selection, ledger, self._catalog)
 
     def export(
         self,

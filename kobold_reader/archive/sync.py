@@ -3,8 +3,9 @@
 Pages are read in a thread ahead of indexing, so that the server does not wait for embeddings. Nothing is removed by
 default: files that are gone are marked as missing, counted, and still found.
 
-A file is stamped once all its pages are in the archive. The stamp holds its size, its time of change and everything
-else that decides what is due. A later run passes over files whose stamps still fit, and looks at each page of the rest.
+A file is stamped once all its pages are in the archive. The stamp holds its size, its time of change, those of its
+sidecars, and everything else that decides what is due. A later run passes over files whose stamps still fit, and looks
+at each page of the rest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 from kobold_reader.archive.corrections import as_read
@@ -23,10 +25,12 @@ from kobold_reader.archive.rows import FILE_KEYS, PageRow, Place, version_of
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vector_index import BATCH_PAGES, Indexer
 from kobold_reader.border import of_one_page
-from kobold_reader.documents import page_id, to_metadata
+from kobold_reader.documents import EMBED_KEYS, page_id, to_metadata
 from kobold_reader.errors import KoboldReaderError, UnexpectedError
 from kobold_reader.options import ReadOptions
-from kobold_reader.pages import Selection, SourceFile
+from kobold_reader.pages import Scalar, Selection, SourceFile, local_path
+from kobold_reader.pages.sidecars import PHOTO_KINDS, people_say
+from kobold_reader.pages.sources import sidecar_finder
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.pipeline import Ahead
 from kobold_reader.reading.results import PageResult, Reading
@@ -193,7 +197,8 @@ class FileStamps:
         return found
 
     def _stamp(self, source: SourceFile) -> str:
-        return f"{self._key}/{source.size_bytes}/{source.mtime_ns}"
+        beside = "".join(f"/{sidecar.size_bytes}/{sidecar.mtime_ns}" for sidecar in source.sidecars)
+        return f"{self._key}/{source.size_bytes}/{source.mtime_ns}{beside}"
 
     def _read_last_family(self) -> str | None:
         """Return the family of the model that read last, if it decides which tasks are asked for."""
@@ -239,6 +244,7 @@ class Syncer:
         """Pages of which the text is as before, and something else changed."""
         self._placed: set[str] = set()
         """URIs of files that this run has recorded or passed over."""
+        self._sidecars = sidecar_finder()
         self._left: set[str] = set()
         """Contents whose place has another content now."""
 
@@ -297,7 +303,7 @@ class Syncer:
         row, old = self._rows(result)
         if not result.is_again:
             self._count(result, is_corrected=row.as_read is not None)
-        if old is None or old.indexed_as != row.version:
+        if old is None or old.indexed_as != row.version or _embedded(old) != _embedded(row):
             self._pending.append(row)
         elif any(getattr(old, name) != getattr(row, name) for name in _BESIDE_TEXT):
             self._renamed[row.page_id] = row
@@ -329,6 +335,9 @@ class Syncer:
 
     def _rows(self, result: PageResult) -> tuple[PageRow, PageRow | None]:
         """Return a page's row as it should be, and as it is; None where it is new."""
+        first = self._catalog.first_place(result.file_sha256)
+        if first and first.uri != result.source.uri:
+            result = replace(result, beside=self._beside(first, result))
         parts = {
             task: result.readings[task].text
             for task in result.tasks
@@ -346,7 +355,6 @@ class Syncer:
             error=str(result.error) if result.error else None,
             content_sha256=result.content_sha256,
         )
-        first = self._catalog.first_place(row.sha256)
         if first and first.uri != row.uri:
             row = row.at(first)
         old = self._catalog.page(row.page_id)
@@ -357,6 +365,13 @@ class Syncer:
                 row = replace(read, error=row.error)
             row = replace(row, content_sha256=row.content_sha256 or old.content_sha256)
         return self._catalog.as_people_say(row), old
+
+    def _beside(self, first: Place, copy: PageResult) -> Mapping[str, Scalar]:
+        """Return what people wrote beside the place where a page is shown; beside its copy, if that is what is left."""
+        photo = Path(local_path(first.uri))
+        if copy.source.kind not in PHOTO_KINDS or not photo.is_file():
+            return copy.beside
+        return people_say(self._sidecars.read_of(photo))
 
     def _count(self, result: PageResult, *, is_corrected: bool) -> None:
         report = self._report
@@ -456,6 +471,11 @@ class Syncer:
             if first := self._catalog.first_place(sha256):
                 rows = [row for row in self._catalog.pages_of(sha256) if row.uri != first.uri]
                 self._indexer.rename([row.at(first) for row in rows])
+
+
+def _embedded(row: PageRow) -> dict[str, Any]:
+    """Return the metadata that is embedded with the text."""
+    return {key: value for key, value in row.metadata.items() if key in EMBED_KEYS}
 
 
 def is_at(uri: str, root: str) -> bool:

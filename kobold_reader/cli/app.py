@@ -31,6 +31,7 @@ from kobold_reader.cli.commands import (
     plan,
     read,
     search,
+    sidecars,
     status,
     web,
 )
@@ -50,7 +51,23 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for module in (demo, plan, read, index, search, ask, web, mcp, status, doctor, models, export, import_, forget):
+for module in (
+    demo,
+    plan,
+    read,
+    index,
+    search,
+    ask,
+    web,
+    mcp,
+    status,
+    doctor,
+    models,
+    export,
+    import_,
+    sidecars,
+    forget,
+):
     name = module.__name__.rpartition(".")[2]
     app.command(name.rstrip("_"))(getattr(module, name))
 

@@ -196,6 +196,8 @@ def replace_file(path: Path, before: bytes | None, after: bytes | None, *, photo
 
 def people_say(sidecars: Sequence[SidecarFile]) -> dict[str, Scalar]:
     """Return what people wrote into the sidecars of a photo; one that cannot be read is named in the log."""
+    if not sidecars:
+        return {}
     from kobold_reader.pages.metadata import sidecar_metadata  # loads Pillow: only where there are sidecars
 
     found: list[bytes] = []

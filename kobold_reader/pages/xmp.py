@@ -37,6 +37,7 @@ from kobold_reader.release import RELEASE
 NAMESPACE: Final = "https://kobold-reader.invalid/xmp/1.0/"
 """Of what is ours. A name and no address: nobody can own a domain that ends in `.invalid`."""
 PREFIX: Final = "kobold"
+PARENT: Final = "AI"
 MAX_BYTES: Final = 16_000_000
 """Lightroom's masks make sidecars of some megabytes."""
 MAX_DEPTH: Final = 64
@@ -101,8 +102,8 @@ class Words:
     description: str = ""
     title: str = ""
     model: str = ""
-    parent: str = "AI"
-    """The keyword above ours in hierarchies, `|` or `/` between its levels; "": none."""
+    parent: str | None = None
+    """The keyword above ours in hierarchies, `|` or `/` between its levels; "": none; None: as before, else `AI`."""
 
     def __bool__(self) -> bool:
         return bool(self.keywords or self.description or self.title)
@@ -131,7 +132,7 @@ def words_of(data: bytes) -> Words:
     return _words_of(_Document(data).record())
 
 
-def merge(data: bytes, words: Words, *, overwrite: Collection[Overwrite] = ()) -> bytes:
+def merge(data: bytes, words: Words, *, overwrite: Collection[Overwrite] = (), with_title: bool = False) -> bytes:
     """Put our words into a sidecar, in place of those that are there; return the very same bytes if nothing changes.
 
     Args:
@@ -139,16 +140,21 @@ def merge(data: bytes, words: Words, *, overwrite: Collection[Overwrite] = ()) -
         words: Ours.
         overwrite: Which texts of people to replace by ours; theirs are kept in our namespace, and `remove` puts them
             back. Texts that were replaced once stay replaced.
+        with_title: Put the title in, too; once it is there, it is renewed in any case.
 
     Raises:
         SidecarError: It is no XMP, or hostile.
     """
-    return _merged(data, words, overwrite)
+    return _merged(data, words, overwrite, with_title=with_title)
 
 
-def _merged(data: bytes, words: Words, overwrite: Collection[Overwrite] = (), *, file: str = "") -> bytes:
+def _merged(
+    data: bytes, words: Words, overwrite: Collection[Overwrite] = (), *, with_title: bool, file: str = ""
+) -> bytes:
     document = _Document(data)
     old = document.record()
+    if not (with_title or "title" in old):
+        words = replace(words, title="")
     bare = _Document(document.without(old)) if old else document
     new = _wanted(words, old, document, bare, overwrite)
     if _compared(old) == _compared(new) and document.holds(old):
@@ -191,7 +197,7 @@ def remove(data: bytes) -> bytes | None:
     return None if record.get("file") == [_hash(rest)] else rest
 
 
-def begin(embedded: Embedded, words: Words) -> bytes:
+def begin(embedded: Embedded, words: Words, *, with_title: bool = False) -> bytes:
     """Return the sidecar of a photo that has none: all that is embedded in the photo, and our words.
 
     Programs that find a sidecar look no further, so what the photo says itself must be in it. `remove` knows that the
@@ -205,7 +211,7 @@ def begin(embedded: Embedded, words: Words) -> bytes:
     told = {name: list(filter(None, map(_plain, values))) for name, values in embedded.values.items()}
     missing = {name: values for name, values in told.items() if values and not document.values(name)}
     base = document.with_values(missing) if missing else document.content()
-    return _merged(base, words, file=_hash(base))
+    return _merged(base, words, with_title=with_title, file=_hash(base))
 
 
 _EMPTY: Final = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -264,7 +270,8 @@ def _wanted(words: Words, old: Record, now: _Document, bare: _Document, overwrit
     theirs |= _folds(unwanted)
     keywords = list(dict.fromkeys(filter(None, map(_plain, words.keywords))))
     ours = [keyword for keyword in keywords if _folded(_leaf(keyword)) not in theirs]
-    parent = _in_lightroom(_plain(words.parent))
+    parent = next(iter(old.get("parent", [PARENT if not old else ""]))) if words.parent is None else words.parent
+    parent = _in_lightroom(_plain(parent))
     paths = [parent + LEVEL + keyword if parent else keyword for keyword in ours]
     new: Record = {"subject": list(dict.fromkeys(map(_leaf, ours)))}
     # A program that finds its own list looks for keywords nowhere else, so a new list must hold people's keywords too.

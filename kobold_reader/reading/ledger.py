@@ -395,6 +395,15 @@ class Ledger:
             self._copy([_put_reading(content_sha256, key, found)])
         return found
 
+    def newest(self, content_sha256: str, task: str) -> Reading | None:
+        """Return the newest reading of a page's content that has text, by any engine and with any options."""
+        sql = (
+            f"SELECT engine, {_READING_COLUMNS} FROM readings WHERE content_sha256 = ? AND task = ? "  # noqa: S608
+            "AND text != '' ORDER BY created_at DESC, rowid DESC LIMIT 1"
+        )
+        row = self._row(sql, content_sha256, task)
+        return _to_reading(task, row[0], row[1:]) if row else None
+
     def mark(self) -> str:
         """Return a text that changes whenever any process adds, replaces or removes a reading."""
         self._end_copying()

@@ -13,6 +13,7 @@ from kobold_reader.border import of_one_page
 from kobold_reader.errors import CorruptSourceError, PageProcessKilledError, SourceError, UnexpectedError
 from kobold_reader.options import ImageKindUse
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PlacedText, Scalar, SourceFile
+from kobold_reader.pages.values import Embedded
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.line_reader import LOOK_PX, is_shown, line_reader
 
@@ -98,6 +99,14 @@ class OpenFile:
         return self._ask(
             source, file, page_number, lambda: self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
         )
+
+    def embedded(self, source: SourceFile, file: FileFacts) -> Embedded:
+        """Return what a photo says itself, for its sidecar.
+
+        Raises:
+            SourceError: The file cannot be read.
+        """
+        return self._ask(source, file, 1, self._child.embedded)
 
     def copy_with_text(
         self, source: SourceFile, file: FileFacts, target: Path, pages: Iterable[Sequence[PlacedText]]

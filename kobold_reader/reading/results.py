@@ -131,6 +131,8 @@ class PageResult:
     """By task; where the task has a reading too, making it again failed."""
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     """Of the file and the page: title, author, camera, dates …"""
+    beside: Mapping[str, Scalar] = field(default_factory=dict)
+    """What people wrote into the sidecars of the file, under the same keys."""
     content_sha256: str = ""
     """Checksum of the page's content, to which the readings belong; empty where the page could not be looked at."""
     is_kept: bool = False

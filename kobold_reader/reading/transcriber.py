@@ -41,6 +41,7 @@ from kobold_reader.errors import (
 from kobold_reader.kobold import CancelledError
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, ImageBudget, SourceFile
+from kobold_reader.pages.sidecars import people_say
 from kobold_reader.reading import due
 from kobold_reader.reading.ledger import Claims, KnownPage, Ledger
 from kobold_reader.reading.open_file import OpenFile, public_metadata
@@ -566,6 +567,7 @@ class Transcriber:
             readings={task: page.readings[task] for task in page.tasks if task in page.readings},
             errors=dict(errors),
             metadata={**page.file.metadata, **public_metadata(facts.metadata), **self._tag_paths(page)},
+            beside=people_say(page.source.sidecars),
             content_sha256=content_sha256,
             is_kept=bool(page.readings)
             and not any(

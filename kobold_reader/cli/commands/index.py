@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_SOURCE
+from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 from kobold_reader.cli.options import ArchiveOption, ClusterOptions, with_options
 from kobold_reader.cli.output import notice, page_progress, program_to_type, say_json
 from kobold_reader.options import EMBEDDERS, FASTEMBED
@@ -22,7 +22,8 @@ from kobold_reader.progress import (
 )
 
 if TYPE_CHECKING:
-    from kobold_reader.archive import SyncReport
+    from kobold_reader.archive import Archive, SyncReport
+    from kobold_reader.archive.sidecars import SidecarReport
     from kobold_reader.reading.results import PageResult
     from kobold_reader.reading.survey import Outlook
 
@@ -52,12 +53,15 @@ def index(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="What the run did, as JSON.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove files that are gone, below these PATHs.")] = False,
+    sidecars: Annotated[
+        bool, typer.Option("--sidecars", help="Then write the XMP sidecars of the photos, as `sidecars` does.")
+    ] = False,
     reembed: Annotated[bool, typer.Option("--reembed", help="Make all vectors anew; reads no page.")] = False,
 ) -> int:
     """Read what is new or changed, and index it."""
     from kobold_reader.archive import Archive
     from kobold_reader.archive.archive import CATALOG
-    from kobold_reader.archive.embedders import usual_embedder
+    from kobold_reader.cli.commands.sidecars import notice_sidecars
     from kobold_reader.cli.outcome import (
         closing_code,
         count_if_interrupted,
@@ -65,13 +69,14 @@ def index(
         notice_pages_left,
         saying_ways_on,
     )
-    from kobold_reader.embeddings.minilm_model import install_hint
     from kobold_reader.session import take
 
     if paths and not (archive / CATALOG).exists() and not (selection := take(paths)).files:
         return closing_code([], 0, options.on_error, taken_of=selection.skipped)
     pages: Counter[str] = Counter()
     due: list[PageResult] = []
+    beside: SidecarReport | None = None
+
     with (
         options.reading() as transcriber_of,
         Archive.open(
@@ -90,12 +95,7 @@ def index(
             notice(f"{made} ({kind})")
             if not paths:
                 return 0
-        if opened.status().embedder == "none":
-            if (usual := usual_embedder()) != "none":
-                notice(f"words only: this archive has no vectors; index --reembed --embedder {usual} makes them")
-            else:
-                why = "no embedder is installed, so this archive has no vectors."
-                notice(f"words only: {why} {install_hint()}")
+        _notice_words_only(opened)
         with saying_ways_on(options), page_progress() as progress, count_if_interrupted(pages, due):
             report = opened.sync(
                 paths or None,
@@ -111,18 +111,47 @@ def index(
         is_empty = not opened.has_read_pages()
         if is_empty and report.errors:
             opened.discard_if_empty()
+        elif sidecars:
+            beside = opened.write_sidecars(paths)
+            said = set(map(str, report.errors))
+            beside.errors = [error for error in beside.errors if str(error) not in said]
     notice_pages_left(options.stop_after, progress.left_pages)
     if as_json:
-        say_json(report.to_json())
+        say_json(report.to_json() | ({"sidecars": beside.to_json()} if beside else {}))
     _notice_report(report, options)
+    if beside:
+        notice_sidecars(beside)
     if not is_empty:
         notice(f'search with: {program_to_type()} search "..." --archive {archive}')
     if lower := find_lower_resolution(archive / "ledger.sqlite", options.urls()):
         notice(str(lower))
+    return _closing_code(report, beside, options)
+
+
+def _notice_words_only(opened: Archive) -> None:
+    """Say what an archive without vectors lacks."""
+    from kobold_reader.archive.embedders import usual_embedder
+    from kobold_reader.embeddings.minilm_model import install_hint
+
+    if opened.status().embedder != "none":
+        return
+    if (usual := usual_embedder()) != "none":
+        notice(f"words only: this archive has no vectors; index --reembed --embedder {usual} makes them")
+    else:
+        why = "no embedder is installed, so this archive has no vectors."
+        notice(f"words only: {why} {install_hint()}")
+
+
+def _closing_code(report: SyncReport, beside: SidecarReport | None, options: ClusterOptions) -> int:
+    from kobold_reader.cli.outcome import closing_code
+
     usable = sum(report.pages.values()) - report.pages["failed"]
     taken_of = None if report.files or report.vanished_files else report.skipped
-    code = closing_code(report.errors, usable, options.on_error, taken_of=taken_of)
-    return code or (EXIT_SOURCE if not report.files else EXIT_OK)
+    if code := closing_code(report.errors, usable, options.on_error, taken_of=taken_of):
+        return code
+    if not report.files:
+        return EXIT_SOURCE
+    return EXIT_PARTIAL if beside and beside.errors else EXIT_OK
 
 
 def _begin(outlook: Outlook, progress: PageProgress, options: ClusterOptions) -> None:
