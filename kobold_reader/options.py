@@ -26,7 +26,7 @@ MOST_TAGS: Final = 30
 """More would fill the metadata of every chunk."""
 
 EngineName = Literal["koboldcpp", "rapidocr"]
-WitnessName = Literal["rapidocr"]
+WitnessName = Literal["rapidocr", "auto", "none"]
 TextLayerUse = Literal["auto", "ignore", "only"]
 ImageKindUse = Literal["auto", "photo", "scan"]
 Rotate = Literal["auto", 0, 90, 180, 270]
@@ -116,7 +116,9 @@ class ReadOptions:
     allow_remote: bool = _option(False, "Send pages to a public address over plain http.")
     engine: EngineName = _option("koboldcpp", "rapidocr reads printed text without a server.")
     witness: WitnessName | None = _option(
-        None, "rapidocr reads each page as well, on this machine, and what the model wrote is compared."
+        None,
+        "rapidocr reads each page as well, on this machine, and what the model wrote is compared; "
+        "auto: where it is installed, as far as it keeps up with the server; none: no witness.",
     )
     tasks: tuple[str, ...] = _option(  # None becomes the default in `__post_init__`
         None, "ocr, caption, tags; left out: ocr and caption, as far as the model can.", elsewhere=("task",)
@@ -214,6 +216,8 @@ class ReadOptions:
             value, allowed = getattr(self, name), get_args(values)
             if value is not None and value not in allowed:
                 raise ConfigError(f"{value!r} is not one of {', '.join(map(str, allowed))}.", argument=name)
+        if self.witness == "none":
+            object.__setattr__(self, "witness", None)
         for name in ("sample", "page_timeout_s", "stop_after_s", "max_tags"):
             number = getattr(self, name)
             if number is not None and number <= 0:
@@ -245,6 +249,11 @@ class ReadOptions:
         return (
             self.witness is not None and self.engine != "rapidocr" and self.json_schema is None and "ocr" in self.tasks
         )
+
+    @property
+    def needs_witness(self) -> bool:
+        """Tell whether the run waits until every page was compared, those read earlier included."""
+        return self.has_witness and self.witness != "auto"
 
     @property
     def rotate_deg(self) -> int | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, Final
 
 from kobold_reader.errors import KoboldReaderError, ServerError
@@ -20,6 +21,7 @@ from kobold_reader.reading.due import spread
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.page_reader import EngineFacts
 from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.second_reader import is_installed, witness_key
 from kobold_reader.reading.survey import (
     MEASURED_PAGES,
     PAGE_KINDS,
@@ -48,6 +50,8 @@ class Plan:
     engine: EngineFacts | None = None
     """None where no server was asked."""
     forecast: Forecast | None = None
+    witness_s: float | None = None
+    """How long RapidOCR will take to read these pages, too; None: there is no witness, or it was not timed."""
     errors: list[KoboldReaderError] = field(default_factory=list)
     """Files and pages that cannot be read, and sample pages that failed."""
     server_error: ServerError | None = None
@@ -80,6 +84,7 @@ class Plan:
                 "tokens": forecast.tokens,
                 "kept_bytes": forecast.kept_bytes,
             },
+            "witness_s": None if self.witness_s is None else round(self.witness_s, 1),
             "indexing_s": None if outlook.indexing_s is None else round(outlook.indexing_s, 1),
             "errors": [str(error) for error in (*self.errors, *([self.server_error] if self.server_error else []))],
         }
@@ -133,7 +138,16 @@ def make_plan(
     plan.forecast = forecast_by_ledger(
         plan.outlook, ledger, session.engine(), options, servers=session.servers, asks_server=bool(plan.engine)
     )
+    if options.has_witness and is_installed():
+        plan.witness_s = _witness_s(plan.outlook, ledger, options)
     return plan
+
+
+def _witness_s(outlook: Outlook, ledger: Ledger, options: ReadOptions) -> float | None:
+    timings = ledger.timings("rapidocr", {"ocr": witness_key(options)}, None)
+    of_these = [timing for timing in timings if timing.content_sha256 in outlook.contents]
+    seconds = [timing.elapsed_s for timing in of_these or timings]
+    return fmean(seconds) * outlook.due_tasks["ocr"] if seconds else None
 
 
 def _indexing_s(outlook: Outlook, ledger: Ledger) -> float | None:

@@ -18,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 
 from kobold_reader.kobold import RetryPolicy, pool
 from kobold_reader.pages import PageChild
-from kobold_reader.reading import open_file
+from kobold_reader.reading import open_file, transcriber
 from kobold_reader.reading import page_reader as upright
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 from tests.page_children import LendingRoom
@@ -59,6 +59,16 @@ def no_line_reader() -> Iterator[None]:
     """
     with without_line_reader():
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_witness(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001  (after it has set the environment)
+    """No witness reads along, neither here nor in other processes: RapidOCR takes seconds to load.
+
+    A test that names the witness has it.
+    """
+    monkeypatch.setattr(transcriber, "is_installed", lambda: False)
+    monkeypatch.setenv("KOBOLD_READER_WITNESS", "none")
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def planned(said: Any) -> dict[str, Any]:
 
 KEYS = {
     *("files", "pages", "pages_by_file_kind", "poor_text_layer_pages", "tasks", "model", "sample", "forecast"),
-    "indexing_s",
+    *("witness_s", "indexing_s"),
     "errors",
 }
 

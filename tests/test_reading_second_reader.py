@@ -262,6 +262,99 @@ def test_an_archive_indexes_pages_that_wait_and_adds_the_word_in_the_same_run(
         assert not report.indexed_pages
 
 
+@pytest.fixture
+def usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of the tests, nothing turns the witness off."""
+    monkeypatch.setattr("kobold_reader.reading.transcriber.is_installed", lambda: True)
+    monkeypatch.delenv("KOBOLD_READER_WITNESS")
+
+
+@pytest.mark.usefixtures("usual")
+def test_index_has_a_witness_where_rapidocr_is_installed_and_read_has_none(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path, loaded: list[str]
+) -> None:
+    simulator = server()
+    asked = ["--api-url", simulator.url, "--tasks", "ocr", "--rotate", "0"]
+    assert CliRunner().invoke(app, ["read", str(scans / "a.png"), *asked, "-o", str(tmp_path / "a.md")]).exit_code == 0
+    none = ["index", str(scans), "--archive", str(tmp_path / "none"), "--embedder", "none", "--witness", "none"]
+    assert CliRunner().invoke(app, [*none, *asked]).exit_code == 0
+    assert not loaded
+    usual = ["index", str(scans), "--archive", str(tmp_path / "usual"), "--embedder", "none", "--ledger", "none"]
+    done = CliRunner().invoke(app, [*usual, *asked])
+    assert done.exit_code == 0
+    assert sorted(loaded) == ["a", "b", "c"]
+    with Archive.open(tmp_path / "usual") as archive:
+        assert [row.metadata["witness_agreement"] for row in archive.pages()] == [1.0] * 3
+    loaded.clear()
+    assert CliRunner().invoke(app, ["index", "--archive", str(tmp_path / "none")]).exit_code == 0
+    assert CliRunner().invoke(app, ["index", "--archive", str(tmp_path / "usual")]).exit_code == 0
+    assert not loaded, "nothing was read, so nothing was compared"
+
+
+@pytest.mark.usefixtures("usual")
+def test_index_leaves_pages_uncompared_that_the_witness_does_not_come_to_and_says_so(
+    scans: Path,
+    server: Callable[..., KoboldSimulator],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loaded: list[str],
+) -> None:
+    monkeypatch.setattr("kobold_reader.reading.transcriber.WAITING_PAGES_SOON", 0)
+    gave, leave = second_reader.SecondReader._next, threading.Event()  # noqa: SLF001
+    left, was_left = second_reader.SecondReader.leave, set[str]()
+
+    def note(self: Any, content_sha256: str) -> None:
+        left(self, content_sha256)
+        was_left.add(content_sha256)
+        if len(was_left) == len(LINES):
+            leave.set()
+
+    def late(self: Any) -> Any:
+        leave.wait(10)
+        return gave(self)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(second_reader.SecondReader, "_next", late)
+        slow.setattr(second_reader.SecondReader, "leave", note)
+        simulator = server()
+        arguments = [
+            "--api-url",
+            simulator.url,
+            "--tasks",
+            "ocr",
+            "--rotate",
+            "0",
+            "--archive",
+            str(tmp_path / "archive"),
+        ]
+        done = CliRunner().invoke(app, ["index", str(scans), *arguments, "--embedder", "none"])
+    assert done.exit_code == 0
+    assert "3 pages not compared with the witness" in done.stderr
+    assert not loaded
+    count = simulator.count()
+    again = CliRunner().invoke(app, ["index", str(scans), *arguments])
+    assert again.exit_code == 0
+    assert not loaded, "it reads along with the server, and the server has nothing to do"
+    full = CliRunner().invoke(app, ["index", str(scans), *arguments, "--witness", "rapidocr", "--json"])
+    assert json.loads(full.stdout)["uncompared_pages"] == 0
+    assert sorted(loaded) == ["a", "b", "c"]
+    assert simulator.count() == count
+    with Archive.open(tmp_path / "archive") as archive:
+        assert [row.metadata["witness_agreement"] for row in archive.pages()] == [1.0] * 3
+
+
+@pytest.mark.usefixtures("usual")
+def test_plan_times_the_witness(scans: Path, server: Callable[..., KoboldSimulator]) -> None:
+    arguments = ["plan", str(scans), "--api-url", server().url, "--tasks", "ocr", "--rotate", "0", "--sample", "2"]
+    said = CliRunner().invoke(app, arguments).stdout
+    assert "the witness, beside the reading: about " in said
+    assert "slower than the server" in said
+    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert found["witness_s"] > 0
+    plain = json.loads(CliRunner().invoke(app, [*arguments, "--json", "--witness", "none"]).stdout)
+    assert plain["witness_s"] is None
+
+
 def test_a_ledger_counts_pages_by_what_the_model_read(
     scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path
 ) -> None:

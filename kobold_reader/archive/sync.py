@@ -75,6 +75,8 @@ class SyncReport:
     """Pages that keep RapidOCR's reading, because it is better than KoboldCpp's, or that one failed."""
     finished_pages: int = 0
     """The same of pages that an earlier, interrupted run had begun."""
+    uncompared_pages: int = 0
+    """Pages that the witness did not come to, since it is slower than the servers, or the run was ended."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Files not taken, by ending."""
     errors: list[KoboldReaderError] = field(default_factory=list)
@@ -152,7 +154,7 @@ class FileStamps:
             self._counts[uri] = _PageCount(pages)
         count = self._counts[uri]
         count.statuses[result.status] += 1
-        count.is_spoiled |= self._options.has_witness and lacks_witness(result)
+        count.is_spoiled |= self._options.needs_witness and lacks_witness(result)
         count.is_spoiled |= bool(result.errors) or result.error is not None or result.page_number == 0
         if count.statuses.total() == count.expected and not count.is_spoiled:
             self._complete[uri] = result.source, count.statuses
@@ -162,6 +164,11 @@ class FileStamps:
         if uri in self._counts:
             self._counts[uri].is_spoiled = True
         self._complete.pop(uri, None)
+
+    def note_again(self, result: PageResult) -> None:
+        """Have the next run look at a file again: the witness's word about one of its pages came later."""
+        self.spoil(result.source.uri)
+        self._catalog.put_stamps({result.source.uri: ""})
 
     def take_complete(self) -> Mapping[str, tuple[SourceFile, Counter[str]]]:
         """Return the files of which every page was noted, by URI, once: they are not returned again."""
@@ -214,7 +221,7 @@ class FileStamps:
             {task: asked.key(task) for task in asked.tasks},
             asked.are_tasks_default,
             asked.text_layer,
-            asked.has_witness,
+            asked.needs_witness,
             asked.image_kind,
             str(asked.pages),
         ]
@@ -276,11 +283,14 @@ class Syncer:
                     raise
             finally:
                 self._flush()
+        report.uncompared_pages = transcriber.uncompared_pages
         self._settle_gone(selection, before, prune=prune)
         return report
 
     def _take(self, result: PageResult, before: dict[str, Place]) -> None:
-        if not result.is_again:
+        if result.is_again:
+            self._stamps.note_again(result)
+        else:
             if self._on_page:
                 self._on_page(result)
             self._stamps.note(result)

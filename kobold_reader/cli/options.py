@@ -37,6 +37,7 @@ URL_VARIABLE = "KOBOLD_READER_URL"
 PASSWORD_VARIABLE = "KOBOLD_READER_PASSWORD"  # noqa: S105  (a variable's name)
 ARCHIVE_VARIABLE = "KOBOLD_READER_ARCHIVE"
 LEDGER_VARIABLE = "KOBOLD_READER_LEDGER"
+WITNESS_VARIABLE = "KOBOLD_READER_WITNESS"
 
 
 _OTHER_NAMES = {
@@ -116,7 +117,7 @@ class ReadingOptions(ServerOptions):
     language: Annotated[str | None, typer.Option(metavar="NAME", help=about("language"))] = None
     vocabulary: Annotated[Path | None, typer.Option(metavar="FILE", help=about("vocabulary"))] = None
     max_tags: Annotated[int | None, typer.Option(metavar="N", min=1, max=MOST_TAGS, help=about("max_tags"))] = None
-    witness: Annotated[WitnessName | None, typer.Option(help=about("witness"))] = None
+    witness: Annotated[WitnessName | None, typer.Option(envvar=WITNESS_VARIABLE, help=about("witness"))] = None
     prompt: Annotated[
         list[str] | None, typer.Option(metavar="TASK=FILE", help=f"{about('prompts')} May be repeated.")
     ] = None

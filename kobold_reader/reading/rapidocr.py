@@ -53,12 +53,17 @@ class _ReadLine:
 
 
 class RapidOcrEngine:
-    """Reads printed text with RapidOCR; `ocr` only."""
+    """Reads printed text with RapidOCR; `ocr` only.
+
+    Args:
+        threads: Cores that it may use; None: all.
+    """
 
     name = "rapidocr"
     parallel = 1
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads
         self._lock = threading.Lock()
         self._ocr: Any = None
         self._facts: EngineFacts | None = None
@@ -75,7 +80,10 @@ class RapidOcrEngine:
                     from rapidocr import RapidOCR
                 except ImportError as err:
                     raise MissingExtraError("rapidocr", "The engine RapidOCR") from err
-                self._ocr = RapidOCR(params={"Global.log_level": "error"})
+                params: dict[str, Any] = {"Global.log_level": "error"}
+                if self._threads:
+                    params["EngineConfig.onnxruntime.intra_op_num_threads"] = self._threads
+                self._ocr = RapidOCR(params=params)
                 self._facts = EngineFacts(
                     name=self.name,
                     model=f"rapidocr-{version('rapidocr')}",

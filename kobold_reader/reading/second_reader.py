@@ -30,6 +30,8 @@ from kobold_reader.reading.witness import Comparison, compare
 log = logging.getLogger(__name__)
 
 _NICE: Final = 10
+_SHARE_OF_CORES: Final = 2
+"""The others are for the page child, the archive, and KoboldCpp if it is on this machine."""
 
 
 @dataclass(slots=True)
@@ -114,7 +116,7 @@ class SecondReader:
 
     def _run(self) -> None:
         _give_way()
-        engine = RapidOcrEngine()
+        engine = RapidOcrEngine(threads=max(1, (os.cpu_count() or 1) // _SHARE_OF_CORES))
         try:
             with OpenFile(self._ledger, self._options.pdf_passwords) as opened:
                 while (content_sha256 := self._next()) is not None:

@@ -48,7 +48,7 @@ from kobold_reader.reading.open_file import OpenFile, public_metadata
 from kobold_reader.reading.page_reader import DuePage, EngineFacts, PageReader
 from kobold_reader.reading.pipeline import Ahead, InOrder
 from kobold_reader.reading.results import PageResult, Reading
-from kobold_reader.reading.second_reader import SecondReader, Word
+from kobold_reader.reading.second_reader import SecondReader, Word, is_installed
 from kobold_reader.reading.survey import Outlook, PageAhead, pages_ahead
 from kobold_reader.reading.witness import Comparison, compare
 
@@ -61,9 +61,9 @@ FEW_PAGES = 2
 MANY_PAGES = 64
 """The same limit while the caller waits for an earlier, slow page."""
 WAITING_PAGES = 4096
-"""Results that may wait for the witness, where they are handed out once."""
+"""Results that may wait for the witness, where they are handed out once; elsewhere, those to be handed out again."""
 WAITING_PAGES_SOON = 16
-"""The same where those that did not wait are handed out again."""
+"""Results that may wait where those that did not are handed out again, or where the witness only reads along."""
 BREAKER_FAILURES = 3
 _LOOK_S = 0.1
 """A wait for the witness: then it is looked whether the run goes on."""
@@ -110,6 +110,8 @@ class Transcriber:
         self._clock = clock
         self._witness: SecondReader | None = None
         """Of the run, if it has one."""
+        self.uncompared_pages = 0
+        """Pages that the witness did not come to in this run."""
         self._chosen: frozenset[tuple[str, int]] | None = None
         """URI and number of the pages in the sample; None: every page."""
         self._failed_before: set[tuple[str, int]] = set()
@@ -200,7 +202,7 @@ class Transcriber:
         waiting = AHEAD_PAGES + self._page_reader.parallel
         with ExitStack() as stack:
             stack.enter_context(suppress(CancelledError))
-            if self._options.has_witness:
+            if self._options.needs_witness or (self._options.has_witness and is_installed()):
                 self._witness = stack.enter_context(SecondReader(self._ledger, self._options))
             steps = stack.enter_context(closing(Ahead(self._steps(files), waiting, on_close=self._cancel.set)))
             results = self._one_by_one(steps) if self._page_reader.parallel == 1 else self._at_once(steps)
@@ -435,19 +437,19 @@ class Transcriber:
         return self._result(page, errors)
 
     def _progress(self, page: DuePage) -> Callable[[str, int], None] | None:
-        on_progress, place = self._on_progress, f"{page.source.name} page {page.known.facts.page_number}"
-        if on_progress is None:
+        place = f"{page.source.name} page {page.known.facts.page_number}"
+        if self._on_progress is None:
             return None
+        return lambda task, characters: self._tell(f"{place}: {task}, {characters} characters")
 
-        def tell(task: str, characters: int) -> None:
-            with self._telling:
-                try:
-                    on_progress(f"{place}: {task}, {characters} characters")
-                except Exception as err:
-                    self._error_of_caller = err
-                    raise
-
-        return tell
+    def _tell(self, doing: str) -> None:
+        with self._telling:
+            try:
+                if self._on_progress:
+                    self._on_progress(doing)
+            except Exception as err:
+                self._error_of_caller = err
+                raise
 
     # ── the witness ──────────────────────────────────────────────────────────────────────────────
 
@@ -458,18 +460,20 @@ class Transcriber:
         if isinstance(step, DuePage):
             if "ocr" in step.due_tasks:
                 self._witness.look_at(source, file, step.known.facts, is_urgent=True)
-        elif lacks_witness(step):
+        elif lacks_witness(step) and self._options.needs_witness:
             facts = self._ledger.pages(file.sha256)[step.page_number].facts
             self._witness.look_at(source, file, facts, is_urgent=False)
 
     def _witnessed(self, results: Iterable[PageResult], witness: SecondReader) -> Iterator[PageResult]:
         """Yield the results as soon as the witness has read them; the servers never wait for it.
 
-        While a result waits, the next pages are read. Where too many wait, the first goes without the witness's word.
+        While a result waits, the next pages are read. Where too many wait, the first goes without the witness's word,
+        and comes again when it is there. A witness that only reads along leaves those out when the last page was read.
         """
         waiting: deque[PageResult] = deque()
-        late: list[PageResult] = []
-        most = WAITING_PAGES_SOON if self._hands_out_again else WAITING_PAGES
+        late: deque[PageResult] = deque()
+        is_patient = self._options.needs_witness
+        most = WAITING_PAGES if is_patient and not self._hands_out_again else WAITING_PAGES_SOON
         for result in results:
             waiting.append(result)
             if lacks_witness(result):
@@ -478,17 +482,35 @@ class Transcriber:
                 witness.leave(result.content_sha256)  # it turned out to be blank, or could not be read
             while waiting and (len(waiting) > most or self._has_word(waiting[0], witness)):
                 first = waiting.popleft()
-                if not self._has_word(first, witness):
-                    late += [first] if self._hands_out_again else []
-                    yield first
-                else:
+                if self._has_word(first, witness):
                     yield self._with_word(first, witness)
+                    continue
+                yield first
+                if self._hands_out_again and len(late) < WAITING_PAGES:
+                    late.append(first)
+                else:
+                    self._leave(first, witness)
+            while late and self._has_word(late[0], witness):
+                yield from self._late(late.popleft(), witness)
+        if not is_patient:
+            for result in late:
+                self._leave(result, witness)
+            late.clear()
         for result in waiting:
             yield self._with_word(result, witness)
         for result in late:
-            heard = self._with_word(result, witness)
-            if heard is not result:
-                yield replace(heard, is_again=True)
+            yield from self._late(result, witness)
+
+    def _late(self, result: PageResult, witness: SecondReader) -> Iterator[PageResult]:
+        """Yield a page once more, with the witness's word."""
+        heard = self._with_word(result, witness)
+        if heard is not result:
+            yield replace(heard, is_again=True)
+
+    def _leave(self, result: PageResult, witness: SecondReader) -> None:
+        """Do without the witness's word about a page."""
+        witness.leave(result.content_sha256)
+        self.uncompared_pages += 1
 
     @staticmethod
     def _has_word(result: PageResult, witness: SecondReader) -> bool:
@@ -499,12 +521,17 @@ class Transcriber:
         if not lacks_witness(result):
             return result
         content_sha256, reading, key = result.content_sha256, result.readings["ocr"], self._options.key("ocr")
+        if self._on_progress and witness.is_awaited(content_sha256):
+            self._tell(f"{result.source.name} page {result.page_number}: compared with RapidOCR's reading")
         while witness.is_awaited(content_sha256, _LOOK_S) and self._goes_on():
             pass
         word = witness.word(content_sha256)
         if word is None:  # a copy of the page has had its word
             kept = self._ledger.reading(content_sha256, "ocr", self._page_reader.name, key)
-            return replace(result, readings={**result.readings, "ocr": kept}) if kept and kept.witness else result
+            if kept is None or kept.witness is None:
+                self.uncompared_pages += 1
+                return result
+            return replace(result, readings={**result.readings, "ocr": kept})
         if isinstance(word, Word):
             heard = _heard(reading, word.witness, word.comparison)
             if heard.status == "unsupported":

@@ -155,7 +155,7 @@ class Runs:
         more = {"engine": engine} if engine else {}
         session = None
         if path is not None:
-            settings = {"outage_patience_s": PATIENCE_S, **self._archive.settings_of(path)}
+            settings = {"outage_patience_s": PATIENCE_S, "witness": "auto", **self._archive.settings_of(path)}
             session = ReadSession(ReadOptions.of(self._options(settings, **more)))
         name = shown(str(path)) if path else "everything that was indexed before"
         status = RunStatus(name, is_running=True, sentence="looking at the files", is_index=True, path=str(path or ""))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
-from kobold_reader.cli.options import ArchiveOption, ClusterOptions, with_options
+from kobold_reader.cli.options import WITNESS_VARIABLE, ArchiveOption, ClusterOptions, with_options
 from kobold_reader.cli.output import notice, page_progress, program_to_type, say_json
-from kobold_reader.options import EMBEDDERS, FASTEMBED
+from kobold_reader.options import EMBEDDERS, FASTEMBED, WitnessName, about
 from kobold_reader.progress import (
     PageProgress,
     spell_about,
@@ -33,10 +34,17 @@ FIRST_PAGES = 5
 """The time left is first reported after this many pages, if the model's speed was unknown."""
 
 
-@with_options(ClusterOptions)
+@dataclass
+class IndexOptions(ClusterOptions):
+    """How pages are read; the witness reads along."""
+
+    witness: Annotated[WitnessName | None, typer.Option(envvar=WITNESS_VARIABLE, help=about("witness"))] = "auto"
+
+
+@with_options(IndexOptions)
 def index(
     archive: ArchiveOption,
-    options: ClusterOptions,
+    options: IndexOptions,
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="[PATH...]", help="Left out: the paths and settings of past runs.")
     ] = None,
@@ -154,7 +162,7 @@ def _closing_code(report: SyncReport, beside: SidecarReport | None, options: Clu
     return EXIT_PARTIAL if beside and beside.errors else EXIT_OK
 
 
-def _begin(outlook: Outlook, progress: PageProgress, options: ClusterOptions) -> None:
+def _begin(outlook: Outlook, progress: PageProgress, options: IndexOptions) -> None:
     from kobold_reader.cli.outcome import offer_rapidocr
 
     files, pages = spell_count(outlook.files, "file"), spell_count(outlook.pages, "page")
@@ -186,7 +194,7 @@ def _count(result: PageResult, pages: Counter[str], due: list[PageResult], progr
         notice(f"{left} left: about {spell_about(progress.left_s)}, by the first {FIRST_PAGES}")
 
 
-def _notice_report(report: SyncReport, options: ClusterOptions) -> None:
+def _notice_report(report: SyncReport, options: IndexOptions) -> None:
     if report.pages or not report.vanished_files:
         notice(spell_statuses(report.pages, report.kept_pages))
     counts = {
@@ -216,5 +224,8 @@ def _notice_report(report: SyncReport, options: ClusterOptions) -> None:
         )
     if report.finished_pages:
         notice(f"indexed first what an interrupted run had read: {spell_count(report.finished_pages, 'page')}")
+    if report.uncompared_pages:
+        pages = spell_count(report.uncompared_pages, "page")
+        notice(f"{pages} not compared with the witness, which is slower than the server: --witness rapidocr does it")
     if report.skipped:
         notice(spell_skipped(report.skipped))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kobold_reader.cli.exit_codes import EXIT_SERVER
-from kobold_reader.cli.options import ReadingOptions, with_options
+from kobold_reader.cli.options import WITNESS_VARIABLE, ReadingOptions, with_options
 from kobold_reader.cli.output import complain, notice, page_progress, say, say_json
+from kobold_reader.options import WitnessName, about
 from kobold_reader.progress import (
     spell_about,
     spell_bytes,
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class PlanOptions(ReadingOptions):
-    """How pages would be read, and how many to try."""
+    """How pages would be read, and how many to try; the witness is timed, too."""
 
+    witness: Annotated[WitnessName | None, typer.Option(envvar=WITNESS_VARIABLE, help=about("witness"))] = "auto"
     sample: Annotated[
         int | None,
         typer.Option(metavar="N", min=0, help="Pages to time, spread evenly over everything; 0: send no request."),
@@ -88,16 +90,21 @@ def _lines(made: Plan, stop_after_s: float | None) -> list[str]:
         lines.append(f"sample: {spell_count(made.sample_pages, 'page')}, {read}")
     if made.forecast is None:
         return [*lines, "how long that takes is not known: no page was timed", *indexing]
-    return [*lines, *_forecast_lines(made.forecast, stop_after_s, outlook.to_read_pages), *indexing]
+    return [*lines, *_forecast_lines(made.forecast, made.witness_s, stop_after_s, outlook.to_read_pages), *indexing]
 
 
-def _forecast_lines(forecast: Forecast, stop_after_s: float | None, to_read_pages: int) -> list[str]:
+def _forecast_lines(
+    forecast: Forecast, witness_s: float | None, stop_after_s: float | None, to_read_pages: int
+) -> list[str]:
     timed = f"by {spell_count(forecast.timed_pages, 'page')} that {forecast.model or 'this engine'} read"
     tiles = f" ({forecast.images_a_page:.1f} tiles a page)" if forecast.images_a_page > 1 else ""
     cost = [f"about {spell_count(forecast.requests, 'request')}{tiles}"]
     cost += [f"{spell_tokens(forecast.tokens)} tokens"] if forecast.tokens else []
     cost += [f"{spell_bytes(forecast.kept_bytes)} in the ledger"]
     lines = [f"{spell_forecast(forecast)}, {timed}", ", ".join(cost)]
+    if witness_s is not None:
+        pace = "it keeps up" if witness_s <= forecast.seconds else "slower than the server, which never waits for it"
+        lines.append(f"the witness, beside the reading: about {spell_about(witness_s)}; {pace}")
     if stop_after_s is not None:
         pages = spell_count(forecast.pages_in(stop_after_s, to_read_pages), "page")
         lines.append(f"in {spell_duration(stop_after_s)}: about {pages} of these")
