@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kobold_reader.reading.results import Corners, LineBox, Reading, joined
-from kobold_reader.reading.witness import Comparison, Difference, compare
+from kobold_reader.reading.witness import Comparison, Difference, Row, compare, side_by_side
 
 LETTER = """Skarvholm Boat Club
 12 March 1954
@@ -190,3 +190,47 @@ def test_boxes_without_scores_count_as_sure() -> None:
     """Readings that an earlier release made have none."""
     boxes = tuple(LineBox(*box[:3]) for box in WITNESS.boxes)
     assert compare(LETTER, Reading("ocr", "ok", WITNESS.text, "rapidocr", boxes=boxes)).agreement == 1
+
+
+# ── side by side ─────────────────────────────────────────────────────────────────────────────────
+
+
+def beside(text: str, page: str) -> list[tuple[str, str]]:
+    return [(text[row.start : row.end], row.page) for row in side_by_side(text, witness_of(page))]
+
+
+def row_of(text: str, page: str, number: int) -> Row:
+    return side_by_side(text, witness_of(page))[number]
+
+
+def test_each_line_stands_beside_what_rapidocr_read_of_it_wherever_lines_end() -> None:
+    text = "# Skarvholm Boat Club, founded\nin 1921\n\nthe slates came on Tuesday by boat\nall were broken\n"
+    text += "we paid 8.70 for them"
+    page = "Skarvholm Boat Club, founded in 1921\nthe slates came on\nTuesday by boat\nwe paid  8.20  for them\n"
+    page += "signed Lindqvist"
+    assert beside(text, page) == [
+        ("# Skarvholm Boat Club, founded", "Skarvholm Boat Club, founded"),
+        ("in 1921", "in 1921"),
+        ("the slates came on Tuesday by boat", "the slates came on Tuesday by boat"),
+        ("all were broken", ""),
+        ("we paid 8.70 for them", "we paid 8.20 for them"),
+        ("", "signed Lindqvist"),
+    ]
+    rows = side_by_side(text, witness_of(page))
+    assert [row.is_different for row in rows] == [False, False, False, True, True, True]
+    assert "70" in text[slice(*rows[4].text_marks[-1])]
+    assert "20" in rows[4].page[slice(*rows[4].page_marks[-1])]
+    assert len(rows[2].boxes) == 2
+
+
+def test_a_line_is_taken_left_out_or_added() -> None:
+    text, page = (
+        "first line here\nan invented remark\nthird line here",
+        "first line here\nthird line hers\nsigned by Bob",
+    )
+    assert row_of(text, page, 1).taken(text) == "first line here\nthird line here"
+    assert row_of(text, page, 2).taken(text) == "first line here\nan invented remark\nthird line hers"
+    assert row_of(text, page, 3).taken(text) == f"{text}\nsigned by Bob"
+    assert row_of("", page, 0).taken("") == "first line here"
+    before = "third line here\nsigned by Bob"
+    assert row_of(before, "first of all\nthird line here\nsigned by Bob", 0).taken(before) == f"first of all\n{before}"

@@ -1,6 +1,6 @@
 """The archive: what was read, found again."""
 
-from kobold_reader.archive.archive import Archive, ArchiveStatus
+from kobold_reader.archive.archive import Archive, ArchiveStatus, Doubt
 from kobold_reader.archive.ask import Answer, AnswerStream
 from kobold_reader.archive.corrections import Correction
 from kobold_reader.archive.duplicates import Alike
@@ -16,6 +16,7 @@ __all__ = [
     "Archive",
     "ArchiveStatus",
     "Correction",
+    "Doubt",
     "ExportReport",
     "Hit",
     "Hits",

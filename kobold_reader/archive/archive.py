@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from kobold_reader.archive import tags
 from kobold_reader.archive.ask import Answer, AnswerStream
-from kobold_reader.archive.corrections import Correction, check_correctable, read_text
+from kobold_reader.archive.corrections import Correction, check_correctable, read_text, text_sha256
 from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.embedders import (
     OWN,
@@ -52,6 +52,7 @@ from kobold_reader.archive.vector_index import (
     measure_embedding,
 )
 from kobold_reader.archive.vectors import ChromaServer
+from kobold_reader.documents import page_id
 from kobold_reader.errors import (
     ConfigError,
     KoboldReaderError,
@@ -69,6 +70,7 @@ from kobold_reader.reading.due import stand_in
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import PageResult, Reading
+from kobold_reader.reading.second_reader import witness_key
 from kobold_reader.reading.survey import MEASURED_PAGES, Outlook, forecast_by_ledger
 from kobold_reader.reading.transcriber import Transcriber
 from kobold_reader.session import Paths, ReadSession, take
@@ -92,6 +94,13 @@ LOCK_WAIT_S: Final = 1.0
 
 class BusyError(StoreError):
     """Another process is writing."""
+
+
+class Doubt(NamedTuple):
+    """A page that a person should look at."""
+
+    page: PageRow
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -614,6 +623,41 @@ class Archive:
         check_correctable(row)
         return row
 
+    def worth_a_look(self) -> list[Doubt]:
+        """Return the pages that a person should look at, the most doubtful first, failed ones last.
+
+        They are those that the witness agrees with little, that were cut, or whose words are doubtful. A page that was
+        corrected, or whose text `approve` was told to be right, is not among them; of copies there is one.
+        """
+        found: dict[str, Doubt] = {}
+        approvals = self._catalog.approvals()
+        with self._readings_kept() as ledger:
+            doubtful = {page_id(one.sha256, one.page_number): one for one in (ledger.worth_a_look() if ledger else ())}
+        for row in self._catalog.pages(list(doubtful)):
+            text = row.parts.get("ocr", "")
+            # The ledger may also have a reading with other settings, or of another model.
+            is_shown = row.as_read is None and row.status != "failed" and text == doubtful[row.page_id].text
+            if is_shown and approvals.get(row.content_sha256) != text_sha256(text):
+                found.setdefault(row.content_sha256, Doubt(row, doubtful[row.page_id].why))
+        failed = [row for row in self._catalog.failed() if row.status == "failed"]
+        return [*found.values(), *(Doubt(row, "failed") for row in failed)]
+
+    def approve(self, page_id: str) -> None:
+        """Remember that a person found the text of a page right, for as long as it is this text.
+
+        Raises:
+            ConfigError: There is no such page, or it could never be opened.
+            StoreError: The archive cannot be written.
+        """
+        row = self._correctable(page_id)
+        self._catalog.approve(row.content_sha256, row.parts.get("ocr", ""))
+
+    def second_reading(self, page: PageRow) -> Reading | None:
+        """Return what the witness read on a page; None where it did not read it."""
+        options = ReadOptions.of(self.settings_of(page.uri))
+        with self._readings_kept() as ledger:
+            return ledger.reading(page.content_sha256, "ocr", "rapidocr", witness_key(options)) if ledger else None
+
     def correction(self, page_id: str) -> Correction | None:
         """Return what a person wrote in place of a page's transcription, if anything."""
         row = self._catalog.page(page_id)
@@ -907,13 +951,22 @@ class Archive:
 
     def readings(self, pages: Collection[PageRow]) -> dict[str, dict[str, Reading]]:
         """Return the readings that the texts of pages come from, by page id and task; none where they are not known."""
-        path = self.folder / LEDGER
         found: dict[str, dict[str, Reading]] = {page.page_id: {} for page in pages}
-        if path.is_file():
-            with suppress(LedgerError), Ledger(path, read_only=True) as ledger:  # pages can be shown without readings
-                for page in pages:
-                    found[page.page_id] = self._readings(page, ledger)
+        with self._readings_kept() as ledger:
+            if ledger is not None:
+                found |= {page.page_id: self._readings(page, ledger) for page in pages}
         return found
+
+    @contextmanager
+    def _readings_kept(self) -> Iterator[Ledger | None]:
+        """Open the archive's ledger for looking; None where it cannot be used: pages can be shown without readings."""
+        with ExitStack() as opened:
+            ledger = None
+            if (self.folder / LEDGER).is_file():
+                with suppress(LedgerError):
+                    ledger = opened.enter_context(Ledger(self.folder / LEDGER, read_only=True))
+            with suppress(LedgerError):
+                yield ledger
 
     def _readings(self, page: PageRow, ledger: Ledger) -> dict[str, Reading]:
         settings = self.settings_of(page.uri)

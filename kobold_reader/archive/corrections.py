@@ -1,4 +1,4 @@
-"""What people corrected, texts and how pictures are turned, inside the archive's own SQLite file.
+"""What people corrected, found right, and how they turned pictures, inside the archive's own SQLite file.
 
 A correction replaces a page's transcription and wins over any reading. It belongs to the page's content, as a reading
 does: it follows renames and copies, and stays while the content is missing. A page's row keeps what was read beside the
@@ -9,6 +9,7 @@ Nothing here begins or ends a transaction: a correction, the rows it changes and
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -64,7 +65,7 @@ def delete(db: sqlite3.Connection, content_sha256: str) -> int:
 
 def rotations(db: sqlite3.Connection, contents: Iterable[str]) -> dict[str, int]:
     """Return how the pictures of contents are turned, of those that a person turned; as `Reading.rotation_deg`."""
-    if not _has_rotations(db):
+    if not _has(db, "rotations"):
         return {}
     asked = json.dumps(list(contents))
     found = db.execute("SELECT * FROM rotations WHERE content_sha256 IN (SELECT value FROM json_each(?))", (asked,))
@@ -80,13 +81,36 @@ def put_rotation(db: sqlite3.Connection, content_sha256: str, rotation_deg: int)
 
 def delete_rotation(db: sqlite3.Connection, content_sha256: str) -> int:
     """Remove a rotation; returns 1 where there was one."""
-    if not _has_rotations(db):
+    if not _has(db, "rotations"):
         return 0
     return db.execute("DELETE FROM rotations WHERE content_sha256 = ?", (content_sha256,)).rowcount
 
 
-def _has_rotations(db: sqlite3.Connection) -> bool:
-    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'rotations'").fetchone())
+def approvals(db: sqlite3.Connection) -> dict[str, str]:
+    """Return the checksum of the text that a person found right, by content."""
+    return dict(db.execute("SELECT content_sha256, text_sha256 FROM approvals")) if _has(db, "approvals") else {}
+
+
+def put_approval(db: sqlite3.Connection, content_sha256: str, text_sha256: str) -> None:
+    """Record that a person found a content's text right."""
+    db.execute("CREATE TABLE IF NOT EXISTS approvals (content_sha256 TEXT PRIMARY KEY, text_sha256 TEXT NOT NULL)")
+    db.execute("INSERT OR REPLACE INTO approvals VALUES (?, ?)", (content_sha256, text_sha256))
+
+
+def delete_approval(db: sqlite3.Connection, content_sha256: str) -> int:
+    """Remove an approval; returns 1 where there was one."""
+    if not _has(db, "approvals"):
+        return 0
+    return db.execute("DELETE FROM approvals WHERE content_sha256 = ?", (content_sha256,)).rowcount
+
+
+def text_sha256(text: str) -> str:
+    """Return the checksum by which an approval knows its text."""
+    return hashlib.sha256(bare(text).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _has(db: sqlite3.Connection, table: str) -> bool:
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone())
 
 
 def clean(text: str) -> str:

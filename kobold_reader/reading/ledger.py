@@ -116,12 +116,20 @@ class DoubtfulPage:
     """A page that a person should look at."""
 
     uri: str
+    sha256: str
+    """Of the file."""
     page_number: int
+    text: str
     status: str
     agreement: float | None
     """With the witness."""
     confidence: float | None
     confidence_p5: float | None
+    missing: int
+    unsupported: int
+    repeated: int
+    differences: int
+    """How many of each the witness found."""
 
     @property
     def why(self) -> str:
@@ -129,6 +137,13 @@ class DoubtfulPage:
         reasons = [] if self.status == "ok" else [self.status]
         if self.agreement is not None and self.agreement < WITNESS_AGREES:
             reasons.append(f"the witness agrees with {self.agreement:.2f} of it")
+        counts = {
+            "missing": self.missing,
+            "not on the page": self.unsupported,
+            "repeated": self.repeated,
+            "other numbers or names": self.differences,
+        }
+        reasons += [f"{count} {what}" for what, count in counts.items() if count]
         if self.confidence_p5 is not None and self.confidence_p5 < DOUBTFUL and self.confidence is not None:
             reasons.append(f"confidence {self.confidence:.2f}")
         return ", ".join(reasons)
@@ -188,7 +203,9 @@ class Ledger:
                     f"the ledger {self.path} was made by a newer release of kobold-reader (format {found}).",
                     hint="Update kobold-reader, or name another file with --ledger.",
                 )
-            if found == 2 and not self._is_read_only:  # noqa: PLR2004
+            if found == 2 and self._is_read_only:  # noqa: PLR2004
+                db.execute("CREATE TEMP VIEW readings AS SELECT *, 'null' AS witness FROM main.readings")
+            elif found == 2:  # noqa: PLR2004
                 self._add_witness(db)
             elif 0 < found < FORMAT:
                 raise LedgerError(
@@ -491,13 +508,19 @@ class Ledger:
         sql = "SELECT uri, page_number, task, kind, message FROM failures ORDER BY uri, page_number, task"
         return [Failure(*row) for row in self._rows(sql)]
 
-    def worth_a_look(self, limit: int) -> list[DoubtfulPage]:
-        """Return the pages that a model read and that a person should look at, the most doubtful first."""
+    def worth_a_look(self, limit: int = -1) -> list[DoubtfulPage]:
+        """Return the pages that a model read and that a person should look at, the most doubtful first; -1: all."""
         rows = self._rows(
-            "SELECT uri, page_number, status, json_extract(witness, '$.agreement') AS agreement, confidence, "
-            "confidence_p5 FROM readings JOIN pages USING (content_sha256) JOIN files USING (sha256) "
+            "SELECT uri, sha256, page_number, text, status, agreement, confidence, confidence_p5, "
+            "missing, unsupported, repeated, differences FROM (SELECT *, "
+            "json_extract(witness, '$.agreement') AS agreement, "
+            "coalesce(json_array_length(witness, '$.missing'), 0) AS missing, "
+            "coalesce(json_array_length(witness, '$.unsupported'), 0) AS unsupported, "
+            "coalesce(json_array_length(witness, '$.repeated'), 0) AS repeated, "
+            "coalesce(json_array_length(witness, '$.differences'), 0) AS differences FROM readings) "
+            "JOIN pages USING (content_sha256) JOIN files USING (sha256) "
             "WHERE task = 'ocr' AND engine != 'rapidocr' AND (status IN ('unsupported', 'looping', 'truncated', "
-            "'damaged') OR agreement < ? OR confidence_p5 < ?) "
+            "'damaged') OR agreement < ? OR confidence_p5 < ? OR missing + unsupported + repeated + differences > 0) "
             "ORDER BY status != 'unsupported', coalesce(agreement, 1.0), status = 'ok', coalesce(confidence_p5, 1.0), "
             "uri, page_number LIMIT ?",
             *(WITNESS_AGREES, DOUBTFUL, limit),

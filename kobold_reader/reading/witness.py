@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -261,6 +262,14 @@ class _Alignment:
                 for step in range(end - start):
                     self._pair(number, at + step, start + step)
 
+    def counterparts(self) -> list[list[int]]:
+        """Return for each letter of each line the position of its counterpart in the text's letters, or -1."""
+        found = [[-1] * len(line.letters.text) for line in self.lines]
+        for position, (number, at) in enumerate(zip(self.line, self.at, strict=True)):
+            if number >= 0:
+                found[number][at] = position
+        return found
+
     def support(self, start: int, end: int) -> float:
         """Return the share of these letters that stand on the page."""
         return sum(self.is_equal[start:end]) / max(1, end - start)
@@ -490,6 +499,116 @@ def _is_other_number(mine: str, other: str) -> bool:
 def _is_other_name(mine: str, other: str) -> bool:
     is_word = other.isalpha() and len(other) > _CHANCE
     return is_word and Indel.normalized_similarity(mine, other) < 0.6  # noqa: PLR2004
+
+
+# ── side by side ─────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a text beside what RapidOCR read of it."""
+
+    start: int
+    end: int
+    """Of the line in the text; equal where the text lacks what is on the page."""
+    page: str
+    """"": RapidOCR read nothing there."""
+    boxes: tuple[LineBox, ...]
+    """Of RapidOCR's reading."""
+    text_marks: tuple[tuple[int, int], ...]
+    """Words in the text that are not on the page; as spans of the text."""
+    page_marks: tuple[tuple[int, int], ...]
+    """Words on the page that are not in the text; as spans of `page`."""
+
+    @property
+    def is_different(self) -> bool:
+        """Whether both read the line in other letters or digits."""
+        return bool(self.text_marks or self.page_marks)
+
+    def taken(self, text: str) -> str:
+        """Return the text with RapidOCR's line in place of its own; without the line, where RapidOCR has none."""
+        if self.start < self.end:
+            end = self.end if self.page else self.end + 1
+            return (text[: self.start] + self.page + text[end:]).strip("\n")
+        before, after = text[: self.start], text[self.start :].lstrip("\n")
+        return "\n".join(filter(None, (before, self.page, after)))
+
+
+def side_by_side(text: str, witness: Reading) -> tuple[Row, ...]:
+    """Return the lines of a text, each beside what RapidOCR read of it; lines that are missing stand between them."""
+    found = _Alignment(text, _lines(witness))
+    origin = found.letters.origin
+    spans = [line.span() for line in re.finditer(r"[^\n]*\S[^\n]*", text)]
+    starts = [start for start, _ in spans]
+    row_of = [bisect(starts, at) - 1 for at in origin]
+    counterparts = found.counterparts()
+    beside: list[list[_Piece]] = [[] for _ in spans]
+    lacking: list[list[list[_Piece]]] = [[] for _ in range(len(spans) + 1)]
+    row, latest = -1, list[_Piece]()
+    for number, line in enumerate(found.lines):
+        for row_or_none, piece in _pieces(line, counterparts[number], found.is_equal, row_of):
+            if row_or_none is not None:
+                row, latest = row_or_none, beside[row_or_none]
+                latest.append(piece)
+            elif latest and witness.text[line.box.start - 1 : line.box.start] == " ":
+                latest.append(piece._replace(position=latest[-1].position))  # of the printed line of the one before
+            else:
+                latest = [piece]
+                lacking[row + 1].append(latest)
+    unlike: list[list[tuple[int, int]]] = [[] for _ in spans]
+    for first, last in _words(found.letters):
+        if not all(found.is_equal[first:last]):
+            unlike[row_of[first]].append((origin[first], origin[last - 1] + 1))
+    rows = [_row(0, 0, pieces, ()) for pieces in lacking[0]]
+    for (start, end), pieces, marks, more in zip(spans, beside, unlike, lacking[1:], strict=True):
+        rows += [
+            _row(start, end, sorted(pieces, key=lambda piece: piece.position), marks),
+            *(_row(end, end, group, ()) for group in more),
+        ]
+    return tuple(rows)
+
+
+class _Piece(NamedTuple):
+    """What stands of a line of the page in one line of the text."""
+
+    position: int
+    """In the text's letters."""
+    text: str
+    box: LineBox
+    marks: tuple[tuple[int, int], ...]
+
+
+def _row(start: int, end: int, pieces: Sequence[_Piece], text_marks: Sequence[tuple[int, int]]) -> Row:
+    page, marks = "", list[tuple[int, int]]()
+    for piece in pieces:
+        page += " " if page else ""
+        marks += [(len(page) + first, len(page) + last) for first, last in piece.marks]
+        page += piece.text
+    return Row(start, end, page, tuple(piece.box for piece in pieces), tuple(text_marks), tuple(marks))
+
+
+def _pieces(
+    line: _WitnessLine, counterparts: Sequence[int], is_equal: Sequence[bool], row_of: Sequence[int]
+) -> Iterator[tuple[int | None, _Piece]]:
+    """Cut a line of the page where the text has a new line; None: no line of the text has anything of it."""
+    words = list(_words(line.letters))
+    rows: list[int | None] = []
+    for first, last in words:
+        there = Counter(row_of[at] for at in counterparts[first:last] if at >= 0)
+        rows.append(there.most_common(1)[0][0] if there else rows[-1] if rows else None)
+    known = [row for row in rows if row is not None]
+    rows = [known[0] if row is None and known else row for row in rows]
+    groups = [list(group) for _, group in groupby(zip(words, rows, strict=True), key=lambda one: one[1])]
+    starts = [0, *(line.text.rfind(" ", 0, line.letters.origin[group[0][0][0]]) + 1 for group in groups[1:])]
+    for group, start, end in zip(groups, starts, [*starts[1:], len(line.text)], strict=True):
+        letters = range(group[0][0][0], group[-1][0][1])
+        marks = tuple(
+            (line.letters.origin[first] - start, line.letters.origin[last - 1] + 1 - start)
+            for (first, last), _ in group
+            if not all(at >= 0 and is_equal[at] for at in counterparts[first:last])
+        )
+        position = min((counterparts[at] for at in letters if counterparts[at] >= 0), default=0)
+        yield group[0][1], _Piece(position, line.text[start:end].rstrip(), line.box, marks)
 
 
 # ── places ───────────────────────────────────────────────────────────────────────────────────────

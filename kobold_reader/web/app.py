@@ -43,6 +43,7 @@ from kobold_reader.web import views
 from kobold_reader.web.add import Adding, AddViews
 from kobold_reader.web.ask import Asking
 from kobold_reader.web.library import MOST_HITS, SIZES, Library, Pictures, leaf_of
+from kobold_reader.web.look import LookViews
 from kobold_reader.web.runs import CLOSING_S, Runs
 from kobold_reader.web.security import Access, Guard, is_same
 
@@ -114,6 +115,7 @@ def make_app(
             Route("/original/{page_id:str}", pages.original),
             Route("/run", pages.run),
             *add.routes,
+            *LookViews(archive, show=pages.show, form=pages.form).routes,
             Route("/ready", pages.ready),
             Route("/export", pages.export, methods=["POST"]),
             Route("/static/{name:str}", pages.static),

@@ -102,9 +102,7 @@ def overlay(
         return None
     if reading.text != page.parts.get(reading.task) or reading.rotation_deg != page.metadata.get("rotation_deg", 0):
         return None  # the picture is turned as the page's metadata say
-    turn_deg = 0 if rotation_deg is None else (rotation_deg - reading.rotation_deg) % 360
-    size = reading.view_sizes[0] if turn_deg % 180 == 0 else reading.view_sizes[0][::-1]
-    boxes = [box._replace(corners=_turned(box.corners, turn_deg)) for box in reading.boxes]
+    size, boxes = on_picture(reading, reading.boxes, rotation_deg)
     lines: dict[str, set[int]] = {"passage": set(), "found": set()}
     for mark in marks:
         if mark.kind in lines:
@@ -113,7 +111,7 @@ def overlay(
         Outline(
             number,
             reading.text.count("\n", 0, box.start),
-            _points(box, size),
+            points_of(box, size),
             " ".join(kind for kind, numbers in lines.items() if number in numbers),
         )
         for number, box in enumerate(boxes)
@@ -124,6 +122,15 @@ def overlay(
     return Overlay(*size, outlines, line_marks, is_low)
 
 
+def on_picture(
+    reading: Reading, boxes: Sequence[LineBox], rotation_deg: int | None
+) -> tuple[tuple[int, int], list[LineBox]]:
+    """Return the size of a page's picture as a person turned it, and the boxes of a reading on it."""
+    turn_deg = 0 if rotation_deg is None else (rotation_deg - reading.rotation_deg) % 360
+    size = reading.view_sizes[0] if turn_deg % 180 == 0 else reading.view_sizes[0][::-1]
+    return size, [box._replace(corners=_turned(box.corners, turn_deg)) for box in boxes]
+
+
 def _turned(corners: Corners, turn_deg: int) -> Corners:
     """Return corners on the picture turned clockwise."""
     for _ in range(turn_deg // 90):
@@ -132,7 +139,8 @@ def _turned(corners: Corners, turn_deg: int) -> Corners:
     return corners
 
 
-def _points(box: LineBox, size: tuple[int, int]) -> str:
+def points_of(box: LineBox, size: tuple[int, int]) -> str:
+    """Return the corners of a box as the points of an SVG polygon."""
     pairs = zip(box.corners[::2], box.corners[1::2], strict=True)
     return " ".join(f"{round(x * size[0] / SHARES)},{round(y * size[1] / SHARES)}" for x, y in pairs)
 
@@ -469,6 +477,8 @@ def _facts(page: PageRow) -> Iterator[tuple[str, str]]:
             yield word, str(about[key])[:16].replace("T", " ") if key.startswith("date_") else str(about[key])
     if isinstance(about.get("confidence"), float):
         yield "Confidence", f"{about['confidence']:.2f}"
+    if isinstance(about.get("witness_agreement"), float):
+        yield "Witness", f"agrees with {about['witness_agreement']:.2f} of it"
     if "latitude" in about and "longitude" in about:
         yield "Place", f"{about['latitude']}, {about['longitude']}"
     yield "File", shown(local_path(page.uri))

@@ -118,6 +118,7 @@ class Outcome:
 def environment(home: Path) -> dict[str, str]:
     """The user's own folders, moved into one of the benchmark's."""
     moved = dict.fromkeys(("HOME", "USERPROFILE", "XDG_DATA_HOME", "LOCALAPPDATA", "APPDATA"), str(home))
+    moved["KOBOLD_READER_WITNESS"] = "none"
     return {**os.environ, **moved, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
 
 

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         rich.write_text(_BARE.format(""), encoding="utf-8")
         folder, archive = _texts(Path(name, "texts")), str(Path(name, "archive"))
         at = ("--archive", archive)
-        own = {**os.environ, "XDG_DATA_HOME": name}
+        own = {**os.environ, "XDG_DATA_HOME": name, "KOBOLD_READER_WITNESS": "none"}
         subprocess.run([sys.executable, *_OURS, "index", folder, *at], check=True, capture_output=True, env=own)
         runs = {
             EMPTY: ("-c", "pass"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,8 +58,7 @@ def status(
     else:
         facts = _ledger_facts(ledger)
         ledger_path = Path(facts["ledger"])
-    if look := _worth_a_look(ledger_path):
-        facts["worth a look"] = look
+        facts |= _worth_a_look(ledger_path)
     lower = find_lower_resolution(ledger_path, ServerOptions().urls())
     if as_json:
         facts |= {"low_resolution": asdict(lower) if lower else None}
@@ -105,6 +104,7 @@ def _archive_facts(
         found = archive.status()
         groups = archive.duplicates() if with_duplicates else None
         used = archive.tags() if with_tags else None
+        look = [one for one in archive.worth_a_look() if one.page.status != "failed"]
     facts = {
         "archive": str(folder),
         "files": found.files,
@@ -115,6 +115,9 @@ def _archive_facts(
         "missing": [{"file": path} for path in found.missing_files],
         "failed": [_failed(path, number, why) for path, number, why in found.failed],
     }
+    facts |= _looks((str(page.metadata["file_path"]), page.page_number, why) for page, why in look[:WORTH_A_LOOK])
+    if look:
+        facts["to look at"] = f"{spell_count(len(look), 'page')}, one by one in `kobold-reader web`"
     return facts, groups, used
 
 
@@ -138,19 +141,24 @@ def _ledger_facts(name: str | None) -> dict[str, Any]:
     }
 
 
-def _worth_a_look(ledger: Path) -> list[dict[str, Any]]:
+def _worth_a_look(ledger: Path) -> dict[str, Any]:
     from kobold_reader.errors import LedgerError
     from kobold_reader.pages import local_path, shown
     from kobold_reader.reading.ledger import Ledger
 
     if not ledger.is_file():
-        return []
+        return {}
     try:
         with Ledger(ledger, read_only=True) as opened:
             pages = opened.worth_a_look(WORTH_A_LOOK)
     except LedgerError:  # only these facts are missing
-        return []
-    return [{"file": shown(local_path(one.uri)), "page_number": one.page_number, "why": one.why} for one in pages]
+        return {}
+    return _looks([(shown(local_path(one.uri)), one.page_number, one.why) for one in pages])
+
+
+def _looks(pages: Iterable[tuple[str, int, str]]) -> dict[str, Any]:
+    look = [{"file": path, "page_number": number, "why": why} for path, number, why in pages]
+    return {"worth a look": look} if look else {}
 
 
 def _failed(path: str, page_number: int, why: str) -> dict[str, Any]:

@@ -43,6 +43,8 @@ const KEYS = {
   r: () => follow('[data-rotate] [value="90"]'),
   R: () => follow('[data-rotate] [value="270"]'),
   x: () => tick(),
+  y: () => follow("[data-right]"),
+  t: () => follow("[data-take]:focus") || follow("[data-take]"),
   Escape: () => follow("[data-back]"),
 };
 
