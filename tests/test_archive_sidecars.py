@@ -230,6 +230,19 @@ def test_a_hostile_sidecar_is_named_and_left_and_the_rest_goes_on(
     assert str(error).startswith(f"{album.folder / 'a.jpg.xmp'}: It has a document type")
 
 
+def test_what_the_caller_s_own_function_raises_is_no_sidecar_s_error(album: Album) -> None:
+    """As where the output of `--dry-run` goes to `head`."""
+    album.put("a.jpg", photo(1))
+    album.sync()
+
+    def closed(*_: object) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        album.archive.write_sidecars(album.folder, SidecarOptions(), on_change=closed)
+    assert not (album.folder / "a.jpg.xmp").exists()
+
+
 def test_two_pictures_of_one_stem_never_share_a_sidecar(album: Album) -> None:
     album.put("a.jpg", photo(1))
     album.put("a.png", make.encoded(scene(2, (320, 240)), "PNG"))

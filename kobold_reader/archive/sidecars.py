@@ -173,15 +173,16 @@ class Sidecars:
     def _change(self, place: Path, change: Callable[[bytes | None], bytes | None], photo: Path) -> None:
         report = self._report
         try:
-            with of_one_page("writing the sidecar", str(place)):
+            with of_one_page("reading the sidecar", str(place)):
                 before = contents(place) if os.path.lexists(place) else None
                 after = change(before)
-                if after == before:
-                    report.unchanged += before is not None
-                    return
-                if self._on_change:
-                    self._on_change(place, before, after)
-                if not self._options.dry_run:
+            if after == before:
+                report.unchanged += before is not None
+                return
+            if self._on_change:
+                self._on_change(place, before, after)
+            if not self._options.dry_run:
+                with of_one_page("writing the sidecar", str(place)):
                     replace_file(place, before, after, photo=photo)
         except SourceError as error:
             report.errors.append(error.at(str(place)))
