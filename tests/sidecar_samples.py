@@ -174,6 +174,38 @@ def _run(name: str, *arguments: str) -> list[str]:
     return run.stdout.splitlines()
 
 
+def tagged_photo(path: Path, picture: bytes) -> None:
+    """Write a photo into which a person wrote keywords, a description and a rating."""
+    path.write_bytes(picture)
+    told = ["dc:Subject=mast", "dc:Subject=Skarvholm", "dc:Description=At home", "xmp:Rating=3", "dc:Source=a box"]
+    regions = "{RegionList=[{Area={X=0.5,Y=0.5,W=0.1,H=0.1,Unit=normalized},Name=Anna,Type=Face}]}"
+    write_with(
+        "exiftool", "-q", "-overwrite_original", *(f"-XMP-{one}" for one in told), f"-RegionInfo={regions}", str(path)
+    )
+
+
+def sidecar_by_exiftool(photo: Path) -> Path:
+    """Have exiftool write the sidecar of a photo."""
+    write_with("exiftool", "-q", "-tagsfromfile", str(photo), "-all:all", "-o", f"{photo}.xmp")
+    return Path(f"{photo}.xmp")
+
+
+def sidecar_by_exiv2(photo: Path) -> Path:
+    """Have exiv2 write the sidecar of a photo."""
+    write_with("exiv2", "-f", "-eX", str(photo))
+    return photo.with_suffix(".xmp")
+
+
+def sidecar_by_darktable(photo: Path) -> Path:
+    """Have darktable import a photo, with its sidecar if there is one, and write its sidecar."""
+    settings = ["--configdir", str(photo.parent / "darktable"), "--library", ":memory:"]
+    settings += ["--conf", "write_sidecar_files=on import", "--conf", "plugins/lighttable/export/force_lcms2=FALSE"]
+    shown = photo.with_name("shown.jpg")
+    shown.unlink(missing_ok=True)
+    write_with("darktable-cli", str(photo), str(shown), "--width", "40", "--core", *settings)
+    return Path(f"{photo}.xmp")
+
+
 def write_with(name: str, *arguments: str) -> None:
     """Have a program change a file."""
     _run(name, *arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -16,6 +17,7 @@ from kobold_reader.pages import xmp
 from kobold_reader.pages.metadata import read_xmp, sidecar_metadata
 from kobold_reader.pages.values import Embedded
 from kobold_reader.pages.xmp import MAX_DEPTH, Words, remove, rename, without_ours, words_of
+from tests import page_files as make
 from tests import sidecar_samples as samples
 
 WORDS = Words(
@@ -395,3 +397,53 @@ def test_ours_are_told_from_theirs_after_exiv2_wrote_the_sidecar_anew(name: str,
     path.write_bytes(remove(rewritten) or b"")
     assert b"kobold" not in path.read_bytes()
     assert samples.exiv2_reads(path) == before | {"Xmp.xmp.Label": "Blue"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "writes",
+    [
+        samples.sidecar_by_exiftool,
+        samples.sidecar_by_exiv2,
+        pytest.param(samples.sidecar_by_darktable, marks=pytest.mark.thorough),
+    ],
+)
+def test_what_the_programs_wrote_is_kept(writes: Callable[[Path], Path], tmp_path: Path) -> None:
+    photo = tmp_path / "a.jpg"
+    samples.tagged_photo(photo, make.jpeg(make.corners()))
+    sidecar = writes(photo)
+    written, before = sidecar.read_bytes(), [samples.exiftool_reads(sidecar), samples.exiv2_reads(sidecar)]
+    merged = merge(written, WORDS)
+    assert remove(merged) == written
+    sidecar.write_bytes(merged)
+    for old, new in zip(before, [samples.exiftool_reads(sidecar), samples.exiv2_reads(sidecar)], strict=True):
+        assert len(old) > 5
+        assert {field for field, value in old.items() if not new[field].startswith(value)} == set()
+        assert all("ubject" in field for field, value in old.items() if new[field] != value)
+
+
+@pytest.mark.thorough
+def test_darktable_reads_ours_and_ours_are_told_from_theirs_afterwards(tmp_path: Path) -> None:
+    """It adds the words above ours to the flat list."""
+    photo = tmp_path / "a.jpg"
+    samples.tagged_photo(photo, make.jpeg(make.corners()))
+    sidecar = samples.sidecar_by_darktable(photo)
+    theirs = sidecar_metadata([sidecar.read_bytes()])
+    sidecar.write_bytes(merge(sidecar.read_bytes(), Words(("boat", "vehicle|car"), "Two boats.", "Boats")))
+    samples.sidecar_by_darktable(photo)
+    rewritten = sidecar.read_bytes()
+    assert {"AI", "boat", "car", "vehicle", "mast"} <= set(values(rewritten)["keywords"])
+    assert sidecar_metadata([rewritten]) == theirs
+    assert merge(rewritten, Words(("boat", "vehicle|car"), "Two boats.", "Boats")) == rewritten
+    shown = samples.exiftool_reads(tmp_path / "shown.jpg")
+    assert {"AI", "boat", "car", "mast"} <= set(shown["XMP-dc:Subject"].split(", "))
+    assert shown["XMP-dc:Title"] == "Boats"
+    assert b"boat" not in (remove(rewritten) or b"")
+
+
+def test_words_above_ours_that_a_program_adds_are_ours_and_those_of_people_are_theirs() -> None:
+    merged = merge(samples.LIGHTROOM, Words(("vehicle|car", "boat|sail")))
+    item = b"\r\n     <rdf:li>car</rdf:li>"
+    flat = merged.replace(item, item + b"<rdf:li>AI</rdf:li><rdf:li>vehicle</rdf:li>", 1)
+    assert remove(flat) == samples.LIGHTROOM  # with its "boat"
+    assert merge(flat, Words(("vehicle|car", "boat|sail"))) == flat

@@ -83,9 +83,11 @@ Record = dict[str, list[str]]
 """What is ours in a sidecar, as our namespace holds it, by local name.
 
 Under the name of a property: what of its values is ours. `keywords`, `parent`: the keywords as given, also those that a
-person had written too. `former_description`: the person's text that ours replaced. `made`: properties that were not
-there before. `unwanted`: keywords and texts that were ours and that somebody took out since: they stay out. `file`: a
-hash of the whole sidecar before our words came in, if the file is ours. `model date release`: who wrote it.
+person had written too. `above`: the words above ours in hierarchies; darktable adds them to `dc:subject`, and where
+nobody had them there before, they are ours too. `former_description`: the person's text that ours replaced. `made`:
+properties that were not there before. `unwanted`: keywords and texts that were ours and that somebody took out since:
+they stay out. `file`: a hash of the whole sidecar before our words came in, if the file is ours. `model date release`:
+who wrote it.
 """
 _RECORD_TEXTS: Final = frozenset(
     "title description CreatorTool former_title former_description parent file model date release".split()  # noqa: SIM905
@@ -280,6 +282,9 @@ def _wanted(words: Words, old: Record, now: _Document, bare: _Document, overwrit
         paths_before = [path for path in map(_in_lightroom, tags) if path not in others] or bare.values("subject")
     else:
         paths_before = []
+    flat = _folds(bare.values("subject"))
+    above = dict.fromkeys(level for path in paths for level in path.split(LEVEL)[:-1])
+    new["above"] = [level for level in above if _folded(level) not in flat]
     new["hierarchicalSubject"] = _once([*paths_before, *paths], others) if paths else []
     if not tags or "TagsList" in old.get("made", ()):
         tags_before = list(map(_in_digikam, others or bare.values("subject")))
@@ -477,8 +482,9 @@ class _Document:
         made = record.get("made", ())
         for name in _LISTS:
             found = self._find(_name_of(name))
-            if isinstance(found, _Element) and name in record:
-                edits += self._list_without(found, record[name], is_made=name in made)
+            ours = [*record.get(name, ()), *(record.get("above", ()) if name == "subject" else ())]
+            if isinstance(found, _Element) and ours:
+                edits += self._list_without(found, ours, is_made=name in made)
         for name in _TEXTS:
             found = self._find(_name_of(name))
             if name in record and _folded(self.text(name)) == _folded(record[name][0]):
