@@ -334,6 +334,18 @@ def test_without_an_archive_the_ledger_tells(album: Album, run: Command) -> None
     assert "kobold-reader index" in empty.err
 
 
+def test_a_photo_of_which_nothing_is_said_keeps_its_sidecar(album: Album, tmp_path: Path) -> None:
+    album.put("a.jpg", photo(1))
+    album.sync()
+    album.write()
+    written = (album.folder / "a.jpg.xmp").read_bytes()
+    with Archive.open(tmp_path / "b", create=True, embedder="none") as other:
+        other.sync(album.folder, reader=KoboldReader(api_url=album.simulator.url, tasks=["ocr"], on_error="skip"))
+        report = other.write_sidecars()
+    assert (report.wordless_photos, report.written, report.removed) == (1, 0, 0)
+    assert (album.folder / "a.jpg.xmp").read_bytes() == written
+
+
 def test_index_writes_sidecars(album: Album, run: Command) -> None:
     album.put("a.jpg", photo(1))
     album.put("b.jpg", photo(2))

@@ -124,3 +124,13 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     replace_file(sidecar, b"old", b"new", photo=tmp_path / "a.jpg")
     assert sidecar.is_symlink()
     assert target.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="only POSIX has them")
+def test_a_pipe_or_a_folder_is_no_sidecar(tmp_path: Path) -> None:
+    photo = folder_of(tmp_path, "a.jpg b.jpg") / "a.jpg"
+    os.mkfifo(tmp_path / "a.jpg.xmp")
+    (tmp_path / "b.jpg.xmp").mkdir()
+    assert sidecar_finder().read_of(photo) == sidecar_finder().read_of(tmp_path / "b.jpg") == ()
+    with pytest.raises(SidecarError, match="no file"):
+        contents(tmp_path / "a.jpg.xmp")

@@ -19,7 +19,7 @@ from kobold_reader.archive.store import Catalog
 from kobold_reader.border import of_one_page
 from kobold_reader.documents import page_id
 from kobold_reader.errors import KoboldReaderError, SidecarError, SourceError
-from kobold_reader.pages import Selection, SourceFile, local_path
+from kobold_reader.pages import Selection, SourceFile, local_path, shown
 from kobold_reader.pages.sidecars import PHOTO_KINDS, SidecarName, contents, replace_file
 from kobold_reader.pages.sources import sidecar_finder
 from kobold_reader.pages.xmp import LEVEL, NAMESPACE, Overwrite, Words, begin, merge, remove, rename
@@ -142,14 +142,12 @@ class Sidecars:
         model = next((reading.model for reading in readings.values() if reading and reading.model), "")
         words = _words(texts, row.metadata if row is not None else {}, model or "", self._options.keyword_parent)
         self._report.wordless_photos += not words
-        return words
+        return words or None
 
-    def _merged(self, words: Words, source: SourceFile, opened: OpenFile, before: bytes | None) -> bytes | None:
+    def _merged(self, words: Words, source: SourceFile, opened: OpenFile, before: bytes | None) -> bytes:
         options = self._options
         if before is not None:
             return merge(before, words, overwrite=options.overwrite, with_title=options.with_title)
-        if not words:
-            return None
         return begin(opened.embedded(source, opened.facts(source)), words, with_title=options.with_title)
 
     # ── remove and rename ────────────────────────────────────────────────────────────────────────
@@ -185,7 +183,7 @@ class Sidecars:
                 with of_one_page("writing the sidecar", str(place)):
                     replace_file(place, before, after, photo=photo)
         except SourceError as error:
-            report.errors.append(error.at(str(place)))
+            report.errors.append(error.at(shown(str(place))))
             return
         report.removed += after is None
         report.written += after is not None

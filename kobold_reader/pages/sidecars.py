@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
@@ -104,7 +105,8 @@ class SidecarFinder:
                 state = openable(path).stat()
             except OSError:
                 continue  # it is gone, or a link that leads nowhere
-            found.append(SidecarFile(str(openable(path)), state.st_size, state.st_mtime_ns))
+            if stat.S_ISREG(state.st_mode):
+                found.append(SidecarFile(str(openable(path)), state.st_size, state.st_mtime_ns))
         return tuple(found)
 
     def written_of(self, photo: Path, name: SidecarName | None = None) -> tuple[Path, ...]:
@@ -151,6 +153,8 @@ def contents(path: Path) -> bytes:
     """
     place = shown(str(path))
     try:
+        if not stat.S_ISREG(openable(path).stat().st_mode):  # to open a pipe would wait for ever
+            raise SidecarError("It is no file.", source=place)
         with openable(path).open("rb") as stream:
             data = stream.read(xmp.MAX_BYTES + 1)
     except OSError as error:
