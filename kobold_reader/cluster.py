@@ -512,7 +512,7 @@ def page_row(result: PageResult) -> dict[str, Any]:
         "page_error": str(error) if error else None,
         "error_kind": type(error).__name__ if error else None,
         "is_kept": result.is_kept,
-        "metadata": _json(dict(result.metadata)),
+        "metadata": _json({**result.metadata, **result.beside}),
         "readings": _json({task: asdict(reading) for task, reading in readings.items()}),
     }
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from kobold_reader.errors import SidecarError
 from kobold_reader.pages import xmp
-from kobold_reader.pages.metadata import read_xmp, sidecar_metadata
-from kobold_reader.pages.values import Embedded
+from kobold_reader.pages.metadata import read_sidecar, read_xmp, sidecar_metadata
+from kobold_reader.pages.values import Embedded, Scalar
 from kobold_reader.pages.xmp import MAX_DEPTH, Words, remove, rename, without_ours, words_of
 from tests import page_files as make
 from tests import sidecar_samples as samples
@@ -30,6 +30,10 @@ merge, begin = partial(xmp.merge, with_title=True), partial(xmp.begin, with_titl
 def canonical(data: bytes | None) -> str:
     assert data is not None
     return ET.canonicalize(data.decode("utf-8-sig"), strip_text=False, with_comments=True)
+
+
+def people_say(sidecar: bytes) -> dict[str, Scalar]:
+    return sidecar_metadata([read_sidecar(sidecar)])
 
 
 def values(data: bytes) -> dict[str, list[str]]:
@@ -72,7 +76,7 @@ def test_nothing_that_is_a_persons_is_changed(name: str) -> None:
     theirs, both = values(before), values(merged)
     for key, some in theirs.items():
         assert [value for value in both[key] if value in some] == some
-    assert sidecar_metadata([merged]) == sidecar_metadata([before])
+    assert people_say(merged) == people_say(before)
 
 
 def test_a_persons_description_stays_unless_it_is_to_be_overwritten() -> None:
@@ -84,7 +88,7 @@ def test_a_persons_description_stays_unless_it_is_to_be_overwritten() -> None:
     assert 'Märta at the harbour, "midsummer"' in over.decode()
     assert merge(over, WORDS) == over  # once overwritten, it stays so
     assert canonical(remove(over)) == canonical(before)
-    assert sidecar_metadata([over]) == sidecar_metadata([before])
+    assert people_say(over) == people_say(before)
 
 
 def test_a_description_that_somebody_edited_is_theirs() -> None:
@@ -183,7 +187,7 @@ def test_encodings_and_line_ends_stay() -> None:
 def test_a_new_sidecar_begins_with_what_is_in_the_photo_and_goes_as_a_whole() -> None:
     embedded = Embedded(samples.LIGHTROOM.decode(), {"subject": ["other"], "title": ["Boats\x00\x1b"], "Rating": ["2"]})
     sidecar = begin(embedded, WORDS)
-    found = sidecar_metadata([sidecar])
+    found = people_say(sidecar)
     assert found["keywords"] == "boat, Gotland"
     assert (found["title"], found["rating"]) == ("Boats", 5)
     assert b"crs:Exposure2012" in sidecar
@@ -196,7 +200,7 @@ def test_a_new_sidecar_begins_with_what_is_in_the_photo_and_goes_as_a_whole() ->
 @pytest.mark.parametrize("packet", ["", "<no", "<!DOCTYPE a><a/>"])
 def test_a_photo_whose_own_packet_is_no_xmp(packet: str) -> None:
     sidecar = begin(Embedded(packet, {"description": ["Ours at home"]}), WORDS)
-    assert sidecar_metadata([sidecar]) == {"description": "Ours at home"}
+    assert people_say(sidecar) == {"description": "Ours at home"}
 
 
 def test_a_sidecar_of_ours_that_was_written_into_the_photo_is_not_a_persons() -> None:
@@ -313,7 +317,7 @@ def test_merge_then_remove_gives_the_same_bytes(before: bytes, first: Words, sec
     assert remove(once) == remove(twice) == before
     for key, some in values(before).items():
         assert set(some) <= set(values(twice)[key])
-    assert sidecar_metadata([twice]) == sidecar_metadata([before])
+    assert people_say(twice) == people_say(before)
 
 
 # ── held against the programs ────────────────────────────────────────────────────────────────────
@@ -428,12 +432,12 @@ def test_darktable_reads_ours_and_ours_are_told_from_theirs_afterwards(tmp_path:
     photo = tmp_path / "a.jpg"
     samples.tagged_photo(photo, make.jpeg(make.corners()))
     sidecar = samples.sidecar_by_darktable(photo)
-    theirs = sidecar_metadata([sidecar.read_bytes()])
+    theirs = people_say(sidecar.read_bytes())
     sidecar.write_bytes(merge(sidecar.read_bytes(), Words(("boat", "vehicle|car"), "Two boats.", "Boats")))
     samples.sidecar_by_darktable(photo)
     rewritten = sidecar.read_bytes()
     assert {"AI", "boat", "car", "vehicle", "mast"} <= set(values(rewritten)["keywords"])
-    assert sidecar_metadata([rewritten]) == theirs
+    assert people_say(rewritten) == theirs
     assert merge(rewritten, Words(("boat", "vehicle|car"), "Two boats.", "Boats")) == rewritten
     shown = samples.exiftool_reads(tmp_path / "shown.jpg")
     assert {"AI", "boat", "car", "mast"} <= set(shown["XMP-dc:Subject"].split(", "))

@@ -169,9 +169,9 @@ class Sidecars:
     # ── one sidecar ──────────────────────────────────────────────────────────────────────────────
 
     def _change(self, place: Path, change: Callable[[bytes | None], bytes | None], photo: Path) -> None:
-        report = self._report
+        report, name = self._report, shown(str(place))
         try:
-            with of_one_page("reading the sidecar", str(place)):
+            with of_one_page("reading the sidecar", name):
                 before = contents(place) if os.path.lexists(place) else None
                 after = change(before)
             if after == before:
@@ -180,10 +180,10 @@ class Sidecars:
             if self._on_change:
                 self._on_change(place, before, after)
             if not self._options.dry_run:
-                with of_one_page("writing the sidecar", str(place)):
+                with of_one_page("writing the sidecar", name):
                     replace_file(place, before, after, photo=photo)
         except SourceError as error:
-            report.errors.append(error.at(shown(str(place))))
+            report.errors.append(error.at(name))
             return
         report.removed += after is None
         report.written += after is not None

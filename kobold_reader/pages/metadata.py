@@ -148,15 +148,20 @@ def picture_metadata(picture: Image.Image, exif: Image.Exif | None = None) -> di
     )
 
 
-def sidecar_metadata(contents: Iterable[bytes]) -> dict[str, Scalar]:
-    """Return what people wrote into the sidecars of a photo; of two values that of the first sidecar, of lists both.
+def read_sidecar(content: bytes) -> Written:
+    """Return what people wrote into a sidecar; what kobold-reader wrote is left out.
 
     Raises:
-        SidecarError: One of them is no XMP, or hostile.
+        SidecarError: It is no XMP, or hostile.
     """
+    return _with_leaves(read_xmp(packets.without_ours(content), packets.MAX_BYTES))
+
+
+def sidecar_metadata(sidecars: Iterable[Written]) -> dict[str, Scalar]:
+    """Return what people wrote into the sidecars of a photo; of two values that of the first sidecar, of lists both."""
     written: Written = {}
-    for content in contents:
-        for key, values in _with_leaves(read_xmp(packets.without_ours(content), packets.MAX_BYTES)).items():
+    for one in sidecars:
+        for key, values in one.items():
             written.setdefault(key, []).extend(value for value in values if value not in written[key])
     title, description = clean_title(_first(written, "title")), clean_text(_first(written, "description"))
     keywords = join_names(written.get("keywords", []))

@@ -202,15 +202,12 @@ def people_say(sidecars: Sequence[SidecarFile]) -> dict[str, Scalar]:
     """Return what people wrote into the sidecars of a photo; one that cannot be read is named in the log."""
     if not sidecars:
         return {}
-    from kobold_reader.pages.metadata import sidecar_metadata  # loads Pillow: only where there are sidecars
+    from kobold_reader.pages.metadata import read_sidecar, sidecar_metadata  # loads Pillow: only where it is needed
 
-    found: list[bytes] = []
+    found = []
     for sidecar in sidecars:
         try:
-            data = contents(Path(sidecar.path))
-            sidecar_metadata([data])
+            found.append(read_sidecar(contents(Path(sidecar.path))))
         except SidecarError as error:
             log.warning("%s", error.at(shown(sidecar.path)))
-        else:
-            found.append(data)
     return sidecar_metadata(found)
