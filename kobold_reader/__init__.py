@@ -6,9 +6,10 @@ Chroma. A name is imported when it is first used: `import kobold_reader` alone i
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kobold_reader.lazy import lazy_names
 
 # onnxruntime's telemetry is on by default (its Privacy.md), and PyMuPDF 2 loads onnxruntime: switched off before either
 # can be imported.
@@ -39,26 +40,15 @@ __all__ = [
     "Reading",
 ]
 
-_MODULES = {
-    "archive": ("Alike", "Answer", "AnswerStream", "Archive", "Hit"),
-    "embeddings": ("E5Embedding", "KoboldEmbedding", "MiniLMEmbedding"),
-    "errors": ("KoboldReaderError", "PagesFailedError"),
-    "llm": ("KoboldLLM",),
-    "reader": ("KoboldReader",),
-    "reading.results": ("PageResult", "Reading"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from kobold_reader.release import RELEASE
-
-        return RELEASE
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "archive": ("Alike", "Answer", "AnswerStream", "Archive", "Hit"),
+        "embeddings": ("E5Embedding", "KoboldEmbedding", "MiniLMEmbedding"),
+        "errors": ("KoboldReaderError", "PagesFailedError"),
+        "llm": ("KoboldLLM",),
+        "reader": ("KoboldReader",),
+        "reading.results": ("PageResult", "Reading"),
+        "release": ("__version__",),
+    },
+)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
@@ -34,7 +34,7 @@ from kobold_reader.errors import (
     ServerTimeoutError,
     SourceError,
 )
-from kobold_reader.kobold import CancelledError, RetryPolicy, ServerHealth, check_way
+from kobold_reader.kobold import RetryPolicy, ServerHealth, check_way
 from kobold_reader.kobold.pool import none_left
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import local_uri

@@ -5,12 +5,12 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError, distribution, version
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 try:
     RELEASE = version("kobold-reader")
 except PackageNotFoundError:  # run from a checkout that was not installed
     RELEASE = "0+unknown"
+__version__ = RELEASE
 
 
 def pip_command() -> str:
@@ -26,6 +26,8 @@ def install_command(extra: str) -> str:
 
     PEP 610 has pip record the folder that it installed from, in `direct_url.json`.
     """
+    from urllib.request import url2pathname  # which imports all of HTTP
+
     try:
         record = distribution("kobold-reader").read_text("direct_url.json")
     except PackageNotFoundError:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.duplicates import MOST_BITS, Likeness
 from kobold_reader.archive.rows import PageRow, Place
-from kobold_reader.cli.app import app
+from kobold_reader.cli.app import make_app
 from kobold_reader.options import Grouping
 from kobold_reader.pages import PageChild
 from kobold_reader.reading.ledger import Ledger
@@ -243,11 +243,13 @@ def test_a_photo_is_found_by_what_it_shows_by_keyword_by_camera_and_by_day(
         hits = archive.search("heron", where=["image_kind=photo"])
         assert sorted(len(hit.alike) for hit in hits) == [0, 2]
     runner = CliRunner()
-    shown = runner.invoke(app, ["search", "heron", "--where", "image_kind=photo", "--archive", str(tmp_path / "a")])
+    shown = runner.invoke(
+        make_app(), ["search", "heron", "--where", "image_kind=photo", "--archive", str(tmp_path / "a")]
+    )
     assert "and 2 like it: " in shown.output
-    as_json = runner.invoke(app, ["status", "--duplicates", "--json", "--archive", str(tmp_path / "a")])
+    as_json = runner.invoke(make_app(), ["status", "--duplicates", "--json", "--archive", str(tmp_path / "a")])
     assert [len(group) for group in json.loads(as_json.stdout)["duplicates"]] == [3]
-    as_text = runner.invoke(app, ["status", "--duplicates", "--archive", str(tmp_path / "a")])
+    as_text = runner.invoke(make_app(), ["status", "--duplicates", "--archive", str(tmp_path / "a")])
     assert "duplicates: 1 group" in as_text.output
     assert as_text.output.count("  like: ") == 2
 

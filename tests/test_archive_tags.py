@@ -15,7 +15,7 @@ from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.archive import CATALOG
 from kobold_reader.archive.rows import PageRow, version_of
 from kobold_reader.archive.tags import parse_names
-from kobold_reader.cli.app import app
+from kobold_reader.cli.app import make_app
 from kobold_reader.errors import ConfigError
 from kobold_reader.reading.tags import Tags
 from tests.archive_rows import catalog_of, put
@@ -70,13 +70,13 @@ def test_tags_are_counted(archive: Archive) -> None:
 
 
 def test_status_shows_the_tags(archive: Archive) -> None:
-    said = CliRunner().invoke(app, ["status", "--archive", str(archive.folder), "--tags"]).output
+    said = CliRunner().invoke(make_app(), ["status", "--archive", str(archive.folder), "--tags"]).output
     assert "tags: 8 on 4 pages, 7 of one page only\n" in said
     assert "\n      2  automobile, 1 by people\n" in said
     assert "nearly the same: automobile (2), Automobile (1)\n" in said
-    said = CliRunner().invoke(app, ["status", "--archive", str(archive.folder), "--tags", "--json"]).output
+    said = CliRunner().invoke(make_app(), ["status", "--archive", str(archive.folder), "--tags", "--json"]).output
     assert json.loads(said)["tags"]["near"] == [["automobile", "Automobile"], ["Street", "street"]]
-    assert CliRunner().invoke(app, ["status", "--tags"]).exit_code == 2
+    assert CliRunner().invoke(make_app(), ["status", "--tags"]).exit_code == 2
 
 
 def test_a_rename_merges_and_is_found(archive: Archive) -> None:

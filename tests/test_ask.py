@@ -24,7 +24,7 @@ from kobold_reader import Archive, KoboldLLM, KoboldReader
 from kobold_reader.archive.ask import NOT_FOUND, NOTHING_FOUND
 from kobold_reader.errors import ContextTooSmallError
 from kobold_reader.kobold import ServerPool, spoken
-from kobold_reader.kobold.transport import server_key
+from kobold_reader.kobold.addresses import server_key
 from tests.conftest import GROUND_TRUTH, ROOT
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 from tests.test_cli import HIT_KEYS, Command, finished, kobold, process

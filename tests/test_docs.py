@@ -13,7 +13,7 @@ import pytest
 import typer
 
 import kobold_reader
-from kobold_reader.cli.app import app
+from kobold_reader.cli.app import make_app
 from kobold_reader.pages.sources import TAKEN
 from kobold_reader.reading.results import STATUSES
 from tests.conftest import LETTER, ROOT, SAMPLES
@@ -24,7 +24,7 @@ DOCS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 TESTS = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
-COMMANDS: Any = typer.main.get_command(app)
+COMMANDS: Any = typer.main.get_command(make_app())
 
 
 def test_the_readme_shows_the_library() -> None:

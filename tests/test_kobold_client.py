@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,7 +36,7 @@ from kobold_reader.errors import (
     ServerError,
     ServerTimeoutError,
 )
-from kobold_reader.kobold import CancelledError, GenerateRequest, KoboldClient
+from kobold_reader.kobold import GenerateRequest, KoboldClient
 from kobold_reader.kobold.transport import Transport
 from tests.kobold_simulator import Answer, Fault, KoboldSimulator, ScriptBrain
 

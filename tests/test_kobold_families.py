@@ -27,10 +27,10 @@ from kobold_reader.kobold import (
     image_tokens,
     normalize_url,
 )
+from kobold_reader.kobold.addresses import server_key
 from kobold_reader.kobold.families import read_toml
 from kobold_reader.kobold.gguf import projector_kinds
 from kobold_reader.kobold.protocol import version_tuple
-from kobold_reader.kobold.transport import server_key
 from kobold_reader.options import TASKS
 from tests.families_appendix import PAGE, appendix
 

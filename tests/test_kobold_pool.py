@@ -9,6 +9,7 @@ import sys
 import threading
 import time as real_time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from kobold_reader.errors import (
     ServerError,
     ServerTimeoutError,
 )
-from kobold_reader.kobold import CancelledError, GenerateRequest, KoboldClient, RetryPolicy, ServerPool
+from kobold_reader.kobold import GenerateRequest, KoboldClient, RetryPolicy, ServerPool
 from kobold_reader.kobold.pool import OWN_LOCK_WAIT_S, Turn
 from tests.kobold_simulator import Fault, KoboldSimulator
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from kobold_reader.kobold import CancelledError
 from kobold_reader.reading.ledger import Claims
 
 PAGE, OTHER = "00000001" + 56 * "0", "00000002" + 56 * "0"

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from typing_extensions import override
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.cli.app import app
+from kobold_reader.cli.app import make_app
 from kobold_reader.options import ReadOptions
 from kobold_reader.reading import second_reader
 from kobold_reader.reading.ledger import Ledger
@@ -275,19 +275,22 @@ def test_index_has_a_witness_where_rapidocr_is_installed_and_read_has_none(
 ) -> None:
     simulator = server()
     asked = ["--api-url", simulator.url, "--tasks", "ocr", "--rotate", "0"]
-    assert CliRunner().invoke(app, ["read", str(scans / "a.png"), *asked, "-o", str(tmp_path / "a.md")]).exit_code == 0
+    assert (
+        CliRunner().invoke(make_app(), ["read", str(scans / "a.png"), *asked, "-o", str(tmp_path / "a.md")]).exit_code
+        == 0
+    )
     none = ["index", str(scans), "--archive", str(tmp_path / "none"), "--embedder", "none", "--witness", "none"]
-    assert CliRunner().invoke(app, [*none, *asked]).exit_code == 0
+    assert CliRunner().invoke(make_app(), [*none, *asked]).exit_code == 0
     assert not loaded
     usual = ["index", str(scans), "--archive", str(tmp_path / "usual"), "--embedder", "none", "--ledger", "none"]
-    done = CliRunner().invoke(app, [*usual, *asked])
+    done = CliRunner().invoke(make_app(), [*usual, *asked])
     assert done.exit_code == 0
     assert sorted(loaded) == ["a", "b", "c"]
     with Archive.open(tmp_path / "usual") as archive:
         assert [row.metadata["witness_agreement"] for row in archive.pages()] == [1.0] * 3
     loaded.clear()
-    assert CliRunner().invoke(app, ["index", "--archive", str(tmp_path / "none")]).exit_code == 0
-    assert CliRunner().invoke(app, ["index", "--archive", str(tmp_path / "usual")]).exit_code == 0
+    assert CliRunner().invoke(make_app(), ["index", "--archive", str(tmp_path / "none")]).exit_code == 0
+    assert CliRunner().invoke(make_app(), ["index", "--archive", str(tmp_path / "usual")]).exit_code == 0
     assert not loaded, "nothing was read, so nothing was compared"
 
 
@@ -327,15 +330,15 @@ def test_index_leaves_pages_uncompared_that_the_witness_does_not_come_to_and_say
             "--archive",
             str(tmp_path / "archive"),
         ]
-        done = CliRunner().invoke(app, ["index", str(scans), *arguments, "--embedder", "none"])
+        done = CliRunner().invoke(make_app(), ["index", str(scans), *arguments, "--embedder", "none"])
     assert done.exit_code == 0
     assert "3 pages not compared with the witness" in done.stderr
     assert not loaded
     count = simulator.count()
-    again = CliRunner().invoke(app, ["index", str(scans), *arguments])
+    again = CliRunner().invoke(make_app(), ["index", str(scans), *arguments])
     assert again.exit_code == 0
     assert not loaded, "it reads along with the server, and the server has nothing to do"
-    full = CliRunner().invoke(app, ["index", str(scans), *arguments, "--witness", "rapidocr", "--json"])
+    full = CliRunner().invoke(make_app(), ["index", str(scans), *arguments, "--witness", "rapidocr", "--json"])
     assert json.loads(full.stdout)["uncompared_pages"] == 0
     assert sorted(loaded) == ["a", "b", "c"]
     assert simulator.count() == count
@@ -346,12 +349,12 @@ def test_index_leaves_pages_uncompared_that_the_witness_does_not_come_to_and_say
 @pytest.mark.usefixtures("usual")
 def test_plan_times_the_witness(scans: Path, server: Callable[..., KoboldSimulator]) -> None:
     arguments = ["plan", str(scans), "--api-url", server().url, "--tasks", "ocr", "--rotate", "0", "--sample", "2"]
-    said = CliRunner().invoke(app, arguments).stdout
+    said = CliRunner().invoke(make_app(), arguments).stdout
     assert "the witness, beside the reading: about " in said
     assert "slower than the server" in said
-    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    found = json.loads(CliRunner().invoke(make_app(), [*arguments, "--json"]).stdout)
     assert found["witness_s"] > 0
-    plain = json.loads(CliRunner().invoke(app, [*arguments, "--json", "--witness", "none"]).stdout)
+    plain = json.loads(CliRunner().invoke(make_app(), [*arguments, "--json", "--witness", "none"]).stdout)
     assert plain["witness_s"] is None
 
 
@@ -364,7 +367,7 @@ def test_a_ledger_counts_pages_by_what_the_model_read(
         look = ledger.worth_a_look(20)
     assert {name: counts.get(name) for name in ("ok", "unsupported")} == {"ok": 2, "unsupported": 1}
     assert [(Path(one.uri).stem, one.status) for one in look] == [("c", "unsupported")]
-    said = CliRunner().invoke(app, ["status", "--ledger", str(tmp_path / "ledger")]).stdout
+    said = CliRunner().invoke(make_app(), ["status", "--ledger", str(tmp_path / "ledger")]).stdout
     assert f"worth a look: {scans / 'c.png'} page 1: unsupported, the witness agrees with 0." in said
 
 
@@ -384,7 +387,7 @@ def test_the_command_line_writes_what_was_found(
     simulator = server(a=f"{LINES['a'][0]}\nnothing of that kind happened here\n{LINES['a'][2]}")
     arguments = ["read", str(scans / "a.png"), "--api-url", simulator.url, "--tasks", "ocr", "--rotate", "0"]
     more = ["--witness", "rapidocr", "--format", "jsonl", "--ledger", str(tmp_path / "ledger")]
-    done = CliRunner().invoke(app, [*arguments, *more])
+    done = CliRunner().invoke(make_app(), [*arguments, *more])
     line = json.loads(done.stdout.strip().splitlines()[-1])
     assert line["metadata"]["witness_agreement"] == line["witness"]["agreement"] < 1
     assert line["witness"]["missing"] or line["witness"]["unsupported"]

@@ -29,8 +29,9 @@ from kobold_reader.pages.testcard import CARD_HEIGHT_PX, CARD_WIDTH_PX, draw_car
 from kobold_reader.reading.due import long_side_px
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.page_reader import PageJob
+from kobold_reader.reading.remembered import Remembered, SelfTestFile
 from kobold_reader.reading.results import Reading
-from kobold_reader.reading.selftest import Remembered, SelfTest, SelfTestFile, self_test, smallest_row, start_of
+from kobold_reader.reading.selftest import SelfTest, self_test, smallest_row, start_of
 from tests.card_reader import CARD, DRAWN_BY, SEED, card_text, reads_down_to
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.simulator_projectors import PROJECTORS

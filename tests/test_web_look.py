@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.archive import LEDGER
-from kobold_reader.cli.app import app
+from kobold_reader.cli.app import make_app
 from kobold_reader.options import ReadOptions
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.second_reader import witness_key
@@ -99,10 +99,10 @@ def test_the_most_doubtful_page_is_first_and_those_that_a_person_settled_are_gon
     assert names(archive) == ["b unlike"]
     archive.uncorrect(page_id(archive, "c wrong page"))
     assert names(archive) == ["c wrong page", "b unlike"]
-    said = CliRunner().invoke(app, ["status", "--archive", str(archive.folder)]).stdout
+    said = CliRunner().invoke(make_app(), ["status", "--archive", str(archive.folder)]).stdout
     assert re.search(r"worth a look: .*c wrong page.png page 1: unsupported", said)
     assert "to look at: 2 pages, one by one in `kobold-reader web`" in said
-    found = json.loads(CliRunner().invoke(app, ["status", "--archive", str(archive.folder), "--json"]).stdout)
+    found = json.loads(CliRunner().invoke(make_app(), ["status", "--archive", str(archive.folder), "--json"]).stdout)
     assert [Path(one["file"]).stem for one in found["worth a look"]] == ["c wrong page", "b unlike"]
 
 

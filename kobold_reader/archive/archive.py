@@ -21,10 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import unquote
 
-from filelock import FileLock, Timeout
-
 from kobold_reader.archive import tags
-from kobold_reader.archive.ask import Answer, AnswerStream
 from kobold_reader.archive.corrections import Correction, check_correctable, read_text, text_sha256
 from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.embedders import (
@@ -36,14 +33,8 @@ from kobold_reader.archive.embedders import (
     of_model,
     record_of,
 )
-from kobold_reader.archive.export import Exporter, ExportReport, Importer, ImportReport, exported, to_frame
-from kobold_reader.archive.filters import parse_filter
-from kobold_reader.archive.layouts import ENDINGS, LayoutWriter
 from kobold_reader.archive.rows import PageOutline, PageRow, Place
-from kobold_reader.archive.search import Hit, Hits, Searcher
-from kobold_reader.archive.sidecars import Change, SidecarOptions, SidecarReport, Sidecars
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
-from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport, is_at
 from kobold_reader.archive.tags import TagStatistics
 from kobold_reader.archive.vector_index import (
     SPEED,
@@ -65,24 +56,26 @@ from kobold_reader.errors import (
 )
 from kobold_reader.files import is_writable
 from kobold_reader.options import ExportFormat, GroupBy, Grouping, Mode, ReadOptions
-from kobold_reader.pages import Selection, expanded, is_text, local_uri, select
-from kobold_reader.reading.due import stand_in
+from kobold_reader.pages import Selection, expanded, is_at, is_text, local_uri, select
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
-from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import PageResult, Reading
-from kobold_reader.reading.second_reader import witness_key
-from kobold_reader.reading.survey import MEASURED_PAGES, Outlook, forecast_by_ledger
-from kobold_reader.reading.transcriber import Transcriber
-from kobold_reader.session import Paths, ReadSession, take
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.llms import LLM
     from llama_index.core.query_engine import RetrieverQueryEngine
 
+    from kobold_reader.archive.ask import Answer, AnswerStream
+    from kobold_reader.archive.export import ExportReport, ImportReport
     from kobold_reader.archive.query_engine import ArchiveRetriever
+    from kobold_reader.archive.search import Hit, Hits
+    from kobold_reader.archive.sidecars import Change, SidecarOptions, SidecarReport
+    from kobold_reader.archive.sync import SyncReport
     from kobold_reader.llm import KoboldLLM
     from kobold_reader.reader import KoboldReader
+    from kobold_reader.reading.survey import Outlook
+    from kobold_reader.reading.transcriber import Transcriber
+    from kobold_reader.session import Paths, ReadSession
 
 log = logging.getLogger(__name__)
 
@@ -268,6 +261,8 @@ class Archive:
 
     def is_being_written(self) -> bool:
         """Tell whether a run, of this process or another one, holds the archive for writing."""
+        from filelock import FileLock, Timeout
+
         try:
             FileLock(self.folder / LOCK, timeout=0).acquire().lock.release()
         except Timeout:
@@ -301,6 +296,8 @@ class Archive:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the archive for writing; raises BusyError if another process does, StoreError if it is read-only."""
+        from filelock import FileLock, Timeout
+
         self._catalog.refuse_changes()
         try:
             lock = FileLock(self.folder / LOCK, timeout=LOCK_WAIT_S).acquire()
@@ -343,7 +340,7 @@ class Archive:
         on_page: Callable[[PageResult], None] | None = None,
         on_start: Callable[[Selection, Outlook], None] | None = None,
         on_progress: Callable[[str], None] | None = None,
-        make_transcriber: Callable[..., Transcriber] = ReadSession.transcriber,
+        make_transcriber: Callable[..., Transcriber] | None = None,
     ) -> SyncReport:
         """Read what is new or changed, and index it; mark what is gone as missing.
 
@@ -358,7 +355,7 @@ class Archive:
             on_start: Called with the work ahead, before the first page is read; once for each group of paths
                 that past runs read with the same settings.
             on_progress: Called with a line of text while a page is being read.
-            make_transcriber: Called as `ReadSession.transcriber`; `cluster.transcriber` reads on other machines.
+            make_transcriber: In place of `ReadSession.transcriber`; `cluster.transcriber` reads on other machines.
 
         Raises:
             SourceError: No file was found at the paths.
@@ -366,8 +363,14 @@ class Archive:
             MissingExtraError: As ServerError, of an engine that is not installed.
             StoreError: Another process is writing, or the disk is full.
         """
+        from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport
+        from kobold_reader.reading.due import stand_in
+        from kobold_reader.reading.survey import forecast_by_ledger
+        from kobold_reader.session import ReadSession
+
         session = reader if reader is None or isinstance(reader, ReadSession) else reader.session
         runs = self._runs(paths, session, changes)
+        make_transcriber = make_transcriber or ReadSession.transcriber
         total = SyncReport()
         failed: list[SourceError] = []
         lost: KoboldReaderError | None = None
@@ -419,6 +422,8 @@ class Archive:
 
         The pages of the last run tell it; in a new archive, a few passages that are embedded to measure it.
         """
+        from kobold_reader.reading.survey import MEASURED_PAGES
+
         speed, new = self._catalog.meta(SPEED), contents - self._catalog.indexed_contents()
         if speed and new:
             return len(new) * float(speed)
@@ -434,6 +439,8 @@ class Archive:
         changes: Mapping[str, Any] | None,
     ) -> list[tuple[list[str | Path], ReadSession]]:
         """Return the paths to read with the session of each; remembered paths with the same settings together."""
+        from kobold_reader.session import ReadSession
+
         roots = self._catalog.roots()
         groups: dict[str, list[str | Path]] = {}
         if paths is not None:
@@ -654,6 +661,8 @@ class Archive:
 
     def second_reading(self, page: PageRow) -> Reading | None:
         """Return what the witness read on a page; None where it did not read it."""
+        from kobold_reader.reading.second_reader import witness_key
+
         options = ReadOptions.of(self.settings_of(page.uri))
         with self._readings_kept() as ledger:
             return ledger.reading(page.content_sha256, "ocr", "rapidocr", witness_key(options)) if ledger else None
@@ -685,6 +694,9 @@ class Archive:
         Raises:
             SourceError: No file was found at the paths.
         """
+        from kobold_reader.archive.sidecars import Sidecars
+        from kobold_reader.session import take
+
         with Ledger(self.folder / LEDGER, read_only=True) as ledger:
             selection = take(list(self._catalog.roots()) if paths is None else paths, known=ledger.kind_of)
             return Sidecars(options, on_change).write(selection, ledger, self._catalog)
@@ -708,9 +720,15 @@ class Archive:
         Raises:
             ConfigError: The folder is a file, or `to` or `group_by` is unknown, or they do not go together.
         """
+        from kobold_reader.archive.export import Exporter
+        from kobold_reader.archive.export_format import LAYOUT_ENDINGS
+
         exporter = Exporter(self._catalog, Path(folder), to, group_by)
-        if to not in ENDINGS:
+        if to not in LAYOUT_ENDINGS:
             return exporter.run()
+        from kobold_reader.archive.layouts import LayoutWriter
+        from kobold_reader.reading.open_file import OpenFile
+
         with Ledger(None) as facts, OpenFile(facts, tuple(pdf_passwords)) as opened:
             return exporter.run(LayoutWriter(opened, to, self.readings))
 
@@ -720,6 +738,8 @@ class Archive:
         Raises:
             ConfigError: `to` is unknown.
         """
+        from kobold_reader.archive.export import exported
+
         return exported(self._catalog, page_ids, to)
 
     def import_corrections(self, folder: str | Path) -> ImportReport:
@@ -732,6 +752,8 @@ class Archive:
             SourceError: There is no export.
             StoreError: The archive cannot be written.
         """
+        from kobold_reader.archive.export import Importer
+
         report = Importer(self._catalog).run(Path(folder))
         if changed := report.corrected + report.taken_back:
             self._index_corrected(changed)
@@ -775,6 +797,9 @@ class Archive:
         Raises:
             ConfigError: Empty query, unknown mode, key or folder; a date of another shape.
         """
+        from kobold_reader.archive.filters import parse_filter
+        from kobold_reader.archive.search import Hits, Searcher
+
         if not self._catalog.has_read_pages():
             hint = f"kobold-reader index PATH --archive {self.folder} reads and indexes files"
             failed = self._catalog.count_failed()
@@ -989,6 +1014,8 @@ class Archive:
         Raises:
             MissingExtraError: The extra `notebook` is not installed.
         """
+        from kobold_reader.archive.export import to_frame
+
         return to_frame(self._catalog.every_page(), self._catalog.places().values())
 
     def has_read_pages(self) -> bool:

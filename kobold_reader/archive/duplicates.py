@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from kobold_reader.archive.rows import PageRow, Place
@@ -34,8 +35,6 @@ class Likeness(Generic[Name]):
     """
 
     def __init__(self, hashes: Iterable[tuple[Name, str]]) -> None:
-        import numpy as np
-
         self._names: dict[int, list[Name]] = {}
         self._hash_of: dict[Name, int] = {}
         for name, text in hashes:
@@ -46,15 +45,20 @@ class Likeness(Generic[Name]):
             if 0 <= value < 1 << 64:
                 self._names.setdefault(value, []).append(name)
                 self._hash_of[name] = value
-        self._hashes = np.fromiter(self._names, dtype=np.uint64, count=len(self._names))
+
+    @cached_property
+    def _hashes(self) -> NDArray[np.uint64]:
+        import numpy as np
+
+        return np.fromiter(self._names, dtype=np.uint64, count=len(self._names))
 
     def group(self, name: Name) -> list[Name]:
         """Return all names whose hash is near this one's, or near one that is, and so on; itself first."""
-        import numpy as np
-
         value = self._hash_of.get(name)
         if value is None:
             return [name]
+        import numpy as np
+
         found, _ = _chain(np.uint64(value), self._hashes[self._hashes != value])
         return [name, *(one for value in found for one in self._names[value] if one != name)]
 

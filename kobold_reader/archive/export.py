@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
 
 from kobold_reader.archive.corrections import check_correctable, is_as_read, is_same_text
 from kobold_reader.archive.export_format import (
     FORMATS,
+    LAYOUT_ENDINGS,
     TRANSCRIPTION,
     Block,
     DamagedError,
@@ -34,7 +35,6 @@ from kobold_reader.archive.export_format import (
     parse,
     render,
 )
-from kobold_reader.archive.layouts import ENDINGS, LayoutWriter, check_sealed
 from kobold_reader.archive.rows import PageRow, Place
 from kobold_reader.archive.store import Catalog
 from kobold_reader.documents import page_link
@@ -52,6 +52,9 @@ from kobold_reader.options import ExportFormat, GroupBy
 from kobold_reader.pages import file_at, local_uri
 from kobold_reader.pages.names import RESERVED, shown_of
 from kobold_reader.pages.sources import natural_key
+
+if TYPE_CHECKING:
+    from kobold_reader.archive.layouts import LayoutWriter
 
 # ── export ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -80,9 +83,9 @@ class Exporter:
     """
 
     def __init__(self, catalog: Catalog, folder: Path, form: ExportFormat, group_by: GroupBy) -> None:
-        _check_known("to", form, (*FORMATS, *ENDINGS))
+        _check_known("to", form, (*FORMATS, *LAYOUT_ENDINGS))
         _check_known("group_by", group_by, get_args(GroupBy))
-        if form in ENDINGS and group_by != "file":
+        if form in LAYOUT_ENDINGS and group_by != "file":
             raise ConfigError(f"{form} is written for each file, not for each folder.", hint="Leave --group-by out.")
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder} is a file.", hint="Name a folder to export to.")
@@ -131,6 +134,8 @@ class Exporter:
     def _write_layout(self, target: Path, uri: str, rows: Sequence[PageRow], layouts: LayoutWriter) -> None:
         """Write a file with the places of its lines, or raise StoreError if the present one was changed since."""
         if target.is_symlink() or target.exists():
+            from kobold_reader.archive.layouts import check_sealed
+
             check_sealed(target)
         with self._part_of(target) as part:
             notices = layouts.write(file_at(uri), rows, part)
@@ -154,7 +159,7 @@ class Exporter:
 
     def _targets(self, names: Mapping[str, PurePosixPath]) -> dict[PurePosixPath, list[str]]:
         """Return the files to be written, each with the URIs whose pages it holds."""
-        ending = ENDINGS.get(self._form, f".{self._form}")
+        ending = LAYOUT_ENDINGS.get(self._form, f".{self._form}")
         if self._group_by == "file":
             return {path: [uri] for uri, path in safe_paths(names, ending).items()}
         ordered = sorted(names, key=lambda uri: (_folder_of(uri), natural_key(uri)))

@@ -15,9 +15,9 @@ import codecs
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from kobold_reader.archive.corrections import bare, clean
 from kobold_reader.documents import page_id
@@ -25,7 +25,9 @@ from kobold_reader.errors import ConfigError
 from kobold_reader.options import ExportFormat
 
 FORMATS: tuple[ExportFormat, ...] = ("md", "txt", "jsonl")
-"""Those of this module; `layouts.py` writes the others."""
+"""Those of this module."""
+LAYOUT_ENDINGS: Final[Mapping[ExportFormat, str]] = {"pdf": ".ocr.pdf", "hocr": ".hocr", "alto": ".alto.xml"}
+"""Those of `layouts.py`."""
 TRANSCRIPTION = "ocr"
 
 _SIGNS = {"md": ("<!-- ", " -->"), "txt": ("===== ", " =====")}

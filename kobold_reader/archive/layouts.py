@@ -26,7 +26,6 @@ from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import SHARES, LineBox, Reading
 from kobold_reader.release import RELEASE
 
-ENDINGS: Final[Mapping[ExportFormat, str]] = {"pdf": ".ocr.pdf", "hocr": ".hocr", "alto": ".alto.xml"}
 _MARKUP: Final = re.compile(
     r"^\s{0,3}#{1,6}\s+|^\s*>\s|\*\*|(?<!\w)__|__(?!\w)|^\s*[|:\s-]{3,}$|\s*\|\s*|^```\w*$|<br\s*/?>", re.MULTILINE
 )

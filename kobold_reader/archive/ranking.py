@@ -25,9 +25,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from rapidfuzz import process
-from rapidfuzz.distance import OSA
-
 from kobold_reader.archive.query import SHORT_YEAR, UNSPACED, Kind, Query, Term, is_unspaced
 from kobold_reader.options import Match
 
@@ -565,6 +562,8 @@ def similarity(word: str, other: str) -> float:
     first, second = skeleton(word), skeleton(other)
     if first == second:
         return LOOKALIKE if len(word) >= _MIN_LOOKALIKE else 0.0
+    from rapidfuzz.distance import OSA  # only searches need it
+
     allowed = _allowed_edits(word)
     if any(char.isdigit() for char in word):
         is_near = len(word) == len(other) >= _MIN_NEAR_NUMBER
@@ -596,6 +595,9 @@ class Misreadings:
     def best(self, word: str, page: PageText) -> float:
         """Return the similarity of the page's likeliest misreading of a word; 0 if it has none."""
         if word not in self._of_word:
+            from rapidfuzz import process
+            from rapidfuzz.distance import OSA
+
             words, skeletons = self._words
             near = process.extract(
                 skeleton(word), skeletons, scorer=OSA.distance, score_cutoff=_allowed_edits(word), limit=None

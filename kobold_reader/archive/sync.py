@@ -28,7 +28,7 @@ from kobold_reader.border import of_one_page
 from kobold_reader.documents import EMBED_KEYS, page_id, to_metadata
 from kobold_reader.errors import KoboldReaderError, UnexpectedError
 from kobold_reader.options import ReadOptions
-from kobold_reader.pages import Scalar, Selection, SourceFile, local_path
+from kobold_reader.pages import Scalar, Selection, SourceFile, is_at, is_below, local_path
 from kobold_reader.pages.sidecars import PHOTO_KINDS, people_say
 from kobold_reader.pages.sources import sidecar_finder
 from kobold_reader.reading.ledger import Ledger
@@ -448,17 +448,17 @@ class Syncer:
         """Mark or remove the places below this run's folders at which there is no file any more."""
         seen = {source.uri for source in selection.files}
         # A folder that is absent or has no file that we take proves nothing: an unmounted disk looks like that.
-        trusted = [root for root in selection.roots if any(_is_below(uri, root) for uri in seen)]
+        trusted = [root for root in selection.roots if any(is_below(uri, root) for uri in seen)]
         # A place that could not be looked at is not known to be gone, either.
         gone = [
             place
             for place in places.values()
             if place.uri not in seen
-            and any(_is_below(place.uri, root) for root in trusted)
+            and any(is_below(place.uri, root) for root in trusted)
             and not any(is_at(place.uri, path) for path in selection.unseen)
         ]
         emptied = [root for root in selection.roots if root not in trusted]
-        self._report.vanished_files = sum(any(_is_below(uri, root) for root in emptied) for uri in places)
+        self._report.vanished_files = sum(any(is_below(uri, root) for root in emptied) for uri in places)
         present = {place.sha256 for place in places.values() if place.uri in seen}
         moved = [place for place in gone if place.sha256 in present]
         missing = [place for place in gone if place.sha256 not in present]
@@ -486,12 +486,3 @@ class Syncer:
 def _embedded(row: PageRow) -> dict[str, Any]:
     """Return the metadata that is embedded with the text."""
     return {key: value for key, value in row.metadata.items() if key in EMBED_KEYS}
-
-
-def is_at(uri: str, root: str) -> bool:
-    """Tell whether a URI is this one, or of a file below it."""
-    return uri == root or _is_below(uri, root)
-
-
-def _is_below(uri: str, root: str) -> bool:
-    return uri.startswith(root.rstrip("/") + "/")

@@ -25,7 +25,6 @@ from kobold_reader.archive.embedders import Embedder, ServerAccess, open_embedde
 from kobold_reader.archive.query import is_latin
 from kobold_reader.archive.ranking import Cosines
 from kobold_reader.archive.rows import PageRow
-from kobold_reader.archive.search import DenseSearch
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import (
     ChromaServer,
@@ -55,6 +54,8 @@ from kobold_reader.reading.ledger import Ledger
 if TYPE_CHECKING:
     from llama_index.core.node_parser import SentenceSplitter
     from llama_index.core.schema import TextNode
+
+    from kobold_reader.archive.search import DenseSearch
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 from kobold_reader.archive.store import Catalog
 from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
-from kobold_reader.kobold import check_way
+from kobold_reader.kobold.addresses import check_way
 
 COLLECTION: Final = "pages"
 BATCH: Final = 1000

@@ -6,35 +6,19 @@ Importing this must stay cheap, as `--help` imports it: commands import what the
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import signal
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from kobold_reader.cli.commands import (
-    ask,
-    demo,
-    doctor,
-    export,
-    forget,
-    import_,
-    index,
-    mcp,
-    models,
-    plan,
-    read,
-    search,
-    sidecars,
-    status,
-    web,
-)
 from kobold_reader.cli.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, exit_code
 from kobold_reader.cli.options import option_of
 from kobold_reader.cli.output import complain, notice, say, show_log
@@ -43,33 +27,27 @@ from kobold_reader.errors import ConfigError, KoboldReaderError
 # Set before anything can import onnxruntime or tiktoken: no telemetry, no download.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-app = typer.Typer(
-    name="kobold-reader",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+COMMANDS = (
+    *("demo", "plan", "read", "index", "search", "ask", "web", "mcp", "status", "doctor", "models"),
+    *("export", "import_", "sidecars", "forget"),
 )
+"""In the order of the help; each is a module and a function of `cli/commands`."""
 
-for module in (
-    demo,
-    plan,
-    read,
-    index,
-    search,
-    ask,
-    web,
-    mcp,
-    status,
-    doctor,
-    models,
-    export,
-    import_,
-    sidecars,
-    forget,
-):
-    name = module.__name__.rpartition(".")[2]
-    app.command(name.rstrip("_"))(getattr(module, name))
+
+def make_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the application with these commands."""
+    app = typer.Typer(
+        name="kobold-reader",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(options)
+    for name in commands:
+        module = importlib.import_module(f"kobold_reader.cli.commands.{name}")
+        app.command(name.rstrip("_"))(getattr(module, name))
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,7 +58,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     *,
     verbose: Annotated[
@@ -115,7 +92,9 @@ def run() -> int:
     usage_error: type[Exception] = next(
         kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
     )
-    command = typer.main.get_command(app)
+    # typer looks at every option of every command that it is given; the one that is named is enough.
+    named = [name for name in COMMANDS if sys.argv[1:2] == [name.rstrip("_")]]
+    command = typer.main.get_command(make_app(named or COMMANDS))
     try:
         with interrupted_by_signals():
             # `app()` itself exits on Ctrl-C and on a closed pipe, and they could not be told apart here.

@@ -30,8 +30,8 @@ from kobold_reader.pages import TAKEN, ImageBudget
 from kobold_reader.progress import spell_count, spell_statuses
 from kobold_reader.reading.due import is_clearly_lower, would_reach_px
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
+from kobold_reader.reading.remembered import SelfTestFile
 from kobold_reader.reading.results import PageResult
-from kobold_reader.reading.selftest import SelfTestFile
 
 
 def existing_ledger(given: str | None) -> Path | None:

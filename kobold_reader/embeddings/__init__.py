@@ -5,8 +5,9 @@ The classes for LlamaIndex are imported when they are first used; `minilm_model`
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kobold_reader.lazy import lazy_names
 
 if TYPE_CHECKING:
     from kobold_reader.embeddings.e5 import E5Embedding
@@ -18,17 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["E5Embedding", "E5Tokenizer", "FastEmbedding", "KoboldEmbedding", "MiniLMEmbedding", "MiniLMTokenizer"]
 
-_MODULES = {
-    "E5Embedding": "e5",
-    "E5Tokenizer": "e5_model",
-    "FastEmbedding": "fastembed",
-    "KoboldEmbedding": "koboldcpp",
-    "MiniLMEmbedding": "minilm",
-    "MiniLMTokenizer": "minilm_model",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "e5": ("E5Embedding",),
+        "e5_model": ("E5Tokenizer",),
+        "fastembed": ("FastEmbedding",),
+        "koboldcpp": ("KoboldEmbedding",),
+        "minilm": ("MiniLMEmbedding",),
+        "minilm_model": ("MiniLMTokenizer",),
+    },
+)

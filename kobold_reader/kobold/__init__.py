@@ -4,38 +4,42 @@
 be asked, `gguf` and `pairing` tell which model files go together.
 """
 
-from concurrent.futures import CancelledError
+from __future__ import annotations
 
-from kobold_reader.kobold.client import KoboldClient
-from kobold_reader.kobold.families import (
-    FAMILIES,
-    RECOMMENDED,
-    Decoding,
-    Family,
-    choose_family,
-    family_of,
-    image_tokens,
-    render_prompt,
-)
-from kobold_reader.kobold.pool import Lease, RetryPolicy, ServerHealth, ServerPool
-from kobold_reader.kobold.protocol import (
-    SETTINGS,
-    Completion,
-    ExpandedPrompt,
-    GenerateRequest,
-    ServerInfo,
-    classify_error,
-    parse_generate,
-    spoken,
-    without_begun,
-)
-from kobold_reader.kobold.transport import address_kind, check_way, normalize_url
+from typing import TYPE_CHECKING
+
+from kobold_reader.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from kobold_reader.kobold.addresses import address_kind, check_way, normalize_url
+    from kobold_reader.kobold.client import KoboldClient
+    from kobold_reader.kobold.families import (
+        FAMILIES,
+        RECOMMENDED,
+        Decoding,
+        Family,
+        choose_family,
+        family_of,
+        image_tokens,
+        render_prompt,
+    )
+    from kobold_reader.kobold.pool import Lease, RetryPolicy, ServerHealth, ServerPool
+    from kobold_reader.kobold.protocol import (
+        SETTINGS,
+        Completion,
+        ExpandedPrompt,
+        GenerateRequest,
+        ServerInfo,
+        classify_error,
+        parse_generate,
+        spoken,
+        without_begun,
+    )
 
 __all__ = [
     "FAMILIES",
     "RECOMMENDED",
     "SETTINGS",
-    "CancelledError",
     "Completion",
     "Decoding",
     "ExpandedPrompt",
@@ -59,3 +63,38 @@ __all__ = [
     "spoken",
     "without_begun",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "addresses": ("address_kind", "check_way", "normalize_url"),
+        "client": ("KoboldClient",),
+        "families": (
+            "FAMILIES",
+            "RECOMMENDED",
+            "Decoding",
+            "Family",
+            "choose_family",
+            "family_of",
+            "image_tokens",
+            "render_prompt",
+        ),
+        "pool": (
+            "Lease",
+            "RetryPolicy",
+            "ServerHealth",
+            "ServerPool",
+        ),
+        "protocol": (
+            "SETTINGS",
+            "Completion",
+            "ExpandedPrompt",
+            "GenerateRequest",
+            "ServerInfo",
+            "classify_error",
+            "parse_generate",
+            "spoken",
+            "without_begun",
+        ),
+    },
+)

@@ -29,6 +29,7 @@ from kobold_reader.errors import (
     ServerStatusError,
     ServerTimeoutError,
 )
+from kobold_reader.kobold.addresses import normalize_url
 from kobold_reader.kobold.protocol import (
     SETTINGS,
     Completion,
@@ -40,7 +41,7 @@ from kobold_reader.kobold.protocol import (
     parse_generate,
     version_tuple,
 )
-from kobold_reader.kobold.transport import QUICK_READ_S, Job, Transport, normalize_url, was_reached
+from kobold_reader.kobold.transport import QUICK_READ_S, Job, Transport, was_reached
 
 log = logging.getLogger(__name__)
 

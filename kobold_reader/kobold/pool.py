@@ -38,9 +38,9 @@ from kobold_reader.errors import (
     ServerHungError,
     ServerTimeoutError,
 )
+from kobold_reader.kobold.addresses import server_key
 from kobold_reader.kobold.client import KoboldClient
 from kobold_reader.kobold.protocol import Completion, GenerateRequest, ServerInfo, no_vision_error
-from kobold_reader.kobold.transport import server_key
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,8 @@ from kobold_reader.pages.sources import (
     expanded,
     extra_hint,
     file_at,
+    is_at,
+    is_below,
     local_uri,
     select,
 )
@@ -55,6 +57,8 @@ __all__ = [
     "expanded",
     "extra_hint",
     "file_at",
+    "is_at",
+    "is_below",
     "is_text",
     "local_path",
     "local_uri",

@@ -219,6 +219,16 @@ def local_uri(path: str | Path) -> str:
     return uri_of(absolute)
 
 
+def is_at(uri: str, root: str) -> bool:
+    """Tell whether a URI is this one, or of a file below it."""
+    return uri == root or is_below(uri, root)
+
+
+def is_below(uri: str, root: str) -> bool:
+    """Tell whether a URI is of a file below this one."""
+    return uri.startswith(root.rstrip("/") + "/")
+
+
 def _absolute(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 

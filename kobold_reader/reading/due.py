@@ -10,14 +10,15 @@ import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from kobold_reader.kobold import FAMILIES
 from kobold_reader.options import ReadOptions, Redo
 from kobold_reader.pages import ImageBudget, PageFacts
 from kobold_reader.reading.ledger import KnownPage, Ledger
-from kobold_reader.reading.page_reader import EngineFacts
 from kobold_reader.reading.results import DOUBTFUL, WITNESS_AGREES, PageResult, Reading
+
+if TYPE_CHECKING:
+    from kobold_reader.reading.page_reader import EngineFacts
 
 OF_THE_PAGE: Final = frozenset({"pdf", "image"})
 """`Reading.engine` where no engine was asked: a text layer and blank paper are facts of the page."""
@@ -125,6 +126,8 @@ def possible(
     `readings` are the kept ones of that page, `able` is as in `find_due`, and `last_family` is that of the model that
     read last; it counts for pages whose text layer answers `ocr`.
     """
+    from kobold_reader.kobold import FAMILIES  # what compares sizes only does without HTTP
+
     can = [task for task in due_tasks if able is None or task in able]
     ocr = readings.get("ocr")
     if ocr is not None and "ocr" not in due_tasks:

@@ -24,20 +24,21 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from kobold_reader.border import is_of_one_row
 from kobold_reader.errors import KoboldReaderError, LedgerError
 from kobold_reader.files import connect_read_only
-from kobold_reader.kobold import CancelledError
 from kobold_reader.pages import FileFacts, Kind, PageFacts, SourceFile
 from kobold_reader.reading.results import DOUBTFUL, WITNESS_AGREES, LineBox, Reading
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 log = logging.getLogger(__name__)
 
@@ -731,6 +732,8 @@ class Claims:
     def _try(self, number: int) -> bool:
         if self._folder is None:
             return True
+        from filelock import FileLock, Timeout
+
         with self._lock:
             if number in self._held:
                 lock, pages = self._held[number]

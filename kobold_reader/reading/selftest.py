@@ -20,22 +20,15 @@ so no trouble with it ends a run.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import secrets
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, get_args, get_type_hints
-
-import platformdirs
-from filelock import FileLock, Timeout
+from dataclasses import dataclass
+from typing import Any
 
 from kobold_reader.errors import ContextTooSmallError, ImageNotSeenError, NoVisionModelError, ServerError
-from kobold_reader.files import write_atomically
 from kobold_reader.kobold import (
     SETTINGS,
     Completion,
@@ -48,7 +41,6 @@ from kobold_reader.kobold import (
     render_prompt,
 )
 from kobold_reader.kobold.protocol import CONTEXT_MARGIN_TOKENS, MIN_ANSWER_TOKENS
-from kobold_reader.kobold.transport import server_key
 from kobold_reader.pages.testcard import (
     CARD_HEIGHT_PX,
     CARD_WIDTH_PX,
@@ -59,6 +51,7 @@ from kobold_reader.pages.testcard import (
     shrink_card,
 )
 from kobold_reader.reading.due import long_side_px
+from kobold_reader.reading.remembered import Remembered, SelfTestFile
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +68,6 @@ answer is cut."""
 _SMALLER_PX = (1024, 768, 512, 448, 320)
 """To these the card is shrunk where it does not fit."""
 
-_FORMAT = 1
-_LOCK_WAIT_S = 5.0
-_START_TOLERANCE_S = 3.0
-"""A server needs longer than that to load a model again."""
-_CLOCK_DRIFT = 1e-4
-"""Two clocks part by some seconds a day."""
 _STEPS_PX = (512, 768, 1024, 1280, 1536, 1792, 2048)
 """The limits that are told apart; the server's may be anything between the first and the last."""
 _BELOW_ALL_PX = 448
@@ -94,56 +81,6 @@ _TRIES = ((0.1, 1), (0.4, 2))
 """Temperature and seed; the second try is for a model whose first word led it astray."""
 
 
-# ── remembered self-tests ─────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """The result of one self-test, as it is stored; times in seconds of the epoch."""
-
-    model: str
-    version: str
-    started_s: float | None
-    """When the server was started; None where it does not tell its uptime."""
-    tested_s: float
-    is_seen: bool
-    """Whether words of the card came back."""
-    visionmaxres_px: int | None
-    """Longest side that the server lets through; None where nothing tells."""
-    max_side_px: int
-    """Longest side of an image sent there, the family's own limit included."""
-    max_pixels: int | None = None
-    """The family's limit of an image's area, where it has one."""
-    smallest_pt: int | None = None
-    """Smallest print read on a whole A4 page; None: none."""
-    letter_px: float | None = None
-    """Height of its small letters where they reach the encoder; None: not known."""
-    family: str | None = None
-    """The family whose prompt and tags were sent."""
-
-    @classmethod
-    def of_json(cls, values: Mapping[str, Any]) -> Remembered:
-        """Check values that somebody may have edited.
-
-        Raises:
-            TypeError: A value is missing, unknown, or of another type.
-        """
-        found = cls(**values)
-        for name, hint in get_type_hints(cls).items():
-            value = getattr(found, name)
-            takes_integers = float in {hint, *get_args(hint)}
-            if not isinstance(value, hint | int if takes_integers else hint):
-                raise TypeError(f"{name} is {value!r}")
-        return found
-
-    def holds_for(self, info: ServerInfo, started_s: float | None, now_s: float) -> bool:
-        """Tell whether this is a result for the server that runs there now."""
-        if (self.model, self.version) != (info.model, info.version) or self.started_s is None or started_s is None:
-            return False
-        tolerance_s = _START_TOLERANCE_S + _CLOCK_DRIFT * max(0.0, now_s - started_s)
-        return abs(self.started_s - started_s) <= tolerance_s
-
-
 def start_of(client: KoboldClient) -> float | None:
     """Return when the server was started, in seconds of the epoch; None where it does not tell."""
     try:
@@ -154,44 +91,6 @@ def start_of(client: KoboldClient) -> float | None:
     if not isinstance(uptime_s, int | float) or isinstance(uptime_s, bool):
         return None
     return time.time() - uptime_s
-
-
-class SelfTestFile:
-    """The file of remembered self-tests, the last one of each server.
-
-    Args:
-        path: The file; left out: `self-tests.json` in the user's data folder.
-    """
-
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path or Path(platformdirs.user_data_dir("kobold-reader", appauthor=False), "self-tests.json")
-
-    def find(self, url: str) -> Remembered | None:
-        """Return the last result for the server of this address, whatever runs there now."""
-        return self._load().get(server_key(url))
-
-    def put(self, url: str, found: Remembered) -> None:
-        """Keep a result; a folder that cannot be written is only logged."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_WAIT_S):
-                servers = {**self._load(), server_key(url): found}
-                content = {"format": _FORMAT, "servers": {key: asdict(servers[key]) for key in sorted(servers)}}
-                write_atomically(self.path, json.dumps(content, ensure_ascii=False, indent=1).encode())
-        except (OSError, Timeout) as err:
-            log.warning("the self-test of %s could not be kept in %s: %s", url, self.path, err)
-
-    def _load(self) -> dict[str, Remembered]:
-        try:
-            stored = json.loads(self.path.read_text(encoding="utf-8"))
-            if stored["format"] != _FORMAT:
-                return {}
-            return {key: Remembered.of_json(values) for key, values in stored["servers"].items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
-            log.warning("%s cannot be read and is written anew with the next self-test: %s", self.path, err)
-            return {}
 
 
 def _remembered(lease: Lease) -> Remembered | None:

@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any, Final, Literal, Self
 
@@ -41,6 +42,7 @@ class _Sentences:
     kinds: Mapping[str, re.Pattern[str]]
 
     @classmethod
+    @cache  # a tenth of a second, and most runs that start meet no chat
     def load(cls) -> Self:
         data = load_phrases()
 
@@ -67,9 +69,6 @@ class _Sentences:
         return next((kind for kind, pattern in self.kinds.items() if any(map(pattern.fullmatch, rests))), None)
 
 
-_SENTENCES: Final = _Sentences.load()
-
-
 def talk_of(text: str, *, is_description: bool = False) -> Talk | None:
     """Tell what an answer says about itself, if it holds no page; None for everything that may be a page.
 
@@ -83,9 +82,10 @@ def talk_of(text: str, *, is_description: bool = False) -> Talk | None:
     """
     if len(text) > _LONGEST_TALK:
         return None
+    sentences = _Sentences.load()
     found: set[str] = set()
     for sentence in _SENTENCE_END.split(text.strip()):
-        kind = _SENTENCES.kind_of(sentence)
+        kind = sentences.kind_of(sentence)
         if kind is None or (kind == "describes" and is_description):
             return None
         found.add(kind)

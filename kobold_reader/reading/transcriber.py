@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, closing, suppress
 from copy import copy
 from dataclasses import replace
@@ -38,7 +39,6 @@ from kobold_reader.errors import (
     UnexpectedError,
     UnsupportedSourceError,
 )
-from kobold_reader.kobold import CancelledError
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, ImageBudget, SourceFile
 from kobold_reader.pages.sidecars import people_say

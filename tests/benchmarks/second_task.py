@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from kobold_reader import KoboldReader
-from kobold_reader.reading.selftest import Remembered, SelfTestFile
+from kobold_reader.reading.remembered import Remembered, SelfTestFile
 from tests.benchmarks.report import show, verdict
 from tests.benchmarks.scans import jpeg, letter, pdf_of
 from tests.benchmarks.soak import MODEL

@@ -1,9 +1,10 @@
 """How long a command takes to begin: `python -m tests.benchmarks.start`.
 
-`--help` against the smallest typer application there is, `import kobold_reader` against an empty Python, a page child
-that opens a PDF and renders its page against `import pymupdf`, and commands over an archive of ten PDFs with their own
-text against typer and against `import chromadb`, in turn; and `web` until it listens, with a
-search before and after it is warm. Processor time, since starting waits for nothing; the least of all rounds.
+`--help` against the smallest typer application there is, which imports pydantic only when its command runs; `import
+kobold_reader` against an empty Python; a page child that opens a PDF and renders its page against `import pymupdf`;
+commands over an archive of ten PDFs with their own text against typer and `import chromadb`; and `web` until it
+listens, with a search before and after it is warm. All in turn. Processor time, since starting waits for nothing; the
+least of all rounds.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from kobold_reader.pages.values import write_frame
 from tests.benchmarks.report import process_cpu_s, show, side_by_side, timed, verdict
 
 PLAIN: Final = "typer, one command"
+RUN: Final = "typer, one command that runs"
 RICH: Final = "typer, one command, help by rich"
 HELP: Final = "kobold-reader --help"
 EMPTY: Final = "python"
@@ -76,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
             EMPTY: ("-c", "pass"),
             IMPORT: ("-c", "import kobold_reader"),
             PLAIN: (str(plain), "--help"),
+            RUN: (str(plain), "Anna"),
             RICH: (str(rich), "--help"),
             HELP: (*_OURS, "--help"),
             PYMUPDF: ("-c", "import pymupdf"),
@@ -116,11 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         is_reached=least[CHILD] < MOST_CHILD_S,
     )
     slowest = max((STATUS, EXPORT, MODELS, FORGET), key=least.__getitem__)
-    beyond_s = least[slowest] - least[PLAIN]
-    verdict(
-        f"commands without vectors within {MOST_COMMAND_S:g} s of bare typer: {slowest} takes {beyond_s:.2f} s more",
-        is_reached=beyond_s <= MOST_COMMAND_S,
-    )
+    for what in (RUN, PLAIN):
+        beyond_s = least[slowest] - least[what]
+        verdict(
+            f"commands without vectors within {MOST_COMMAND_S:g} s of {what}: {slowest} takes {beyond_s:.2f} s more",
+            is_reached=beyond_s <= MOST_COMMAND_S,
+        )
+    keyword_s = least[KEYWORD] - least[RUN]
+    print(f"search --mode keyword takes {keyword_s:.2f} s more than {RUN}.")
     verdict(
         f"index of an unchanged folder within {MOST_UNCHANGED_S:g} s: {least[UNCHANGED]:.2f} s",
         is_reached=least[UNCHANGED] <= MOST_UNCHANGED_S,

@@ -34,9 +34,8 @@ def forget(
     scraps.
     """
     from kobold_reader.archive import Archive
-    from kobold_reader.archive.sync import is_at
     from kobold_reader.cli.outcome import existing_ledger
-    from kobold_reader.pages import local_path, local_uri, shown
+    from kobold_reader.pages import is_at, local_path, local_uri, shown
     from kobold_reader.reading.ledger import Ledger
 
     roots: set[str] = set()

@@ -138,11 +138,11 @@ def index(
 
 def _notice_words_only(opened: Archive) -> None:
     """Say what an archive without vectors lacks."""
+    if opened.status().embedder != "none":
+        return
     from kobold_reader.archive.embedders import usual_embedder
     from kobold_reader.embeddings.minilm_model import install_hint
 
-    if opened.status().embedder != "none":
-        return
     if (usual := usual_embedder()) != "none":
         notice(f"words only: this archive has no vectors; index --reembed --embedder {usual} makes them")
     else:
