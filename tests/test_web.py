@@ -626,6 +626,93 @@ def test_from_the_wall_one_goes_from_photo_to_photo_and_back(site: Site) -> None
     assert 'href="/photos" data-back' in html
 
 
+def test_a_large_wall_is_shown_in_parts(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kobold_reader.web.app.PHOTOS", 2)
+    photos = [
+        photo(f"{n}.jpg", f"{n * 0x1111_0F0F_3333_5555 % 2**64:016x}", date_taken=f"19{70 + n // 2}")
+        for n in range(1, 6)
+    ]
+    put(site.archive, *photos)
+
+    def part(address: str) -> tuple[list[str], list[str], list[str]]:
+        html = site.client.get(address).text
+        ways = re.findall(r'class="more[^>]*><a href="([^"]+)"', html)
+        years = re.findall(r'<span class="year">(\d+)</span>', html)
+        return re.findall(r"/image/([^/]+)/small", html), years, ways
+
+    ids = [one.page_id for one in photos]
+    assert part("/photos") == (ids[:2], ["1970", "1971"], ["/photos?from=3"])
+    assert part("/photos?from=3") == (ids[2:4], ["1971", "1972"], ["/photos?from=1", "/photos?from=5"])
+    assert part("/photos?from=99") == ([f"{'cd' * 16}-1"], ["1999"], ["/photos?from=4"])
+    html = site.client.get("/photos").text
+    assert '<nav class="years" aria-label="Years and places"><a href="/photos?from=1">1970</a>' in html
+    assert '<a href="/photos?from=4">1972</a>' in html
+    assert 'href="/photos?from=3" data-back' in site.client.get(f"/page/{ids[3]}?wall=1").text
+
+
+# ── cameras, persons, keywords, ratings, places ──────────────────────────────────────────────────
+
+
+@pytest.fixture
+def collection(site: Site) -> Site:
+    put(
+        site.archive,
+        photo("a.jpg", "00ff00ff00ff00ff", camera="Nikon D700", persons="Axel, Berta", keywords="boat, lake", rating=5,
+              latitude=59.86, longitude=17.64),
+        photo("b.jpg", "ff00ff00ff00ff00", camera="Nikon D700", persons="Axel", keywords="boathouse", rating=3,
+              latitude=59.9449, longitude=17.6),
+        photo("c.jpg", "0f0f0f0f0f0f0f0f", camera="Leica", keywords="boat", latitude=-33.9, longitude=-70.04),
+    )  # fmt: skip
+    return site
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ("camera=Nikon+D700", "a b"),
+        ("persons=Axel", "a b"),
+        ("persons=Berta", "a"),
+        ("keywords=boat", "a c"),
+        ("rating=5", "a"),
+        ("place=59.9,17.6", "a b"),
+        ("place=-33.9,-70.0", "c"),
+        ("keywords=boat&camera=Leica", "c"),
+    ],
+)
+def test_pages_are_narrowed_down_by_what_they_have(collection: Site, asked: str, names: str) -> None:
+    expected = {photo(f"{name}.jpg", "").page_id for name in names.split()}
+    for query in ("", "q=heron&"):
+        html = collection.client.get(f"/?{query}{asked}").text
+        assert set(re.findall(r"/image/([^/]+)/small", html)) == expected
+
+
+def test_the_values_are_listed_with_their_counts(collection: Site) -> None:
+    html = collection.client.get("/?q=heron&camera=Nikon+D700").text
+    side = html[html.index('id="browse"') :]
+    listed = re.findall(r'<a href="([^"]+)"[^>]*><span class="label">([^<]+)</span> <span class="pages">(\d+)<', side)
+    found = {(label, count): unescape(address) for address, label, count in listed}
+    assert found["Axel", "2"] == "/?q=heron&camera=Nikon+D700&persons=Axel"
+    assert {("boat", "1"), ("boathouse", "1"), ("5 stars", "1"), ("59.9° N, 17.6° E", "2")} <= found.keys()
+    assert ("Leica", "1") not in found
+    assert '<a href="/?q=heron">Any camera</a>' in side
+    assert "no place" in collection.client.get("/?place=here").text
+
+
+def test_a_map_is_a_list_of_places_with_links(collection: Site) -> None:
+    html = collection.client.get("/places").text
+    assert '<a class="spot" href="/?place=59.9%2C17.6" data-hit>' in html
+    assert "33.9° S, 70.0° W" in html
+    links = re.findall(r'<a href="((?:https|geo):[^"]+)" rel="([^"]*)"|(?<=<a href=")(geo:[^"]+)', html)
+    assert ("", "", "geo:59.9,17.6") in links
+    outside = "https://www.openstreetmap.org/?mlat=59.9&amp;mlon=17.6#map=10/59.9/17.6"
+    assert (outside, "noreferrer noopener", "") in links
+    assert set(re.findall(r'(?:src|rel="stylesheet" href)="([^/"][^"]*)"', html)) == set(), "nothing from elsewhere"
+    page = photo("a.jpg", "").page_id
+    assert 'href="geo:59.86,17.64"' in collection.client.get(f"/page/{page}").text
+    assert '<a href="/places">Places</a>' in collection.client.get("/photos").text
+    assert "No page here says" in collection.client.get("/places?camera=nobody").text
+
+
 # ── folders, dates ────────────────────────────────────────────────────────────────────────────────
 
 

@@ -21,13 +21,13 @@ import pytest
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.reading.results import LineBox
 from kobold_reader.web import Access, Adding, WebServer, make_app
-from tests.archive_rows import amend_reading
+from tests.archive_rows import amend_reading, put
 from tests.axe import serious_findings
 from tests.browser import Browser, find_browser
 from tests.conftest import LETTER, ROOT, SAMPLES, without_line_reader
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 from tests.test_ask import write_pdf
-from tests.test_web import EVIL
+from tests.test_web import EVIL, photo
 
 pytestmark = [
     pytest.mark.slow,
@@ -274,6 +274,30 @@ def test_photos_stand_in_rows_of_equal_height_that_do_not_jump(site: Site, width
         assert browser.run("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_the_next_part_of_the_wall_comes_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kobold_reader.web.app.PHOTOS", 2)
+    photos = [
+        photo(f"{n}.jpg", f"{n * 0x1111_0F0F_3333_5555 % 2**64:016x}", date_taken=f"{1970 + n // 4}")
+        for n in range(1, 6)
+    ]
+    wait = """new Promise((done) => {
+        const look = () => document.querySelector('[data-more]') ? setTimeout(look, 20) : done();
+        look();
+    })"""
+    with Archive.open(tmp_path / "photos", create=True, embedder="none") as archive:
+        put(archive, *photos)
+        with served(archive, tmp_path) as site, Browser() as browser:
+            browser.open(site.access.url("127.0.0.1"))
+            browser.open(f"{site.base}/photos")
+            browser.run(wait)
+            assert browser.run("document.querySelectorAll('.wall li').length") == 5
+            years = "[...document.querySelectorAll('.year')].map((one) => one.textContent).join()"
+            assert browser.run(years) == "1970,1971"
+            for _ in range(3):
+                browser.press("j")
+            assert browser.run("document.activeElement.href").endswith(f"/page/{photos[2].page_id}?wall=1&large=1")
+
+
 def give_places(archive: Archive, page_id: str) -> None:
     """Have the first line of a page's text stand at its lower right, and the third above it."""
     page = archive.page(page_id)
@@ -396,6 +420,7 @@ VIEWS = [
     "PAGE?edit=1",
     "PAGE?large=1",
     "/photos",
+    "/places",
     "/failed",
     "/add",
     "/about",

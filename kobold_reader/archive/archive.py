@@ -825,6 +825,14 @@ class Archive:
         row = self._catalog.page(page_id)
         return self._duplicates.alike(row) if row is not None else ()
 
+    def piles(self) -> dict[str, list[str]]:
+        """Return all groups of pages that show the same, by the id of each page in one: cheap, without their files."""
+        return self._duplicates.piles()
+
+    def copies(self) -> dict[str, int]:
+        """Return in how many places a page is, by page id, where there is more than one."""
+        return self._catalog.copies()
+
     def as_retriever(self, *, limit: int = 5, mode: Mode = "hybrid", **narrowed: Any) -> ArchiveRetriever:
         """Return a LlamaIndex retriever over `search`, one node a page; `narrowed` are further options of `search`.
 
@@ -932,6 +940,10 @@ class Archive:
     def page(self, page_id: str) -> PageRow | None:
         """Return one page by its id."""
         return self._catalog.page(page_id)
+
+    def pages_by_id(self, page_ids: Sequence[str]) -> list[PageRow]:
+        """Return pages by their ids, in this order, unknown ones left out."""
+        return self._catalog.pages(page_ids)
 
     def pages(self) -> Iterator[PageRow]:
         """Yield all pages by file and page number."""

@@ -136,14 +136,24 @@ class Duplicates:
 
     def groups(self) -> list[tuple[Alike, ...]]:
         """Return all groups of two and more, the largest file of each first; copies of a file with many pages once."""
-        parts = [*self._photos().groups(), *self._catalog.equal_contents(), *([one] for one in self._catalog.copied())]
-        group_of: dict[str, list[str]] = {}
-        for part in parts:  # those that share a page are one group
-            merged = list(dict.fromkeys(one for name in part for one in group_of.get(name, [name])))
-            group_of |= dict.fromkeys(merged, merged)
-        united = {id(group): group for group in group_of.values()}.values()
+        united = self._united([one] for one in self._catalog.copied())
         groups = (self._members(page_ids) for page_ids in united)
         return sorted((group for group in groups if len(group) > 1), key=lambda group: group[0].file_path)
+
+    def piles(self) -> dict[str, list[str]]:
+        """Return the ids of all pages that show the same as a page, itself included, by id; no page that is alone."""
+        return {page_id: page_ids for page_ids in self._united() for page_id in page_ids}
+
+    def _united(self, more: Iterable[list[str]] = ()) -> list[list[str]]:
+        group_of: dict[str, list[str]] = {}
+        for part in [
+            *self._photos().groups(),
+            *self._catalog.equal_contents(),
+            *more,
+        ]:  # those that share a page are one
+            merged = list(dict.fromkeys(one for name in part for one in group_of.get(name, [name])))
+            group_of |= dict.fromkeys(merged, merged)
+        return list({id(group): group for group in group_of.values()}.values())
 
     def _photos(self) -> Likeness[str]:
         """Return the photos' hashes, read again if the archive has changed."""

@@ -27,6 +27,8 @@ DATE_KEYS = ("date_taken", "date_digitized", "creation_date", "last_modified_dat
 """The date of a page is the first of them that is known."""
 DATE = ""
 """The key of that date in the index; no person can type it."""
+LISTS = ("keywords", "persons")
+"""Keys whose values are several, joined by commas; a condition is met by one of them, too."""
 _MOST_NAMED = 20
 """Folders named in a message."""
 
@@ -45,7 +47,8 @@ class Condition:
         if self.kind == "contains":
             return fold(self.values[0]) in fold(str(value))
         if self.kind == "equal":
-            return _comparable(value) == _comparable(self.values[0])
+            several = str(value).split(", ") if self.key in LISTS else ()
+            return _comparable(self.values[0]) in map(_comparable, (value, *several))
         low, high = self.values
         return (not low or _is_at_most(low, value)) and (not high or _is_at_most(value, high))
 

@@ -304,6 +304,15 @@ class Catalog:
         """Return the places of a content; first that by which it is shown: the oldest one not missing, if any."""
         return self._places("sha256 = ? ORDER BY is_missing, id", sha256)
 
+    def copies(self) -> dict[str, int]:
+        """Return the number of places of each page that has several, by page id."""
+        return dict(
+            self._rows(
+                "SELECT page_id, number FROM pages JOIN (SELECT sha256, count(*) AS number FROM places "
+                "WHERE sha256 != '' GROUP BY sha256 HAVING number > 1) USING (sha256)"
+            )
+        )
+
     def first_place(self, sha256: str) -> Place | None:
         """Return the place by which a content is shown."""
         return next(iter(self.places_of(sha256)), None)

@@ -42,7 +42,7 @@ from kobold_reader.html.pages import explained, templates
 from kobold_reader.web import views
 from kobold_reader.web.add import Adding, AddViews
 from kobold_reader.web.ask import Asking
-from kobold_reader.web.library import MOST_HITS, SIZES, Library, Pictures, leaf_of
+from kobold_reader.web.library import FACETS, MOST_HITS, SIZES, Library, Pictures, leaf_of
 from kobold_reader.web.look import LookViews
 from kobold_reader.web.runs import CLOSING_S, Runs
 from kobold_reader.web.security import Access, Guard, is_same
@@ -107,6 +107,7 @@ def make_app(
             Route("/", pages.search),
             Route("/ask", Asking(library, lambda: _templates().get_template("ask.html"), pages.values).ask),
             Route("/photos", pages.photos),
+            Route("/places", pages.places),
             Route("/alike/{page_id:str}", pages.alike),
             Route("/failed", pages.failed),
             Route("/about", pages.about),
@@ -134,7 +135,7 @@ def make_app(
 
     def close() -> None:
         runs.close()
-        library.await_warm(CLOSING_S)
+        library.close(CLOSING_S)
         pictures.close()
 
     return app, close
@@ -173,12 +174,13 @@ class _Pages:
         overview = self._library.overview()
         notices: list[str] = []
         shown: dict[str, Any] = {"hits": [], "total": 0, "leaves": [], "timeline": (), "more": "", "problem": ""}
-        shown |= {"found": 0, "absent_phrases": ()}
+        shown |= {"found": 0, "absent_phrases": (), "facets": {}, "spots": ()}
         shown["is_searching"] = False
-        asked = filters.asked()
         try:
+            asked = filters.asked()
             filter_ = parse_filter(**asked)
-            shown["timeline"] = overview.timeline(filter_)
+            shown["timeline"], shown["facets"] = overview.timeline(filter_), overview.facets(filter_)
+            shown["spots"] = overview.spots(filter_)
             if query:
                 shown["is_searching"] = not self._library.is_warm
                 limit = _number(request, "n", HITS)
@@ -205,6 +207,7 @@ class _Pages:
             filters=filters,
             is_narrowed=filters.are_set,
             sorts=views.SORTS,
+            facet_names=FACETS,
             most=MOST_HITS,
             choices=overview.choices,
             folders=overview.folders,
@@ -217,7 +220,7 @@ class _Pages:
         """One page, large, beside its text."""
         page, overview = self._page(request), self._library.overview()
         if request.query_params.get("wall"):
-            before, after = views.photos_beside(overview, self._archive, page.page_id)
+            before, after = self._library.wall().beside(page.page_id)
         else:
             before, after = overview.beside(page.page_id)
         return self._show_page(
@@ -251,6 +254,7 @@ class _Pages:
         kept = {"q": asked, **{name: query.get(name, "") for name in ("at", "hit", "wall")}}
         values = {
             "kept": kept,
+            "back": self._part_of_wall(page) if kept["wall"] else filters.address(q=asked),
             "is_large": query.get("large") == "1",
             "before": None,
             "after": None,
@@ -267,12 +271,29 @@ class _Pages:
         return self.show("page.html", 409 if problem else 200, view="page", query=asked, filters=filters, **values)
 
     def photos(self, request: Request) -> Response:
-        """All photos, by year; those that look alike as one."""
-        overview = self._library.overview()
-        limit = _number(request, "n", PHOTOS)
-        years, is_cut = views.photo_wall(overview, self._library, limit)
-        more = f"/photos?n={limit + PHOTOS}" if is_cut else ""
-        return self.show("photos.html", view="photos", years=years, total=len(overview.photos), more=more)
+        """Photos by year, those that look alike as one: a part of the wall, from a place on it."""
+        wall = self._library.wall()
+        start = min(_number(request, "from", 1), max(1, len(wall.piles))) - 1
+        stop = start + PHOTOS
+        return self.show(
+            "photos.html",
+            view="photos",
+            photos=views.wall_photos(wall.piles[start:stop], self._library),
+            wall=wall,
+            has_places=any("latitude" in leaf.facts for leaf in wall.overview.leaves),
+            before=f"/photos?from={max(1, start + 1 - PHOTOS)}" if start else "",
+            more=f"/photos?from={stop + 1}" if stop < len(wall.piles) else "",
+        )
+
+    def _part_of_wall(self, page: PageRow) -> str:
+        start = self._library.wall().positions.get(page.page_id, 0) // PHOTOS * PHOTOS
+        return f"/photos?from={start + 1}" if start else "/photos"
+
+    def places(self, request: Request) -> Response:
+        """Where photos were taken, as a list."""
+        filters = views.Filters.of(request.query_params)
+        spots = self._library.overview().spots(parse_filter(**filters.asked()))
+        return self.show("places.html", view="photos", spots=spots, filters=filters)
 
     def alike(self, request: Request) -> Response:
         """A page and all pages that show the same."""

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from sys import intern
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from kobold_reader.archive import Archive, Hits
 from kobold_reader.archive.corrections import as_read
-from kobold_reader.archive.filters import DATE, Filter, date_of
+from kobold_reader.archive.filters import DATE, LISTS, Filter, date_of
 from kobold_reader.archive.rows import PageOutline, PageRow
 from kobold_reader.errors import CorruptSourceError, LedgerError, StoreError
 from kobold_reader.html.pages import page_picture
@@ -32,7 +32,10 @@ QUICK_S = 0.5
 PAUSES = 5
 """Pause between two such overviews, in multiples of the time that one takes: `index` adds pages all the time."""
 _CHOICES = ("page_status", "file_type", "image_kind")
-_FILTERED = (*_CHOICES, "file_path")
+FACETS = {"persons": "Persons", "keywords": "Keywords", "camera": "Cameras", "rating": "Ratings"}
+"""Keys of metadata by which pages are narrowed down beside folders and dates, and what they are called."""
+PLACE = ("latitude", "longitude")
+_FILTERED = (*_CHOICES, "file_path", *FACETS, *PLACE)
 _FIRST_CHARS = 140
 READ_CHARS = 2 * _FIRST_CHARS
 """Of a text, so that its beginning is long enough without white space."""
@@ -165,6 +168,33 @@ def _timeline(pages_of_months: Mapping[str, int]) -> tuple[Period, ...]:
     return tuple(Period(one, one, one, pages) for one, pages in sorted(count.items()))
 
 
+class Facet(NamedTuple):
+    """One value of a key, and how many pages have it."""
+
+    value: str
+    pages: int
+
+
+class Spot(NamedTuple):
+    """A place on the map: a tenth of a degree wide, which is a town and what lies around it."""
+
+    latitude: float
+    longitude: float
+    pages: int
+    page_id: str
+    """Of one page there."""
+
+    @property
+    def value(self) -> str:
+        """The place in a filter."""
+        return f"{self.latitude:.1f},{self.longitude:.1f}"
+
+
+def spot_of(latitude: float, longitude: float) -> tuple[float, float]:
+    """Return the place in which a point is."""
+    return round(latitude, 1) + 0.0, round(longitude, 1) + 0.0  # no -0.0
+
+
 @dataclass(frozen=True)
 class Overview:
     """All pages, by file and number."""
@@ -208,15 +238,93 @@ class Overview:
         """All folders, below the deepest that holds all."""
         return _tree(Counter(str(leaf.facts.get("file_path", "")) for leaf in self.leaves))
 
+    def facets(self, filter_: Filter) -> dict[str, tuple[Facet, ...]]:
+        """Count the values of `FACETS` on the pages that pass a filter, the most frequent first."""
+        if filter_ == Filter():
+            return self._facets
+        return self._counted(self.chosen(filter_))
+
+    @functools.cached_property
+    def _facets(self) -> dict[str, tuple[Facet, ...]]:
+        return self._counted(self.leaves)
+
+    @staticmethod
+    def _counted(pages: Sequence[Leaf]) -> dict[str, tuple[Facet, ...]]:
+        found = {}
+        for key in FACETS:
+            counts: Counter[str] = Counter()
+            for value, number in Counter(leaf.facts[key] for leaf in pages if key in leaf.facts).items():
+                for one in dict.fromkeys(str(value).split(", ") if key in LISTS else (str(value),)):
+                    counts[one] += number
+            order = sorted(counts.items(), key=lambda item: (-item[1], item[0].casefold()))
+            found[key] = tuple(Facet(value, number) for value, number in order if value)
+        return found
+
+    def spots(self, filter_: Filter) -> tuple[Spot, ...]:
+        """Return the places of the pages that pass a filter, those with the most pages first."""
+        pages = self.leaves if filter_ == Filter() else self.chosen(filter_)
+        at: dict[tuple[float, float], list[Leaf]] = {}
+        for leaf in pages:
+            latitude, longitude = (leaf.facts.get(key) for key in PLACE)
+            if isinstance(latitude, float | int) and isinstance(longitude, float | int):
+                at.setdefault(spot_of(latitude, longitude), []).append(leaf)
+        spots = (Spot(*where, len(leaves), leaves[0].page_id) for where, leaves in at.items())
+        return tuple(sorted(spots, key=lambda spot: (-spot.pages, spot.latitude, spot.longitude)))
+
     def timeline(self, filter_: Filter) -> tuple[Period, ...]:
         """Count the pages that pass a filter by decade, year or month."""
         pages = self.leaves if filter_ == Filter() else self.chosen(filter_)
         return _timeline(Counter(str(leaf.facts[DATE])[:7] for leaf in pages if DATE in leaf.facts))
 
-    @property
-    def photos(self) -> list[Leaf]:
-        """The pages that are photos, oldest first, those without a date last."""
-        return sorted((leaf for leaf in self.leaves if leaf.is_photo), key=lambda leaf: (not leaf.date, leaf.date))
+
+class Pile(NamedTuple):
+    """A photo on the wall, shown in place of all photos that look like it."""
+
+    leaf: Leaf
+    """The largest of them."""
+    date: str
+    """The date of the oldest; the others may have lost theirs."""
+    others: int
+    """Number of photos that look like it, copies of the file included."""
+
+
+@dataclass(frozen=True)
+class Wall:
+    """All photos, oldest first, those without a date last; those that look alike as one."""
+
+    overview: Overview
+    piles: tuple[Pile, ...]
+    positions: Mapping[str, int]
+    """In `piles`, by the id of each of their pages."""
+    years: Mapping[str, int]
+    """The position of each year's first photo; "" for those without a date."""
+
+    @classmethod
+    def of(cls, overview: Overview, alike: Mapping[str, Sequence[str]], copies: Mapping[str, int]) -> Wall:
+        """Return the wall of these pages; `alike` and `copies` are those of the archive."""
+        piles: list[Pile] = []
+        positions: dict[str, int] = {}
+        photos = (leaf for leaf in overview.leaves if leaf.is_photo)
+        for leaf in sorted(photos, key=lambda leaf: (not leaf.date, leaf.date)):
+            if leaf.page_id in positions:
+                continue
+            page_ids = alike.get(leaf.page_id, (leaf.page_id,))
+            known = [overview.leaves[at] for one in page_ids if (at := overview.positions.get(one)) is not None]
+            positions |= dict.fromkeys(page_ids, len(piles))
+            largest = max((leaf, *known), key=lambda one: one.file_size)
+            piles.append(Pile(largest, leaf.date, sum(copies.get(one, 1) for one in page_ids) - 1))
+        years: dict[str, int] = {}
+        for at, pile in enumerate(piles):
+            years.setdefault(pile.date[:4], at)
+        return cls(overview, tuple(piles), positions, years)
+
+    def beside(self, page_id: str) -> tuple[Leaf | None, Leaf | None]:
+        """Return the photos before and after one."""
+        at = self.positions.get(page_id)
+        if at is None:
+            return None, None
+        before, after = self.piles[at - 1 : at] if at else (), self.piles[at + 1 : at + 2]
+        return next((pile.leaf for pile in before), None), next((pile.leaf for pile in after), None)
 
 
 class Library:
@@ -230,35 +338,50 @@ class Library:
         self._took_s = 0.0
         self._ended_s = 0.0
         self._thread: threading.Thread | None = None
+        self._wall: Wall | None = None
         self._searches: OrderedDict[tuple[str, str, int], Hits] = OrderedDict()
         self._warming: threading.Thread | None = None
+        self._is_warm = threading.Event()
+        self._is_warm.set()
         self._cold = ""
         """Why pages cannot be searched by meaning as long as this process runs."""
 
     def warm_up(self) -> None:
-        """Load the embedder and the vectors in a thread: that takes seconds, in which only words are searched."""
+        """Load the embedder and the vectors in a thread, then what the views show of all pages.
+
+        The former takes seconds, in which only words are searched.
+        """
         if self.archive.status().embedder != "none":
-            self._warming = threading.Thread(target=self._warm_up, name="kobold-reader-warm", daemon=True)
-            self._warming.start()
+            self._is_warm.clear()
+        self._warming = threading.Thread(target=self._warm_up, name="kobold-reader-warm", daemon=True)
+        self._warming.start()
 
     def _warm_up(self) -> None:
         try:
-            # Whatever else goes wrong is said by each search, which tries again.
-            self.archive.search("ready", limit=1, on_notice=log.debug)
+            if not self.is_warm:
+                # Whatever else goes wrong is said by each search, which tries again.
+                self.archive.search("ready", limit=1, on_notice=log.debug)
         except Exception as err:
             log.exception("the embedder cannot be loaded")
             self._cold = f"Searching by words only: the embedder cannot be loaded ({err!r})."
+        finally:
+            self._is_warm.set()
+        with suppress(StoreError):  # closed, or being changed: the views try again
+            self.wall()
 
     @property
     def is_warm(self) -> bool:
         """Whether searches are complete, or say why they are not."""
-        return self._warming is None or not self._warming.is_alive()
+        return self._is_warm.is_set()
 
     def await_warm(self, timeout_s: float) -> bool:
         """Wait until searches are complete, and tell whether they are."""
+        return self._is_warm.wait(timeout_s)
+
+    def close(self, timeout_s: float) -> None:
+        """Wait until the thread of `warm_up` has ended."""
         if self._warming is not None:
             self._warming.join(timeout_s)
-        return self.is_warm
 
     def hits(self, query: str, asked: Mapping[str, Any], on_notice: Callable[[str], None]) -> Hits:
         """Return the best hits, `MOST_HITS` at most, best first; those of the last searches are kept.
@@ -306,6 +429,14 @@ class Library:
                 self._thread = threading.Thread(target=self._renew_in_thread, name="kobold-reader-web", daemon=True)
                 self._thread.start()
             return self._overview
+
+    def wall(self) -> Wall:
+        """Return all photos, of the pages that `overview` returns."""
+        overview = self.overview()
+        with self._lock:
+            if self._wall is None or self._wall.overview is not overview:
+                self._wall = Wall.of(overview, self.archive.piles(), self.archive.copies())
+            return self._wall
 
     def _renew(self) -> None:
         started_s = time.monotonic()

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import chain, groupby, pairwise
+from itertools import chain, pairwise
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,11 +17,12 @@ from kobold_reader.archive.filters import date_of
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import passage
+from kobold_reader.errors import ConfigError
 from kobold_reader.html.pages import STATUS_SENTENCES, STATUS_WORDS, keywords_in
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html, without_table_tags
 from kobold_reader.pages import local_path, shown
 from kobold_reader.reading.results import SHARES, Corners, LineBox, Reading, lines_at
-from kobold_reader.web.library import Leaf, Library, Overview, leaf_of
+from kobold_reader.web.library import FACETS, PLACE, Leaf, Library, Pile, leaf_of
 
 _UNKNOWN_RATIO = 4 / 3
 _LOW = 0.6
@@ -197,6 +198,12 @@ class Filters:
     """`photo` or `scan`."""
     since: str = ""
     until: str = ""
+    camera: str = ""
+    persons: str = ""
+    keywords: str = ""
+    rating: str = ""
+    place: str = ""
+    """Latitude and longitude in tenths of a degree."""
     sort: str = ""
     """One of `SORTS`."""
 
@@ -218,6 +225,10 @@ class Filters:
         """Return the same filters for another time; "": open."""
         return replace(self, since=since, until=until)
 
+    def of_facet(self, key: str, value: str) -> Filters:
+        """Return the same filters with another value of a facet or of the place; "": any."""
+        return replace(self, **{key: value})
+
     def is_in(self, folder: str) -> bool:
         """Tell whether the folder that is chosen is this one or below it."""
         return bool(folder) and _as_folder(self.folder).startswith(_as_folder(folder))
@@ -235,12 +246,15 @@ class Filters:
     def asked(self) -> dict[str, Any]:
         """Return the filters as arguments of `Archive.search`."""
         keys = {"page_status": self.status, "file_type": self.kind, "image_kind": self.shows}
+        keys |= {key: getattr(self, key) for key in FACETS}
         where = [
             # `~` keeps a value with `..` from being a range.
             f"{key}={'~' if '..' in value or value.startswith('~') else ''}{value}"
             for key, value in keys.items()
             if value
         ]
+        if self.place:
+            where += _around(self.place)
         given = {"since": self.since, "until": self.until, "folder": self.folder}
         return {"where": where, **{name: value or None for name, value in given.items()}}
 
@@ -249,6 +263,17 @@ class Filters:
         given = {**more, **self.given}
         query = urlencode({name: str(value) for name, value in given.items() if value not in {"", None}})
         return f"{path}?{query}" if query else path
+
+
+def _around(place: str) -> list[str]:
+    """Return the conditions of being in a place, as `spot_of` rounds."""
+    try:
+        at = [float(text) for text in place.split(",")]
+        latitude, longitude = at
+    except ValueError:
+        raise ConfigError(f"{place!r} is no place; write latitude and longitude, like 59.9,17.6.") from None
+    around = ((key, value - 0.05, value + 0.05) for key, value in zip(PLACE, (latitude, longitude), strict=True))
+    return [f"{key}={low:.9f}..{high:.9f}" for key, low, high in around]
 
 
 def _as_folder(path: str) -> str:
@@ -411,6 +436,8 @@ class PageSheet:
     parts: tuple[TextPart, ...]
     doubtful_words: int
     facts: tuple[tuple[str, str], ...]
+    place: tuple[float, float] | None
+    """Latitude and longitude."""
     is_corrected: bool
     rotation_deg: int | None
     """How a person turned its picture; None: nobody did."""
@@ -445,6 +472,7 @@ def page_sheet(
         parts=tuple(_part(task, text, marks[task]) for task, text in page.parts.items()),
         doubtful_words=doubtful_words,
         facts=tuple(_facts(page)),
+        place=_place(page),
         is_corrected=corrected,
         rotation_deg=rotation_deg,
         overlay=lines,
@@ -470,6 +498,13 @@ def _part(task: str, text: str, marks: Sequence[Mark]) -> TextPart:
     return TextPart(task, _HEADINGS.get(task, task), html, keywords)
 
 
+def _place(page: PageRow) -> tuple[float, float] | None:
+    latitude, longitude = (page.metadata.get(key) for key in PLACE)
+    if isinstance(latitude, float | int) and isinstance(longitude, float | int):
+        return latitude, longitude
+    return None
+
+
 def _facts(page: PageRow) -> Iterator[tuple[str, str]]:
     about = page.metadata
     for key, word in _FACTS.items():
@@ -479,8 +514,6 @@ def _facts(page: PageRow) -> Iterator[tuple[str, str]]:
         yield "Confidence", f"{about['confidence']:.2f}"
     if isinstance(about.get("witness_agreement"), float):
         yield "Witness", f"agrees with {about['witness_agreement']:.2f} of it"
-    if "latitude" in about and "longitude" in about:
-        yield "Place", f"{about['latitude']}, {about['longitude']}"
     yield "File", shown(local_path(page.uri))
 
 
@@ -489,53 +522,25 @@ def _facts(page: PageRow) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class WallPhoto:
-    """A photo on the wall, shown in place of all photos that look like it."""
+    """A photo on the wall."""
 
-    leaf: Leaf
-    """The largest of them."""
-    date: str
-    """The date of the oldest; the others may have lost theirs."""
-    others: int
-    """Number of photos that look like it, copies of the file included."""
+    pile: Pile
     ratio: int
     """Width by height in hundredths, in steps of five, for the rows of the wall."""
+    year: str | None
+    """Its year, "" where its date is unknown; None where it is that of the photo before."""
 
 
-def photo_wall(overview: Overview, library: Library, limit: int) -> tuple[list[tuple[str, list[WallPhoto]]], bool]:
-    """Return the photos by year, oldest first, those without a date under "", and whether there are more."""
-    found: list[tuple[Leaf, str, int]] = []
-    seen: set[str] = set()
-    is_cut = False
-    for leaf in overview.photos:
-        if leaf.page_id in seen:
-            continue
-        if is_cut := len(found) == limit:
-            break
-        alike = library.archive.alike(leaf.page_id)
-        seen |= {leaf.page_id, *(one.page_id for one in alike)}
-        known = [overview.leaves[at] for one in alike if (at := overview.positions.get(one.page_id)) is not None]
-        found.append((max((leaf, *known), key=lambda one: one.file_size), leaf.date, len(alike)))
-    ratios = library.ratios([page for leaf, *_ in found if (page := library.archive.page(leaf.page_id))])
-    photos = [
-        WallPhoto(leaf, date, others, step_of(ratios.get(leaf.page_id, _UNKNOWN_RATIO))) for leaf, date, others in found
+def wall_photos(piles: Sequence[Pile], library: Library) -> list[WallPhoto]:
+    """Return a part of the wall; its first photo has its year."""
+    ratios = library.ratios(library.archive.pages_by_id([pile.leaf.page_id for pile in piles]))
+    years = [pile.date[:4] for pile in piles]
+    return [
+        WallPhoto(pile, step_of(ratios.get(pile.leaf.page_id, _UNKNOWN_RATIO)), None if year == before else year)
+        for pile, year, before in zip(piles, years, [None, *years], strict=False)
     ]
-    return [(year, list(some)) for year, some in groupby(photos, key=lambda photo: photo.date[:4])], is_cut
 
 
 def step_of(ratio: float) -> int:
     """Return a ratio in hundredths, in steps of five; very wide and very tall photos are cut."""
     return round(min(2.5, max(0.5, ratio)) * 20) * 5
-
-
-def photos_beside(overview: Overview, archive: Archive, page_id: str) -> tuple[Leaf | None, Leaf | None]:
-    """Return the photos before and after one on the wall."""
-    photos = overview.photos
-    at = next((at for at, photo in enumerate(photos) if photo.page_id == page_id), None)
-    if at is None:
-        return None, None
-    passed = {page_id, *(one.page_id for one in archive.alike(page_id))}
-
-    def first(some: Iterable[Leaf]) -> Leaf | None:
-        return next((photo for photo in some if photo.page_id not in passed), None)
-
-    return first(reversed(photos[:at])), first(photos[at + 1 :])

@@ -136,6 +136,39 @@ function watch(pictures) {
 }
 watch(all('img[src^="/image/"]'));
 
+// ── the wall: the next part comes when the end of this one is near ───────────────────────────────────────
+
+const more = one("[data-more]");
+if (more) {
+  const near = new IntersectionObserver(([seen]) => seen.isIntersecting && hangMore(), { rootMargin: "1500px" });
+
+  function hangMore() {
+    near.disconnect();
+    const request = new XMLHttpRequest();
+    request.open("GET", more.firstElementChild.href);
+    request.responseType = "document";
+    request.onload = () => {
+      const part = request.response?.querySelector(".wall");
+      if (request.status !== 200 || !part) return; // the link is still there
+      const before = all(".wall").at(-1);
+      const years = [...before.querySelectorAll(".year")];
+      const year = part.querySelector(".year");
+      if (year && year.textContent === (years.at(-1)?.textContent ?? year.textContent)) year.remove();
+      // A part begins with the photos that did not fill the last row of the one before.
+      const last = before.lastElementChild.offsetTop;
+      part.prepend(...[...before.children].filter((photo) => photo.offsetTop === last));
+      before.after(part);
+      watch(part.querySelectorAll('img[src^="/image/"]'));
+      const next = request.response.querySelector("[data-more] a");
+      if (!next) return more.remove();
+      more.firstElementChild.href = next.href;
+      near.observe(more);
+    };
+    request.send();
+  }
+  near.observe(more);
+}
+
 // ── the large view ───────────────────────────────────────────────────────────────────────────────
 
 const sheet = one("[data-sheet]");
