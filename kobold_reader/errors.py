@@ -275,3 +275,8 @@ class PagesFailedError(KoboldReaderError):
         )
         self.documents = list(documents)
         self.errors = list(errors)
+
+
+def reason(error: Exception) -> str:
+    """Return what the system says of an error, without the number and the path that Python puts around it."""
+    return getattr(error, "strerror", None) or str(error)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from kobold_reader.archive import vectors as module
+from kobold_reader.archive.embedders import Embedder
+from kobold_reader.archive.vector_index import Calibration
 from kobold_reader.archive.vectors import Node, Vectors
 
 DIMENSION = 8
@@ -57,3 +59,25 @@ def test_chunks_that_are_not_there_yet_are_passed_over(
     found = vectors.query(EMBEDDINGS[3].tolist(), 7, [*IDS[10:30], "new-ocr-0", "new-ocr-1"])
     assert [near.node_id for near in found] == [name for name, _ in nearest(IDS[10:30], 7)]
     assert vectors.query(EMBEDDINGS[3].tolist(), 7, ["new-ocr-0"]) == []
+
+
+# ── what cosines say ──────────────────────────────────────────────────────────────────────────────
+
+
+def by_script(texts: Sequence[str]) -> list[list[float]]:
+    """A model that knows English, and of other scripts only which they are."""
+    latin = [sum(char < "\u0250" for char in text) / len(text) for text in texts]
+    return [
+        [share * len(text), share * text.count("e"), (1 - share) * 50] for text, share in zip(texts, latin, strict=True)
+    ]
+
+
+def test_a_question_is_compared_to_unrelated_texts_of_its_language() -> None:
+    embedder = Embedder("python", "scripts", 3, 256, by_script, lambda: None)
+    measured = Calibration.of(embedder)
+    english, chinese = by_script(["where is the mill", "磨坊在哪里"])
+    assert measured.for_question(chinese).unrelated == pytest.approx(1, abs=0.01), (
+        "any two Chinese texts are alike to it"
+    )
+    assert measured.for_question([2 * value for value in english]) == measured.for_question(english)
+    assert 0.01 <= measured.spread < 0.5

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from kobold_reader.embeddings import E5Embedding
+from kobold_reader.embeddings.e5_model import embed_queries
 from kobold_reader.errors import MissingExtraError
 
 pytestmark = pytest.mark.slow
@@ -41,6 +42,16 @@ def test_finds_by_meaning_in_each_language() -> None:
     assert (questions @ pages.T).argmax(axis=1).tolist() == [0, 1, 2, 3]
     assert np.allclose(np.linalg.norm(pages, axis=1), 1)
     assert embedding.get_query_embedding(PAGES[0]) != embedding.get_text_embedding(PAGES[0]), "the model is told which"
+
+
+@needs_e5
+def test_a_question_finds_the_right_page_before_one_in_its_own_language() -> None:
+    abroad = {"暴风雪困住火车": 0, "钟楼的钟走慢了": 1, "une horloge qui retarde": 1, "översvämning förstör en bro": 3}
+    pages = np.array(E5Embedding().get_text_embedding_batch(PAGES))
+    asked = np.array([E5Embedding().get_query_embedding(question) for question in abroad])
+    assert (asked @ pages.T).argmax(axis=1).tolist() == list(abroad.values())
+    plain = np.array(embed_queries(list(abroad), keeps_language=True))
+    assert (plain @ pages.T).argmax(axis=1).tolist() != list(abroad.values()), "the language takes nothing away"
 
 
 @needs_e5

@@ -128,6 +128,7 @@ def check(said: dict[str, Any], kind: str) -> None:
     assert said["is_read_only"]
     assert "schooner" in said["words"]
     assert "schooner" in said["page"]
+    assert not [change for change in (">Edit<", "Rotate", 'href="/add"', "</kbd> edit") if change in said["page"]]
     assert ("breakwater" if kind == "minilm" else "schooner") in said["near"]
     assert said["hits"] == 200
     assert said["status"] == {"text_layer": 2}
@@ -138,6 +139,39 @@ def check(said: dict[str, Any], kind: str) -> None:
 def test_another_users_archive_is_searched_and_shown(archive: Path, kind: str) -> None:
     take_rights(archive)
     check(use(archive, kind, *unprivileged()), kind)
+
+
+def test_what_may_not_be_read_or_written_is_said_in_a_sentence(tmp_path: Path) -> None:
+    """Of files, folders, ledgers and outputs, as a user who has no rights there."""
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "secret.pdf").write_bytes(b"%PDF-1.4")
+    for name in ("closed", "secret.pdf"):
+        (tmp_path / name).chmod(0)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        command = [*unprivileged(), sys.executable, "-m", "kobold_reader", *arguments]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8", cwd=tmp_path)
+        assert "[Errno" not in ended.stderr
+        assert "Traceback" not in ended.stderr
+        return ended.returncode, ended.stderr
+
+    try:
+        assert run("read", "secret.pdf", "--ledger", "none") == (
+            3,
+            "kobold-reader: secret.pdf: The file cannot be read (Permission denied).\n",
+        )
+        for arguments in (
+            ["status", "--ledger", "closed/ledger"],
+            ["search", "x", "--archive", "closed/archive"],
+        ):
+            code, said = run(*arguments)
+            assert code == 2
+            assert f"{arguments[-1]} cannot be used (Permission denied). Name another place" in said
+        code, said = run("read", "secret.pdf", "--ledger", "closed/ledger")
+        assert code == 2
+        assert "the ledger closed/ledger cannot be used (open): Permission denied. Check that its folder" in said
+    finally:
+        (tmp_path / "closed").chmod(0o700)
 
 
 @pytest.fixture(name="medium")

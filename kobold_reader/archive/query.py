@@ -194,12 +194,6 @@ def is_unspaced(text: str) -> bool:
     return _UNSPACED.search(text) is not None or not any(map(str.isalnum, text))
 
 
-def is_latin(text: str) -> bool:
-    """Tell whether most letters of a text are Latin."""
-    letters = [char for char in text if char.isalpha()]
-    return 2 * sum(char < "\u0250" or "\u1e00" <= char <= "\u1eff" for char in letters) >= len(letters)
-
-
 def _table(name: str) -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 

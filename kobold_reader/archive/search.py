@@ -51,7 +51,7 @@ class DenseSearch(Protocol):
         ...
 
     def cosines(self, query: str) -> Cosines | None:
-        """Return what the embedder's cosines say for a query in this script; None where it does not answer."""
+        """Return what the embedder's cosines say for a query; None where it does not answer."""
         ...
 
 

@@ -36,7 +36,7 @@ from kobold_reader.archive.rows import (
     to_row,
 )
 from kobold_reader.border import is_of_one_row, of_one_page
-from kobold_reader.errors import StoreError, UnexpectedError
+from kobold_reader.errors import StoreError, UnexpectedError, reason
 from kobold_reader.files import ReadOnlyDatabase, connect_read_only, is_writable, says_not_writable, wal_of
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class Catalog:
                 return connect_read_only(self.path)
             except OSError as err:
                 raise StoreError(
-                    f"the archive's file {self.path} cannot be copied to a temporary folder: {err}.",
+                    f"the archive's file {self.path} cannot be copied to a temporary folder: {reason(err)}.",
                     hint="A killed run left it unfinished. Make room there, or name another folder in TMPDIR.",
                 ) from err
         return sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=30)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import operator
 import statistics
 import threading
 import time
@@ -19,10 +20,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from kobold_reader.archive.embedders import Embedder, ServerAccess, open_embedder, record_of
-from kobold_reader.archive.query import is_latin
 from kobold_reader.archive.ranking import Cosines
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.store import Catalog
@@ -60,30 +60,61 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def measure_cosines(embedder: Embedder) -> dict[str, Cosines]:
-    """Embed the texts of `calibration.toml`, and return what an embedder's cosines say by script, `latin` or `other`.
+@dataclass(frozen=True)
+class Calibration:
+    """What an embedder's cosines say; measured with the texts of `calibration.toml`.
 
-    Some models give any two texts 0.7, and one that knows only English gives any two texts in Chinese 0.4.
+    Some models give any two texts 0.7, and one that knows only English gives any two texts of another language 0.4. So
+    a question is compared to texts that have nothing to do with it, in the language to which it is nearest.
     """
-    table = tomllib.loads(Path(__file__).with_name("calibration.toml").read_text(encoding="utf-8"))
-    measured = {}
-    for script, group in table.items():
-        asked, written = zip(*group["pairs"], strict=True)
-        questions, texts = _unit_vectors(embedder.embed_queries(asked)), _unit_vectors(embedder.embed(written))
-        apart = [
-            sum(a * b for a, b in zip(question, text, strict=True))
-            for at, question in enumerate(questions)
-            for other, text in enumerate(texts)
-            if at != other
-        ]
-        measured[script] = Cosines(statistics.fmean(apart), max(LEAST_SPREAD, statistics.stdev(apart)))
-    return measured
+
+    means: Sequence[Sequence[float]]
+    """For each language the mean vector of its texts."""
+    spread: float
+    """The standard deviation of the cosines of texts of one language that have nothing in common."""
+
+    @classmethod
+    def of(cls, embedder: Embedder) -> Self:
+        """Measure an embedder."""
+        sentences = tomllib.loads(Path(__file__).with_name("calibration.toml").read_text(encoding="utf-8"))
+        halves = [halves_of(language, some) for language, some in sentences.items()]
+        vectors = _unit_vectors(embedder.embed([text for two in halves for text in two]))
+        texts = dict(zip(sentences, zip(vectors[::2], vectors[1::2], strict=True), strict=True))
+        asked = [sentence for language in _ASKED for sentence in sentences[language]]
+        questions = iter(_unit_vectors(embedder.embed_queries(asked)))
+        squares, count = 0.0, 0
+        for language in _ASKED:
+            first, second = texts[language]
+            middle = len(sentences[language]) // 2
+            apart = [_dot(next(questions), second if n < middle else first) for n in range(2 * middle)]
+            squares += statistics.variance(apart) * (len(apart) - 1)
+            count += len(apart) - 1
+        means = [[(a + b) / 2 for a, b in zip(*two, strict=True)] for two in texts.values()]
+        return cls(means, max(LEAST_SPREAD, math.sqrt(squares / count)))
+
+    def for_question(self, vector: Sequence[float]) -> Cosines:
+        """Return what the cosines of one question say."""
+        length = math.hypot(*vector) or 1.0
+        return Cosines(max(_dot(vector, mean) for mean in self.means) / length, self.spread)
+
+
+def halves_of(language: str, sentences: Sequence[str]) -> tuple[str, str]:
+    """Return two texts of the sentences."""
+    space = "" if language in {"ja", "zh"} else " "
+    middle = len(sentences) // 2
+    return space.join(sentences[:middle]), space.join(sentences[middle:])
+
+
+def _dot(first: Sequence[float], second: Sequence[float]) -> float:
+    return math.fsum(map(operator.mul, first, second))
 
 
 def _unit_vectors(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
     return [[value / (math.hypot(*vector) or 1.0) for value in vector] for vector in vectors]
 
 
+_ASKED = ("en", "fr", "fi", "ru", "zh", "ja")
+"""Languages whose sentences are asked to measure the spread: it is much the same in all."""
 BATCH_PAGES: Final = 32
 CHUNK_TOKENS: Final = 96
 """About a paragraph: one vector for a whole page says little about any part of it. Measured with MiniLM on eight
@@ -92,7 +123,7 @@ first three for 8 against 6."""
 OVERLAP_TOKENS: Final = 24
 SPEED: Final = "indexing_s_a_page"
 """The catalog's key for the time that indexing took in the last run, embedding included."""
-COSINES: Final = "cosines"
+CALIBRATION: Final = "calibration"
 """The catalog's key for what the cosines of its embedder say."""
 LEAST_SPREAD: Final = 0.01
 SERVER: Final = "chroma_server"
@@ -292,7 +323,7 @@ class VectorIndex:
         self._lock = threading.RLock()
         self._embedder = embedder
         self._vectors: Vectors | None = None
-        self._cosines: tuple[str, dict[str, Cosines]] | None = None
+        self._calibration: tuple[str, Calibration] | None = None
         self._seen_generation = -1
         self._is_writing = False
 
@@ -334,18 +365,21 @@ class VectorIndex:
                 self._embedder = open_embedder(record, self._access)
             return self._embedder
 
-    def cosines(self, embedder: Embedder) -> dict[str, Cosines]:
+    def calibration(self, embedder: Embedder) -> Calibration:
         """Return what the embedder's cosines say; measured once for each archive, at its first search."""
         with self._lock:
-            known = json.loads(self._catalog.meta(COSINES) or "{}")
-            if known.get("name") == embedder.name:
-                return {script: Cosines(*values) for script, values in known["of"].items()}
-            if self._cosines is None or self._cosines[0] != embedder.name:
-                self._cosines = embedder.name, measure_cosines(embedder)
-                of = {script: (one.unrelated, one.spread) for script, one in self._cosines[1].items()}
-                with suppress(StoreError):  # an archive that cannot be written is measured anew each time
-                    self._catalog.set_meta(COSINES, json.dumps({"name": embedder.name, "of": of}))
-            return self._cosines[1]
+            if self._calibration is None or self._calibration[0] != embedder.name:
+                known = json.loads(self._catalog.meta(CALIBRATION) or "{}")
+                if known.pop("name", None) == embedder.name:
+                    measured = Calibration(**known)
+                else:
+                    measured = Calibration.of(embedder)
+                    rounded = [[round(value, 4) for value in mean] for mean in measured.means]
+                    record = {"name": embedder.name, "means": rounded, "spread": measured.spread}
+                    with suppress(StoreError):  # an archive that cannot be written is measured anew each time
+                        self._catalog.set_meta(CALIBRATION, json.dumps(record))
+                self._calibration = embedder.name, measured
+            return self._calibration[1]
 
     def vectors(self, embedder: Embedder) -> Vectors:
         """Return the vectors as they are now: opened again if another process has written since."""
@@ -470,19 +504,23 @@ class _VectorSearch:
 
     def near(self, query: str, limit: int, node_ids: Sequence[str] | None) -> list[Near]:
         try:
-            if self.asked is None or self.asked[0] != query:
-                self.asked = query, self.embedder.embed_queries([query])[0]
+            vector = self._vector(query)
             with self.index.held(self.embedder) as vectors:
-                return vectors.query(self.asked[1], limit, node_ids)
+                return vectors.query(vector, limit, node_ids)
         except KoboldReaderError as err:
             if self.mode == "dense":
                 raise
             self.on_notice(f"Searching by words only: {err}")
             return []
 
+    def _vector(self, query: str) -> Sequence[float]:
+        if self.asked is None or self.asked[0] != query:
+            self.asked = query, self.embedder.embed_queries([query])[0]
+        return self.asked[1]
+
     def cosines(self, query: str) -> Cosines | None:
         try:
-            return self.index.cosines(self.embedder)["latin" if is_latin(query) else "other"]
+            return self.index.calibration(self.embedder).for_question(self._vector(query))
         except KoboldReaderError as err:
             if self.mode == "dense":
                 raise

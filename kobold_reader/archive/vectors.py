@@ -30,7 +30,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 from kobold_reader.archive.store import Catalog
-from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
+from kobold_reader.errors import ConfigError, MissingExtraError, StoreError, reason
 from kobold_reader.kobold.addresses import check_way
 
 COLLECTION: Final = "pages"
@@ -181,7 +181,7 @@ class Vectors:
                     ) from err
                 otherwise = "Check that the folder can be written; index --reembed makes the vectors anew."
                 raise StoreError(
-                    f"the vectors in {place} cannot be opened: {err}.", hint=_hint(err, place, otherwise)
+                    f"the vectors in {place} cannot be opened: {reason(err)}.", hint=_hint(err, place, otherwise)
                 ) from err
             self._opened = opened.pop_all()
 
@@ -536,6 +536,6 @@ def _os_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as err:
         raise StoreError(
-            f"the vectors in {folder} cannot be written anew: {err}.",
+            f"the vectors in {folder} cannot be written anew: {reason(err)}.",
             hint="End what else uses the archive, make room on the disk, and repeat; nothing is lost.",
         ) from err

@@ -118,8 +118,11 @@ def run() -> int:
         # The program that read our output has ended (`| head`). That is no error, but no more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except OSError as err:
-        # For example a full disk, or a folder that may not be read.
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as err:
+        hint = "Name another place, or change the rights there."
+        complain(f"{err.filename or 'a file'} cannot be used ({err.strerror or err}). {hint}")
+        return EXIT_USAGE
+    except OSError as err:  # for example a full disk
         complain(f"{err.filename or 'the system'}: {err.strerror or err}")
         return EXIT_INTERNAL
     return int(code or EXIT_OK)

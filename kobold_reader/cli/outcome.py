@@ -46,6 +46,8 @@ def existing_ledger(given: str | None) -> Path | None:
     path = Path(name) if name else default_ledger_path()
     if path.is_file():
         return path
+    if path.is_dir():
+        raise ConfigError(f"{name} is a folder, and a ledger is a file.", hint="Name a file with --ledger.")
     if given:
         hint = "Name another one with --ledger; left out, it is the default one."
         raise ConfigError(f"there is no ledger {given}.", hint=hint)

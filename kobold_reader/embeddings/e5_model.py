@@ -6,6 +6,10 @@ forward pass with the same weights and the tokenizer of the original (cosine 1.0
 windows, whose mean is the text's vector.
 
 The model wants to be told what is a question and what is a text: without that it finds less.
+
+It puts texts of one language side by side, so that a question finds pages in its own language before the right one in
+another. So the language is taken out of a question's vector, by `e5_languages.npy`: the mean of questions, and the
+directions in which languages differ. Texts keep the model's own vectors.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from kobold_reader.embeddings.local import clean, load_once
@@ -51,9 +56,25 @@ def embed(texts: Sequence[str]) -> list[list[float]]:
     return load_once(_Engine).embed(texts, is_query=False)
 
 
-def embed_queries(queries: Sequence[str]) -> list[list[float]]:
-    """Return a vector of length 1 for each question; raises as `embed`."""
-    return load_once(_Engine).embed(queries, is_query=True)
+def embed_queries(queries: Sequence[str], *, keeps_language: bool = False) -> list[list[float]]:
+    """Return a vector of length 1 for each question, without its language; raises as `embed`."""
+    import numpy as np
+
+    plain = load_once(_Engine).embed(queries, is_query=True)
+    if keeps_language:
+        return plain
+    languages = load_once(_languages)
+    vectors = np.array(plain).reshape(-1, DIMENSION) - languages[0]
+    vectors -= vectors @ languages[1:].T @ languages[1:]
+    neutral: list[list[float]] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).tolist()
+    return neutral
+
+
+def _languages() -> Any:
+    """Return what is taken from every question, then the directions of language, as long as they are to be removed."""
+    import numpy as np
+
+    return np.load(Path(__file__).with_name("e5_languages.npy")).astype(np.float64)
 
 
 class _Engine:

@@ -35,7 +35,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
 from kobold_reader.embeddings.local import clean, load_once, mean_of_windows
-from kobold_reader.errors import ConfigError, MissingExtraError, StoreError
+from kobold_reader.errors import ConfigError, MissingExtraError, StoreError, reason
 from kobold_reader.files import write_atomically
 from kobold_reader.release import install_command, pip_command
 
@@ -231,7 +231,7 @@ def cached_graph(model_dir: Path, *, rebuild: bool = False) -> Path:
                         other.unlink()
     except (OSError, Timeout) as error:
         raise StoreError(
-            f"The MiniLM graph cannot be kept in {folder}: {error}.",
+            f"The MiniLM graph cannot be kept in {folder}: {reason(error)}.",
             hint="Make that folder writable (60 MB), or point XDG_CACHE_HOME to another one.",
         ) from error
     return target

@@ -440,18 +440,26 @@ def survey(paths: Iterable[Path]) -> Survey:
     for path in paths:
         taken = 0
         found, unreadable = _files_of(path)
-        errors.update({str(error.source): error for error in unreadable})
+        errors.update({str(error.source): _as_typed(error, path) for error in unreadable})
         for first, parts, missing in _split_sets(found):
             name = str(first)
             if name not in files and name not in errors:
                 try:
                     files[name] = _read_set(first, parts, missing)
                 except SourceError as err:
-                    errors[name] = err
+                    errors[name] = _as_typed(err, path)
             taken += name in files
         if not taken:
             empty.append(path)
     return Survey([files[name] for name in sorted(files)], [errors[name] for name in sorted(errors)], empty)
+
+
+def _as_typed(error: SourceError, path: Path) -> SourceError:
+    """Name the file below the PATH as it was typed."""
+    source, root = Path(str(error.source)), Path(os.path.abspath(path))  # noqa: PTH100  (as in `_files_of`)
+    if source.is_relative_to(root):
+        error.source = str(path / source.relative_to(root))
+    return error
 
 
 def _files_of(path: Path) -> tuple[Sequence[Path], Sequence[SourceError]]:

@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
 import kobold_reader
-from kobold_reader.errors import ConfigError, CorruptSourceError, KoboldReaderError, PageProcessKilledError, SourceError
+from kobold_reader.errors import (
+    ConfigError,
+    CorruptSourceError,
+    KoboldReaderError,
+    PageProcessKilledError,
+    SourceError,
+    reason,
+)
 from kobold_reader.pages.values import (
     CopyNotes,
     Embedded,
@@ -243,7 +250,7 @@ class PageChild:
                 self._process = process = _ChildProcess(self._memory_limit_bytes)
             except (OSError, ValueError) as error:
                 raise SourceError(
-                    f"The process that reads files cannot be started ({error}).", source=source
+                    f"The process that reads files cannot be started ({reason(error)}).", source=source
                 ) from error
             # No child is left behind where close() is forgotten.
             self._finalizer = weakref.finalize(self, process.stop, kill=True)

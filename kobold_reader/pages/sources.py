@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, TypeAlias
 
-from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError, UnsupportedSourceError
+from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError, UnsupportedSourceError, reason
 from kobold_reader.pages.names import is_text, local_path, openable, shown, storable, uri_of
 from kobold_reader.pages.sidecars import CAMERA_JPEGS, PHOTO_KINDS, SidecarFile, SidecarFinder
 from kobold_reader.pages.values import Kind
@@ -362,7 +362,7 @@ class _Finder:
             else:
                 self._add_pattern(path)
         except (OSError, ValueError) as error:
-            self._fail(f"The path cannot be examined ({error}).", shown(str(path)))
+            self._fail(f"The path cannot be examined ({reason(error)}).", shown(str(path)))
 
     def _add_pattern(self, path: Path) -> None:
         is_pattern = glob.has_magic(str(path))
@@ -464,7 +464,7 @@ class _Finder:
             else:
                 self._fail("There is no such file or folder.", uri, SourceNotFoundError)
         except _FS_ERRORS as error:
-            self._fail(f"The path cannot be examined ({error}).", uri)
+            self._fail(f"The path cannot be examined ({reason(error)}).", uri)
 
     def _take_all(self, found: Mapping[str, Mapping[str, Any]], fs: FileSystem, root: str) -> None:
         for name in sorted(found, key=natural_key):

@@ -24,6 +24,7 @@ from kobold_reader.errors import (
     SourceError,
     SourceNotFoundError,
     UnsupportedSourceError,
+    reason,
 )
 from kobold_reader.pages.values import (
     CopyNotes,
@@ -86,7 +87,7 @@ def _hash_file(path: Path, tick: Callable[[], None]) -> str:
     except FileNotFoundError as error:
         raise SourceNotFoundError("There is no such file.") from error
     except (OSError, ValueError) as error:
-        raise CorruptSourceError(f"The file cannot be read ({error}).") from error
+        raise CorruptSourceError(f"The file cannot be read ({reason(error)}).") from error
     if size == 0:
         raise CorruptSourceError("The file is empty (0 bytes).", hint="Copy or scan it again.")
     return digest.hexdigest()

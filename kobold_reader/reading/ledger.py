@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from kobold_reader.border import is_of_one_row
-from kobold_reader.errors import KoboldReaderError, LedgerError
+from kobold_reader.errors import KoboldReaderError, LedgerError, reason
 from kobold_reader.files import connect_read_only
 from kobold_reader.pages import FileFacts, Kind, PageFacts, SourceFile
 from kobold_reader.reading.results import DOUBTFUL, WITNESS_AGREES, LineBox, Reading
@@ -270,7 +270,7 @@ class Ledger:
                 if getattr(err, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
                     hint = "It is damaged, or no ledger: put back a copy of it"
                 raise LedgerError(
-                    f"the ledger {self.path or 'in memory'} cannot be used ({doing}): {err}.",
+                    f"the ledger {self.path or 'in memory'} cannot be used ({doing}): {reason(err)}.",
                     hint=f"{hint}, or name another file with --ledger.",
                 ) from err
 

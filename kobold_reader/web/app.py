@@ -157,6 +157,7 @@ class _Pages:
         values = {"query": "", "filters": views.Filters(), "view": "", **shown}
         values["archive_name"] = self._archive.folder.absolute().name
         values["change_token"] = self._access.change_token
+        values["is_read_only"] = self._archive.is_read_only
         if "failed_count" not in values:
             values["failed_count"] = self._archive.count_failed()
         return values
@@ -230,7 +231,7 @@ class _Pages:
             after=after,
             beside=self._hits_beside(page, request.query_params),
             others=len(self._archive.alike(page.page_id)),
-            is_editing=request.query_params.get("edit") == "1",
+            is_editing=request.query_params.get("edit") == "1" and not self._archive.is_read_only,
             text=page.parts.get("ocr", ""),
         )
 

@@ -1,8 +1,9 @@
 """How well search knows whether it has found: `python -m tests.benchmarks.found --help`.
 
 Half of the questions are answered by a page of the archive. The others are answered by none: gibberish, names, dates
-and topics that are not in it, and receipts that were left out. The constants of `ranking.py` were set on the
-questions called developed; those called held out, over other pages, were in view when one constant was chosen.
+and topics that are not in it, receipts that were left out, and each question by meaning without the pages that answer
+it. The constants of `ranking.py` were set on the questions called developed. Those called seen, over other pages, were
+in view when one constant was chosen; those called held out were not.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ import random
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from kobold_reader import Archive
 from kobold_reader.archive.archive import CATALOG
 from kobold_reader.archive.query import fold
 from kobold_reader.archive.rows import PageRow
+from kobold_reader.archive.search import Hit
 from kobold_reader.archive.store import Catalog
 from kobold_reader.options import EMBEDDERS, Mode
-from tests.benchmarks.questions import PICTURES, QUESTIONS, Question
+from tests.benchmarks.questions import PICTURES, QUESTIONS, Question, in_languages
 from tests.benchmarks.search_quality import RECEIPT_FIELDS, SAMPLES, as_row
 
-HALVES = ("developed", "held_out")
+HALVES = ("developed", "seen", "held_out")
+SILENT = 0.95
+"""Share of the questions without an answer that must give nothing."""
 FOLDS = 3
 """Each receipt is left out of one archive of three."""
 TRUTH = SAMPLES.parent / "ground_truth"
@@ -45,9 +49,13 @@ class Collection:
     questions: tuple[Question, ...]
 
 
+def _table() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
 def own_texts(half: str) -> Collection:
     """Return the texts of `found.toml`."""
-    table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    table = _table()
     pages, questions = [], []
     for number, entry in enumerate(table[half]):
         name = f"texts/{number:02}.txt#1"
@@ -75,8 +83,10 @@ def gibberish(half: str) -> Iterator[str]:
 
 
 def samples(half: str) -> Collection:
-    """Return the true texts of the packaged samples, with every second of their questions."""
-    asked = QUESTIONS[HALVES.index(half) :: 2]
+    """Return the true texts of the packaged samples, with every second of their questions, or others held out."""
+    asked = list(QUESTIONS[HALVES.index(half) :: 2])
+    if half == "held_out":
+        asked = [Question(kind, text, tuple(right)) for kind, text, right in _table()["samples"][half]]
     pages = []
     for path in sorted(TRUTH.rglob("*.txt")):
         name = path.relative_to(TRUTH).as_posix().removesuffix(".txt")
@@ -85,12 +95,18 @@ def samples(half: str) -> Collection:
     return Collection(half, tuple(pages), tuple(Question(f"samples: {one.kind}", one.text, one.pages) for one in asked))
 
 
+def languages(half: str) -> Collection:
+    """Return pages in six languages with questions in each of them; all are developed."""
+    pages, questions = in_languages() if half == "developed" else ({}, [])
+    return Collection(half, tuple(as_row(page_id, text) for page_id, text in pages.items()), tuple(questions))
+
+
 def receipts(half: str, folder: Path) -> Iterator[Collection]:
-    """Yield three times the receipts of one half, each time without another third of them."""
-    names = sorted(path.stem for path in folder.glob("*.json"))[HALVES.index(half) :: 2]
+    """Yield three times half of the receipts, each time without another third of them; none are held out."""
+    names = [] if half == "held_out" else sorted(path.stem for path in folder.glob("*.json"))[HALVES.index(half) :: 2]
     truth = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
     texts = {name: _receipt_text(folder / f"{name}.csv") for name in names}
-    for fold_number in range(FOLDS):
+    for fold_number in range(FOLDS if names else 0):
         kept = [name for at, name in enumerate(names) if at % FOLDS != fold_number]
         questions = []
         for fields in RECEIPT_FIELDS:
@@ -130,6 +146,22 @@ class Outcome:
     """Hits below the line."""
     score: float
     """Of the best hit."""
+    right_score: float
+    """Of the first right page; 0 without one."""
+
+
+def _outcome(question: Question, hits: Sequence[Hit]) -> Outcome:
+    found = [hit for hit in hits if hit.match != "related"]
+    right = [at for at, hit in enumerate(hits) if hit.page_id in question.pages]
+    return Outcome(
+        question,
+        len(found),
+        sum(hit.page_id in question.pages for hit in found),
+        right[0] + 1 if right else 0,
+        len(hits) - len(found),
+        hits[0].score if hits else 0.0,
+        hits[right[0]].score if right else 0.0,
+    )
 
 
 def ask(collection: Collection, embedder: str, mode: Mode) -> list[Outcome]:
@@ -144,19 +176,11 @@ def ask(collection: Collection, embedder: str, mode: Mode) -> list[Outcome]:
             catalog.begin(collection.pages)
             archive.reembed()
             for question in collection.questions:
-                hits = archive.search(question.text, limit=2 * FIRST, mode=mode, related=True)
-                pages = [hit.page_id for hit in hits]
-                found = [hit.page_id for hit in hits if hit.match != "related"]
-                outcomes.append(
-                    Outcome(
-                        question,
-                        len(found),
-                        sum(page in question.pages for page in found),
-                        next((at for at, page in enumerate(pages, start=1) if page in question.pages), 0),
-                        len(pages) - len(found),
-                        hits[0].score if hits else 0.0,
-                    )
-                )
+                hits = archive.search(question.text, limit=3 * FIRST, mode=mode, related=True)
+                outcomes.append(_outcome(question, hits))
+                if is_by_meaning(question):
+                    without = Question(f"absent: answer left out, {question.kind}", question.text, ())
+                    outcomes.append(_outcome(without, [hit for hit in hits if hit.page_id not in question.pages]))
     return outcomes
 
 
@@ -173,7 +197,7 @@ def table(outcomes: dict[str, list[Outcome]]) -> Iterator[str]:
     for half, all_of_half in outcomes.items():
         rows = [(kind, [one for one in all_of_half if one.question.kind == kind]) for has, kind in kinds if has]
         exact = [one for one in all_of_half if one.question.pages and not is_by_meaning(one.question)]
-        for kind, some in [*rows, ("all by words, names, numbers", exact)]:
+        for kind, some in [*((kind, some) for kind, some in rows if some), ("all by words, names, numbers", exact)]:
             cells = (
                 _share(one.right > 0 for one in some),
                 _share(one.rank > 0 for one in some),
@@ -186,7 +210,8 @@ def table(outcomes: dict[str, list[Outcome]]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for half, all_of_half in outcomes.items():
         rows = [(kind, [one for one in all_of_half if one.question.kind == kind]) for has, kind in kinds if not has]
-        for kind, some in [*rows, ("all", [one for one in all_of_half if not one.question.pages])]:
+        unanswered = [one for one in all_of_half if not one.question.pages]
+        for kind, some in [*((kind, some) for kind, some in rows if some), ("all", unanswered)]:
             nothing_found, nothing = (not one.found for one in some), (not one.found + one.others for one in some)
             yield f"| {half}: {kind} | {len(some)} | {_share(nothing_found)} | {_share(nothing)} |"
     yield ""
@@ -199,9 +224,32 @@ def table(outcomes: dict[str, list[Outcome]]) -> Iterator[str]:
             yield f"| {half}: from {least} | {len(some)} | {_share(bool(one.question.pages) for one in some)} |"
 
 
+def reachable(outcomes: dict[str, list[Outcome]]) -> Iterator[str]:
+    """Yield the lines of a table: how many pages a line found for which `SILENT` of the questions gave nothing."""
+    yield f"| by meaning, at the line above which {1 - SILENT:.0%} of the unanswered are | n | line | page found |"
+    yield "|---|---|---|---|"
+    for half, all_of_half in outcomes.items():
+        for absent in ("absent: topics", "absent: "):
+            scores = sorted(one.score for one in all_of_half if one.question.kind.startswith(absent))
+            line = scores[min(len(scores) - 1, int(SILENT * len(scores)))]
+            for name, languages in (("same language", SAME_LANGUAGE), ("other language", OTHER_LANGUAGE)):
+                some = [one for one in all_of_half if one.question.pages and _is_of(one.question, languages)]
+                share = _share(one.right_score > line for one in some)
+                against = absent.removeprefix("absent: ") or "all"
+                yield f"| {half}: {name}, against {against} | {len(some)} | {line:.2f} | {share} |"
+
+
+SAME_LANGUAGE = ("meaning", "picture", "same language")
+OTHER_LANGUAGE = ("abroad", "other language")
+
+
 def is_by_meaning(question: Question) -> bool:
     """Tell whether only the vectors can find the page."""
-    return any(word in question.kind for word in ("meaning", "abroad", "picture"))
+    return bool(question.pages) and _is_of(question, SAME_LANGUAGE + OTHER_LANGUAGE)
+
+
+def _is_of(question: Question, kinds: Iterable[str]) -> bool:
+    return any(word in question.kind for word in kinds)
 
 
 def main() -> None:
@@ -212,24 +260,26 @@ def main() -> None:
     )
     parser.add_argument("--embedder", choices=EMBEDDERS, default="minilm")
     parser.add_argument("--mode", choices=get_args(Mode), default="hybrid")
+    parser.add_argument("--halves", nargs="+", choices=HALVES, default=HALVES)
     parser.add_argument("--misses", action="store_true", help="say which questions are answered wrongly")
     options = parser.parse_args()
     outcomes: dict[str, list[Outcome]] = {}
-    for half in HALVES:
-        collections = [own_texts(half), samples(half), *(receipts(half, options.corpus) if options.corpus else ())]
-        first = collections[:3]
+    for half in options.halves:
+        parts = own_texts(half), samples(half), languages(half)
+        collections = [*parts, *(receipts(half, options.corpus) if options.corpus else ())]
+        first = collections[: len(parts) + 1]
         together = Collection(
             half,
             tuple(page for one in first for page in one.pages),
             tuple(question for one in first for question in one.questions),
         )
-        for collection in (together, *collections[3:]):
+        for collection in (together, *collections[len(parts) + 1 :]):
             outcomes.setdefault(half, []).extend(ask(collection, options.embedder, options.mode))
     for half, some in outcomes.items():
         for one in some if options.misses else ():
             if bool(one.question.pages) != bool(one.right) or (not one.question.pages and one.found):
                 sys.stderr.write(f"{half}: {one.question.kind}: {one.question.text!r}: {one}\n")
-    sys.stdout.write("\n".join(table(outcomes)) + "\n")
+    sys.stdout.write("\n".join([*table(outcomes), "", *reachable(outcomes)]) + "\n")
 
 
 if __name__ == "__main__":

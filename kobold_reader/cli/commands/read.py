@@ -7,7 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Annotated, Literal
 
@@ -137,6 +137,8 @@ def _destination(path: Path | None) -> Iterator[IO[str]]:
         return
     from kobold_reader.errors import ConfigError
 
+    if path.is_dir():  # said before anything is read
+        raise ConfigError(f"the output file {path} is a folder.", hint="Name a file with -o.")
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8", newline="\n") as stream:
@@ -146,4 +148,5 @@ def _destination(path: Path | None) -> Iterator[IO[str]]:
         hint = "Name another one with -o; what was read is kept."
         raise ConfigError(f"the output file {path} cannot be written: {err.strerror or err}.", hint=hint) from err
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that may not be entered
+            part.unlink(missing_ok=True)
