@@ -209,6 +209,43 @@ def test_a_file_of_another_format_is_refused_with_a_sentence(
     assert path.read_bytes() == before, "it was left alone"
 
 
+@pytest.fixture
+def format_2(tmp_path: Path) -> Path:
+    """A ledger as it was before there was a witness."""
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        record(ledger)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE readings DROP COLUMN witness")
+        db.execute("PRAGMA user_version = 2")
+        db.commit()
+    return path
+
+
+def test_a_ledger_without_a_witness_is_taken_over(format_2: Path) -> None:
+    for _ in range(2):
+        with Ledger(format_2) as ledger:
+            assert ledger.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
+            heard = replace(READING, witness={"agreement": 0.5})
+            ledger.keep("c" * 64, "heard", heard)
+            assert ledger.reading("c" * 64, "ocr", "koboldcpp", "heard") == heard
+            assert [one.agreement for one in ledger.worth_a_look()] == [0.5]
+    with closing(sqlite3.connect(format_2)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+def test_a_ledger_without_a_witness_is_read_where_it_may_not_be_changed(format_2: Path, tmp_path: Path) -> None:
+    before = format_2.read_bytes()
+    with Ledger(format_2, read_only=True) as ledger:
+        assert ledger.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
+        assert ledger.worth_a_look() == []
+        assert ledger.count()["pages"] == 1
+    behind = Ledger(format_2, read_only=True)
+    with Ledger(tmp_path / "own.sqlite", fallback=behind) as ledger:
+        assert ledger.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
+    assert format_2.read_bytes() == before
+
+
 def record_pages(ledger: Ledger, numbers: Iterable[int]) -> None:
     for number in numbers:
         page = KnownPage(facts(number, content_of(number)), is_blank=False)
