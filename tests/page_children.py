@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PlacedText
+from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PlacedText, TextLine
 from kobold_reader.pages.values import Embedded, PageLook
 
 
@@ -40,6 +40,9 @@ class _Loan:
 
     def page_look(self, page_number: int) -> PageLook:
         return self._held().page_look(page_number)
+
+    def text_lines(self, page_number: int) -> tuple[TextLine, ...]:
+        return self._held().text_lines(page_number)
 
     def embedded(self) -> Embedded:
         return self._held().embedded()

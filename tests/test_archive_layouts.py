@@ -385,3 +385,33 @@ def test_layouts_are_written_for_each_file_alone(tmp_path: Path) -> None:
         pytest.raises(ConfigError, match="for each file"),
     ):
         archive.export(tmp_path / "out", to="pdf", group_by="folder")
+
+
+@pytest.mark.parametrize("turned_deg", [0, 90])
+def test_a_page_with_its_own_text_has_the_places_of_its_lines(tmp_path: Path, turned_deg: int) -> None:
+    path = tmp_path / "minutes.pdf"
+    with pymupdf.open() as document:
+        page = document.new_page(width=600, height=800)
+        page.insert_text((60, 80), "Minutes of the harbour board", fontsize=20)
+        page.insert_text((60, 400), "which met in  March", fontsize=20)
+        page.set_rotation(turned_deg)
+        document.save(path)
+    text = Reading("ocr", "text_layer", "Minutes of the harbour board\nwhich met in March", "pdf")
+    with Ledger(None) as ledger, OpenFile(ledger) as opened:
+        source = file_at(local_uri(path))
+        row = replace(row_of(text, path, opened.facts(source).sha256), status="text_layer")
+        writer = LayoutWriter(opened, "alto", lambda rows: {one.page_id: {} for one in rows})
+        writer.write(source, [row], tmp_path / "out")
+    assert writer.unplaced == 0
+    root = ET.fromstring((tmp_path / "out").read_text(encoding="utf-8"))  # noqa: S314  (our own file)
+    names = {"a": "http://www.loc.gov/standards/alto/ns-v4#"}
+    scale = 300 / 72
+    places = [
+        tuple(round(int(line.get(name, "")) / scale) for name in ("HPOS", "VPOS"))
+        for line in root.iterfind(".//a:TextLine", names)
+    ]
+    upright = [(60, 58), (60, 378)]
+    shown = upright if not turned_deg else [(800 - 86, 60), (800 - 406, 60)]
+    for (left, top), (at_left, at_top) in zip(places, shown, strict=True):
+        assert left == pytest.approx(at_left, abs=6)
+        assert top == pytest.approx(at_top, abs=6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable
@@ -17,12 +18,14 @@ from typing_extensions import override
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.cli.app import make_app
 from kobold_reader.options import ReadOptions
+from kobold_reader.pages import PageImages, PageView
 from kobold_reader.reading import second_reader
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.rapidocr import RapidOcrEngine
-from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.results import PageResult, Reading
 from kobold_reader.reading.second_reader import witness_key
+from kobold_reader.reading.witness_process import WitnessProcess
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 
 pytest.importorskip("rapidocr")
@@ -65,22 +68,15 @@ def loaded(engine: OnceReading, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The pages that RapidOCR reads, by file."""
     read: list[str] = []
 
-    class Shared(RapidOcrEngine):
-        @override
-        def prepare(self, cancel: threading.Event | None = None) -> Any:
-            return engine.prepare(cancel)
+    class Shared(WitnessProcess):
+        """In this process: another one would load RapidOCR for each test, and take minutes on a busy machine."""
 
         @override
-        def read(self, job: Any) -> Any:
+        def read(self, job: PageJob) -> Any:
             read.append(Path(job.source).stem)
-            return engine.read(job)
+            return engine.read(job)["ocr"]
 
-        @override
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr(second_reader, "RapidOcrEngine", Shared)
-    monkeypatch.setattr(second_reader, "_give_way", lambda: None)  # a busy machine would take minutes
+    monkeypatch.setattr(second_reader, "WitnessProcess", Shared)
     return read
 
 
@@ -391,6 +387,28 @@ def test_the_command_line_writes_what_was_found(
     line = json.loads(done.stdout.strip().splitlines()[-1])
     assert line["metadata"]["witness_agreement"] == line["witness"]["agreement"] < 1
     assert line["witness"]["missing"] or line["witness"]["unsupported"]
+
+
+def test_a_process_of_its_own_reads_as_rapidocr_does_and_its_end_costs_one_page(engine: OnceReading) -> None:
+    image = Image.new("L", (420, 140), 250)
+    ImageDraw.Draw(image).text((30, 30), LINES["a"][0], fill=10, font=ImageFont.load_default(size=22))
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    job = PageJob(
+        "a.png", 1, ("ocr",), PageImages((PageView(data.getvalue(), "image/png", 420, 140, None, 0),), False, 0)
+    )
+    with WitnessProcess() as process:
+        read = process.read(job)
+        own = engine.read(job)["ocr"]
+        assert isinstance(read, Reading)
+        assert replace(read, elapsed_s=0.0) == replace(own, elapsed_s=0.0)
+        assert read.text == LINES["a"][0]
+        broken = process.read(
+            replace(job, images=replace(job.images, views=(replace(job.images.views[0], image=b"no"),)))
+        )
+        assert "RapidOCR failed on this page" in str(broken)
+        process.close()
+        assert "ended while it read this page" in str(process.read(job))
 
 
 def test_what_the_user_asks_of_the_model_changes_nothing_for_the_witness() -> None:

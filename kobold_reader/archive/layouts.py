@@ -209,11 +209,26 @@ class LayoutWriter:
     def _lines(self, row: PageRow | None, source: SourceFile) -> Sequence[PlacedText]:
         if row is None or (row.status == "text_layer" and self._form == "pdf"):
             return ()  # its own text is in the copy
-        reading = self._readings([as_read(row)])[row.page_id].get("ocr")
+        read = as_read(row)
+        reading = self._readings([read])[row.page_id].get("ocr")
+        if reading is None and read.status == "text_layer":
+            reading = self._own_text(read, source)
         turned = reading.rotation_deg - self._facts(source, row.page_number).rotation_deg if reading else 0
         found = page_lines(row, reading, turned)
         self.unplaced += found.unplaced
         return found.lines
+
+    def _own_text(self, row: PageRow, source: SourceFile) -> Reading:
+        """Return the text of a page that has its own, with the places of its lines."""
+        facts, text = self._facts(source, row.page_number), row.parts.get("ocr", "")
+        boxes: list[LineBox] = []
+        for line in self._opened.text_lines(source, self._opened.facts(source), row.page_number):
+            words = r"\s+".join(map(re.escape, line.text.split()))
+            found = words and re.compile(words).search(text, boxes[-1].end if boxes else 0)
+            if found:
+                left, top, right, bottom = (round(min(1.0, max(0.0, share)) * SHARES) for share in line.box)
+                boxes.append(LineBox(*found.span(), (left, top, right, top, right, bottom, left, bottom)))
+        return Reading("ocr", "text_layer", text, "pdf", boxes=tuple(boxes), rotation_deg=facts.rotation_deg)
 
 
 def _size(facts: PageFacts) -> tuple[int, int]:

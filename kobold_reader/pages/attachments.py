@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kobold_reader.errors import PageRenderError, SourceError
 from kobold_reader.pages.sources import ATTACHED, HEAD_BYTES, extra_hint, kind_of, missing_extra
-from kobold_reader.pages.values import FileFacts, ImageBudget, Kind, PageFacts, PageImages, PageLook
+from kobold_reader.pages.values import FileFacts, ImageBudget, Kind, PageFacts, PageImages, PageLook, TextLines
 
 if TYPE_CHECKING:
     from kobold_reader.pages.text_copy import TextCopy
@@ -25,6 +25,7 @@ class _PageFile(Protocol):
     facts: FileFacts
 
     def page_facts(self, page_number: int) -> PageFacts: ...
+    def text_lines(self, page_number: int) -> TextLines: ...
     def page_look(self, page_number: int) -> PageLook: ...
     def page_images(self, page_number: int, budget: ImageBudget, rotate_deg: int | None) -> PageImages: ...
     def text_copy(self, target: Path) -> TextCopy: ...
@@ -145,6 +146,11 @@ class Portfolio:
         label = facts.page_label if inner else f"{part.name} {facts.page_label}"
         metadata = {**file.facts.metadata, **facts.metadata, "attachment": name}
         return replace(facts, page_number=page_number, page_label=label, metadata=metadata)
+
+    def text_lines(self, page_number: int) -> TextLines:
+        """The lines of the page's own text."""
+        _, file, number = self._place(page_number)
+        return file.text_lines(number)
 
     def text_copy(self, target: Path) -> TextCopy:
         """A copy of the PDF with all that is attached, which gets no text."""

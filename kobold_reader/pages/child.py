@@ -37,6 +37,8 @@ from kobold_reader.pages.values import (
     PageImages,
     PageLook,
     PlacedText,
+    TextLine,
+    TextLines,
     error_of,
     read_frame,
     unpack,
@@ -44,7 +46,7 @@ from kobold_reader.pages.values import (
 )
 
 _Frame: TypeAlias = tuple[dict[str, Any], tuple[bytes, ...]]
-_Answer = TypeVar("_Answer", FileFacts, PageFacts, PageLook, PageImages, CopyNotes, Embedded)
+_Answer = TypeVar("_Answer", FileFacts, PageFacts, TextLines, PageLook, PageImages, CopyNotes, Embedded)
 
 _END_S = 2.0
 _LAST_LINES = 20
@@ -134,6 +136,10 @@ class PageChild:
     def page_facts(self, page_number: int) -> PageFacts:
         """Facts about a page of the open file."""
         return self._ask_page({"do": "page_facts"}, page_number, PageFacts)
+
+    def text_lines(self, page_number: int) -> tuple[TextLine, ...]:
+        """The lines of the own text of a page of the open file."""
+        return self._ask_page({"do": "text_lines"}, page_number, TextLines).lines
 
     def page_look(self, page_number: int) -> PageLook:
         """Whether a page of the open file is a photo or a scan; an empty look where it cannot be decoded."""

@@ -35,7 +35,16 @@ from kobold_reader.pages.images import (
 from kobold_reader.pages.metadata import embedded, exif_of, is_photo, orientation_of, picture_metadata, take_orientation
 from kobold_reader.pages.photos import look_at
 from kobold_reader.pages.sources import HEAD_BYTES, TIFF_STARTS, install_line, kind_of, natural_key
-from kobold_reader.pages.values import Embedded, FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
+from kobold_reader.pages.values import (
+    Embedded,
+    FileFacts,
+    ImageBudget,
+    PageFacts,
+    PageImages,
+    PageLook,
+    Scalar,
+    TextLines,
+)
 from kobold_reader.pages.views import Placement, picture_images, placement_of
 
 if TYPE_CHECKING:
@@ -212,6 +221,10 @@ class PictureFile:
         """What the photo says itself."""
         with picture_errors(CorruptSourceError), self._open() as picture:
             return embedded(picture, self._exif)
+
+    def text_lines(self, page_number: int) -> TextLines:  # noqa: ARG002
+        """None: pictures have no text of their own."""
+        return TextLines()
 
     def page_look(self, page_number: int) -> PageLook:
         """Whether the page is a photo or a scan."""
@@ -435,6 +448,10 @@ class ComicFile:
         """Add a page that shows the picture."""
         with _as_page():
             self._page(page_number).copy_page(1, copy)
+
+    def text_lines(self, page_number: int) -> TextLines:  # noqa: ARG002
+        """None: pictures have no text of their own."""
+        return TextLines()
 
     def page_look(self, page_number: int) -> PageLook:
         """Whether the page is a photo or a scan."""

@@ -501,14 +501,19 @@ def _verdict(found: _PageText, coverage: float) -> TextLayer | Literal["doubtful
 
 def _longest_lines(page: Page) -> tuple[TextLine, ...]:
     """The longest lines of a page's text layer."""
+    return tuple(sorted(text_lines(page), key=lambda line: len(line.text), reverse=True)[:_LINES])
+
+
+def text_lines(page: Page) -> list[TextLine]:
+    """Return the lines of a page's text layer, hidden ones included."""
     width, height = page.rect.width, page.rect.height
     found: list[TextLine] = []
     for block in page.get_text("dict", flags=TEXT_FLAGS)["blocks"]:
         for line in block.get("lines", ()):
             text = "".join(span["text"] for span in line["spans"]).strip()
-            left, top, right, bottom = line["bbox"]
+            left, top, right, bottom = pymupdf.Rect(line["bbox"]) * page.rotation_matrix  # boxes are as stored
             found.append(TextLine(text, (left / width, top / height, right / width, bottom / height)))
-    return tuple(sorted(found, key=lambda line: len(line.text), reverse=True)[:_LINES])
+    return found
 
 
 def _is_glyph_sized(box: Box) -> bool:

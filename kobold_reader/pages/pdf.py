@@ -53,11 +53,22 @@ from kobold_reader.pages.layout import (
     has_annotations,
     is_plain,
     read_layout,
+    text_lines,
 )
 from kobold_reader.pages.metadata import clean_text, pdf_metadata, read_xmp
 from kobold_reader.pages.page_tree import count_pages, set_count
 from kobold_reader.pages.photos import look_at_jpeg
-from kobold_reader.pages.values import WHOLE, Box, FileFacts, ImageBudget, PageFacts, PageImages, PageLook, Scalar
+from kobold_reader.pages.values import (
+    WHOLE,
+    Box,
+    FileFacts,
+    ImageBudget,
+    PageFacts,
+    PageImages,
+    PageLook,
+    Scalar,
+    TextLines,
+)
 from kobold_reader.pages.views import Canvas, Placement, page_images, picture_canvas, picture_images, scan_images
 
 if TYPE_CHECKING:
@@ -308,6 +319,11 @@ class PdfFile:
                 rotation_deg=layout.rotation_deg,
                 metadata=metadata,
             )
+
+    def text_lines(self, page_number: int) -> TextLines:
+        """The lines of the page's own text."""
+        with self._page(page_number) as page:
+            return TextLines(tuple(text_lines(page)))
 
     def text_copy(self, target: Path) -> TextCopy:
         """A copy of the PDF itself, byte for byte."""

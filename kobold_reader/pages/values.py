@@ -57,6 +57,13 @@ class TextLine:
 
 
 @dataclass(frozen=True, slots=True)
+class TextLines:
+    """The lines of a page's text layer; none where it has no such layer."""
+
+    lines: tuple[TextLine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PageFacts:
     """Facts about one page, found without making its image."""
 
@@ -208,7 +215,7 @@ class CopyNotes:
 
 # ── across the border ────────────────────────────────────────────────────────────────────────────
 
-Value = FileFacts | PageFacts | PageLook | PageImages | CopyNotes | Embedded
+Value = FileFacts | PageFacts | TextLines | PageLook | PageImages | CopyNotes | Embedded
 
 _LENGTH = struct.Struct(">I")
 _MAX_HEADER_BYTES = 256 * 1024 * 1024
@@ -258,8 +265,9 @@ def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
         case "FileFacts":
             return FileFacts(**fields)
         case "PageFacts":
-            lines = tuple(TextLine(line["text"], _box(line["box"])) for line in fields["doubtful_lines"])
-            return PageFacts(**{**fields, "doubtful_lines": lines})
+            return PageFacts(**{**fields, "doubtful_lines": _text_lines(fields["doubtful_lines"])})
+        case "TextLines":
+            return TextLines(_text_lines(fields["lines"]))
         case "PageLook":
             return PageLook(**fields)
         case "Embedded":
@@ -276,6 +284,10 @@ def unpack(header: dict[str, Any], blobs: tuple[bytes, ...]) -> Value:
                 fields["posture"] = Posture((first, second), tuple(map(_box, fields["posture"]["lines"])))
             return PageImages(**fields)
     raise ValueError(f"unknown value {header['value']!r}")
+
+
+def _text_lines(lines: list[dict[str, Any]]) -> tuple[TextLine, ...]:
+    return tuple(TextLine(line["text"], _box(line["box"])) for line in lines)
 
 
 def _view(fields: dict[str, Any], image: bytes) -> PageView:

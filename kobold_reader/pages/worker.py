@@ -35,6 +35,7 @@ from kobold_reader.pages.values import (
     PageImages,
     PageLook,
     PlacedText,
+    TextLines,
     Value,
     header_of_error,
     pack,
@@ -58,6 +59,9 @@ class PageFile(Protocol):
 
     def page_facts(self, page_number: int) -> PageFacts:
         """Facts about a page."""
+
+    def text_lines(self, page_number: int) -> TextLines:
+        """The lines of the page's own text; none where it has none."""
 
     def page_look(self, page_number: int) -> PageLook:
         """Whether a page is a photo or a scan; any SourceError where it cannot be decoded."""
@@ -180,6 +184,8 @@ class Worker:
                 return self._file.facts
             case "page_facts":
                 return self._page(request).page_facts(request["page_number"])
+            case "text_lines":
+                return self._page(request).text_lines(request["page_number"])
             case "page_look":
                 file = self._page(request)
                 try:

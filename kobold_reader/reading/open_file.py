@@ -12,7 +12,17 @@ from typing import Final, Self, TypeVar
 from kobold_reader.border import of_one_page
 from kobold_reader.errors import CorruptSourceError, PageProcessKilledError, SourceError, UnexpectedError
 from kobold_reader.options import ImageKindUse
-from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PlacedText, Scalar, SourceFile
+from kobold_reader.pages import (
+    FileFacts,
+    ImageBudget,
+    PageChild,
+    PageFacts,
+    PageImages,
+    PlacedText,
+    Scalar,
+    SourceFile,
+    TextLine,
+)
 from kobold_reader.pages.values import Embedded
 from kobold_reader.reading.ledger import KnownPage, Ledger
 from kobold_reader.reading.line_reader import LOOK_PX, is_shown, line_reader
@@ -99,6 +109,14 @@ class OpenFile:
         return self._ask(
             source, file, page_number, lambda: self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
         )
+
+    def text_lines(self, source: SourceFile, file: FileFacts, page_number: int) -> tuple[TextLine, ...]:
+        """Return the lines of a page's own text with their places; none where it has no text.
+
+        Raises:
+            SourceError: The page or the file cannot be read.
+        """
+        return self._ask(source, file, page_number, lambda: self._child.text_lines(page_number))
 
     def embedded(self, source: SourceFile, file: FileFacts) -> Embedded:
         """Return what a photo says itself, for its sidecar.

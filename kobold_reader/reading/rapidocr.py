@@ -33,6 +33,10 @@ _CUT_PX = 3  # a line that reaches the edge of its band is cut there
 _SAME = 0.5  # a piece of which the pieces of another band cover this share is read there
 
 
+BUDGET = ImageBudget(max_side_px=MAX_SIDE_PX, max_aspect=BAND_ASPECT)
+NAME = "rapidocr"
+
+
 @dataclass(frozen=True, slots=True)
 class _ReadLine:
     """A line of writing, or a piece of one."""
@@ -59,7 +63,7 @@ class RapidOcrEngine:
         threads: Cores that it may use; None: all.
     """
 
-    name = "rapidocr"
+    name = NAME
     parallel = 1
 
     def __init__(self, threads: int | None = None) -> None:
@@ -89,7 +93,7 @@ class RapidOcrEngine:
                     model=f"rapidocr-{version('rapidocr')}",
                     family=None,
                     tasks=frozenset({"ocr"}),
-                    budget=ImageBudget(max_side_px=MAX_SIDE_PX, max_aspect=BAND_ASPECT),
+                    budget=BUDGET,
                     release=RELEASE,
                 )
         return self._facts

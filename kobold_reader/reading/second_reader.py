@@ -1,4 +1,4 @@
-"""SecondReader: RapidOCR as the witness, in a thread of low priority beside the servers' work.
+"""SecondReader: RapidOCR as the witness, in a process of low priority beside the servers' work.
 
 It opens the pages itself, one at a time, and keeps its readings in the ledger like any other, so no page is read twice.
 Pages that a server reads now come before pages that were read earlier. Nothing waits for it but what asks for its word.
@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
-import sys
 import threading
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Self
 
 from kobold_reader.border import of_one_page
 from kobold_reader.errors import KoboldReaderError, MissingExtraError
@@ -23,15 +20,12 @@ from kobold_reader.pages import FileFacts, PageFacts, SourceFile
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.page_reader import PageJob, upright_images
-from kobold_reader.reading.rapidocr import RapidOcrEngine
+from kobold_reader.reading.rapidocr import BUDGET, NAME
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.witness import Comparison, compare
+from kobold_reader.reading.witness_process import WitnessProcess
 
 log = logging.getLogger(__name__)
-
-_NICE: Final = 10
-_SHARE_OF_CORES: Final = 2
-"""The others are for the page child, the archive, and KoboldCpp if it is on this machine."""
 
 
 @dataclass(slots=True)
@@ -72,6 +66,7 @@ class SecondReader:
         self._ledger = ledger
         self._options = options
         self._key = witness_key(options)
+        self._engine = WitnessProcess()
         self._changed = threading.Condition()
         self._cases: OrderedDict[str, _Case] = OrderedDict()
         self._words: dict[str, Word | KoboldReaderError] = {}
@@ -115,14 +110,9 @@ class SecondReader:
     # ── the thread ───────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        _give_way()
-        engine = RapidOcrEngine(threads=max(1, (os.cpu_count() or 1) // _SHARE_OF_CORES))
-        try:
-            with OpenFile(self._ledger, self._options.pdf_passwords) as opened:
-                while (content_sha256 := self._next()) is not None:
-                    self._work(content_sha256, engine, opened)
-        finally:
-            engine.close()
+        with self._engine, OpenFile(self._ledger, self._options.pdf_passwords) as opened:
+            while (content_sha256 := self._next()) is not None:
+                self._work(content_sha256, opened)
 
     def _next(self) -> str | None:
         """Return the page to work on now: texts to compare first, then urgent pages; None: closed."""
@@ -138,7 +128,7 @@ class SecondReader:
                 self._changed.wait()
         return None
 
-    def _work(self, content_sha256: str, engine: RapidOcrEngine, opened: OpenFile) -> None:
+    def _work(self, content_sha256: str, opened: OpenFile) -> None:
         with self._changed:
             case = self._cases.get(content_sha256)
         if case is None:
@@ -148,10 +138,12 @@ class SecondReader:
         try:
             with of_one_page("reading it with the witness", *place):
                 if case.witness is None:
-                    case.witness = self._read(case, engine, opened)
+                    case.witness = self._read(case, opened)
                 if case.text is not None:
                     word = Word(case.witness, compare(case.text, case.witness))
         except KoboldReaderError as err:
+            if self._is_closed:
+                return  # it was interrupted
             log.warning("%s page %d: the witness cannot read it: %s", *place, err)
             word = err
         if word is not None:
@@ -160,27 +152,28 @@ class SecondReader:
                     self._words[content_sha256] = word
                     self._changed.notify_all()
 
-    def _read(self, case: _Case, engine: RapidOcrEngine, opened: OpenFile) -> Reading:
+    def _read(self, case: _Case, opened: OpenFile) -> Reading:
         source, facts = case.source, case.facts
-        kept = self._ledger.reading(facts.content_sha256, "ocr", engine.name, self._key)
+        kept = self._ledger.reading(facts.content_sha256, "ocr", NAME, self._key)
         if kept is not None:
             return kept
-        budget, turn_deg = engine.prepare().budget, self._options.rotate_deg
+        turn_deg = self._options.rotate_deg
         if turn_deg is None:
-            images = upright_images(opened, source, case.file, facts, budget)
+            images = upright_images(opened, source, case.file, facts, BUDGET)
         else:
-            images = opened.page_images(source, case.file, facts.page_number, budget, turn_deg)
-        outcome = engine.read(PageJob(source.path, facts.page_number, ("ocr",), images))["ocr"]
+            images = opened.page_images(source, case.file, facts.page_number, BUDGET, turn_deg)
+        outcome = self._engine.read(PageJob(source.path, facts.page_number, ("ocr",), images))
         if isinstance(outcome, KoboldReaderError):
             raise outcome
         self._ledger.keep(facts.content_sha256, self._key, outcome)
         return outcome
 
     def close(self) -> None:
-        """End the thread after the page that it is reading; what it has not read stays for another run."""
+        """End the thread, also in the middle of a page; what it has not read stays for another run."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+        self._engine.close()
         if self._thread is not None:
             self._thread.join()
 
@@ -199,15 +192,3 @@ def is_installed() -> bool:
 def witness_key(options: ReadOptions) -> str:
     """Return the key of the witness's readings, which are those that the engine RapidOCR would make."""
     return replace(options, engine="rapidocr", witness=None, hint=None, family=None, prompts={}).key("ocr")
-
-
-def _give_way() -> None:
-    """Give this thread, and those that it starts, a low priority, where the system can."""
-    with suppress(OSError):
-        if sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        elif sys.platform == "win32":
-            import ctypes
-
-            kernel32 = ctypes.windll.kernel32
-            kernel32.SetThreadPriority(kernel32.GetCurrentThread(), -1)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Final
 
 from kobold_reader import KoboldReader
+from kobold_reader.options import WitnessName
 from tests.benchmarks.peers import Installed, PeerFailedError, installed
 from tests.benchmarks.report import show, verdict
 from tests.benchmarks.scans import jpeg, letter, make_pdfs
@@ -143,7 +144,7 @@ def ours(
     """Read all pages through so many servers."""
     with servers(count, service_ms / 1000, linger_ms / 1000) as (urls, processes):
         ledger = folder / f"{count}-{service_ms:g}-{has_witness}.sqlite"
-        witness = "rapidocr" if has_witness else None
+        witness: WitnessName = "rapidocr" if has_witness else "none"
         with KoboldReader(api_url=urls, tasks=TASKS, ledger=str(ledger), rotate=0, witness=witness) as reader:
             reader.session.engine().prepare()
             began, cpu_s, child_s = time.monotonic(), time.process_time(), _children_s()
@@ -288,10 +289,10 @@ def report(runs: Sequence[Run], *, has_peers: bool, linger_ms: float) -> None:
     )
     if has_peers:
         print(NOT_APPLICABLE)
-    alone = {(run.service_ms, run.servers): run.busy for run in runs if run.who == "kobold-reader"}
+    without = {(run.service_ms, run.servers): run.busy for run in runs if run.who == "kobold-reader"}
     for run in runs:
         if run.who == WITNESSED:
-            lost = alone[run.service_ms, run.servers] - run.busy
+            lost = without[run.service_ms, run.servers] - run.busy
             verdict(
                 f"{run.service_ms:g} ms, {run.servers} servers: the witness costs a server at most "
                 f"{LOST_POINTS * 100:g} point of its time: {lost * 100:.1f}",

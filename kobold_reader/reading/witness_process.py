@@ -1,0 +1,136 @@
+"""RapidOCR in a process of its own, for the witness: `python -m kobold_reader.reading.witness_process`.
+
+In a thread it would hold up those that ask the servers: Python runs one thread at a time, and on a busy machine one of
+low priority keeps its turn for long. It answers one page at a time, in frames as the page child's, and ends with its
+parent, or where its libraries crash: that costs one page.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self, cast
+
+from kobold_reader.errors import KoboldReaderError, TranscriptionError
+from kobold_reader.pages import PageImages
+from kobold_reader.pages.values import pack, read_frame, unpack, write_frame
+from kobold_reader.reading.page_reader import PageJob, TaskOutcome
+from kobold_reader.reading.rapidocr import RapidOcrEngine
+from kobold_reader.reading.results import LineBox, Reading
+
+_NICE: Final = 10
+_SHARE_OF_CORES: Final = 2
+"""The others are for the page children, the archive, and KoboldCpp if it is on this machine."""
+_END_S: Final = 5.0
+_PACKAGE_PARENT: Final = str(Path(__file__).parents[2])
+
+
+class WitnessProcess:
+    """Reads pages one after the other; the process starts with the first, and anew after a crash."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def read(self, job: PageJob) -> TaskOutcome:
+        """Read a page, or say why it cannot be read."""
+        try:
+            process = self._running()
+            stdin, stdout = cast("BinaryIO", process.stdin), cast("BinaryIO", process.stdout)
+            write_frame(stdin, *pack(job.images))
+            frame = read_frame(stdout)
+        except (OSError, ValueError):
+            frame = None
+        if frame is None:
+            self._end()
+            return TranscriptionError("RapidOCR's process ended while it read this page.")
+        header, _ = frame
+        return _reading_of(header["reading"]) if "reading" in header else TranscriptionError(header["error"])
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._is_closed:
+                raise ValueError("closed")
+            if self._process is None:
+                known = os.environ.get("PYTHONPATH")
+                path = os.pathsep.join([_PACKAGE_PARENT, known]) if known else _PACKAGE_PARENT
+                apart: dict[str, Any] = {"start_new_session": True}  # Ctrl-C must reach the parent alone
+                if sys.platform == "win32":
+                    apart = {
+                        "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP
+                        | subprocess.CREATE_NO_WINDOW
+                        | subprocess.BELOW_NORMAL_PRIORITY_CLASS
+                    }
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "kobold_reader.reading.witness_process"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env={**os.environ, "PYTHONPATH": path, "ORT_DISABLE_TELEMETRY": "1"},
+                    **apart,
+                )
+            return self._process
+
+    def close(self) -> None:
+        """End the process, also in the middle of a page; may be called from any thread."""
+        with self._lock:
+            self._is_closed = True
+            if self._process is not None:
+                self._process.kill()
+
+    def _end(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(_END_S)
+            for pipe in (process.stdin, process.stdout):
+                with suppress(OSError):
+                    if pipe is not None:
+                        pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self._end()
+
+
+def _reading_of(fields: dict[str, Any]) -> Reading:
+    boxes = tuple(LineBox(start, end, tuple(corners), score) for start, end, corners, score in fields["boxes"])
+    sizes = tuple((width, height) for width, height in fields["view_sizes"])
+    return Reading(**{**fields, "boxes": boxes, "view_sizes": sizes, "doubtful": tuple(fields["doubtful"])})
+
+
+def main() -> None:
+    """Read pages until stdin ends."""
+    stdin = sys.stdin.buffer
+    # stdout is for frames alone: what anything else prints, in Python or below it, goes to stderr.
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
+    engine = RapidOcrEngine(threads=max(1, (os.cpu_count() or 1) // _SHARE_OF_CORES))
+    while (frame := read_frame(stdin)) is not None:
+        images = unpack(*frame)
+        assert isinstance(images, PageImages)  # noqa: S101  (nothing else is sent)
+        try:
+            outcome = engine.read(PageJob("", 0, ("ocr",), images))["ocr"]
+        except KoboldReaderError as err:
+            outcome = err
+        answer = {"reading": asdict(outcome)} if isinstance(outcome, Reading) else {"error": str(outcome)}
+        write_frame(output, answer)
+
+
+if __name__ == "__main__":
+    main()
