@@ -35,8 +35,8 @@ class _Loan:
     ) -> FileFacts:
         return self._held().open(path, source=source, kind=kind, passwords=passwords)
 
-    def page_facts(self, page_number: int) -> PageFacts:
-        return self._held().page_facts(page_number)
+    def page_facts(self, page_number: int, *, ahead: Sequence[int] = ()) -> PageFacts:
+        return self._held().page_facts(page_number, ahead=ahead)
 
     def page_look(self, page_number: int) -> PageLook:
         return self._held().page_look(page_number)

@@ -49,8 +49,8 @@ class FaultyChild:
         self._is_bad = path.endswith(BAD)
         return self._answer("open", path, **options)
 
-    def page_facts(self, number: int) -> Any:
-        return self._answer("page_facts", number)
+    def page_facts(self, number: int, **ahead: Any) -> Any:
+        return self._answer("page_facts", number, **ahead)
 
     def page_look(self, number: int) -> Any:
         return self._answer("page_look", number)

@@ -121,6 +121,52 @@ def test_a_hang_ends_with_the_time_limit(letter: Path) -> None:
         assert not child.page_images(1, BUDGET).is_blank
 
 
+FATAL_PAGES = """
+import os, time
+from kobold_reader.pages.image_files import PictureFile
+as_ever = PictureFile.page_facts
+def page_facts(self, page_number):
+    if page_number == 3:
+        os.abort()
+    if page_number == 5:
+        time.sleep(600)
+    return as_ever(self, page_number)
+PictureFile.page_facts = page_facts
+"""
+"""A child that imports this as it starts crashes with page 3 and hangs with page 5."""
+
+
+@posix
+def test_of_pages_asked_ahead_only_the_one_that_crashes_or_hangs_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FATAL_PAGES, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = tmp_path / "seven.tif"
+    path.write_bytes(make.tiff([make.printed_page(40, number) for number in range(7)]))
+    lost: dict[int, CorruptSourceError] = {}
+    with PageChild(timeout_s=30) as child:
+        child.open(path, source="file:///seven.tif", kind="image")
+        alone = child.page_facts(7)
+        for number in range(1, 8):
+            child.timeout_s = 1 if number == 5 else 30
+            try:
+                facts = child.page_facts(number, ahead=range(number + 1, 8))
+            except CorruptSourceError as err:
+                lost[number] = err
+            else:
+                assert facts.page_number == number
+            if number == 1:  # asked while the child is about to crash
+                assert len(child.page_images(number, BUDGET).views) == 1
+        assert facts == alone
+    assert {number: (err.source, err.page_number) for number, err in lost.items()} == {
+        3: ("file:///seven.tif", 3),
+        5: ("file:///seven.tif", 5),
+    }
+    assert "SIGABRT" in str(lost[3])
+    assert "longer than 1 s" in str(lost[5])
+
+
 @posix
 def test_ctrl_c_stops_waiting_and_not_the_next_answer(child: PageChild, letter: Path) -> None:
     child.open(letter, kind="image")

@@ -248,9 +248,9 @@ def test_the_survey_looks_at_each_page_once(
     looked: list[int] = []
     look = PageChild.page_facts
 
-    def counted(self: PageChild, page_number: int) -> Any:
+    def counted(self: PageChild, page_number: int, **ahead: Any) -> Any:
         looked.append(page_number)
-        return look(self, page_number)
+        return look(self, page_number, **ahead)
 
     monkeypatch.setattr(PageChild, "page_facts", counted)
     file = make_pdf(tmp_path / "a.pdf", [1, 2, "text"])

@@ -63,11 +63,12 @@ def _default_memory_limit() -> int:
 
 
 class PageChild:
-    """Opens files in a child process; one file at a time, one request at a time; safe to share between threads.
+    """Opens files in a child process; one file at a time; safe to share between threads.
 
     The process starts with the first request. When it crashes or takes too long, that request raises CorruptSourceError
     with the file and page, and the next one starts a fresh process that opens the same file again: only the page that
-    crashed the child is lost. A request about a damaged page raises PageRenderError.
+    crashed the child is lost, also where facts of several pages were asked for at once. A request about a damaged page
+    raises PageRenderError.
 
     Args:
         timeout_s: Longest silence of the child in one request; hashing a large file is not silent.
@@ -89,6 +90,10 @@ class PageChild:
         self._opened: dict[str, Any] | None = None
         """The request that opened the file; it is sent again to a fresh child."""
         self._is_open_in_child = False
+        self._asked: collections.deque[int] = collections.deque()
+        """Pages whose facts the running child was asked for, in the order of its answers."""
+        self._found: dict[int, PageFacts | KoboldReaderError] = {}
+        """Answers to requests made ahead, by page number."""
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +130,8 @@ class PageChild:
             "sha256": None,
         }
         with self._lock:
+            self._finish_ahead()
+            self._found.clear()
             self._opened = None
             self._is_open_in_child = False
             facts = self._ask(request, None, FileFacts)
@@ -133,9 +140,59 @@ class PageChild:
             self._is_open_in_child = True
             return facts
 
-    def page_facts(self, page_number: int) -> PageFacts:
-        """Facts about a page of the open file."""
-        return self._ask_page({"do": "page_facts"}, page_number, PageFacts)
+    def page_facts(self, page_number: int, *, ahead: Sequence[int] = ()) -> PageFacts:
+        """Facts about a page of the open file.
+
+        Args:
+            page_number: 1-based.
+            ahead: A few pages whose facts are asked for next: the child looks at them while the caller works. An error
+                of one of them is raised when its own facts are asked for.
+        """
+        wanted = (page_number, *ahead)
+        with self._lock:
+            self._leave_to_parent()
+            self._found = {number: facts for number, facts in self._found.items() if number in wanted}
+            if self._is_ready():
+                self._ask_ahead(wanted)
+            while page_number not in self._found:
+                self._make_ready(page_number)
+                self._ask_ahead(wanted)
+                self._take_ahead()
+            found = self._found.pop(page_number)
+        if isinstance(found, KoboldReaderError):
+            raise found
+        return found
+
+    def _ask_ahead(self, page_numbers: Sequence[int]) -> None:
+        """Send a request for the facts of each page that has none yet, and wait for no answer."""
+        process = self._process
+        assert process is not None  # noqa: S101  (it was made ready, or asked before)
+        for number in page_numbers:
+            if number not in self._found and number not in self._asked:
+                self._asked.append(number)
+                self._send(process, {"do": "page_facts", "page_number": number, "source": self._source})
+
+    def _take_ahead(self) -> None:
+        """Wait for the facts of the page that was asked for first, or for the error that it costs."""
+        number, process = self._asked[0], self._process
+        assert process is not None  # noqa: S101  (with the process goes what it was asked)
+        try:
+            self._found[number] = self._receive(process, self._source, number, PageFacts)
+        except KoboldReaderError as err:
+            self._found[number] = err
+        if self._asked:  # else it was ended, and what else it was asked for is asked of a fresh one
+            self._asked.popleft()
+
+    def _finish_ahead(self) -> None:
+        """Wait for all facts that were asked for ahead, so that the next answer is that to the next request."""
+        self._leave_to_parent()
+        while self._asked:
+            self._take_ahead()
+
+    def _leave_to_parent(self) -> None:
+        """After a fork, leave the child to the process that started it."""
+        if self._process is not None and not self._process.is_own:
+            self._stop(kill=True)
 
     def text_lines(self, page_number: int) -> tuple[TextLine, ...]:
         """The lines of the own text of a page of the open file."""
@@ -186,31 +243,47 @@ class PageChild:
         """End the child. A later request starts another."""
         with self._lock:
             self._opened = None
+            self._found.clear()
             self._stop(kill=False)
+
+    @property
+    def _source(self) -> str:
+        return str((self._opened or {}).get("source"))
+
+    def _is_ready(self) -> bool:
+        """Tell whether the child runs and has the file open."""
+        return self._is_open_in_child and self._process is not None and self._process.is_usable
+
+    def _make_ready(self, page_number: int) -> None:
+        """Have the file open in the child, in a fresh one if need be."""
+        if self._opened is None:
+            raise ConfigError("open() a file before asking for its pages.")
+        if not self._is_ready() and not self._asked:
+            self._ask(self._opened, page_number, FileFacts)
+            self._is_open_in_child = True
 
     def _ask_page(self, request: dict[str, Any], page_number: int, kind: type[_Answer]) -> _Answer:
         with self._lock:
-            opened = self._opened
-            if opened is None:
-                raise ConfigError("open() a file before asking for its pages.")
-            if not (self._is_open_in_child and self._process and self._process.is_usable):
-                self._ask(opened, page_number, FileFacts)
-                self._is_open_in_child = True
-            request = {**request, "page_number": page_number, "source": opened["source"]}
+            self._finish_ahead()
+            self._make_ready(page_number)
+            request = {**request, "page_number": page_number, "source": self._source}
             return self._ask(request, page_number, kind)
 
     def _ask(self, request: dict[str, Any], page_number: int | None, kind: type[_Answer]) -> _Answer:
         """Send one request and wait for its answer; end the child if none arrives."""
-        where: dict[str, Any] = {"source": request["source"], "page_number": page_number}
         process = self._running(request["source"])
+        self._send(process, request)
+        return self._receive(process, request["source"], page_number, kind)
+
+    def _send(self, process: _ChildProcess, request: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the child has ended: no answer arrives, which tells it
+            write_frame(process.stdin, {**request, "timeout_s": self.timeout_s})
+
+    def _receive(self, process: _ChildProcess, source: str, page_number: int | None, kind: type[_Answer]) -> _Answer:
+        where: dict[str, Any] = {"source": source, "page_number": page_number}
         answered = False
         try:
-            try:
-                write_frame(process.stdin, {**request, "timeout_s": self.timeout_s})
-            except (OSError, ValueError):
-                frame = None  # the child has ended
-            else:
-                frame = self._wait(process, where)
+            frame = self._wait(process, where)
             if frame is not None:
                 header, blobs = frame
                 value = error_of(header) if "error" in header else unpack(header, blobs)
@@ -264,6 +337,7 @@ class PageChild:
 
     def _stop(self, *, kill: bool) -> None:
         self._is_open_in_child = False
+        self._asked.clear()
         process, self._process = self._process, None
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -317,13 +391,18 @@ class _ChildProcess:
             reader.start()
 
     @property
+    def is_own(self) -> bool:
+        """Whether it was started by this process: a fork shares the pipes but not the child."""
+        return self._owner_pid == os.getpid()
+
+    @property
     def is_usable(self) -> bool:
-        """Whether it runs, and was started by this process: a fork shares the pipes but not the child."""
-        return self._owner_pid == os.getpid() and self.popen.poll() is None
+        """Whether it runs, and is this process's own."""
+        return self.is_own and self.popen.poll() is None
 
     def stop(self, *, kill: bool) -> None:
         """End the child, by force or by closing its stdin, and collect its threads and pipes."""
-        if self._owner_pid != os.getpid():
+        if not self.is_own:
             return  # the child of the process that we were forked from
         if kill:
             with contextlib.suppress(OSError):

@@ -100,6 +100,8 @@ def _signs_of(text: str) -> Counter[str]:
 
 def _is_misread_utf8(text: str) -> bool:
     """Whether the bytes of UTF-8 were taken for letters of Western Europe: "mÃ¶te" for "möte"."""
+    if text.isascii():
+        return False
     marked = [word for word in _STRETCH.findall(text) if not word.isascii()]
     misread = 0
     for word in marked:
@@ -117,12 +119,15 @@ def _has_no_words(text: str, every: Counter[str], words: Sequence[str]) -> bool:
     sign, most = max(((sign, every[sign]) for sign in _FOR_SPACE), key=lambda found: found[1])
     if most > _FOR_SPACE_SHARE * len(text) and most > 2 * stretches and len(text) >= _MIN_CHARACTERS:
         return sign * 3 not in text
-    letters = [word for word in words if _look_up(word).is_spaced]
-    count = sum(map(len, letters))
+    count = lone = long = 0
+    for word in words:
+        if _look_up(word).is_spaced:
+            length = len(word)
+            count += length
+            lone += length == 1
+            long += length if length > _LONG_WORD else 0
     if count < _MIN_LETTERS:
         return False
-    lone = sum(len(word) == 1 for word in letters)
-    long = sum(len(word) for word in letters if len(word) > _LONG_WORD)
     return lone > _MAX_LONE_LETTERS * count or (
         long > _MAX_LONG_WORDS * count and len(text) > _LONG_STRETCH * stretches
     )

@@ -252,7 +252,10 @@ def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], tuple[bytes, ...]] | N
 
 def pack(value: Value) -> tuple[dict[str, Any], tuple[bytes, ...]]:
     """Header fields and raw blocks of a value."""
-    fields = dataclasses.asdict(value)
+    if isinstance(value, PageFacts) and not value.doubtful_lines:
+        fields = {name: getattr(value, name) for name in value.__slots__}  # asdict copies each value in Python
+    else:
+        fields = dataclasses.asdict(value)
     views = (*fields["views"], *fields["tiles"]) if isinstance(value, PageImages) else ()
     blobs = tuple(view.pop("image") for view in views)
     return {"value": type(value).__name__, "fields": fields}, blobs

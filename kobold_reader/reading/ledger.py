@@ -72,6 +72,7 @@ CREATE TABLE failures (
 
 _JSON_FIELDS: Final = ("decoding", "view_sizes", "doubtful", "boxes", "witness")
 _READING_FIELDS: Final = tuple(field.name for field in fields(Reading) if field.name not in {"task", "engine"})
+_FACTS_KEPT: Final = tuple(field.name for field in fields(PageFacts) if field.name != "doubtful_lines")
 _READING_COLUMNS: Final = ", ".join(_READING_FIELDS)
 COPIES_AT_ONCE: Final = 1000
 """Rows of the fallback copied in one transaction; a kill before that loses nothing, since the fallback has them."""
@@ -640,7 +641,7 @@ def _put_page(sha256: str, page: KnownPage) -> Statement:
         "text_layer = excluded.text_layer, facts = excluded.facts"
     )
     facts = page.facts
-    kept = {name: value for name, value in asdict(facts).items() if name != "doubtful_lines"}
+    kept = {name: getattr(facts, name) for name in _FACTS_KEPT}
     row = (sha256, facts.page_number, facts.content_sha256, page.is_blank, facts.text_layer, _json(kept))
     return sql, row
 

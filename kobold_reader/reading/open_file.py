@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,10 @@ T = TypeVar("T")
 new_child: Callable[[], PageChild] = PageChild
 """Makes the page child of an OpenFile. The tests lend one that runs already, as a start takes a third of a second."""
 
+_AHEAD_PAGES: Final = 8
+"""Pages that the child looks at while this process works."""
+KEPT_AT_ONCE: Final = 100
+"""Pages looked at before their facts are recorded: a killed run looks at them again, which takes a second."""
 _PICTURE_COVERAGE: Final = 0.5
 # Keys of a page's metadata; those with "_" are not shown.
 _KIND: Final = "image_kind"
@@ -72,15 +76,17 @@ class OpenFile:
             known = self._ledger.document(sha256) if sha256 else None
             return known or self._open(source)
 
-    def page_facts(self, source: SourceFile, file: FileFacts, page_number: int) -> PageFacts:
-        """Return the facts of one page (1-based).
+    def page_facts(
+        self, source: SourceFile, file: FileFacts, page_number: int, *, ahead: Sequence[int] = ()
+    ) -> PageFacts:
+        """Return the facts of one page (1-based), while the child goes on with those of a few pages `ahead`.
 
         A text layer whose letters leave a doubt is compared with the page's picture, where RapidOCR is installed.
 
         Raises:
             SourceError: The page or the file cannot be read.
         """
-        facts = self._ask(source, file, page_number, lambda: self._child.page_facts(page_number))
+        facts = self._ask(source, file, page_number, lambda: self._child.page_facts(page_number, ahead=ahead))
         if not facts.doubtful_lines:
             return facts
         is_good = self._is_shown(source, file, facts)
@@ -232,6 +238,13 @@ class OpenFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def with_unknown_ahead(page_numbers: Iterable[int], known: Container[int]) -> Iterator[tuple[int, list[int]]]:
+    """Yield each page number, with the next ones that are not known, for `OpenFile.page_facts`."""
+    numbers = list(page_numbers)
+    for position, number in enumerate(numbers, start=1):
+        yield number, [one for one in numbers[position : position + _AHEAD_PAGES] if one not in known]
 
 
 def _twice(request: Callable[[], T], place: str) -> T:

@@ -25,15 +25,24 @@ class Ahead(Generic[Item]):
 
     Args:
         items: Runs in the thread, and is closed there.
-        size: At most this many items wait.
+        size: At most this many items wait, or items that need so much room.
+        room: The room that an item needs; left out: 1.
         on_close: Called by `close` before it waits for the thread, to end the iterator's present work.
     """
 
     def __init__(
-        self, items: Generator[Item, None, None], size: int, *, on_close: Callable[[], None] | None = None
+        self,
+        items: Generator[Item, None, None],
+        size: int,
+        *,
+        room: Callable[[Item], int] = lambda _: 1,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         self._items = items
         self._size = size
+        self._room = room
+        self._taken = 0
+        """Room that the waiting items need."""
         self._on_close = on_close
         self._changed = threading.Condition()
         self._waiting: deque[Item] = deque()
@@ -49,9 +58,10 @@ class Ahead(Generic[Item]):
                 for item in self._items:
                     with self._changed:
                         self._waiting.append(item)
+                        self._taken += self._room(item)
                         del item  # images are large
                         self._changed.notify_all()
-                        self._changed.wait_for(lambda: self._is_stopped or len(self._waiting) < self._size)
+                        self._changed.wait_for(lambda: self._is_stopped or self._taken < self._size)
                         if self._is_stopped:
                             return
         except BaseException as err:  # noqa: BLE001  (handed over, and raised where the items are consumed)
@@ -71,6 +81,7 @@ class Ahead(Generic[Item]):
                 if self._is_stopped or not self._waiting:
                     return
                 item = self._waiting.popleft()
+                self._taken -= self._room(item)
                 self._changed.notify_all()
             yield item
             del item

@@ -25,7 +25,7 @@ from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, SourceFile
 from kobold_reader.reading.due import PageTasks, find_due, has_text_layer
 from kobold_reader.reading.ledger import KnownPage, Ledger, Timing
-from kobold_reader.reading.open_file import OpenFile
+from kobold_reader.reading.open_file import KEPT_AT_ONCE, OpenFile, with_unknown_ahead
 from kobold_reader.reading.page_reader import Engine, EngineFacts
 
 PageKind = Literal["read", "text_layer", "blank", "to_read", "copy", "failed"]
@@ -33,8 +33,6 @@ PAGE_KINDS: Final[tuple[PageKind, ...]] = get_args(PageKind)
 
 MEASURED_PAGES: Final = 50
 """The time to embed fewer is not worth the seconds that it takes to load an embedder and to measure it."""
-_KEEP_PAGES: Final = 100
-"""Pages looked at before their facts are recorded: a killed survey costs a second."""
 _STUDENT: Final = (3.08, 1.89, 1.64, 1.53, 1.48, 1.44, 1.41, 1.40, 1.38)
 """90 % quantile of Student's t for 1, 2, 3 … degrees of freedom."""
 _NORMAL: Final = 1.3
@@ -167,7 +165,7 @@ def pages_ahead(
             continue
         seen: list[KnownPage] = []
         try:
-            for number in numbers(source, file):
+            for number, unknown in with_unknown_ahead(numbers(source, file), known):
                 if number in known:
                     yield ahead(source, known.pop(number))
                     continue
@@ -175,14 +173,14 @@ def pages_ahead(
                     yield PageAhead(source, number, "to_read", options.tasks)
                     continue
                 try:
-                    page = KnownPage(opened.page_facts(source, file, number), None)
+                    page = KnownPage(opened.page_facts(source, file, number, ahead=unknown), None)
                 except SourceError as err:
                     yield PageAhead(source, number, "failed", error=err)
                     continue
                 seen.append(page)
-                if len(seen) % _KEEP_PAGES == 1 and on_progress:
+                if len(seen) % KEPT_AT_ONCE == 1 and on_progress:
                     on_progress(f"looking at {source.name} page {number} of {file.total_pages}")
-                if len(seen) >= _KEEP_PAGES:
+                if len(seen) >= KEPT_AT_ONCE:
                     opened.remember(source, file, seen)
                     seen.clear()
                 yield replace(ahead(source, page), is_new=True)

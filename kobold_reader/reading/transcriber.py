@@ -44,7 +44,7 @@ from kobold_reader.pages import FileFacts, ImageBudget, SourceFile
 from kobold_reader.pages.sidecars import people_say
 from kobold_reader.reading import due
 from kobold_reader.reading.ledger import Claims, KnownPage, Ledger
-from kobold_reader.reading.open_file import OpenFile, public_metadata
+from kobold_reader.reading.open_file import KEPT_AT_ONCE, OpenFile, public_metadata, with_unknown_ahead
 from kobold_reader.reading.page_reader import DuePage, EngineFacts, PageReader
 from kobold_reader.reading.pipeline import Ahead, InOrder
 from kobold_reader.reading.results import PageResult, Reading
@@ -58,6 +58,8 @@ AHEAD_PAGES = 1
 """Pages that wait with their images ready, besides one for each page that is being read."""
 FEW_PAGES = 2
 """For each server: pages that may be begun ahead of the caller while the caller is busy."""
+RESULTS_A_PAGE = 32
+"""Results that wait for the caller in the room of one page with its images."""
 MANY_PAGES = 64
 """The same limit while the caller waits for an earlier, slow page."""
 WAITING_PAGES = 4096
@@ -204,7 +206,16 @@ class Transcriber:
             stack.enter_context(suppress(CancelledError))
             if self._options.needs_witness or (self._options.has_witness and is_installed()):
                 self._witness = stack.enter_context(SecondReader(self._ledger, self._options))
-            steps = stack.enter_context(closing(Ahead(self._steps(files), waiting, on_close=self._cancel.set)))
+            steps = stack.enter_context(
+                closing(
+                    Ahead(
+                        self._steps(files),
+                        waiting * RESULTS_A_PAGE,
+                        room=lambda step: 1 if isinstance(step, PageResult) else RESULTS_A_PAGE,
+                        on_close=self._cancel.set,
+                    )
+                )
+            )
             results = self._one_by_one(steps) if self._page_reader.parallel == 1 else self._at_once(steps)
             yield from (
                 self._witnessed(stack.enter_context(closing(results)), self._witness) if self._witness else results
@@ -293,17 +304,20 @@ class Transcriber:
     ) -> Generator[PageResult | DuePage, None, None]:
         seen: list[KnownPage] = []
         try:
-            for number in self._numbers(source, file):
+            for number, unknown in with_unknown_ahead(self._numbers(source, file), known):
                 try:
                     with of_one_page("preparing it", source.path, number):
                         if number not in known:
-                            known[number] = KnownPage(opened.page_facts(source, file, number), None)
+                            known[number] = KnownPage(opened.page_facts(source, file, number, ahead=unknown), None)
                             seen.append(known[number])
                             self._looked_at.add(known[number].facts.content_sha256)
                         before = known.pop(number)
                         page = opened.with_image_kind(source, file, before, self._options.image_kind)
                         if page is not before:
                             seen.append(page)
+                        if len(seen) >= KEPT_AT_ONCE:
+                            opened.remember(source, file, seen)
+                            seen.clear()
                         step = self._step(opened, source, file, page)
                 except SourceError as err:
                     err.at(source.path, number)
