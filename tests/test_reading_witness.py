@@ -234,3 +234,26 @@ def test_a_line_is_taken_left_out_or_added() -> None:
     assert row_of("", page, 0).taken("") == "first line here"
     before = "third line here\nsigned by Bob"
     assert row_of(before, "first of all\nthird line here\nsigned by Bob", 0).taken(before) == f"first of all\n{before}"
+
+
+def filled(start: int) -> str:
+    """A form whose numbers are others for each start."""
+    items = ("slates", "tar and pitch", "rope of hemp", "brass lamps", "two anchors")
+    rows = "\n".join(
+        f"{item} of the best kind  {start + 37 * n}.{50 + n}  {start * 3 + n}.10" for n, item in enumerate(items)
+    )
+    head = "Knutholm Ship Chandlers, Quay Street\nall goods are paid in cash at the counter"
+    return f"{head}\n{rows}\nfair wind and welcome back"
+
+
+def test_another_page_of_the_same_form_is_of_another_page() -> None:
+    other = compare(filled(412).replace("  ", " "), witness_of(filled(158)))
+    assert other.support is not None
+    assert other.support > 0.7, "most letters are the form's"
+    assert other.numbers == 0
+    assert other.is_of_another_page
+    spaced = compare(filled(158).replace("  ", " ").replace(".", " "), witness_of(filled(158)))
+    assert not spaced.is_of_another_page, "the digits are the same, written in another way"
+    one_wrong = compare(filled(158).replace("  ", " ").replace("158.50", "153.50"), witness_of(filled(158)))
+    assert not one_wrong.is_of_another_page
+    assert one_wrong.numbers is None

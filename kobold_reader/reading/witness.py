@@ -15,7 +15,7 @@ import re
 import unicodedata
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from math import hypot
@@ -36,6 +36,11 @@ _SURE_SHARE: Final = 0.6
 """Share of the letters in sure lines below which it abstains."""
 UNSUPPORTED: Final = 0.5
 """Of another page is a text of which less than this share stands on the page, if it lacks as much of the page."""
+_SAME_NUMBERS: Final = 0.6
+"""Of another page of the same form is a text that shares less of its numbers with the page; true texts share 0.85."""
+_SAME_DIGITS: Final = 0.85
+"""Share of the digits that agree, above which only the signs and spaces between them differ."""
+_LEAST_NUMBERS: Final = 8
 _ANCHOR_LETTERS: Final = 8
 _ANCHOR_RATIO: Final = 75.0
 _LEFT_LETTERS: Final = 5
@@ -63,6 +68,8 @@ class Comparison:
     """Share of the text's letters that stand on the page."""
     covered: float | None = None
     """Share of the page's letters that are in the text."""
+    numbers: float | None = None
+    """Share of the numbers that both have, 0 to 1; None: there are few, or they agree."""
     missing: tuple[str, ...] = ()
     """Lines on the page that are not in the text."""
     unsupported: tuple[str, ...] = ()
@@ -75,10 +82,14 @@ class Comparison:
 
     @property
     def is_of_another_page(self) -> bool:
-        """The text has no support on the page. A handwritten letter under a printed head still has that head."""
+        """The text has no support on the page, or it is a form's that was filled in otherwise.
+
+        A handwritten letter under a printed head still has that head.
+        """
         if self.support is None or self.covered is None:
             return False
-        return self.support < UNSUPPORTED and self.covered < UNSUPPORTED
+        is_another = self.support < UNSUPPORTED and self.covered < UNSUPPORTED
+        return is_another or (self.numbers is not None and self.numbers < _SAME_NUMBERS)
 
     @property
     def findings(self) -> Mapping[str, Any]:
@@ -89,8 +100,9 @@ class Comparison:
             "differences": [one._asdict() for one in self.differences],
             "repeated": self.repeated,
         }
-        numbers = {"agreement": self.agreement, "support": self.support, "covered": self.covered}
-        return numbers | {name: list(found) for name, found in lists.items() if found}
+        shares = {"agreement": self.agreement, "support": self.support, "covered": self.covered}
+        shares |= {} if self.numbers is None else {"numbers": self.numbers}
+        return shares | {name: list(found) for name, found in lists.items() if found}
 
 
 # ── letters ──────────────────────────────────────────────────────────────────────────────────────
@@ -348,11 +360,12 @@ _NUMBER: Final = re.compile(r"\d(?:[\d.,:/'’-]*\d)?")
 _NAME: Final = re.compile(r"[^\W\d_]{4,}")
 _ROW_LETTERS: Final = 7
 """A dropped row of twelve characters has hardly fewer letters."""
-_UNIT_LETTERS: Final = 8
+_UNIT_LETTERS: Final = 10
+"""A line of twelve characters has hardly fewer."""
 _LONG_NUMBER: Final = 7
 _SURE_WORD: Final = 0.95
 """Score of a line with a name, an amount or a year in it; the doubt may be about its other letters."""
-_DOUBT: Final = 0.1
+_DOUBT: Final = 0.15
 """A line's score is the mean over its letters: more doubt than this in all may hide a letter that is wrong."""
 _NEARLY: Final = 0.65
 _EXACT: Final = 0.4
@@ -387,6 +400,7 @@ def compare(text: str, witness: Reading) -> Comparison:
         agreement=round(2 * equal / (written + shown), 4),
         support=None if support is None or written < LEAST_LETTERS else round(min(1.0, support), 4),
         covered=round(equal / shown, 4),
+        numbers=_same_numbers(text, found),
         missing=tuple(missing),
         unsupported=tuple(unsupported),
         differences=tuple(_differences(text, witness.text, found)),
@@ -469,6 +483,25 @@ def _differences(text: str, page_text: str, found: _Alignment) -> Iterator[Diffe
                 while kind is _NAME and last < len(line.text) and line.text[last].isalpha():
                     last += 1
                 yield Difference(token[0], line.text[first:last])
+
+
+def _same_numbers(text: str, found: _Alignment) -> float | None:
+    """Return the share of the numbers that text and page have in common, the larger one of both ways to count."""
+    digits = [at for at, letter in enumerate(found.letters.text) if letter.isdecimal()]
+    if sum(found.is_equal[at] for at in digits) >= _SAME_DIGITS * len(digits):
+        return None
+    written = _numbers([text])
+    shown = _numbers(line.text for line in found.lines)
+    sure = _numbers(line.text for line in found.lines if line.is_sure)
+    if min(written.total(), sure.total()) < _LEAST_NUMBERS:
+        return None
+    return round(max((written & shown).total() / written.total(), (sure & written).total() / sure.total()), 4)
+
+
+def _numbers(texts: Iterable[str]) -> Counter[str]:
+    """Count the numbers of three digits and more, without the signs between these."""
+    digits = (re.sub(r"\D", "", token[0]) for text in texts for token in _NUMBER.finditer(text))
+    return Counter(number for number in digits if len(number) >= _CHANCE)
 
 
 def _is_surely_read(line: _WitnessLine, letters: int, *, is_name: bool) -> bool:
