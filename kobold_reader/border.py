@@ -45,7 +45,7 @@ def of_one_page(doing: str, source: str, page_number: int | None = None) -> Iter
     except (KoboldReaderError, CancelledError, MemoryError):
         raise
     except Exception as err:
-        if isinstance(err, OSError) and err.errno in _OF_THE_SYSTEM:
+        if isinstance(err, OSError) and is_of_the_system(err):
             raise
         # A message may quote what no database takes.
         what = f"{type(err).__name__}: {err}".encode("utf-8", "backslashreplace").decode()
@@ -57,6 +57,11 @@ def of_one_page(doing: str, source: str, page_number: int | None = None) -> Iter
         )
         log.info("%s", error, exc_info=True)
         raise error from err
+
+
+def is_of_the_system(error: OSError) -> bool:
+    """Tell whether an error is of the machine, as that of a full disk is, and not of one file."""
+    return error.errno in _OF_THE_SYSTEM
 
 
 def is_of_one_row(error: Exception) -> bool:

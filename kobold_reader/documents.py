@@ -72,6 +72,8 @@ def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
     # What a program wrote into file and sidecar alike is of the file.
     is_of_file = metadata.get("keywords") == result.beside.get("keywords")
     metadata |= {key: value for key, value in result.beside.items() if not (is_of_file and key == "keywords_source")}
+    if metadata.get("description") == metadata.get("title"):
+        metadata.pop("description", None)
     readings = [result.readings[task] for task in result.tasks if task in result.readings and part in {"page", task}]
     if readings and readings[0].task == "ocr" and readings[0].status not in EMPTY_STATUSES:
         metadata["text_source"] = "text_layer" if readings[0].status == "text_layer" else "ocr"

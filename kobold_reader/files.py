@@ -18,7 +18,7 @@ def write_atomically(path: Path, content: bytes, *, mode_of: Path | None = None)
 
     Whoever may read and write `mode_of` may read and write it; None: only the user (mode 0600).
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name[:100]}.", suffix=".part")
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

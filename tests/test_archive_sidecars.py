@@ -100,6 +100,31 @@ def test_photos_get_sidecars_and_nothing_else_does(album: Album) -> None:
     assert (place.read_bytes(), place.stat().st_mtime_ns) == (photo(1), 946_684_800_000_000_000)
 
 
+def test_what_the_photo_says_is_in_its_new_sidecar_and_stays_the_same(album: Album) -> None:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x013B] = "Sigrid at the mole", "A. Clerk"
+    exif.get_ifd(0x8769).update({0x829A: 0.01, 0x9003: "1961:07:02 10:00:00"})
+    exif.get_ifd(0x8825).update({1: "N", 2: (57.0, 38.0, 27.6), 3: "W", 4: (18.0, 17.0, 31.2)})
+    picture = make.jpeg(scene(1, (320, 240)), exif=exif.tobytes())
+    picture = make.with_iptc(picture, (2, 25, "Åland".encode()), (2, 25, b"boat"), (2, 25, b"summer 1961"))
+    album.put("a.jpg", make.with_xmp(picture, make.xmp(make.bag("dc:subject", "boat"), attributes='xmp:Rating="4"')))
+    album.sync()
+    before = album.about("a.jpg")
+    assert (before["keywords"], before["rating"]) == ("Åland, boat, summer 1961", 4)
+
+    album.write()
+
+    found = values(album.folder / "a.jpg.xmp")
+    assert set(found["keywords"]) == {"Åland", "boat", "summer 1961", "jetty", "summer"}
+    assert (found["description"], found["author"], found["rating"]) == (["Sigrid at the mole"], ["A. Clerk"], ["4"])
+    assert found["latitude"] == ["57,38.460000N"]
+    album.sync()
+    after = album.about("a.jpg")
+    assert set(after.pop("keywords").split(", ")) == set(before.pop("keywords").split(", "))
+    assert (after.pop("keywords_source"), before.pop("keywords_source")) == ("sidecar", "iptc")
+    assert after == before
+
+
 def test_the_same_run_again_writes_nothing_and_remove_leaves_the_folder_as_it_was(album: Album) -> None:
     album.put("a.jpg", photo(1))
     album.put("b.jpg", photo(2))

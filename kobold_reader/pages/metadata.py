@@ -6,6 +6,7 @@ own is refused, so no entity is ever expanded.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -154,7 +155,9 @@ def read_sidecar(content: bytes) -> Written:
     Raises:
         SidecarError: It is no XMP, or hostile.
     """
-    return _with_leaves(read_xmp(packets.without_ours(content), packets.MAX_BYTES))
+    bare = packets.without_ours(content)
+    text = bare.decode("utf-16" if bare.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    return _with_leaves(read_xmp(text, packets.MAX_BYTES))
 
 
 def sidecar_metadata(sidecars: Iterable[Written]) -> dict[str, Scalar]:
@@ -506,7 +509,8 @@ def read_xmp(packet: bytes | str | None, max_bytes: int = _XMP_MAX_BYTES) -> Wri
         return {}
     reader = _XmpReader()
     try:
-        parser = ET.XMLParser(target=_NoDoctype())  # noqa: S314 - a document type is refused
+        encoding = "utf-8" if isinstance(packet, str) else None  # whatever the text says of itself
+        parser = ET.XMLParser(target=_NoDoctype(), encoding=encoding)  # noqa: S314 - a document type is refused
         parser.feed(data)
         reader.visit(parser.close(), "", {})
     except (ET.ParseError, ValueError, LookupError):

@@ -11,6 +11,7 @@ The first does not say to which of several files with this stem it belongs:
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Final, Literal, NamedTuple
 
+from kobold_reader.border import is_of_the_system
 from kobold_reader.errors import SidecarError
 from kobold_reader.files import write_atomically
 from kobold_reader.pages import xmp
@@ -175,6 +177,7 @@ def replace_file(path: Path, before: bytes | None, after: bytes | None, *, photo
 
     Raises:
         SidecarError: It may not be written, or another program has written it meanwhile.
+        OSError: The disk is full, or the like.
     """
     path = openable(path)
     place = shown(str(path))
@@ -183,19 +186,21 @@ def replace_file(path: Path, before: bytes | None, after: bytes | None, *, photo
         if (contents(path) if path.exists() else None) != before:
             raise SidecarError("Another program wrote the sidecar just now.", source=place, hint="Run it again.")
         if before is not None and not os.access(path, os.W_OK):
-            raise PermissionError
+            raise PermissionError(errno.EACCES, "it is read-only")
         if after is None:
             path.unlink(missing_ok=True)
         else:
             write_atomically(path, after, mode_of=path if before is not None else openable(photo))
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            if is_of_the_system(error):
+                raise
+            raise SidecarError(f"The sidecar cannot be written ({error.strerror or error}).", source=place) from error
         raise SidecarError(
             "The sidecar cannot be written: its folder, or the file, may not be changed.",
             source=place,
             hint="Give yourself the right to write there.",
         ) from error
-    except OSError as error:
-        raise SidecarError(f"The sidecar cannot be written ({error.strerror or error}).", source=place) from error
 
 
 def people_say(sidecars: Sequence[SidecarFile]) -> dict[str, Scalar]:

@@ -212,6 +212,9 @@ def begin(embedded: Embedded, words: Words, *, with_title: bool = False) -> byte
         document = _Document(_EMPTY)
     told = {name: list(filter(None, map(_plain, values))) for name, values in embedded.values.items()}
     missing = {name: values for name, values in told.items() if values and not document.values(name)}
+    known = _folds(document.values("subject"))
+    if keywords := [keyword for keyword in told.get("subject", ()) if _folded(keyword) not in known]:
+        missing["subject"] = keywords
     base = document.with_values(missing) if missing else document.content()
     return _merged(base, words, with_title=with_title, file=_hash(base))
 
