@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -276,6 +277,17 @@ def test_forms_of_a_description(form: str) -> None:
     assert remove(over) == attribute
 
 
+def test_a_description_with_something_said_about_it_is_a_persons() -> None:
+    value = "<value>Mine</value><d:source>box</d:source>"
+    form = f'<d:description r:parseType="Resource">{value}</d:description></Description>'.encode()
+    before = samples.OTHER_PREFIXES.replace(b"</Description>", form)
+    merged = merge(before, WORDS)
+    assert form.removesuffix(b"</Description>") in merged
+    assert remove(merged) == before
+    with pytest.raises(SidecarError, match="dc:description is no plain text"):
+        merge(before, WORDS, overwrite=["description"])
+
+
 # ── any sidecar, any words ───────────────────────────────────────────────────────────────────────
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12)
@@ -319,6 +331,27 @@ def test_merge_then_remove_gives_the_same_bytes(before: bytes, first: Words, sec
     for key, some in values(before).items():
         assert set(some) <= set(values(twice)[key])
     assert people_say(twice) == people_say(before)
+
+
+BITS = "< > / \" ' & : rdf: dc: <rdf:li> </rdf:li> <rdf:Bag/> <dc:subject/> <!-- --> kobold: xmlns: &#65; <?a?> | li"
+
+
+@given(st.sampled_from(sorted(samples.ALL)), st.booleans(), st.data())
+def test_a_damaged_sidecar_is_refused_or_merged_and_restored(name: str, is_merged: bool, data: st.DataObject) -> None:
+    damaged = merge(samples.ALL[name], WORDS) if is_merged else samples.ALL[name]
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(damaged)))
+        end = start + data.draw(st.integers(0, 30))
+        damaged = damaged[:start] + data.draw(st.sampled_from(["", *BITS.split()])).encode() + damaged[end:]
+    try:
+        bare = without_ours(damaged)
+        merged = merge(damaged, WORDS)
+        assert merge(merged, WORDS) == merged
+        restored = remove(merged)
+    except SidecarError:
+        return
+    with suppress(ET.ParseError):  # expat knows no namespaces, and takes what is wrong with them alone
+        assert canonical(restored) == canonical(bare)
 
 
 # ── held against the programs ────────────────────────────────────────────────────────────────────

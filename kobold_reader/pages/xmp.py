@@ -273,10 +273,10 @@ def _wanted(words: Words, old: Record, now: _Document, bare: _Document, overwrit
     unwanted = dict.fromkeys([*old.get("unwanted", ()), *now.taken_out(old)])
     theirs = {_folded(_leaf(_in_lightroom(value))) for name in _LISTS for value in bare.values(name)}
     theirs |= _folds(unwanted)
-    keywords = list(dict.fromkeys(filter(None, map(_plain, words.keywords))))
+    keywords = list(dict.fromkeys(filter(None, map(_path, words.keywords))))
     ours = [keyword for keyword in keywords if _folded(_leaf(keyword)) not in theirs]
     parent = next(iter(old.get("parent", [PARENT if not old else ""]))) if words.parent is None else words.parent
-    parent = _in_lightroom(_plain(parent))
+    parent = _path(_in_lightroom(parent))
     paths = [parent + LEVEL + keyword if parent else keyword for keyword in ours]
     new: Record = {"subject": list(dict.fromkeys(map(_leaf, ours)))}
     # A program that finds its own list looks for keywords nowhere else, so a new list must hold people's keywords too.
@@ -303,8 +303,8 @@ def _wanted(words: Words, old: Record, now: _Document, bare: _Document, overwrit
         return {}
     if not bare.values("CreatorTool"):
         new["CreatorTool"] = [f"kobold-reader {RELEASE}" if "CreatorTool" not in old else old["CreatorTool"][0]]
-    made = old.get("made", ())
-    new["made"] = [name for name in _PROPERTIES if new.get(name) and (name in made or not bare.has(name))]
+    kept = {name for name in old.get("made", ()) if name in _LISTS}  # made by us, and filled by others since
+    new["made"] = [name for name in _PROPERTIES if new.get(name) and (name in kept or not bare.has(name))]
     new |= {"keywords": keywords, "parent": [parent], "model": [_plain(words.model)], "unwanted": list(unwanted)}
     if "file" in old:
         new["file"] = old["file"]
@@ -321,6 +321,11 @@ _ILLEGAL: Final = re.compile("[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010
 def _plain(text: str) -> str:
     """Return a text that XML can hold."""
     return _ILLEGAL.sub(" ", text).strip()
+
+
+def _path(keyword: str) -> str:
+    """Return a keyword without empty levels."""
+    return LEVEL.join(filter(None, (_plain(level) for level in keyword.split(LEVEL))))
 
 
 def _folded(text: str) -> str:
@@ -369,7 +374,13 @@ class _Element:
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces).strip()
+        """All text in it; a value may be an element deeper, beside what is said about it."""
+        return " ".join(filter(None, ("".join(self.pieces).strip(), *(child.text for child in self.children))))
+
+    @property
+    def is_empty_tag(self) -> bool:
+        """Whether it is written as `<a/>`."""
+        return self.stop == self.end
 
     def attribute(self, name: str) -> _Attribute | None:
         return next((one for one in self.attributes if one.name == name), None)
@@ -558,26 +569,26 @@ class _Document:
             last = array.children[-1] if array.children else None
             gap = self._data[self._gone(last).start : last.start] if last is not None else b""
             items = b"".join(gap + _item(array.beside("li"), value) for value in values)
-            return _filled(array, items) if last is None else _Edit(last.end, last.end, items)
+            place = array.inside if last is None else last.end
+            return _filled(array, items) if array.is_empty_tag else _Edit(place, place, items)
         if isinstance(found, _Attribute) or found.text or found.children:
-            prefix = _PROPERTIES[name].prefix
-            raise SidecarError(
-                f"Its {prefix}:{name} is no list.",
-                hint="Save it anew with the program that wrote it, or with exiftool.",
-            )
+            raise _odd_form(name, "is no list")
         return _filled(found, b"".join(self._array_of(_PROPERTIES[name].form, values, b"")))
 
     def _with_text(self, found: _Element | _Attribute, text: str) -> _Edit:
         """Return the edit that puts a text in place of the one that is there, in the form that this one has."""
         if isinstance(found, _Attribute):
             return _Edit(found.value_start, found.end, _quoted(text))
-        array, shown = _array(found), _shown_item(found)
+        array, shown, name = _array(found), _shown_item(found), found.name.rpartition("}")[2]
+        if (shown or array or found).children:
+            raise _odd_form(name, "is no plain text")
         if shown is not None:
             return _filled(shown, _escaped(text))
         if array is not None:
             return _filled(array, _item(array.beside("li"), text, b' xml:lang="x-default"'))
-        is_list = found.text == "" and _PROPERTIES[found.name.rpartition("}")[2]].form == "Alt"
-        return _filled(found, b"".join(self._array_of("Alt", [text], b"")) if is_list else _escaped(text))
+        if found.text or _PROPERTIES[name].form != "Alt":
+            return _filled(found, _escaped(text))
+        return _filled(found, b"".join(self._array_of("Alt", [text], b"")))
 
     def _array_of(self, form: Form, values: Sequence[str], gap: bytes) -> list[bytes]:
         language = b' xml:lang="x-default"' if form == "Alt" else b""
@@ -610,7 +621,7 @@ class _Document:
             parts += [gap, b" <", tag, b">", *inner, end, b"</", tag, b">"]
         parts += [gap, b"</rdf:Description>"]
         text = b"".join(parts)
-        return _filled(self._rdf, text) if last is None and self._rdf.stop == self._rdf.end else self._after(last, text)
+        return _filled(self._rdf, text) if last is None and self._rdf.is_empty_tag else self._after(last, text)
 
     def _after(self, last: _Element | None, text: bytes) -> _Edit:
         place = last.end if last is not None else self._rdf.inside
@@ -638,6 +649,11 @@ class _Document:
 def _parts(description: _Element) -> list[_Element | _Attribute]:
     """Return what holds the properties of a description."""
     return [*description.attributes, *description.children]
+
+
+def _odd_form(name: str, what: str) -> SidecarError:
+    hint = "Save it anew with the program that wrote it."
+    return SidecarError(f"Its {_PROPERTIES[name].prefix}:{name} {what}.", hint=hint)
 
 
 def _array(found: _Element | _Attribute | None) -> _Element | None:
@@ -682,7 +698,7 @@ def _item(tag: bytes, text: str, attributes: bytes = b"") -> bytes:
 
 def _filled(element: _Element, inner: bytes) -> _Edit:
     """Return the edit that replaces what is in an element."""
-    if element.stop < element.end:
+    if not element.is_empty_tag:
         return _Edit(element.inside, element.stop, inner)
     return _Edit(element.end - 2, element.end, b"".join([b">", inner, b"</", element.written, b">"]))
 
