@@ -698,6 +698,24 @@ def test_the_values_are_listed_with_their_counts(collection: Site) -> None:
     assert "no place" in collection.client.get("/?place=here").text
 
 
+def test_from_any_photo_one_goes_to_those_like_it(collection: Site) -> None:
+    a = photo("a.jpg", "").page_id
+    near = photo("d.jpg", "00ff00ff00ff00fe", file_size=10)
+    put(collection.archive, replace(near, parts={"caption": "A boathouse in red."}))
+    assert f'href="/like/{a}">Photos like this one</a>' in collection.client.get(f"/page/{a}").text
+    html = collection.client.get(f"/like/{a}").text
+    shown = re.findall(r"/image/([^/]+)/small", html)
+    assert shown == [a, near.page_id]
+    lonely = photo("z.jpg", "1234567812345678")
+    put(collection.archive, lonely)
+    assert "No other photo is like it" in collection.client.get(f"/like/{lonely.page_id}").text
+    assert collection.client.get("/like/nobody").status_code == 404
+    assert collection.stranger.get(f"/like/{a}").status_code == 403
+    scan = row(1, "A heron, drawn.", sha256="5c" * 32, about={"image_kind": "scan"})
+    put(collection.archive, scan)
+    assert "like this one" not in collection.client.get(f"/page/{scan.page_id}").text
+
+
 def test_a_map_is_a_list_of_places_with_links(collection: Site) -> None:
     html = collection.client.get("/places").text
     assert '<a class="spot" href="/?place=59.9%2C17.6" data-hit>' in html

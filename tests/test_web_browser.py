@@ -474,7 +474,13 @@ def test_nobody_is_kept_out(site: Site, look: dict[str, Any]) -> None:
         assert serious_findings(browser) == [], "the page that refuses"
         browser.open(site.access.url("127.0.0.1"))
         found = {}
-        more = ["PAGE?q=Lindqvist&at=ocr.0.20", "PAGE?wall=1&large=1", f"/alike/{pages[0].page_id}", "/nothing"]
+        more = [
+            "PAGE?q=Lindqvist&at=ocr.0.20",
+            "PAGE?wall=1&large=1",
+            f"/alike/{pages[0].page_id}",
+            f"/like/{pages[0].page_id}",
+            "/nothing",
+        ]
         for view in [*VIEWS, "/?since=1950", *more]:
             browser.open(site.base + view.replace("PAGE", f"/page/{pages[0].page_id}"))
             found[view] = serious_findings(browser)

@@ -813,6 +813,53 @@ class Archive:
             query, limit=limit, mode=mode, filter_=filter_, by=by, all_copies=all_copies, related=related
         )
 
+    def like(
+        self,
+        picture: str | Path,
+        *,
+        limit: int = 5,
+        mode: Mode = "hybrid",
+        where: Sequence[str] = (),
+        since: str | None = None,
+        until: str | None = None,
+        folder: str | Path | None = None,
+        by: Grouping = "page",
+        all_copies: bool = False,
+        related: bool = False,
+        on_notice: Callable[[str], None] = log.warning,
+    ) -> Hits:
+        """Return the photos that look like a picture, then those whose descriptions say the like, best first.
+
+        No server is asked. A picture that is not in the archive has the description of the photo that looks the same,
+        else what people wrote into its file; if there is neither, only looks are compared.
+
+        Args:
+            picture: A file, in the archive or not, or a page's id.
+            limit: This and all further options are those of `search`.
+            mode: `keyword` compares looks and words, without vectors.
+            where: Conditions on metadata.
+            since: Earliest day.
+            until: Latest day.
+            folder: Where the files are.
+            by: How hits are grouped.
+            all_copies: Whether each of several that show the same is returned.
+            related: Whether those that are merely near are returned.
+            on_notice: Called when the embedder cannot be reached.
+
+        Raises:
+            SourceError: The file cannot be opened.
+            ConfigError: As `search`.
+        """
+        from kobold_reader.archive.filters import parse_filter
+        from kobold_reader.archive.picture import Picture
+        from kobold_reader.archive.search import Searcher
+
+        row = self._catalog.page(picture) if isinstance(picture, str) else None
+        asked = Picture.at(picture, self._catalog) if row is None else Picture.of(row)
+        searcher = Searcher(self._catalog, self._index.search(mode, on_notice), self._duplicates)
+        filter_ = parse_filter(where, since=since, until=until, folder=folder)
+        return searcher.like(asked, limit=limit, filter_=filter_, by=by, all_copies=all_copies, related=related)
+
     def duplicates(self) -> list[tuple[Alike, ...]]:
         """Return groups of pages that show the same: copies of a file, one scan in several files, photos nearly alike.
 

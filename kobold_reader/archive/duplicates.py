@@ -52,6 +52,14 @@ class Likeness(Generic[Name]):
 
         return np.fromiter(self._names, dtype=np.uint64, count=len(self._names))
 
+    def near(self, text: str, most_bits: int) -> dict[Name, int]:
+        """Return all names whose hash differs in so many bits at most, each with that number, nearest first."""
+        import numpy as np
+
+        bits = np.bitwise_count(self._hashes ^ np.uint64(int(text, 16)))
+        near = [(int(bits[at]), int(self._hashes[at])) for at in np.flatnonzero(bits <= most_bits)]
+        return {name: number for number, value in sorted(near) for name in self._names[value]}
+
     def group(self, name: Name) -> list[Name]:
         """Return all names whose hash is near this one's, or near one that is, and so on; itself first."""
         value = self._hash_of.get(name)
@@ -129,6 +137,10 @@ class Duplicates:
             if more.keys() <= found.keys():
                 return list(found)
             found |= more
+
+    def near(self, phash: str, most_bits: int) -> dict[str, int]:
+        """Return the photos whose hash differs in so many bits at most, by page id, nearest first."""
+        return self._photos().near(phash, most_bits)
 
     def alike(self, row: PageRow) -> tuple[Alike, ...]:
         """Return all that show the same as a page, at every place; equal ones first, then the largest file."""

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, get_args, overload
 
 from typing_extensions import override
 
 from kobold_reader.archive import words
-from kobold_reader.archive.duplicates import Alike, Duplicates
-from kobold_reader.archive.filters import Filter, check_folder_known, check_keys
+from kobold_reader.archive.duplicates import MOST_BITS, Alike, Duplicates
+from kobold_reader.archive.filters import Condition, Filter, check_folder_known, check_keys
+from kobold_reader.archive.picture import Picture
 from kobold_reader.archive.query import Kind, Query, fold_with_offsets, parse_query
 from kobold_reader.archive.ranking import FOUND, Cosines, Scored, by_meaning, by_meaning_only, rank, surest_matches
 from kobold_reader.archive.rows import PageRow
@@ -213,23 +214,16 @@ class Searcher:
         Raises:
             ConfigError: An unknown mode, metadata key or folder, or `dense` without vectors.
         """
-        for name, value, known in (("mode", mode, get_args(Mode)), ("by", by, get_args(Grouping))):
-            if value not in known:
-                raise ConfigError(f"{value!r} is not one of {', '.join(known)}.", argument=name)
+        _check_choices(mode=mode, by=by, limit=limit)
         if mode == "dense" and self._dense is None:
             raise ConfigError(
                 "this archive cannot be searched by meaning: it has no vectors, or their embedder cannot be reached.",
                 hint="Search with --mode hybrid or keyword; index --reembed makes vectors.",
             )
-        if limit < 1:
-            raise ConfigError(f"{limit} must be at least 1.", argument="limit")
         parsed = parse_query(query)
         if not parsed.text.strip():
             raise ConfigError("the query is empty.", hint="Give a word, a name, a number or a question.")
-        if filter_.conditions:
-            check_keys(filter_.conditions, self._catalog.metadata_keys())
-        if filter_.folder:
-            check_folder_known(filter_.folder, self._catalog.metadata_values("file_path"))
+        self._check_filter(filter_)
         allowed, absent = self._holding_phrases(parsed, self._catalog.meant(filter_))
         if absent:
             return Hits(absent_phrases=absent)
@@ -239,25 +233,83 @@ class Searcher:
         if not related:
             scored = [one for one in scored if one.score >= FOUND]
         chosen = self._choose(scored[:length], by, limit, all_copies=all_copies)
+        hits = tuple(self._hits(chosen, parsed, near, all_copies=all_copies))
+        return Hits(hits, max(total, sum(hit.score >= FOUND for hit in hits)))
+
+    def like(
+        self,
+        picture: Picture,
+        *,
+        limit: int,
+        filter_: Filter,
+        by: Grouping = "page",
+        all_copies: bool = False,
+        related: bool = False,
+    ) -> Hits:
+        """Return the photos that look like a picture or show the like, best first; options are those of `search`.
+
+        Those that look like it come first. What others show is told by their descriptions: by meaning, and by words.
+        """
+        _check_choices(by=by, limit=limit)
+        self._check_filter(filter_)
+        is_photo = Condition("phash", "between", ("", ""))
+        allowed = self._catalog.meant(replace(filter_, conditions=(*filter_.conditions, is_photo))) or set()
+        looks = self._duplicates.near(picture.phash, MOST_LIKE_BITS) if picture.phash else {}
+        nearest = [page_id for page_id, bits in looks.items() if bits <= MOST_BITS and page_id != picture.page_id]
+        if not picture.text and nearest:  # what looks the same is the same
+            picture = picture.described_as(self._catalog.pages(nearest[:1])[0])
+        length = max(LIST_LENGTH, 4 * limit)
+        parsed = parse_query(picture.terms)
+        near: dict[str, Near] = {}
+        scored: list[Scored] = []
+        if parsed.text and allowed:
+            near = self._near(picture.text, length, allowed)
+            scored, _ = self._score(parsed, near, length, allowed, "hybrid")
+        by_text = {one.page_id: _below_looks(one) for one in scored}
+        numbers = self._catalog.numbers(looks)
+        for page_id, bits in looks.items():
+            known = by_text.get(page_id)
+            if numbers.get(page_id) in allowed and (known is None or known.score < _look_score(bits)):
+                match: Match = "exact" if bits == 0 else "similar" if _look_score(bits) >= FOUND else "related"
+                by_text[page_id] = Scored(page_id, _look_score(bits), match)
+        found = sorted((one for one in by_text.values() if one.page_id != picture.page_id), key=lambda one: -one.score)
+        total = sum(one.score >= FOUND for one in found)
+        if not related:
+            found = found[:total]
+        chosen = self._choose(found[:length], by, limit, all_copies=all_copies)
+        return Hits(tuple(self._hits(chosen, parsed, near, all_copies=all_copies, names_words=False)), total)
+
+    def _hits(
+        self,
+        chosen: Sequence[tuple[Scored, PageRow]],
+        query: Query,
+        near: Mapping[str, Near],
+        *,
+        all_copies: bool,
+        names_words: bool = True,
+    ) -> Iterator[Hit]:
         nearest = self._nearest_texts([one for one, _ in chosen], near)
-        hits = [
-            Hit(
+        for one, row in chosen:
+            yield Hit(
                 page_id=row.page_id,
                 score=one.score,
                 match=one.match,
                 page_text=row.text,
                 link=page_link(row.uri, str(row.metadata.get("file_type")), row.page_number),
                 metadata=dict(row.metadata),
-                missing=one.missing,
-                respelled=one.respelled,
+                missing=one.missing if names_words else (),
+                respelled=one.respelled if names_words else (),
                 alike=() if all_copies else self._duplicates.alike(row),
-                query=parsed,
+                query=query,
                 parts=row.parts,
                 nearest=nearest.get(one.page_id),
             )
-            for one, row in chosen
-        ]
-        return Hits(tuple(hits), max(total, sum(hit.score >= FOUND for hit in hits)))
+
+    def _check_filter(self, filter_: Filter) -> None:
+        if filter_.conditions:
+            check_keys(filter_.conditions, self._catalog.metadata_keys())
+        if filter_.folder:
+            check_folder_known(filter_.folder, self._catalog.metadata_values("file_path"))
 
     def _holding_phrases(self, query: Query, allowed: set[int] | None) -> tuple[set[int] | None, tuple[str, ...]]:
         """Return the pages allowed that hold the query's quoted phrases; if there are none, the phrases to blame."""
@@ -332,6 +384,35 @@ class Searcher:
         wanted = [near[one.page_id] for one in scored if one.page_id in near and one.lexical < WORDS_TELL]
         texts = self._dense.texts([one.node_id for one in wanted]) if self._dense else {}
         return {one.page_id: (one.part, texts[one.node_id]) for one in wanted if one.node_id in texts}
+
+
+def _check_choices(*, by: Grouping, limit: int, mode: Mode = "hybrid") -> None:
+    for name, value, known in (("mode", mode, get_args(Mode)), ("by", by, get_args(Grouping))):
+        if value not in known:
+            raise ConfigError(f"{value!r} is not one of {', '.join(known)}.", argument=name)
+    if limit < 1:
+        raise ConfigError(f"{limit} must be at least 1.", argument="limit")
+
+
+# ── photos like a picture ─────────────────────────────────────────────────────────────────────────
+
+MOST_LIKE_BITS = 18
+"""Of two hashes without relation one pair in three thousand is so near: such a photo is perhaps related."""
+_LEAST_LIKE_BITS = 16
+"""Of 12,403 pairs of different pictures none was nearer."""
+
+
+def _below_looks(one: Scored) -> Scored:
+    """Return a photo of which a description tells the like: it comes behind those that look the same."""
+    score = FOUND + (one.score - FOUND) * 0.78 if one.score > FOUND else one.score
+    return replace(one, score=score, match="similar" if score >= FOUND else "related")
+
+
+def _look_score(bits: int) -> float:
+    """Return how surely photos whose hashes differ so are of the like."""
+    if bits <= MOST_BITS:
+        return 1 - bits / 100
+    return 0.9 - 0.4 * (bits - MOST_BITS) / (_LEAST_LIKE_BITS - MOST_BITS) if bits < _LEAST_LIKE_BITS else 0.3
 
 
 def _first_of_page(found: Iterable[Near]) -> dict[str, Near]:

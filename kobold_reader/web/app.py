@@ -108,6 +108,7 @@ def make_app(
             Route("/ask", Asking(library, lambda: _templates().get_template("ask.html"), pages.values).ask),
             Route("/photos", pages.photos),
             Route("/places", pages.places),
+            Route("/like/{page_id:str}", pages.like),
             Route("/alike/{page_id:str}", pages.alike),
             Route("/failed", pages.failed),
             Route("/about", pages.about),
@@ -302,6 +303,13 @@ class _Pages:
         leaf, alike = leaf_of(page), self._archive.alike(page.page_id)
         path = str(page.metadata.get("file_path", ""))
         return self.show("alike.html", view="photos" if leaf.is_photo else "", leaf=leaf, path=path, alike=alike)
+
+    def like(self, request: Request) -> Response:
+        """A photo and those like it: that look like it, or whose descriptions say the like."""
+        page, notices = self._page(request), list[str]()
+        hits = self._library.like(page.page_id, notices.append)
+        shown = views.shown_hits(hits, self._library, "", views.Filters())
+        return self.show("like.html", view="photos", leaf=leaf_of(page), hits=shown, notices=notices)
 
     def failed(self, request: Request) -> Response:  # noqa: ARG002
         """Pages and files that could not be read, and why."""

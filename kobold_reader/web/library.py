@@ -20,6 +20,7 @@ from kobold_reader.archive.filters import DATE, LISTS, Filter, date_of
 from kobold_reader.archive.rows import PageOutline, PageRow
 from kobold_reader.errors import CorruptSourceError, LedgerError, StoreError
 from kobold_reader.html.pages import page_picture
+from kobold_reader.options import Mode
 from kobold_reader.pages import ImageBudget, PageFacts, PageView, SourceFile, file_at
 from kobold_reader.pages.sources import natural_key
 from kobold_reader.reading.ledger import Ledger
@@ -46,6 +47,7 @@ SIZES: dict[Size, ImageBudget] = {
     "full": ImageBudget(max_side_px=4000, jpeg_quality=88, max_bytes=6_000_000),
 }
 MOST_HITS = 100
+MOST_LIKE = 48
 MOST_YEARS = 24
 """A timeline of more years shows decades."""
 KEPT_SEARCHES = 8
@@ -417,6 +419,11 @@ class Library:
                 if len(self._searches) > KEPT_SEARCHES:
                     self._searches.popitem(last=False)
         return hits
+
+    def like(self, page_id: str, on_notice: Callable[[str], None]) -> Hits:
+        """Return the photos like the one of a page, those nearest first; without vectors as long as they are loaded."""
+        mode: Mode = "hybrid" if self.is_warm and not self._cold else "keyword"
+        return self.archive.like(page_id, limit=MOST_LIKE, mode=mode, related=True, on_notice=on_notice)
 
     def overview(self) -> Overview:
         """Return all pages; while a large archive grows, perhaps those of a moment ago."""

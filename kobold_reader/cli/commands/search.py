@@ -6,6 +6,8 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,9 +25,18 @@ NAMED_COPIES = 3
 
 @with_options(ServerOptions)
 def search(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help='Words, names, numbers, "quoted phrases", a question.')],
     archive: ArchivesOption,
     options: ServerOptions,
+    query: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[QUERY]", help='Words, names, numbers, "quoted phrases", a question.', show_default=False
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="In place of QUERY: photos that look like this picture, or show the like."),
+    ] = None,
     limit: Annotated[int, typer.Option("-k", min=1, help="At most this many pages.")] = 5,
     mode: Annotated[Mode, typer.Option(help="dense: by meaning; keyword: all the words.")] = "hybrid",
     where: Annotated[
@@ -53,12 +64,14 @@ def search(
     """Find pages."""
     from kobold_reader.archive import Archive, Hits
 
+    if (like is None) == (query is None):
+        raise typer.BadParameter("give a QUERY or --like FILE.", param_hint="QUERY")
     grouping: Grouping = by or "page"
     found: list[Hits] = []
     for path in archive:
         with Archive.open(path, api_url=options.urls(), api_password=options.password()) as opened:
-            some = opened.search(
-                query,
+            look = partial(opened.search, query or "") if like is None else partial(opened.like, like)
+            some = look(
                 limit=limit,
                 mode=mode,
                 where=where or (),
@@ -77,7 +90,7 @@ def search(
     else:
         _show(hits, "some of the words" if mode == "keyword" else "perhaps related", grouping)
     if hits.absent_phrases:
-        _say_absent(hits.absent_phrases, query)
+        _say_absent(hits.absent_phrases, query or "")
     elif not hits.total and not as_json:
         notice("nothing found; other words, or fewer conditions, may find more")
     elif not as_json:
