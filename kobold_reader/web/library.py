@@ -349,9 +349,9 @@ class Library:
         """Why pages cannot be searched by meaning as long as this process runs."""
 
     def warm_up(self) -> None:
-        """Load the embedder and the vectors in a thread, then what the views show of all pages.
+        """Load, in a thread, what the views show of all pages, then the embedder and the vectors.
 
-        The former takes seconds, in which only words are searched.
+        The latter take seconds, in which only words are searched.
         """
         if self.archive.status().embedder != "none":
             self._is_warm.clear()
@@ -360,16 +360,22 @@ class Library:
 
     def _warm_up(self) -> None:
         try:
+            with suppress(StoreError):  # closed, or being changed: the views try again
+                self.overview()
             if not self.is_warm:
-                # Whatever else goes wrong is said by each search, which tries again.
-                self.archive.search("ready", limit=1, on_notice=log.debug)
+                self._load_embedder()
+        finally:
+            self._is_warm.set()
+        with suppress(StoreError):
+            self.wall()
+
+    def _load_embedder(self) -> None:
+        try:
+            # Whatever else goes wrong is said by each search, which tries again.
+            self.archive.search("ready", limit=1, on_notice=log.debug)
         except Exception as err:
             log.exception("the embedder cannot be loaded")
             self._cold = f"Searching by words only: the embedder cannot be loaded ({err!r})."
-        finally:
-            self._is_warm.set()
-        with suppress(StoreError):  # closed, or being changed: the views try again
-            self.wall()
 
     @property
     def is_warm(self) -> bool:
