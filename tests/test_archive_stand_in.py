@@ -82,3 +82,17 @@ def test_the_stand_in_stays_where_koboldcpp_loops(
     with Archive.open(archive.folder) as opened:
         assert opened.sync(archive.folder.parent / "scans", reader=reader).reread_pages == 1
         assert [row.text for row in opened.pages()] == ["Harbour dues, read at last."]
+
+
+@pytest.mark.parametrize(("answer", "status"), [("\n".join(LINES), "ok"), ("", "failed")])
+def test_in_a_new_archive_no_page_was_rapidocr_s_before(
+    tmp_path: Path, archive: Archive, make_simulator: Callable[..., KoboldSimulator], answer: str, status: str
+) -> None:
+    """The witness's reading is in the ledger before the page is indexed."""
+    server = make_simulator(brain=ScriptBrain(answer))
+    ledger = archive.folder / "ledger.sqlite"
+    reader = KoboldReader(api_url=server.url, tasks=["ocr"], on_error="skip", ledger=str(ledger))
+    with Archive.open(tmp_path / "new", create=True, embedder="none") as opened:
+        report = opened.sync(tmp_path / "scans", reader=reader)
+    assert report.pages == {status: 1}
+    assert (report.reread_pages, report.stand_in_pages) == (0, 0)

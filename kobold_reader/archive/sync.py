@@ -294,7 +294,6 @@ class Syncer:
             if self._on_page:
                 self._on_page(result)
             self._stamps.note(result)
-        result = self._with_stand_in(result)
         try:
             with of_one_page("indexing it", result.source.path, result.page_number or None):
                 self._note(result, before)
@@ -310,28 +309,21 @@ class Syncer:
             self._report.unopened_files += 1
             self._count(result, is_corrected=False)
             return
+        stand_in = None if result.is_due else self._stand_in(result)
+        own = result.readings.get("ocr")
+        if stand_in and own and own.status in _HALF_READ and len(own.text) <= len(stand_in.text):
+            result = replace(result, readings={**result.readings, "ocr": stand_in})
         row, old = self._rows(result)
         if not result.is_again:
             self._count(result, is_corrected=row.as_read is not None)
+            if stand_in:
+                self._report.stand_in_pages += _is_by(stand_in.engine, row)
+                is_replaced = old is not None and _is_by(stand_in.engine, old) and not _is_by(stand_in.engine, row)
+                self._report.reread_pages += is_replaced and not result.is_kept
         if old is None or old.indexed_as != row.version or _embedded(old) != _embedded(row):
             self._pending.append(row)
         elif any(getattr(old, name) != getattr(row, name) for name in _BESIDE_TEXT):
             self._renamed[row.page_id] = row
-
-    def _with_stand_in(self, result: PageResult) -> PageResult:
-        """Return a page that KoboldCpp read, with RapidOCR's text where that is better; count what became of it."""
-        stand_in = None if result.is_due else self._stand_in(result)
-        if stand_in is None:
-            return result
-        own = result.readings.get("ocr")
-        if own is None:  # it failed: an indexed page keeps what it has
-            self._report.stand_in_pages += 1
-            return result
-        if own.status in _HALF_READ and len(own.text) <= len(stand_in.text):
-            self._report.stand_in_pages += 1
-            return replace(result, readings={**result.readings, "ocr": stand_in})
-        self._report.reread_pages += not result.is_kept
-        return result
 
     def _fail(self, result: PageResult, error: UnexpectedError) -> None:
         """Note the error of a page of which no row can be made, at its file."""
@@ -481,6 +473,11 @@ class Syncer:
             if first := self._catalog.first_place(sha256):
                 rows = [row for row in self._catalog.pages_of(sha256) if row.uri != first.uri]
                 self._indexer.rename([row.at(first) for row in rows])
+
+
+def _is_by(engine: str, row: PageRow) -> bool:
+    """Tell whether a page's text is RapidOCR's, whose models are named after it."""
+    return str(row.metadata.get("model")).startswith(f"{engine}-")
 
 
 def _embedded(row: PageRow) -> dict[str, Any]:
