@@ -713,7 +713,9 @@ def test_from_any_photo_one_goes_to_those_like_it(collection: Site) -> None:
     assert collection.stranger.get(f"/like/{a}").status_code == 403
     scan = row(1, "A heron, drawn.", sha256="5c" * 32, about={"image_kind": "scan"})
     put(collection.archive, scan)
-    assert "like this one" not in collection.client.get(f"/page/{scan.page_id}").text
+    page = collection.client.get(f"/page/{scan.page_id}")
+    assert page.status_code == 200
+    assert "like this one" not in page.text
 
 
 def test_a_map_is_a_list_of_places_with_links(collection: Site) -> None:
