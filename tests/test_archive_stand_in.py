@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from kobold_reader import Archive, KoboldReader
+from tests.conftest import without_line_reader
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 
 pytestmark = pytest.mark.slow
@@ -21,27 +23,37 @@ LINES = (
 )
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    """An archive of words, of one page that RapidOCR has read."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scans of one page, and an archive of words in which RapidOCR has read it."""
+    folder = tmp_path_factory.mktemp("made")
     page = Image.new("L", (900, 400), 255)
     for number, line in enumerate(LINES):
         ImageDraw.Draw(page).text((30, 30 + 80 * number), line, fill=0, font_size=40)
-    (tmp_path / "scans").mkdir()
-    page.save(tmp_path / "scans" / "page.png")
-    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
-        report = archive.sync(
-            tmp_path / "scans", reader=KoboldReader(engine="rapidocr", on_error="skip"), remember=False
-        )
-    assert report.pages == {"ok": 1}
-    return archive
+    (folder / "scans").mkdir()
+    page.save(folder / "scans" / "page.png")
+    reader = KoboldReader(engine="rapidocr", on_error="skip", ledger="none")
+    with without_line_reader(), Archive.open(folder / "a", create=True, embedder="none") as archive:
+        assert archive.sync(folder / "scans", reader=reader, remember=False).pages == {"ok": 1}
+    return folder
 
 
-def again(archive: Archive, server: KoboldSimulator) -> tuple[dict[str, int], str, str]:
+@pytest.fixture
+def scans(made: Path) -> Path:
+    return made / "scans"
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """The archive, for one test."""
+    return Path(shutil.copytree(made / "a", tmp_path / "a"))
+
+
+def again(folder: Path, scans: Path, server: KoboldSimulator) -> tuple[dict[str, int], str, str]:
     """Have KoboldCpp read the page; return what became of it, its text, and its status."""
     reader = KoboldReader(api_url=server.url, tasks=["ocr"], on_error="skip")
-    with Archive.open(archive.folder) as opened:
-        report = opened.sync(archive.folder.parent / "scans", reader=reader)
+    with Archive.open(folder) as opened:
+        report = opened.sync(scans, reader=reader)
         [row] = opened.pages()
     counts = {name: getattr(report, name) for name in ("reread_pages", "stand_in_pages")}
     assert counts == {name: report.to_json()[name] for name in counts}
@@ -49,50 +61,50 @@ def again(archive: Archive, server: KoboldSimulator) -> tuple[dict[str, int], st
 
 
 def test_a_whole_reading_by_koboldcpp_replaces_the_stand_in(
-    archive: Archive, make_simulator: Callable[..., KoboldSimulator]
+    folder: Path, scans: Path, make_simulator: Callable[..., KoboldSimulator]
 ) -> None:
     server = make_simulator(brain=ScriptBrain("Harbour dues, as a better reader writes them."))
-    assert again(archive, server) == (
+    assert again(folder, scans, server) == (
         {"reread_pages": 1, "stand_in_pages": 0},
         "Harbour dues, as a better reader writes them.",
         "ok",
     )
-    assert again(archive, server)[0] == {"reread_pages": 0, "stand_in_pages": 0}, "once"
+    assert again(folder, scans, server)[0] == {"reread_pages": 0, "stand_in_pages": 0}, "once"
 
 
 def test_the_stand_in_stays_where_koboldcpp_fails(
-    archive: Archive, make_simulator: Callable[..., KoboldSimulator]
+    folder: Path, scans: Path, make_simulator: Callable[..., KoboldSimulator]
 ) -> None:
     server = make_simulator(brain=ScriptBrain(""))
-    counts, text, status = again(archive, server)
+    counts, text, status = again(folder, scans, server)
     assert counts == {"reread_pages": 0, "stand_in_pages": 1}
     assert (LINES[1] in text, status) == (True, "ok")
 
 
 def test_the_stand_in_stays_where_koboldcpp_loops(
-    archive: Archive, make_simulator: Callable[..., KoboldSimulator]
+    folder: Path, scans: Path, make_simulator: Callable[..., KoboldSimulator]
 ) -> None:
     server = make_simulator(brain=ScriptBrain("Harbour dues. " * 600))
     for stand_in_pages in (1, 0):  # the second run passes over the file
-        counts, text, status = again(archive, server)
+        counts, text, status = again(folder, scans, server)
         assert counts == {"reread_pages": 0, "stand_in_pages": stand_in_pages}
         assert (LINES[1] in text, status) == (True, "ok")
     server.brain = ScriptBrain("Harbour dues, read at last.")
     reader = KoboldReader(api_url=server.url, tasks=["ocr"], on_error="skip", redo="looping")
-    with Archive.open(archive.folder) as opened:
-        assert opened.sync(archive.folder.parent / "scans", reader=reader).reread_pages == 1
+    with Archive.open(folder) as opened:
+        assert opened.sync(scans, reader=reader).reread_pages == 1
         assert [row.text for row in opened.pages()] == ["Harbour dues, read at last."]
 
 
 @pytest.mark.parametrize(("answer", "status"), [("\n".join(LINES), "ok"), ("", "failed")])
 def test_in_a_new_archive_no_page_was_rapidocr_s_before(
-    tmp_path: Path, archive: Archive, make_simulator: Callable[..., KoboldSimulator], answer: str, status: str
+    tmp_path: Path, folder: Path, scans: Path, make_simulator: Callable[..., KoboldSimulator], answer: str, status: str
 ) -> None:
     """The witness's reading is in the ledger before the page is indexed."""
     server = make_simulator(brain=ScriptBrain(answer))
-    ledger = archive.folder / "ledger.sqlite"
+    ledger = folder / "ledger.sqlite"
     reader = KoboldReader(api_url=server.url, tasks=["ocr"], on_error="skip", ledger=str(ledger))
     with Archive.open(tmp_path / "new", create=True, embedder="none") as opened:
-        report = opened.sync(tmp_path / "scans", reader=reader)
+        report = opened.sync(scans, reader=reader)
     assert report.pages == {status: 1}
     assert (report.reread_pages, report.stand_in_pages) == (0, 0)
