@@ -25,6 +25,8 @@ from tests.benchmarks.report import show, verdict
 SAMPLES = Path(__file__).parents[2] / "kobold_reader" / "_samples"
 LINE_CHARACTERS = 12
 RIGHT_IOU = 0.5
+READ_RIGHT = 0.95
+"""Agreement with a true text, from which on there is no need to abstain."""
 
 
 @dataclass(frozen=True)
@@ -357,7 +359,7 @@ def _is_inside(part: Corners, whole: Corners) -> bool:
 
 
 def abstains(fonts: Sequence[Path], ledger: Path) -> float:
-    """Print on how many pages in these hands and types RapidOCR abstains; returns the share."""
+    """Print on how many pages in these hands and types RapidOCR abstains, or reads what is there; returns the share."""
     from PIL import Image, ImageDraw, ImageFont
 
     truths = [path.read_text(encoding="utf-8").split("\f")[0] for path in sorted(SAMPLES.rglob("*.txt"))]
@@ -376,7 +378,7 @@ def abstains(fonts: Sequence[Path], ledger: Path) -> float:
             truth_of[f"{number:02} {path.stem}"] = "\n".join(written)
         for name, _, reading in _readings(Path(folder), ledger):
             found = compare(truth_of[Path(name).stem], reading)
-            count += found.agreement is None
+            count += found.agreement is None or found.agreement >= READ_RIGHT
             accused += _is_accused(found)
             said = "abstains" if found.agreement is None else f"{found.agreement:.2f}"
             rows.append((Path(name).stem, reading.confidence, said, _is_accused(found), reading.text[:40]))
@@ -400,7 +402,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     options = parser.parse_args(arguments)
     if options.font:
         share = abstains(options.font, options.ledger)
-        verdict(f"abstains on >= 0.90 of hands and types: {share:.2f}", is_reached=share >= 0.9)
+        verdict(
+            f"abstains, or reads >= {READ_RIGHT}, on >= 0.90 of hands and types: {share:.2f}", is_reached=share >= 0.9
+        )
         return {"abstains": share}
     every = [*sample_pages(options.ledger), *(corpus_pages(options.corpus, options.ledger) if options.corpus else ())]
     halves = {"develop": every[::2], "held-out": every[1::2], "all": every}
