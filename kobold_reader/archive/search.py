@@ -9,14 +9,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, get_args, overload
+from typing import TYPE_CHECKING, Any, Protocol, get_args, overload
 
 from typing_extensions import override
 
 from kobold_reader.archive import words
 from kobold_reader.archive.duplicates import MOST_BITS, Alike, Duplicates
 from kobold_reader.archive.filters import Condition, Filter, check_folder_known, check_keys
-from kobold_reader.archive.picture import Picture
 from kobold_reader.archive.query import Kind, Query, fold_with_offsets, parse_query
 from kobold_reader.archive.ranking import FOUND, Cosines, Scored, by_meaning, by_meaning_only, rank, surest_matches
 from kobold_reader.archive.rows import PageRow
@@ -26,6 +25,9 @@ from kobold_reader.documents import page_link
 from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, escaped, marked_html
 from kobold_reader.options import Grouping, Match, Mode
+
+if TYPE_CHECKING:
+    from kobold_reader.archive.picture import Picture
 
 LIST_LENGTH = 50
 """Candidates from each list, at least."""

@@ -23,7 +23,6 @@ from typing import Final, Literal, NamedTuple
 from kobold_reader.border import is_of_the_system
 from kobold_reader.errors import SidecarError
 from kobold_reader.files import write_atomically
-from kobold_reader.pages import xmp
 from kobold_reader.pages.names import openable, shown
 from kobold_reader.pages.values import Kind, Scalar
 
@@ -153,16 +152,18 @@ def contents(path: Path) -> bytes:
     Raises:
         SidecarError: It cannot be read, or is too large.
     """
+    from kobold_reader.pages.xmp import MAX_BYTES  # parses XML: only where there is a sidecar
+
     place = shown(str(path))
     try:
         if not stat.S_ISREG(openable(path).stat().st_mode):  # to open a pipe would wait for ever
             raise SidecarError("It is no file.", source=place)
         with openable(path).open("rb") as stream:
-            data = stream.read(xmp.MAX_BYTES + 1)
+            data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise SidecarError(f"The sidecar cannot be read ({error.strerror or error}).", source=place) from error
-    if len(data) > xmp.MAX_BYTES:
-        raise SidecarError(f"It is larger than a sidecar ever is ({xmp.MAX_BYTES:,} bytes).", source=place)
+    if len(data) > MAX_BYTES:
+        raise SidecarError(f"It is larger than a sidecar ever is ({MAX_BYTES:,} bytes).", source=place)
     return data
 
 
