@@ -64,6 +64,8 @@ CREATE INDEX pages_to_finish ON pages (page_id) WHERE indexed_as IS NULL;
 CREATE INDEX pages_failed ON pages (uri, page_number) WHERE error IS NOT NULL;
 CREATE INDEX places_failed ON places (uri) WHERE error IS NOT NULL;
 """
+_TAGGED: Final = "json_extract(parts, '$.tags') IS NOT NULL"
+"""Pages that the model has tagged."""
 _ORPHANED: Final = (
     "sha256 IN (SELECT sha256 FROM pages EXCEPT SELECT sha256 FROM places EXCEPT SELECT former_sha256 FROM places)"
 )
@@ -532,10 +534,13 @@ class Catalog:
     def _as_people_say(db: sqlite3.Connection, row: PageRow) -> PageRow:
         return tags.renamed(corrections.applied(db, row), tags.rules(db))
 
-    def keywords(self) -> list[tuple[str, bool]]:
-        """Return the keywords of each page that has any, with whether people wrote them."""
+    def keywords(self) -> Iterator[tuple[str, str]]:
+        """Yield of each page that has any: the keywords that people wrote, and the text of the model's tags."""
         sources = dict(self.values_of_pages("keywords_source"))
-        return [(text, sources.get(page_id) != "model") for page_id, text in self.values_of_pages("keywords")]
+        written = {one: text for one, text in self.values_of_pages("keywords") if sources.get(one) != "model"}
+        tagged = {row.page_id: row.parts[tags.PART] for row in self._select(_TAGGED)}
+        for page_id in written | tagged:
+            yield written.get(page_id, ""), tagged.get(page_id, "")
 
     # ── pages, written ───────────────────────────────────────────────────────────────────────────
 
@@ -633,7 +638,7 @@ class Catalog:
         """
         with self.transaction("rename tags") as db:
             known = tags.put_rules(db, names)
-            tagged = self._select("json_extract(parts, '$.tags') IS NOT NULL")
+            tagged = self._select(_TAGGED)
             changed = [row for old in tagged if (row := tags.renamed(old, known)) is not old]
             for row in changed:
                 self._put_words(db, self._begin(db, row))

@@ -59,16 +59,19 @@ class TagStatistics:
         }
 
 
-def statistics(keywords: Iterable[tuple[str, bool]]) -> TagStatistics:
-    """Count the tags of pages, each with its keywords and whether people wrote them."""
+def statistics(keywords: Iterable[tuple[str, str]]) -> TagStatistics:
+    """Count the tags of pages, each given as the keywords that people wrote and the text of the model's tags."""
+    from kobold_reader.reading.tags import keywords_of  # compiles many patterns
+
     pages: Counter[str] = Counter()
     by_people: Counter[str] = Counter()
     tagged = 0
-    for joined, is_of_people in keywords:
-        tags = set(tags_in(joined))
+    for joined, text in keywords:
+        written = set(tags_in(joined))
+        tags = written.union(keywords_of(text))
         tagged += bool(tags)
         pages.update(tags)
-        by_people.update(tags if is_of_people else ())
+        by_people.update(written)
     counts = [TagCount(tag, count, by_people[tag]) for tag, count in pages.items()]
     counts.sort(key=lambda one: (-one.pages, one.tag))
     return TagStatistics(tuple(counts), tagged, tuple(_near(counts)))
