@@ -77,6 +77,7 @@ class Browser:
         self.said: list[str] = []
         """What was written to the console: errors, breaches of the policy."""
         self._loaded = 0
+        self._fingers = 0
         pages = self._ask("Target.getTargets")["targetInfos"]
         target = next(one["targetId"] for one in pages if one["type"] == "page")
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -162,6 +163,15 @@ class Browser:
         self._ask("Input.dispatchKeyEvent", type="keyUp", **event)
         if leads_on:
             self.await_load(loaded)
+
+    def touch(self, *points: tuple[float, float]) -> None:
+        """Put fingers on the glass, or move those that are there; without points, lift them."""
+        if not self._fingers and points:
+            self._ask("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=5)
+        kind = "touchEnd" if not points else "touchMove" if len(points) == self._fingers else "touchStart"
+        self._fingers = len(points)
+        spots = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+        self._ask("Input.dispatchTouchEvent", type=kind, touchPoints=spots)
 
     def type(self, text: str) -> None:
         """Type into what has the focus."""

@@ -190,6 +190,35 @@ def test_the_large_view_is_zoomed_and_moved_by_wheel_fingers_and_keys(browser: B
     no_complaints(browser, site)
 
 
+def test_fingers_on_the_glass_pinch_and_swipe_and_the_large_view_fills_the_screen(site: Site) -> None:
+    pages = [one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf"]
+    with Browser(width_px=390, height_px=780, is_phone=True) as phone:
+        phone.open(site.access.url("127.0.0.1"))
+        phone.open(f"{site.base}/page/{pages[0].page_id}?large=1")
+        phone.run("document.querySelector('.sheet img').decode()")
+        width = "document.querySelector('.sheet img').getBoundingClientRect().width"
+        before = phone.run(width)
+        phone.touch((165, 400))
+        for apart in (30, 60, 90):
+            phone.touch((195 - apart, 400), (195 + apart, 400))
+        phone.touch()
+        assert phone.run(width) == pytest.approx(3 * before, rel=0.01)
+        assert phone.run("visualViewport.scale") == 1, "the picture is zoomed, not the page"
+        phone.press("f")
+        assert phone.run("document.fullscreenElement.querySelector('.sheet img, img') !== null")
+        phone.press("0")
+        for x in (300, 200, 100):
+            phone.touch((x, 400))
+        phone.touch()
+        is_next = f"location.pathname === '/page/{pages[1].page_id}'"
+        until = "const end = Date.now() + 20000; const look = () => "
+        assert phone.run(
+            f"new Promise(done => {{ {until} {is_next} || Date.now() > end ? done({is_next}) : setTimeout(look, 20); look() }})"
+        )
+        assert phone.run("document.fullscreenElement !== null"), "the next page fills the screen, too"
+        no_complaints(phone, site)
+
+
 def test_in_the_large_view_one_turns_pages_and_pictures_without_leaving_it(browser: Browser, site: Site) -> None:
     pages = [one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf"]
     browser.open(f"{site.base}/page/{pages[0].page_id}")
