@@ -211,10 +211,8 @@ def test_fingers_on_the_glass_pinch_and_swipe_and_the_large_view_fills_the_scree
             phone.touch((x, 400))
         phone.touch()
         is_next = f"location.pathname === '/page/{pages[1].page_id}'"
-        until = "const end = Date.now() + 20000; const look = () => "
-        assert phone.run(
-            f"new Promise(done => {{ {until} {is_next} || Date.now() > end ? done({is_next}) : setTimeout(look, 20); look() }})"
-        )
+        look = f"() => {is_next} || Date.now() > end ? done({is_next}) : setTimeout(look, 20)"
+        assert phone.run(f"new Promise(done => {{ const end = Date.now() + 20000, look = {look}; look() }})")
         assert phone.run("document.fullscreenElement !== null"), "the next page fills the screen, too"
         no_complaints(phone, site)
 
