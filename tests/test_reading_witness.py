@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kobold_reader.reading.results import Corners, LineBox, Reading, joined
-from kobold_reader.reading.witness import Comparison, Difference, Row, compare, side_by_side
+from kobold_reader.reading.witness import ComparedLine, Comparison, Difference, compare, side_by_side
 
 LETTER = """Skarvholm Boat Club
 12 March 1954
@@ -199,7 +199,7 @@ def beside(text: str, page: str) -> list[tuple[str, str]]:
     return [(text[row.start : row.end], row.page) for row in side_by_side(text, witness_of(page))]
 
 
-def row_of(text: str, page: str, number: int) -> Row:
+def row_of(text: str, page: str, number: int) -> ComparedLine:
     return side_by_side(text, witness_of(page))[number]
 
 

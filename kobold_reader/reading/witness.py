@@ -538,7 +538,7 @@ def _is_other_name(mine: str, other: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparedLine:
     """A line of a text beside what RapidOCR read of it."""
 
     start: int
@@ -567,7 +567,7 @@ class Row:
         return "\n".join(filter(None, (before, self.page, after)))
 
 
-def side_by_side(text: str, witness: Reading) -> tuple[Row, ...]:
+def side_by_side(text: str, witness: Reading) -> tuple[ComparedLine, ...]:
     """Return the lines of a text, each beside what RapidOCR read of it; lines that are missing stand between them."""
     found = _Alignment(text, _lines(witness))
     origin = found.letters.origin
@@ -575,9 +575,9 @@ def side_by_side(text: str, witness: Reading) -> tuple[Row, ...]:
     starts = [start for start, _ in spans]
     row_of = [bisect(starts, at) - 1 for at in origin]
     counterparts = found.counterparts()
-    beside: list[list[_Piece]] = [[] for _ in spans]
-    lacking: list[list[list[_Piece]]] = [[] for _ in range(len(spans) + 1)]
-    row, latest = -1, list[_Piece]()
+    beside: list[list[_LinePiece]] = [[] for _ in spans]
+    lacking: list[list[list[_LinePiece]]] = [[] for _ in range(len(spans) + 1)]
+    row, latest = -1, list[_LinePiece]()
     for number, line in enumerate(found.lines):
         for row_or_none, piece in _pieces(line, counterparts[number], found.is_equal, row_of):
             if row_or_none is not None:
@@ -601,7 +601,7 @@ def side_by_side(text: str, witness: Reading) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-class _Piece(NamedTuple):
+class _LinePiece(NamedTuple):
     """What stands of a line of the page in one line of the text."""
 
     position: int
@@ -611,18 +611,18 @@ class _Piece(NamedTuple):
     marks: tuple[tuple[int, int], ...]
 
 
-def _row(start: int, end: int, pieces: Sequence[_Piece], text_marks: Sequence[tuple[int, int]]) -> Row:
+def _row(start: int, end: int, pieces: Sequence[_LinePiece], text_marks: Sequence[tuple[int, int]]) -> ComparedLine:
     page, marks = "", list[tuple[int, int]]()
     for piece in pieces:
         page += " " if page else ""
         marks += [(len(page) + first, len(page) + last) for first, last in piece.marks]
         page += piece.text
-    return Row(start, end, page, tuple(piece.box for piece in pieces), tuple(text_marks), tuple(marks))
+    return ComparedLine(start, end, page, tuple(piece.box for piece in pieces), tuple(text_marks), tuple(marks))
 
 
 def _pieces(
     line: _WitnessLine, counterparts: Sequence[int], is_equal: Sequence[bool], row_of: Sequence[int]
-) -> Iterator[tuple[int | None, _Piece]]:
+) -> Iterator[tuple[int | None, _LinePiece]]:
     """Cut a line of the page where the text has a new line; None: no line of the text has anything of it."""
     words = list(_words(line.letters))
     rows: list[int | None] = []
@@ -641,7 +641,7 @@ def _pieces(
             if not all(at >= 0 and is_equal[at] for at in counterparts[first:last])
         )
         position = min((counterparts[at] for at in letters if counterparts[at] >= 0), default=0)
-        yield group[0][1], _Piece(position, line.text[start:end].rstrip(), line.box, marks)
+        yield group[0][1], _LinePiece(position, line.text[start:end].rstrip(), line.box, marks)
 
 
 # ── places ───────────────────────────────────────────────────────────────────────────────────────

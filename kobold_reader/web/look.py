@@ -19,7 +19,7 @@ from kobold_reader.errors import KoboldReaderError
 from kobold_reader.html.pages import STATUS_WORDS
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html
 from kobold_reader.reading.results import Reading
-from kobold_reader.reading.witness import Row, side_by_side
+from kobold_reader.reading.witness import ComparedLine, side_by_side
 from kobold_reader.web import views
 from kobold_reader.web.library import leaf_of
 
@@ -128,7 +128,7 @@ class LookViews:
             raise HTTPException(404, "There is no such page in this archive.")
         return page
 
-    def _rows(self, page: PageRow, text: str) -> tuple[Sequence[Row], Reading | None]:
+    def _rows(self, page: PageRow, text: str) -> tuple[Sequence[ComparedLine], Reading | None]:
         witness = self._archive.second_reading(page)
         return (side_by_side(text, witness), witness) if witness is not None and witness.text else ((), None)
 
@@ -164,7 +164,7 @@ class LookViews:
         )
 
 
-def _line(number: int, row: Row, text: str, doubtful: Sequence[Mark]) -> LookLine:
+def _line(number: int, row: ComparedLine, text: str, doubtful: Sequence[Mark]) -> LookLine:
     marks = [Mark(start, end, "unlike") for start, end in row.text_marks] + list(doubtful)
     inside = [
         Mark(max(mark.start, row.start) - row.start, min(mark.end, row.end) - row.start, mark.kind, mark.hint)
@@ -189,7 +189,7 @@ def _line(number: int, row: Row, text: str, doubtful: Sequence[Mark]) -> LookLin
 
 
 def _overlay(
-    page: PageRow, rows: Sequence[Row], text: str, witness: Reading | None, rotation_deg: int | None
+    page: PageRow, rows: Sequence[ComparedLine], text: str, witness: Reading | None, rotation_deg: int | None
 ) -> views.Overlay | None:
     """Return the witness's lines on the picture, those that differ in colour; None where the picture is turned."""
     if witness is None or not witness.view_sizes or witness.rotation_deg != page.metadata.get("rotation_deg", 0):
