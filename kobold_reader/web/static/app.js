@@ -140,31 +140,38 @@ watch(all('img[src^="/image/"]'));
 
 const more = one("[data-more]");
 if (more) {
+  // Fetched ahead: the pictures of this part will keep all connections busy.
+  const fetched = (address) =>
+    new Promise((done) => {
+      const request = new XMLHttpRequest();
+      request.open("GET", address);
+      request.responseType = "document";
+      request.onload = () => done(request.status === 200 ? request.response : null);
+      request.onerror = () => done(null);
+      request.send();
+    });
+  let coming = fetched(more.firstElementChild.href);
   const near = new IntersectionObserver(([seen]) => seen.isIntersecting && hangMore(), { rootMargin: "1500px" });
 
-  function hangMore() {
+  async function hangMore() {
     near.disconnect();
-    const request = new XMLHttpRequest();
-    request.open("GET", more.firstElementChild.href);
-    request.responseType = "document";
-    request.onload = () => {
-      const part = request.response?.querySelector(".wall");
-      if (request.status !== 200 || !part) return; // the link is still there
-      const before = all(".wall").at(-1);
-      const years = [...before.querySelectorAll(".year")];
-      const year = part.querySelector(".year");
-      if (year && year.textContent === (years.at(-1)?.textContent ?? year.textContent)) year.remove();
-      // A part begins with the photos that did not fill the last row of the one before.
-      const last = before.lastElementChild.offsetTop;
-      part.prepend(...[...before.children].filter((photo) => photo.offsetTop === last));
-      before.after(part);
-      watch(part.querySelectorAll('img[src^="/image/"]'));
-      const next = request.response.querySelector("[data-more] a");
-      if (!next) return more.remove();
-      more.firstElementChild.href = next.href;
-      near.observe(more);
-    };
-    request.send();
+    const page = await coming;
+    const part = page?.querySelector(".wall");
+    if (!part) return; // the link is still there
+    const next = page.querySelector("[data-more] a");
+    if (next) coming = fetched(next.href);
+    const before = all(".wall").at(-1);
+    const year = part.querySelector(".year");
+    const last = [...before.querySelectorAll(".year")].at(-1);
+    if (year && (!last || year.textContent === last.textContent)) year.remove();
+    // A part begins with the photos that did not fill the last row of the one before.
+    const top = before.lastElementChild.offsetTop;
+    part.prepend(...[...before.children].filter((photo) => photo.offsetTop === top));
+    before.after(part);
+    watch(part.querySelectorAll('img[src^="/image/"]'));
+    if (!next) return more.remove();
+    more.firstElementChild.href = next.href;
+    near.observe(more);
   }
   near.observe(more);
 }
