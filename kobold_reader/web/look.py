@@ -79,7 +79,8 @@ class LookViews:
     def look(self, request: Request) -> Response:
         """One page, and both texts side by side."""
         query = request.query_params
-        return self._shown(self._page(request), after=query.get("after", ""), is_editing=query.get("edit") == "1")
+        is_editing = query.get("edit") == "1" and not self._archive.is_read_only
+        return self._shown(self._page(request), after=query.get("after", ""), is_editing=is_editing)
 
     async def change(self, request: Request) -> Response:
         """Take a page's text for right, take the witness's line, or take another text."""
