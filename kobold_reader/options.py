@@ -216,8 +216,6 @@ class ReadOptions:
             value, allowed = getattr(self, name), get_args(values)
             if value is not None and value not in allowed:
                 raise ConfigError(f"{value!r} is not one of {', '.join(map(str, allowed))}.", argument=name)
-        if self.witness == "none":
-            object.__setattr__(self, "witness", None)
         for name in ("sample", "page_timeout_s", "stop_after_s", "max_tags"):
             number = getattr(self, name)
             if number is not None and number <= 0:
@@ -246,9 +244,8 @@ class ReadOptions:
     @property
     def has_witness(self) -> bool:
         """Tell whether pages are compared: RapidOCR is no witness of itself, nor of records."""
-        return (
-            self.witness is not None and self.engine != "rapidocr" and self.json_schema is None and "ocr" in self.tasks
-        )
+        is_wanted = self.witness not in {None, "none"}
+        return is_wanted and self.engine != "rapidocr" and self.json_schema is None and "ocr" in self.tasks
 
     @property
     def needs_witness(self) -> bool:

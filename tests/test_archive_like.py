@@ -76,12 +76,21 @@ def test_a_picture_outside_the_archive_is_looked_up(tmp_path: Path, simulator: K
         archive.sync(folder, reader=reader)
         assert [hit.file_name for hit in archive.like(outside)] == ["2.jpg"]
         assert archive.like(folder / "2.jpg").total == 0, "it is in the archive, and alone"
+        copy = tmp_path / "copy.jpg"
+        copy.write_bytes((folder / "2.jpg").read_bytes())
+        assert [f"{hit.file_name} {hit.match}" for hit in archive.like(copy)] == ["2.jpg exact"]
+        (tmp_path / "empty").mkdir()
+        for none_or_several in (folder, tmp_path / "empty"):
+            with pytest.raises(SourceError, match="One picture is compared"):
+                archive.like(none_or_several)
         with pytest.raises(SourceError):
             archive.like(tmp_path / "gone.jpg")
     found = CliRunner().invoke(
         make_app(), ["search", "--like", str(outside), "--archive", str(tmp_path / "a"), "--json"]
     )
     assert [hit["file_name"] for hit in json.loads(found.output)] == ["2.jpg"]
+    alone = ["search", "--like", str(folder / "2.jpg"), "--archive", str(tmp_path / "a")]
+    assert "no other photo is like it" in CliRunner().invoke(make_app(), alone).output
     for wrong in ([], ["boat", "--like", str(outside)]):
         assert CliRunner().invoke(make_app(), ["search", *wrong, "--archive", str(tmp_path / "a")]).exit_code == 2
 

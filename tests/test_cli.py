@@ -225,6 +225,8 @@ USAGE = {
     "a time limit below zero": (["read", "x", "--page-timeout", "-1"], "--page-timeout"),
     "no time": (["read", "x", "--stop-after", "soon"], "soon"),
     "no TASK=FILE": (["read", "x", "--prompt", "ocr"], "TASK=FILE"),
+    "a vocabulary and no tags": (["index", "x", "--archive", "a", "--vocabulary", "x"], "--tasks ocr,caption,tags"),
+    "a number of tags and no tags": (["read", "x", "--tasks", "ocr", "--max-tags", "3"], "--tasks ocr,tags"),
     "no prompt file": (["read", "x", "--prompt", "ocr=not-there.txt"], "not-there.txt"),
     "no password file": (["read", "x", "--api-password-file", "not-there.txt"], "not-there.txt"),
     "no server address": (["read", "x", "--api-url", "ftp://there"], "ftp://"),

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -288,6 +288,25 @@ def test_index_has_a_witness_where_rapidocr_is_installed_and_read_has_none(
     assert CliRunner().invoke(make_app(), ["index", "--archive", str(tmp_path / "none")]).exit_code == 0
     assert CliRunner().invoke(make_app(), ["index", "--archive", str(tmp_path / "usual")]).exit_code == 0
     assert not loaded, "nothing was read, so nothing was compared"
+
+
+@pytest.mark.usefixtures("usual")
+def test_a_repeated_run_has_the_witness_unless_a_past_one_was_told_none(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path, loaded: list[str]
+) -> None:
+    url = server().url
+    again = ["index", "--redo", "all", "--archive"]
+    told: list[tuple[str, Literal["none"] | None, bool]] = [("unsaid", None, True), ("none", "none", False)]
+    for name, witness, is_compared in told:
+        with Archive.open(tmp_path / name, create=True, embedder="none") as archive:
+            archive.sync(
+                scans, reader=KoboldReader(api_url=url, tasks=["ocr"], rotate=0, ledger="none", witness=witness)
+            )
+        loaded.clear()
+        assert CliRunner().invoke(make_app(), [*again, str(tmp_path / name)]).exit_code == 0
+        assert bool(loaded) is is_compared
+    assert CliRunner().invoke(make_app(), [*again, str(tmp_path / "none"), "--witness", "auto"]).exit_code == 0
+    assert sorted(loaded) == ["a", "b", "c"]
 
 
 @pytest.mark.usefixtures("usual")

@@ -92,7 +92,7 @@ def form_of(site: Site, address: str) -> dict[str, Any]:
 def test_the_most_doubtful_page_is_first_and_those_that_a_person_settled_are_gone(archive: Archive) -> None:
     assert names(archive) == ["c wrong page", "b unlike", "d hardly"]
     assert archive.worth_a_look()[0].why.startswith("unsupported, the witness agrees with 0.")
-    assert "1 missing" in archive.worth_a_look()[2].why
+    assert "1 line missing" in archive.worth_a_look()[2].why
     archive.approve(page_id(archive, "d hardly"))
     assert names(archive) == ["c wrong page", "b unlike"]
     archive.correct(page_id(archive, "c wrong page"), SHOWN)

@@ -334,6 +334,7 @@ class Archive:
         *,
         reader: KoboldReader | ReadSession | None = None,
         changes: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
         prune: bool = False,
         remember: bool = True,
         cancel: threading.Event | None = None,
@@ -348,6 +349,7 @@ class Archive:
             paths: Files, folders, patterns; None: those of past runs.
             reader: None: as in past runs, else KoboldReader's defaults.
             changes: KoboldReader arguments in which this run differs from past ones, where `reader` is None.
+            defaults: KoboldReader arguments of which past runs said nothing, where `reader` is None.
             prune: Remove what is missing, only below these paths, and never where a folder is absent or empty.
             remember: Whether the next run without paths repeats these paths and settings.
             cancel: Set by another thread to stop; what was read until then is indexed.
@@ -369,7 +371,7 @@ class Archive:
         from kobold_reader.session import ReadSession
 
         session = reader if reader is None or isinstance(reader, ReadSession) else reader.session
-        runs = self._runs(paths, session, changes)
+        runs = self._runs(paths, session, changes, defaults)
         make_transcriber = make_transcriber or ReadSession.transcriber
         total = SyncReport()
         failed: list[SourceError] = []
@@ -437,6 +439,7 @@ class Archive:
         paths: str | Path | Iterable[str | Path] | None,
         session: ReadSession | None,
         changes: Mapping[str, Any] | None,
+        defaults: Mapping[str, Any] | None,
     ) -> list[tuple[list[str | Path], ReadSession]]:
         """Return the paths to read with the session of each; remembered paths with the same settings together."""
         from kobold_reader.session import ReadSession
@@ -453,7 +456,8 @@ class Archive:
 
         def session_of(some: Iterable[str | Path]) -> ReadSession:
             kept = next((settings for path in some if (settings := roots.get(root_name(path)))), {})
-            given = {**kept, **(changes or {}), "api_password": self._access.password}
+            told = {name: value for name, value in kept.items() if value is not None}
+            given = {**(defaults or {}), **told, **(changes or {}), "api_password": self._access.password}
             return ReadSession(ReadOptions.of(given))
 
         return [(some, session or session_of(some)) for some in groups.values()]

@@ -35,18 +35,26 @@ class Picture:
     def at(cls, path: str | Path, catalog: Catalog) -> Self:
         """Return the picture in a file, of its first page; if the archive has its content, that page's.
 
+        Only a file of the archive itself is that page: the archive's page is a photo like a copy elsewhere.
+
         Raises:
-            SourceError: The file cannot be opened.
+            SourceError: The file cannot be opened, or the path means no file or several.
         """
+        from kobold_reader.errors import SourceError
         from kobold_reader.reading.ledger import KnownPage, Ledger
         from kobold_reader.reading.open_file import OpenFile
         from kobold_reader.session import take
 
-        source = take(path).files[0]
+        files = take(path).files
+        if len(files) != 1:
+            raise SourceError("One picture is compared, and this is no file of one.", source=str(path))
+        source = files[0]
         with Ledger(None) as ledger, OpenFile(ledger) as opened:
             file = opened.facts(source)
             if rows := catalog.pages_of(file.sha256):
-                return cls.of(rows[0])
+                picture = cls.of(rows[0])
+                is_here = any(place.uri == source.uri for place in catalog.places_of(file.sha256))
+                return picture if is_here else replace(picture, page_id="")
             page = KnownPage(opened.page_facts(source, file, 1), is_blank=None)
             looked_at = opened.with_image_kind(source, file, page, None)
             return cls._of({}, {**file.metadata, **looked_at.facts.metadata})

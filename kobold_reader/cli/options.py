@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
 
 import typer
 
 from kobold_reader.cli.output import show_log
 from kobold_reader.options import (
+    DEFAULT_TASKS,
     DEFAULT_URL,
     MOST_TAGS,
     OPTIONS,
@@ -109,6 +110,8 @@ class ServerOptions:
 class ReadingOptions(ServerOptions):
     """How pages are read."""
 
+    usual_witness: ClassVar[WitnessName | None] = None
+    """Where neither this run nor a past one that it repeats was told."""
     engine: Annotated[EngineName, typer.Option(help=about("engine"))] = "koboldcpp"
     tasks: Annotated[str | None, typer.Option(metavar="LIST", help=about("tasks"))] = None
     pages: Annotated[str | None, typer.Option(metavar="RANGE", help=about("pages"))] = None
@@ -150,7 +153,15 @@ class ReadingOptions(ServerOptions):
         from kobold_reader.session import ReadSession
 
         server = {"api_url": self.urls(), "api_password": self.password()}
-        return ReadSession(ReadOptions.of(self._arguments() | server))
+        witness = {"witness": self.witness or self.usual_witness}
+        return ReadSession(ReadOptions.of(self._arguments() | server | witness))
+
+    def refuse_tagless(self) -> None:
+        """Raise typer.BadParameter if an option is of tags and no tags are asked for: now, not in the morning."""
+        given = [name for name, value in (("--vocabulary", self.vocabulary), ("--max-tags", self.max_tags)) if value]
+        if given and "tags" not in _list_of(self.tasks):
+            also = ",".join([*(_list_of(self.tasks) or DEFAULT_TASKS), "tags"])
+            raise typer.BadParameter(f"no tags are asked for. Add --tasks {also}", param_hint=", ".join(given))
 
     def changes(self) -> dict[str, Any]:
         """Return the options that differ from the defaults, for a run that repeats past settings."""

@@ -139,13 +139,13 @@ class DoubtfulPage:
         reasons = [] if self.status == "ok" else [self.status]
         if self.agreement is not None and self.agreement < WITNESS_AGREES:
             reasons.append(f"the witness agrees with {self.agreement:.2f} of it")
-        counts = {
-            "missing": self.missing,
-            "not on the page": self.unsupported,
-            "repeated": self.repeated,
-            "other numbers or names": self.differences,
-        }
-        reasons += [f"{count} {what}" for what, count in counts.items() if count]
+        counts = (
+            (self.missing, "line missing", "lines missing"),
+            (self.unsupported, "sentence not on the page", "sentences not on the page"),
+            (self.repeated, "passage repeated", "passages repeated"),
+            (self.differences, "other number or name", "other numbers or names"),
+        )
+        reasons += [f"{count} {one if count == 1 else more}" for count, one, more in counts if count]
         if self.confidence_p5 is not None and self.confidence_p5 < DOUBTFUL and self.confidence is not None:
             reasons.append(f"confidence {self.confidence:.2f}")
         return ", ".join(reasons)

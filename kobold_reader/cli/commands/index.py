@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -38,7 +38,10 @@ FIRST_PAGES = 5
 class IndexOptions(ClusterOptions):
     """How pages are read; the witness reads along."""
 
-    witness: Annotated[WitnessName | None, typer.Option(envvar=WITNESS_VARIABLE, help=about("witness"))] = "auto"
+    usual_witness: ClassVar[WitnessName | None] = "auto"
+    witness: Annotated[
+        WitnessName | None, typer.Option(envvar=WITNESS_VARIABLE, show_default="auto", help=about("witness"))
+    ] = None
 
 
 @with_options(IndexOptions)
@@ -79,6 +82,8 @@ def index(
     )
     from kobold_reader.session import take
 
+    if paths:
+        options.refuse_tagless()
     if paths and not (archive / CATALOG).exists() and not (selection := take(paths)).files:
         return closing_code([], 0, options.on_error, taken_of=selection.skipped)
     pages: Counter[str] = Counter()
@@ -109,6 +114,7 @@ def index(
                 paths or None,
                 reader=options.session() if paths else None,
                 changes=options.changes(),
+                defaults={"witness": options.usual_witness},
                 prune=prune,
                 remember=not options.is_stand_in,
                 on_start=lambda _, outlook: _begin(outlook, progress, options),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 class PlanOptions(ReadingOptions):
     """How pages would be read, and how many to try; the witness is timed, too."""
 
-    witness: Annotated[WitnessName | None, typer.Option(envvar=WITNESS_VARIABLE, help=about("witness"))] = "auto"
+    usual_witness: ClassVar[WitnessName | None] = "auto"
+    witness: Annotated[
+        WitnessName | None, typer.Option(envvar=WITNESS_VARIABLE, show_default="auto", help=about("witness"))
+    ] = None
     sample: Annotated[
         int | None,
         typer.Option(metavar="N", min=0, help="Pages to time, spread evenly over everything; 0: send no request."),
@@ -49,6 +52,7 @@ def plan(
     from kobold_reader.plan import make_plan
     from kobold_reader.session import take
 
+    options.refuse_tagless()
     with options.session() as session, session.open_ledger() as ledger, page_progress() as progress:
         selection = take(paths, known=ledger.kind_of)
         made = make_plan(session, selection, ledger, sample=options.sample or 0, on_progress=progress.doing)

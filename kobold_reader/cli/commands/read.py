@@ -57,6 +57,7 @@ def read(
     pages: Counter[str] = Counter()
     due: list[PageResult] = []
     kept = 0
+    options.refuse_tagless()
     session = options.session()
     with ExitStack() as stack:
         stack.enter_context(session)

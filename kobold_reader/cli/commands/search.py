@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kobold_reader.archive import Hit, Hits
 
 NAMED_COPIES = 3
+NOTHING_LIKE = "no other photo is like it; fewer conditions may find more"
 
 
 @with_options(ServerOptions)
@@ -92,7 +93,7 @@ def search(
     if hits.absent_phrases:
         _say_absent(hits.absent_phrases, query or "")
     elif not hits.total and not as_json:
-        notice("nothing found; other words, or fewer conditions, may find more")
+        notice(NOTHING_LIKE if like else "nothing found; other words, or fewer conditions, may find more")
     elif not as_json:
         shown = sum(hit.match != "related" for hit in hits)
         say(
