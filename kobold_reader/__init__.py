@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kobold_reader.llm import KoboldLLM
     from kobold_reader.reader import KoboldReader
     from kobold_reader.reading.results import PageResult, Reading
+    from kobold_reader.release import __version__ as __version__
 
 __all__ = [
     "Alike",
@@ -40,15 +41,16 @@ __all__ = [
     "Reading",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "archive": ("Alike", "Answer", "AnswerStream", "Archive", "Hit"),
-        "embeddings": ("E5Embedding", "KoboldEmbedding", "MiniLMEmbedding"),
-        "errors": ("KoboldReaderError", "PagesFailedError"),
-        "llm": ("KoboldLLM",),
-        "reader": ("KoboldReader",),
-        "reading.results": ("PageResult", "Reading"),
-        "release": ("__version__",),
-    },
-)
+if not TYPE_CHECKING:  # else a type checker takes every name for one of these
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "archive": ("Alike", "Answer", "AnswerStream", "Archive", "Hit"),
+            "embeddings": ("E5Embedding", "KoboldEmbedding", "MiniLMEmbedding"),
+            "errors": ("KoboldReaderError", "PagesFailedError"),
+            "llm": ("KoboldLLM",),
+            "reader": ("KoboldReader",),
+            "reading.results": ("PageResult", "Reading"),
+            "release": ("__version__",),
+        },
+    )

@@ -123,7 +123,7 @@ WRONG = [
     (f"{READ} --stop-after soon", 2, "write 7h, 90m or 300s"),
     (f"{READ} --page-timeout never", 2, "'--page-timeout': it must be a number"),
     (f"{READ} --ledger a_file", 2, "--ledger"),
-    (f"{READ} -o none", 2, "Name another one with -o"),
+    (f"{READ} -o none", 2, "Name a file with -o"),
     ("read nothing.pdf", 3, "kobold-reader: nothing.pdf: There is no such file or folder."),
     ("read ./ok/*.tif", 3, "kobold-reader: ./ok/*.tif: No file matches this pattern."),
     ("plan nothing", 3, "kobold-reader: nothing: There is no such file or folder."),

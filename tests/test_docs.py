@@ -122,7 +122,7 @@ def test_public_names_are_there_and_documented(name: str) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Reader'"):
-        _ = kobold_reader.Reader
+        _ = kobold_reader.Reader  # type: ignore[attr-defined]
 
 
 def test_importing_the_package_is_cheap() -> None:

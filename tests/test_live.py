@@ -16,6 +16,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from PIL import Image, ImageDraw
 from kobold_reader import KoboldLLM, KoboldReader
 from kobold_reader.errors import EmptyTranscriptionError, NoVisionModelError, ResponseFormatError
 from kobold_reader.kobold import (
-    CancelledError,
     Completion,
     ExpandedPrompt,
     Family,

@@ -203,8 +203,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         moved = f"http://{elsewhere[0]}:{elsewhere[1]}"
         commands: list[tuple[str, int, list[Any]]] = [
             ("doctor", 0, ["doctor", "--no-self-test"]),
-            ("read", 0, ["read", scans, "--pages", "1-2", "--format", "jsonl", "-o", place / "pages.jsonl"]),
-            ("index", 0, ["index", scans, "--archive", archive]),
+            ("read", 0, ["read", scans, "--pages", "1", "--format", "jsonl", "-o", place / "pages.jsonl"]),
+            ("index", 0, ["index", scans, "--archive", archive, "--pages", "1-2"]),
             ("status", 0, ["status", "--archive", archive]),
             ("ledger", 0, ["status"]),
             ("search", 0, ["search", "who wrote about the inventory?", "--archive", archive, "--json"]),

@@ -44,7 +44,7 @@ class World:
         return self.home / "kobold-reader" / "ledger.sqlite"
 
     def index(self, archive: Path, *paths: Path, reembed: bool = False, **options: Any) -> Any:
-        reading = ["--api-url", self.server.url, "--embedder", "koboldcpp", "--prune"]
+        reading = ["--api-url", self.server.url, "--embedder", "koboldcpp", "--prune", "--witness", "none"]
         given = ["--tasks", "ocr", "--rotate", "0"] if paths else []
         given += ["--reembed"] if reembed else []
         return self.runs.run("index", *paths, *given, "--archive", archive, *reading, home=self.home, **options)

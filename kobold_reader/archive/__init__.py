@@ -33,16 +33,17 @@ __all__ = [
     "TagStatistics",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "archive": ("Archive", "ArchiveStatus", "Doubt"),
-        "ask": ("Answer", "AnswerStream"),
-        "corrections": ("Correction",),
-        "duplicates": ("Alike",),
-        "export": ("ExportReport", "ImportReport"),
-        "search": ("Hit", "Hits"),
-        "sync": ("SyncReport",),
-        "tags": ("TagCount", "TagStatistics"),
-    },
-)
+if not TYPE_CHECKING:  # else a type checker takes every name for one of these
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "archive": ("Archive", "ArchiveStatus", "Doubt"),
+            "ask": ("Answer", "AnswerStream"),
+            "corrections": ("Correction",),
+            "duplicates": ("Alike",),
+            "export": ("ExportReport", "ImportReport"),
+            "search": ("Hit", "Hits"),
+            "sync": ("SyncReport",),
+            "tags": ("TagCount", "TagStatistics"),
+        },
+    )

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["E5Embedding", "E5Tokenizer", "FastEmbedding", "KoboldEmbedding", "MiniLMEmbedding", "MiniLMTokenizer"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "e5": ("E5Embedding",),
-        "e5_model": ("E5Tokenizer",),
-        "fastembed": ("FastEmbedding",),
-        "koboldcpp": ("KoboldEmbedding",),
-        "minilm": ("MiniLMEmbedding",),
-        "minilm_model": ("MiniLMTokenizer",),
-    },
-)
+if not TYPE_CHECKING:  # else a type checker takes every name for one of these
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "e5": ("E5Embedding",),
+            "e5_model": ("E5Tokenizer",),
+            "fastembed": ("FastEmbedding",),
+            "koboldcpp": ("KoboldEmbedding",),
+            "minilm": ("MiniLMEmbedding",),
+            "minilm_model": ("MiniLMTokenizer",),
+        },
+    )

@@ -64,37 +64,38 @@ __all__ = [
     "without_begun",
 ]
 
-__getattr__, __dir__ = lazy_names(
-    __name__,
-    {
-        "addresses": ("address_kind", "check_way", "normalize_url"),
-        "client": ("KoboldClient",),
-        "families": (
-            "FAMILIES",
-            "RECOMMENDED",
-            "Decoding",
-            "Family",
-            "choose_family",
-            "family_of",
-            "image_tokens",
-            "render_prompt",
-        ),
-        "pool": (
-            "Lease",
-            "RetryPolicy",
-            "ServerHealth",
-            "ServerPool",
-        ),
-        "protocol": (
-            "SETTINGS",
-            "Completion",
-            "ExpandedPrompt",
-            "GenerateRequest",
-            "ServerInfo",
-            "classify_error",
-            "parse_generate",
-            "spoken",
-            "without_begun",
-        ),
-    },
-)
+if not TYPE_CHECKING:  # else a type checker takes every name for one of these
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "addresses": ("address_kind", "check_way", "normalize_url"),
+            "client": ("KoboldClient",),
+            "families": (
+                "FAMILIES",
+                "RECOMMENDED",
+                "Decoding",
+                "Family",
+                "choose_family",
+                "family_of",
+                "image_tokens",
+                "render_prompt",
+            ),
+            "pool": (
+                "Lease",
+                "RetryPolicy",
+                "ServerHealth",
+                "ServerPool",
+            ),
+            "protocol": (
+                "SETTINGS",
+                "Completion",
+                "ExpandedPrompt",
+                "GenerateRequest",
+                "ServerInfo",
+                "classify_error",
+                "parse_generate",
+                "spoken",
+                "without_begun",
+            ),
+        },
+    )
