@@ -163,6 +163,8 @@ def test_what_people_wrote_beside_a_photo_is_found_and_ours_is_not_theirs(album:
         "longitude": 18.292,
     }
     assert theirs.items() <= album.about("a.jpg").items()
+    for word in ("Skarvholm", '"Märta Lind"', "midsummer"):
+        assert [hit.file_name for hit in album.archive.search(word)] == ["a.jpg"], word
     album.write()
     album.sync()
     assert theirs.items() <= album.about("a.jpg").items()
@@ -181,9 +183,11 @@ def test_a_changed_sidecar_changes_the_metadata_and_asks_nothing(album: Album) -
     album.sync()
     assert album.about("a.jpg")["rating"] == 2
     assert album.archive.search("jetty", where=["rating=2"])
+    assert album.archive.search("Gotland")
     (album.folder / "a.xmp").unlink()
     report = album.sync()
     assert album.about("a.jpg")["keywords"] == "boat, jetty, summer"
+    assert not album.archive.search("Gotland")
     assert "rating" not in album.about("a.jpg")
     assert (album.requests(), report.read_pages, report.changed_files) == (requests, 0, 0)
 

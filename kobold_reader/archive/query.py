@@ -65,8 +65,11 @@ class Query:
 
 # ── folding ───────────────────────────────────────────────────────────────────────────────────────
 
-FOLDING = 4
-"""Raised with every change of what `fold` or `words.put` make of a text: an archive's words are then made anew."""
+FOLDING = 5
+"""Raised with every change of `PageRow.names`, and of what `fold` or `words.put` make of a text.
+
+An archive's words are then made anew.
+"""
 _VOICING = frozenset("\u3099\u309a")
 """Part of the Japanese letters that they are written with; か and が are two letters."""
 _TATWEEL = "\u0640"

@@ -75,8 +75,11 @@ class PageRow:
 
     @property
     def names(self) -> str:
-        """The words of file and folder names, and those above its tags."""
-        return " ".join(str(self.metadata.get(key, "")) for key in ("file_path", "title", "tag_paths"))
+        """The words of file and folder names, those above its tags, and what people wrote into a photo or beside it."""
+        keys = ["file_path", "title", "tag_paths", "persons", "description"]
+        if self.metadata.get("keywords_source") != "model":  # the model's are in its text
+            keys.append("keywords")
+        return " ".join(str(self.metadata.get(key, "")) for key in keys)
 
     def at(self, place: Place) -> Self:
         """Return the page as it is shown at a place: with the URI and FILE_KEYS of that one."""

@@ -119,7 +119,7 @@ class Catalog:
         if self.is_read_only and self.meta("folding") != str(FOLDING):
             log.warning(
                 "%s is read-only, and another release of kobold-reader made its words: accents and signs of some "
-                "scripts are looked for as that release did.",
+                "scripts are looked for as that release did, and what people wrote into photos may not be found.",
                 path.parent,
             )
 
@@ -577,9 +577,7 @@ class Catalog:
             return
         numbers = self._column("SELECT id FROM pages ORDER BY id")
         if numbers:
-            log.warning(
-                "the index of words of %d pages is made anew, as this release folds words otherwise", len(numbers)
-            )
+            log.warning("the index of words of %d pages is made anew, as this release makes it otherwise", len(numbers))
         for start in range(0, len(numbers), _RENEWED_AT_ONCE):
             some = to_json(numbers[start : start + _RENEWED_AT_ONCE])
             with self.transaction() as db:
