@@ -250,7 +250,7 @@ def test_the_watch_sees_what_it_is_for(watched: Watched) -> None:
     started = [" ".join(event[2:]) for event in watched.events["read"] if event[0] == "started"]
     assert any("kobold_reader.pages.worker" in command for command in started)
     assert '"file_name": "1954-lindqvist-letter.pdf"' in watched.out["search"], "all commands did their work"
-    assert watched.server.count() == 6 + 1, (
+    assert watched.server.count() == 4 + 1, (
         "the witness of index finds nothing of the text on one page: it is asked again"
     )
 
