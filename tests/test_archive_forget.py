@@ -154,12 +154,17 @@ def test_the_others_keep_their_vectors_and_nothing_is_embedded(
 @pytest.mark.parametrize(
     "step",
     [
-        "kobold_reader.archive.store.Catalog.forget",
         "kobold_reader.archive.vectors.settle",
-        "kobold_reader.archive.store.Catalog.erase_deleted",
         *(
             pytest.param(f"kobold_reader.archive.{step}", marks=pytest.mark.thorough)
-            for step in ("vector_index.rewrite", "vectors._flush", "vectors._remove", "words.compact")
+            for step in (
+                "store.Catalog.forget",
+                "store.Catalog.erase_deleted",
+                "vector_index.rewrite",
+                "vectors._flush",
+                "vectors._remove",
+                "words.compact",
+            )
         ),
     ],
 )

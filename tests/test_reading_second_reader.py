@@ -408,6 +408,7 @@ def test_the_command_line_writes_what_was_found(
     assert line["witness"]["missing"] or line["witness"]["unsupported"]
 
 
+@pytest.mark.thorough
 def test_a_process_of_its_own_reads_as_rapidocr_does_and_its_end_costs_one_page(engine: OnceReading) -> None:
     image = Image.new("L", (420, 140), 250)
     ImageDraw.Draw(image).text((30, 30), LINES["a"][0], fill=10, font=ImageFont.load_default(size=22))
