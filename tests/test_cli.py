@@ -859,6 +859,16 @@ def test_options_of_a_run_that_repeats_are_heard(
     assert (simulator.count(), moved.count()) == (12, 2)
 
 
+def test_tasks_that_a_run_leaves_out_are_named(
+    kobold: Command, archive: Path, pages: Path, simulator: KoboldSimulator
+) -> None:
+    said = kobold("index", pages.parent, "--archive", archive, "--tasks", "ocr").err
+    assert "past runs also asked for caption; this one takes that out of the archive." in said
+    count = simulator.count()
+    assert "past runs" not in kobold("index", pages.parent, "--archive", archive, "--tasks", "ocr,caption").err
+    assert simulator.count() == count, "it was kept"
+
+
 def test_prune_removes_what_is_gone(kobold: Command, archive: Path, pages: Path) -> None:
     draw_pages(pages.parent / "fourth.png", ["fourth page"])
     kobold("index", "--archive", archive)

@@ -155,7 +155,8 @@ class Runs:
         more = {"engine": engine} if engine else {}
         session = None
         if path is not None:
-            settings = {"outage_patience_s": PATIENCE_S, "witness": "auto", **self._archive.settings_of(path)}
+            told = {name: value for name, value in self._archive.settings_of(path).items() if value is not None}
+            settings = {"outage_patience_s": PATIENCE_S, "witness": "auto", **told}
             session = ReadSession(ReadOptions.of(self._options(settings, **more)))
         name = shown(str(path)) if path else "everything that was indexed before"
         status = RunStatus(name, is_running=True, sentence="looking at the files", is_index=True, path=str(path or ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -11,7 +12,7 @@ import typer
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 from kobold_reader.cli.options import WITNESS_VARIABLE, ArchiveOption, ClusterOptions, with_options
 from kobold_reader.cli.output import notice, page_progress, program_to_type, say_json
-from kobold_reader.options import EMBEDDERS, FASTEMBED, WitnessName, about
+from kobold_reader.options import EMBEDDERS, FASTEMBED, TASKS, ReadOptions, WitnessName, about
 from kobold_reader.progress import (
     PageProgress,
     spell_about,
@@ -109,6 +110,7 @@ def index(
             if not paths:
                 return 0
         _notice_words_only(opened)
+        _notice_left_out(opened, paths or [], options)
         with saying_ways_on(options), page_progress() as progress, count_if_interrupted(pages, due):
             report = opened.sync(
                 paths or None,
@@ -154,6 +156,21 @@ def _notice_words_only(opened: Archive) -> None:
     else:
         why = "no embedder is installed, so this archive has no vectors."
         notice(f"words only: {why} {install_hint()}")
+
+
+def _notice_left_out(opened: Archive, paths: Sequence[str], options: IndexOptions) -> None:
+    """Say which tasks of past runs this one does not ask for: the archive holds what was asked for last."""
+    if options.engine == "rapidocr":
+        return
+    asked = options.session().options.tasks if paths else ()
+    settings = filter(None, map(opened.settings_of, paths))
+    past = {task for one in settings for task in ReadOptions.of(one).tasks}
+    if left := [task for task in TASKS if task in past and task not in asked]:
+        also = ",".join([*asked, *left])
+        notice(
+            f"past runs also asked for {', '.join(left)}; this one takes that out of the archive. It is kept, and "
+            f"--tasks {also} puts it back without asking again"
+        )
 
 
 def _closing_code(report: SyncReport, beside: SidecarReport | None, options: ClusterOptions) -> int:
