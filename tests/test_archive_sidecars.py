@@ -340,7 +340,7 @@ def test_the_command_shows_writes_renames_and_removes(album: Album, run: Command
     assert json.loads(run(*command, "--json").out)["unchanged"] == 1
 
     said = run(*command, "--rename", "jetty=pier").err
-    assert "1 page of the archive renamed" in said
+    assert "tags of 1 page in the archive renamed" in said
     assert "pier" in values(album.folder / "a.xmp")["keywords"]
     assert "0 sidecars written, 1 unchanged" in run(*command).err
 

@@ -99,6 +99,7 @@ def test_the_time_that_indexing_takes_is_known_from_the_run_before(tmp_path: Pat
     assert third is None, "nothing is new"
 
 
+@pytest.mark.thorough
 def test_in_a_new_archive_some_passages_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedded: list[str] = []
 

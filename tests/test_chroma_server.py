@@ -56,6 +56,7 @@ def by_meaning(archive: Archive) -> set[tuple[str, int]]:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_vectors_lie_on_the_server_and_archives_do_not_meet_there(
     chroma: str, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_vectors_lie_on_the_server_and_archives_do_not_meet_there(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_server_that_is_gone_leaves_the_words(chroma: str, reader: KoboldReader, tmp_path: Path) -> None:
     with Archive.open(tmp_path / "a", create=True, chroma_url=chroma) as archive:
         archive.sync(LETTER, reader=reader)

@@ -1369,15 +1369,16 @@ def slow(make: Simulators) -> KoboldSimulator:
     ("make", "why"),
     [
         (off, "nobody listens there"),
-        pytest.param(lambda make: make(vision=False), "without a vision projector", marks=pytest.mark.thorough),
-        pytest.param(lambda make: make(password=OTHER), "password is missing or wrong", marks=pytest.mark.thorough),
-        pytest.param(html, "it is no KoboldCpp", marks=pytest.mark.thorough),
-        pytest.param(slow, "took longer than 0.5 s for the first page", marks=pytest.mark.thorough),
-        pytest.param(lambda make: make(context_size=512), "too small for this page", marks=pytest.mark.thorough),
+        (lambda make: make(vision=False), "without a vision projector"),
+        (lambda make: make(password=OTHER), "password is missing or wrong"),
+        (html, "it is no KoboldCpp"),
+        (slow, "took longer than 0.5 s for the first page"),
+        (lambda make: make(context_size=512), "too small for this page"),
     ],
     ids=["off", "blind", "locked", "no KoboldCpp", "slow", "small"],
 )
 @pytest.mark.usefixtures("few_samples")
+@pytest.mark.thorough
 def test_the_demo_leaves_a_server_that_cannot_be_used_alone(
     kobold: Command,
     make_simulator: Simulators,

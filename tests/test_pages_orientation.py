@@ -303,6 +303,7 @@ def test_a_reader_that_breaks_turns_nothing(on_its_head: Path, tmp_path: Path, m
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_with_rapidocr_it_is(on_its_head: Path, tmp_path: Path) -> None:
     assert look(on_its_head, tmp_path).views[0].rotation_deg == 180
     capitals = tmp_path / "capitals.png"

@@ -63,6 +63,7 @@ def test_a_missing_engine_is_named_with_the_line_that_installs_it(monkeypatch: p
         KoboldReader(engine="rapidocr").load_data(SAMPLES / "receipts")
 
 
+@pytest.mark.thorough
 def test_the_page_survives_the_way_through_the_server(
     make_simulator: Callable[..., KoboldSimulator], tmp_path: Path
 ) -> None:

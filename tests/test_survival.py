@@ -21,7 +21,7 @@ from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 from tests.test_regressions_reading import make_pdf
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork; kill -9 is tested where it can be"),
     pytest.mark.timeout(600),
 ]
@@ -105,7 +105,6 @@ def contents(archive: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.thorough
 def test_index_killed_at_every_instant(world: World, tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     asked = world.server.count()
@@ -125,7 +124,6 @@ def test_index_killed_at_every_instant(world: World, tmp_path: Path) -> None:
     assert world.server.count() == asked, "all of it had been read"
 
 
-@pytest.mark.thorough
 def test_a_changed_folder_killed_at_every_instant(world: World, tmp_path: Path) -> None:
     """One file renamed, one gone and pruned."""
     start = tmp_path / "start"
@@ -151,9 +149,7 @@ def test_a_changed_folder_killed_at_every_instant(world: World, tmp_path: Path) 
         make_pdf(world.scans / "b.pdf", PAGES["b.pdf"])
 
 
-@pytest.mark.parametrize(
-    ("instants", "seconds"), [((9,), ()), pytest.param((5, 9, 11), (1.2, 1.8), marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize(("instants", "seconds"), [((9,), ()), ((5, 9, 11), (1.2, 1.8))])
 def test_reading_killed_again_and_again(
     world: World, tmp_path: Path, instants: tuple[int, ...], seconds: tuple[float, ...]
 ) -> None:
@@ -195,7 +191,6 @@ def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
 
 
-@pytest.mark.thorough
 def test_a_disk_that_fills_up_anywhere(world: World, disk: Path, tmp_path: Path) -> None:
     assert world.index(tmp_path / "clean", world.scans).code == 0
     expected = contents(tmp_path / "clean")
@@ -216,7 +211,6 @@ def test_a_disk_that_fills_up_anywhere(world: World, disk: Path, tmp_path: Path)
     assert refused >= 4
 
 
-@pytest.mark.thorough
 def test_forgetting_on_a_full_disk_is_ended_when_there_is_room(world: World, disk: Path) -> None:
     remount(disk, "size=64m")
     archive = disk / "archive"

@@ -490,10 +490,11 @@ def test_every_view_fits_its_window_in_both_themes(site: Site, look: dict[str, A
     "look",
     [
         pytest.param({}, id="light"),
-        pytest.param({"is_dark": True}, id="dark", marks=pytest.mark.thorough),
-        pytest.param({"width_px": 390, "height_px": 800, "is_phone": True}, id="phone", marks=pytest.mark.thorough),
+        pytest.param({"is_dark": True}, id="dark"),
+        pytest.param({"width_px": 390, "height_px": 800, "is_phone": True}, id="phone"),
     ],
 )
+@pytest.mark.thorough
 def test_nobody_is_kept_out(site: Site, look: dict[str, Any]) -> None:
     pages = [one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf"]
     with Browser(**look) as browser:

@@ -73,7 +73,8 @@ def sidecars(
         elif names:
             selection = take(paths)
             if opened is not None and not dry_run:
-                notice(f"{spell_count(opened.rename_tags(names), 'page')} of the archive renamed")
+                pages = spell_count(opened.rename_tags(names), "page")
+                notice(f"tags of {pages} in the archive renamed; those of later readings will be, too")
             report = Sidecars(options, on_change).rename(selection, names)
         elif opened is not None:
             report = opened.write_sidecars(paths, options, on_change=on_change)
@@ -115,8 +116,9 @@ def _lines(data: bytes | None) -> list[str]:
 def notice_sidecars(report: SidecarReport, *, dry_run: bool = False) -> None:
     """Say what became of sidecars."""
     would = "would be " if dry_run else ""
-    new = f" ({report.new} of them new)" if report.new else ""
-    said = [f"{spell_count(report.written, 'sidecar')} {would}written{new}"]
+    is_all_new = 0 < report.new == report.written
+    new = f" ({report.new} of them new)" if report.new and not is_all_new else ""
+    said = [f"{spell_count(report.written, 'new sidecar' if is_all_new else 'sidecar')} {would}written{new}"]
     said += [f"{report.removed} {would}removed, as nothing else was in them"] if report.removed else []
     said += [f"{report.unchanged} unchanged"] if report.unchanged else []
     notice(", ".join(said))
