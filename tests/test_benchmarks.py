@@ -40,7 +40,9 @@ def test_embedding() -> None:
 
 @pytest.mark.thorough
 def test_born_digital() -> None:
-    assert all(times > 0 for times in born_digital.main(["--quick"]).values())
+    times = born_digital.main(["--quick"])
+    # So few pages may take less time than two starts differ by: the ratios say nothing here.
+    assert set(times) == {"book", "paper", "tables", "letters, a file each"}
 
 
 @pytest.mark.thorough

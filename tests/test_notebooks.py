@@ -45,7 +45,9 @@ def shown(book: Any) -> str:
 
 
 def saying(request: BrainRequest) -> str:
-    return page_text(request) if request.images else "The Mattsons wrote to the club about the noise."
+    if not request.images:
+        return "The Mattsons wrote to the club about the noise."
+    return f"{page_text(request)} The Mattsons complained about the noise of the engine."
 
 
 def test_there_are_two_notebooks() -> None:
