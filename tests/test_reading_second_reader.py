@@ -429,6 +429,8 @@ def test_a_process_of_its_own_reads_as_rapidocr_does_and_its_end_costs_one_page(
         assert "RapidOCR failed on this page" in str(broken)
         process.close()
         assert "ended while it read this page" in str(process.read(job))
+    with WitnessProcess(timeout_s=0.05) as process:  # its start alone takes longer
+        assert "took longer than 0.05 s" in str(process.read(job))
 
 
 def test_what_the_user_asks_of_the_model_changes_nothing_for_the_witness() -> None:

@@ -32,9 +32,14 @@ _PACKAGE_PARENT: Final = str(Path(__file__).parents[2])
 
 
 class WitnessProcess:
-    """Reads pages one after the other; the process starts with the first, and anew after a crash."""
+    """Reads pages one after the other; the process starts with the first, and anew after a crash.
 
-    def __init__(self) -> None:
+    Args:
+        timeout_s: The longest that one page may take, the start of the process included.
+    """
+
+    def __init__(self, *, timeout_s: float = 600.0) -> None:
+        self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._is_closed = False
@@ -43,14 +48,21 @@ class WitnessProcess:
         """Read a page, or say why it cannot be read."""
         try:
             process = self._running()
-            stdin, stdout = cast("BinaryIO", process.stdin), cast("BinaryIO", process.stdout)
-            write_frame(stdin, *pack(job.images))
-            frame = read_frame(stdout)
+            clock = threading.Timer(self._timeout_s, process.kill)
+            clock.start()
+            try:
+                stdin, stdout = cast("BinaryIO", process.stdin), cast("BinaryIO", process.stdout)
+                write_frame(stdin, *pack(job.images))
+                frame = read_frame(stdout)
+            finally:
+                clock.cancel()
         except (OSError, ValueError):
             frame = None
         if frame is None:
             self._end()
-            return TranscriptionError("RapidOCR's process ended while it read this page.")
+            return TranscriptionError(
+                f"RapidOCR's process ended while it read this page, or took longer than {self._timeout_s:g} s."
+            )
         header, _ = frame
         return _reading_of(header["reading"]) if "reading" in header else TranscriptionError(header["error"])
 
