@@ -7,10 +7,18 @@ import io
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from kobold_reader.errors import PageRenderError
-from kobold_reader.pages.images import check_pixels, encode, encode_within, fit_size, without_colour
+from kobold_reader.pages.images import (
+    check_pixels,
+    darkest_around,
+    encode,
+    encode_within,
+    fit_size,
+    lightest_around,
+    without_colour,
+)
 from kobold_reader.pages.values import ImageBudget
 from tests import page_files as make
 
@@ -99,6 +107,14 @@ def test_bytes_are_kept_by_quality_first_then_size() -> None:
 def test_only_true_grey_loses_its_colour() -> None:
     assert without_colour(make.printed_page(20)).mode == "L"
     assert without_colour(make.corners()).mode == "RGB"
+
+
+@pytest.mark.parametrize("size", [(97, 61), (300, 1), (2, 3)])
+@pytest.mark.parametrize("size_px", [3, 5])
+def test_the_lightest_and_the_darkest_around_are_those_of_pillow(size: tuple[int, int], size_px: int) -> None:
+    picture = Image.effect_noise(size, 60)
+    assert lightest_around(picture, size_px) == picture.filter(ImageFilter.MaxFilter(size_px))
+    assert darkest_around(picture, size_px) == picture.filter(ImageFilter.MinFilter(size_px))
 
 
 @pytest.mark.parametrize("size", [(0, 5), (20_000, 20_000)])

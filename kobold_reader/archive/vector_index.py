@@ -110,7 +110,8 @@ def _dot(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def _unit_vectors(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
-    return [[value / (math.hypot(*vector) or 1.0) for value in vector] for vector in vectors]
+    lengths = [math.hypot(*vector) or 1.0 for vector in vectors]
+    return [[value / length for value in vector] for vector, length in zip(vectors, lengths, strict=True)]
 
 
 _ASKED = ("en", "fr", "fi", "ru", "zh", "ja")

@@ -27,7 +27,16 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageStat
 
 from kobold_reader.errors import PageRenderError, SourceError
-from kobold_reader.pages.images import check_pixels, flatten, picture_errors, shrunk, size_at, with_end_mark
+from kobold_reader.pages.images import (
+    check_pixels,
+    darkest_around,
+    flatten,
+    lightest_around,
+    picture_errors,
+    shrunk,
+    size_at,
+    with_end_mark,
+)
 from kobold_reader.pages.metadata import clean_text, exif_of, is_photo, orientation_of
 from kobold_reader.pages.orientation import upright
 from kobold_reader.pages.values import PageLook
@@ -137,7 +146,7 @@ def _sheet(thumbnail: Image.Image, grey: Image.Image) -> _Sheet:
             is_coloured = is_coloured or abs(mean - 128) >= _COLOURED
             mask = ImageChops.darker(mask, apart.point([255 * (abs(it - mean) <= _NEAR) for it in range(256)]))
     pixels = grey.width * grey.height
-    around = grey.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.MinFilter(5))
+    around = darkest_around(lightest_around(grey, 5), 5)
     strokes = ImageChops.difference(around, grey).point([255 * (it >= _STROKE) for it in range(256)])
     written = ImageChops.darker(strokes, around.point(tone)).histogram()[255]
     return _Sheet(mask.histogram()[255] / pixels, min(level, light) >= _PALE, is_coloured, written / pixels)
@@ -147,7 +156,7 @@ def _evenly_lit(grey: Image.Image) -> Image.Image:
     """The picture as if the same light fell on all of it; the brightest tone nearby becomes paper."""
     cells = (max(1, grey.width // _LIGHT_PX), max(1, grey.height // _LIGHT_PX))
     light = grey.resize(cells, Image.Resampling.BOX).filter(ImageFilter.MedianFilter(3))
-    light = light.filter(ImageFilter.MaxFilter(5)).filter(ImageFilter.GaussianBlur(3))
+    light = lightest_around(light, 5).filter(ImageFilter.GaussianBlur(3))
     light = light.resize(grey.size, Image.Resampling.BILINEAR)
     levels = np.asarray(grey, np.int32) * _LIGHTEST // np.maximum(np.asarray(light, np.int32), 40)
     return Image.fromarray(np.minimum(levels, 255).astype(np.uint8))
@@ -155,7 +164,7 @@ def _evenly_lit(grey: Image.Image) -> Image.Image:
 
 def _drawn(grey: Image.Image) -> float:
     """Share of the pixels that are in areas of exactly one tone."""
-    around = ImageChops.difference(grey.filter(ImageFilter.MaxFilter(3)), grey.filter(ImageFilter.MinFilter(3)))
+    around = ImageChops.difference(lightest_around(grey, 3), darkest_around(grey, 3))
     return around.histogram()[0] / (grey.width * grey.height)
 
 

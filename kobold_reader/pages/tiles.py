@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
 
-from kobold_reader.pages.images import darkest_channel, fit_size, percentile, size_at_dpi
+from kobold_reader.pages.images import darkest_around, darkest_channel, fit_size, percentile, size_at_dpi
 from kobold_reader.pages.orientation import runs_across
 from kobold_reader.pages.reading_order import find_gutter
 from kobold_reader.pages.shapes import Shape, find_shapes, without_rules
@@ -306,7 +306,7 @@ class TilePlan:
     @functools.cached_property
     def _paper(self) -> Image.Image:
         """The page without its ink, which takes the colour around it."""
-        blank = self.letters.point([255] + [0] * 255).filter(ImageFilter.MinFilter(5))
+        blank = darkest_around(self.letters.point([255] + [0] * 255), 5)
         middle = ImageStat.Stat(self.picture, blank).median if blank.getbbox() else ImageStat.Stat(self.picture).median
         paper = Image.new(self.picture.mode, self.picture.size, tuple(round(value) for value in middle))
         for reach in (24, 12):
