@@ -60,6 +60,7 @@ def test_garbled_text_layers_are_found(path: Path, rounds: int) -> None:
         "Îãëàâëåíèå. Ãëàâà ïåðâàÿ. Îáùèå ïîëîæåíèÿ. Ãëàâà âòîðàÿ. Óñòðîéñòâî ïîðòà",
         "The#harbour#dues#are#to#be#paid#in#full#before#the#first#of#October=at#the#office",
         "(cid:12)(cid:45)(cid:7) (cid:33)(cid:12)(cid:3)(cid:45) (cid:9)(cid:10) (cid:12)(cid:61)",
+        "/g55/g75/g72 /g75/g68/g85/g69/g82/g88/g85 /g71/g88/g72/g86 /g68/g85/g72",
         "Портовые сборы уплачиваются ежегодно".encode().decode("latin-1"),
         "Wkh kduerxu gxhv duh wr eh sdlg lq ixoo ehiruh wkh iluvw ri Rfwrehu dw wkh riilfh",
         "\uf054\uf068\uf065 \uf068\uf061\uf072\uf062\uf06f\uf075\uf072 \uf064\uf075\uf065\uf073",
@@ -93,6 +94,13 @@ def test_texts_that_are_stored_backwards_are_found(path: Path) -> None:
         assert [page for page in pages if judge(page) != "text"] == []
         missed = [page for page in map(backwards, pages) if judge(page) != "garbled"]
         assert len(missed) * 20 <= len(pages), missed
+
+
+@pytest.mark.parametrize("leader", [".", ". ", "_", "·"])
+def test_leaders_are_no_evidence(leader: str) -> None:
+    """In a table of contents there may be more of them than letters."""
+    chapters = ("The harbour master's report", "On the dues of foreign ships", "Schooners lost in the winter")
+    assert judge("\n".join(f"{chapter} {leader * 40} {number}" for number, chapter in enumerate(chapters))) == "text"
 
 
 def test_a_few_letters_are_no_evidence() -> None:

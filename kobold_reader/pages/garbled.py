@@ -29,6 +29,7 @@ _MAX_CHARACTERS: Final = 20_000
 _MEANINGLESS: Final = frozenset({"Cc", "Co", "Cn", "Cs"})
 _MAX_MEANINGLESS: Final = 0.05
 _GLYPH_NAMES: Final = re.compile(r"\(cid:\d+\)|(?:/(?:[a-zA-Z]|glyph|uni|cid|index)\d{1,5}\b){2,}")
+_LONGEST_NAME: Final = 11  # /glyph12345
 _MAX_GLYPH_NAMES: Final = 0.2
 _LEADERS: Final = re.compile(r"(\S)(?:\s?\1){2,}")  # dotted lines in a table of contents, rules
 _MAX_SIGNS: Final = 0.5
@@ -40,7 +41,8 @@ _BRACKETS: Final = ("()", "[]", "{}")
 _CODE_SIGNS: Final = 0.25
 _MIN_BRACKETS: Final = 8
 # Many kinds of signs inside words: the codes of a font for another script, as old fonts for Hindi have.
-_SIGN_INSIDE: Final = re.compile(r"(?<=[^\W_])[!\"#$%&*<=>?@\[\\\]^`{|}~](?=[^\W_])")
+_SIGNS_INSIDE: Final = frozenset('!"#$%&*<=>?@[\\]^`{|}~')
+_SIGN_INSIDE: Final = re.compile(rf"(?<=[^\W_])[{re.escape(''.join(sorted(_SIGNS_INSIDE)))}](?=[^\W_])")
 _STREWN_SIGNS: Final = 6
 _STREWN_SHARE: Final = 0.3
 _LONG_WORD: Final = 20
@@ -56,7 +58,7 @@ _MIN_MISREAD: Final = 3
 def judge(text: str) -> Judgement:
     """Judge a page's text layer; a few letters are no evidence against it."""
     text = text[:_MAX_CHARACTERS]
-    every, words = _signs_of(text), _letters_of(text)
+    every, words = _signs_of(text), [_look_up(word) for word in _letters_of(text)]
     if _has_no_meaning(text, every) or _has_no_words(text, every, words) or _is_misread_utf8(text):
         return "garbled"
     share = _unlikely_share(words)
@@ -70,11 +72,13 @@ def _has_no_meaning(text: str, every: Counter[str]) -> bool:
     meaningless = sum(n for one, n in every.items() if one == "\ufffd" or unicodedata.category(one) in _MEANINGLESS)
     if meaningless > _MAX_MEANINGLESS * every.total():
         return True
+    if _has_few_signs(text, every):
+        return False
     plain = _signs_of(_LEADERS.sub(" ", text))
     count = plain.total()
     if count < _MIN_CHARACTERS:
         return False
-    signs = sum(n for one, n in plain.items() if not one.isalnum() and unicodedata.category(one)[0] != "M")
+    signs = sum(n for one, n in plain.items() if _is_sign(one))
     names = sum(len(match[0]) for match in _GLYPH_NAMES.finditer(text))
     if names > _MAX_GLYPH_NAMES * every.total():
         return True
@@ -88,6 +92,20 @@ def _has_no_meaning(text: str, every: Counter[str]) -> bool:
     inside = _SIGN_INSIDE.findall(text)
     is_strewn = len(set(inside)) >= _STREWN_SIGNS and len(inside) > _STREWN_SHARE * len(text.split())
     return is_strewn or signs > _MAX_SIGNS * count
+
+
+def _has_few_signs(text: str, every: Counter[str]) -> bool:
+    """Whether there are so many letters and so few signs that those need no closer look: as in nearly all texts."""
+    close = "".join(text.split())
+    signs = sum(n for one, n in every.items() if _is_sign(one))
+    letters = sum(n for one, n in every.items() if one.isalnum() and one * 3 not in close)  # the others may be leaders
+    if signs > _CODE_SIGNS * (signs + letters) or len(_SIGNS_INSIDE & every.keys()) >= _STREWN_SIGNS:
+        return False
+    return "(cid:" not in text and every["/"] * _LONGEST_NAME <= _MAX_GLYPH_NAMES * every.total()
+
+
+def _is_sign(character: str) -> bool:
+    return not character.isalnum() and unicodedata.category(character)[0] != "M"
 
 
 def _signs_of(text: str) -> Counter[str]:
@@ -113,19 +131,15 @@ def _is_misread_utf8(text: str) -> bool:
     return misread >= _MIN_MISREAD and misread * 2 > len(marked)
 
 
-def _has_no_words(text: str, every: Counter[str], words: Sequence[str]) -> bool:
+def _has_no_words(text: str, every: Counter[str], words: Sequence[_Word]) -> bool:
     """Whether there is a sign for the space, or no space at all, or one behind each letter."""
     stretches = len(text.split())
-    sign, most = max(((sign, every[sign]) for sign in _FOR_SPACE), key=lambda found: found[1])
+    sign = max(_FOR_SPACE, key=every.__getitem__)
+    most = every[sign]
     if most > _FOR_SPACE_SHARE * len(text) and most > 2 * stretches and len(text) >= _MIN_CHARACTERS:
         return sign * 3 not in text
-    count = lone = long = 0
-    for word in words:
-        if _look_up(word).is_spaced:
-            length = len(word)
-            count += length
-            lone += length == 1
-            long += length if length > _LONG_WORD else 0
+    lengths = [word.length for word in words]
+    count, lone, long = sum(lengths), lengths.count(1), sum(length for length in lengths if length > _LONG_WORD)
     if count < _MIN_LETTERS:
         return False
     return lone > _MAX_LONE_LETTERS * count or (
@@ -167,16 +181,15 @@ _CAMEL: Final = re.compile(r"(?<=[a-zß-öø-ÿ])(?=[A-ZÀ-ÖØ-Þ])")
 _SAME: Final = {"ی": "ي", "ى": "ي", "ک": "ك", "ș": "ş", "ț": "ţ"}
 
 
-def _unlikely_share(words: Sequence[str]) -> float:
+def _unlikely_share(words: Sequence[_Word]) -> float:
     """Share of the pairs of letters that stand among pairs of no language; all of them in a text written backwards."""
     unlikely = count = 0
     gained = window = 0.0
     pairs = 0
-    for word in words:
-        found = _look_up(word)
-        window += found.value
-        pairs += found.pairs
-        gained += found.gained
+    for value, of_word, gained_in_word, _ in words:
+        window += value
+        pairs += of_word
+        gained += gained_in_word
         if pairs >= _WINDOW:
             unlikely += pairs * (window < 0)
             count += pairs
@@ -199,7 +212,8 @@ class _Word(NamedTuple):
     pairs: int
     gained: float
     """By how much they are more likely read the other way."""
-    is_spaced: bool
+    length: int
+    """0 of a word whose letters do not stand in words."""
 
 
 @functools.lru_cache(_KNOWN_WORDS)
@@ -208,7 +222,7 @@ def _look_up(word: str) -> _Word:
     values = table.values(word)
     value = sum(values)
     gained = sum(table.values(word[::-1])) - value if values and word[0] in table.scripts else 0.0
-    return _Word(value, len(values), gained, table.is_spaced(word))
+    return _Word(value, len(values), gained, len(word) if table.is_spaced(word) else 0)
 
 
 @dataclass(frozen=True, slots=True)

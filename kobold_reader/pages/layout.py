@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -346,6 +347,7 @@ _ALL_PAINTED = (
 _HIDING = re.compile(rb"\bTr\b|\bDo\b")  # another way to paint text than filled, and instructions in other streams
 _SET_STATE = re.compile(rb"\bgs\b")
 _STATE = re.compile(rb"(?<!\S)/([\w.+-]+)\s+gs\b")
+_FEW_BLOCKS = 60
 _CLEARLY = 1.5  # as near a limit as this, two ways of counting may differ
 _HIDDEN = 3  # text render mode: neither fill nor stroke
 _MAX_UNICODE = 0x10FFFF
@@ -394,11 +396,10 @@ def _clear_text(document: Document, page: Page) -> str:
         return ""
     try:
         found = page.get_textpage(flags=_ALL_PAINTED)
-        paths = 0
-        for *_, kind in found.extractBLOCKS():
-            if kind == pymupdf.mupdf.FZ_STEXT_BLOCK_IMAGE:
-                return ""
-            paths += kind == pymupdf.mupdf.FZ_STEXT_BLOCK_VECTOR
+        kinds = _kinds_of_blocks(found)
+        if pymupdf.mupdf.FZ_STEXT_BLOCK_IMAGE in kinds:
+            return ""
+        paths = kinds.count(pymupdf.mupdf.FZ_STEXT_BLOCK_VECTOR)
         text = shown = str(found.extractText()).replace("\x00", "").strip()
         if not _hides_nothing(document, page):
             lines = (line for block in found.extractDICT()["blocks"] for line in block.get("lines", ()))
@@ -411,6 +412,13 @@ def _clear_text(document: Document, page: Page) -> str:
     except MUPDF_ERRORS:
         return ""
     return text if garbled * _CLEARLY < _MAX_GARBLED * visible and judge(text) == "text" else ""
+
+
+def _kinds_of_blocks(found: Any) -> list[int]:
+    """The kind of each block of a `pymupdf.TextPage`."""
+    kinds = [block.m_internal.type for block in itertools.islice(found.this, _FEW_BLOCKS)]
+    # This takes the texts of all blocks, but in C: of many blocks it is quicker.
+    return kinds if len(kinds) < _FEW_BLOCKS else [kind for *_, kind in found.extractBLOCKS()]
 
 
 def _hides_nothing(document: Document, page: Page) -> bool:

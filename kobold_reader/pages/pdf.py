@@ -212,7 +212,8 @@ class PdfFile:
         """Close the file, and free the images that MuPDF keeps of it."""
         self._layout = None
         self._document.close()
-        pymupdf.TOOLS.store_shrink(100)
+        if self._rendered:  # else it only keeps what it wants for the next file, such as fonts
+            pymupdf.TOOLS.store_shrink(100)
 
     @contextmanager
     def _page(self, page_number: int) -> Iterator[Page]:
