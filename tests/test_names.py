@@ -88,7 +88,7 @@ def test_each_file_is_found_and_its_link_leads_to_it(archive: Archive, paths: di
         assert os.fsencode(local_path(hit.link.partition("#page=")[0])) == path
         json.dumps(hit.to_json(), ensure_ascii=False).encode()
         assert not re.search("[\x00-\x1f\u202e\ud800-\udfff]", hit.metadata["file_path"])
-    assert {place.metadata["file_name"] for place in archive.places()} >= {
+    assert {page.metadata["file_name"] for page in archive.pages()} >= {
         *("latin1-%E4%F6.pdf", "latin1-%F6%E4.pdf", "line%0Abreak.pdf", "rlo%E2%80%AEfdp.pdf", "<b>&.pdf"),
         *("100%.pdf", "\u0915\u094d\u200d\u0937.pdf"),
     }

@@ -216,6 +216,7 @@ def format_2(tmp_path: Path) -> Path:
     with Ledger(path) as ledger:
         record(ledger)
     with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP INDEX readings_doubtful")
         db.execute("ALTER TABLE readings DROP COLUMN witness")
         db.execute("PRAGMA user_version = 2")
         db.commit()

@@ -379,7 +379,7 @@ def test_a_ledger_counts_pages_by_what_the_model_read(
     read(scans, server(c="\n".join(LETTER)).url, tmp_path / "ledger")
     with Ledger(tmp_path / "ledger", read_only=True) as ledger:
         counts = ledger.count()
-        look = ledger.worth_a_look(20)
+        look = ledger.worth_a_look()
     assert {name: counts.get(name) for name in ("ok", "unsupported")} == {"ok": 2, "unsupported": 1}
     assert [(Path(one.uri).stem, one.status) for one in look] == [("c", "unsupported")]
     said = CliRunner().invoke(make_app(), ["status", "--ledger", str(tmp_path / "ledger")]).stdout

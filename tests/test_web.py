@@ -472,7 +472,11 @@ def test_what_is_merely_near_stands_below_a_line(site: Site) -> None:
     assert "<h1>1 hit</h1>" in found
     assert (found.count("all.pdf</a></h2>"), related.count("some.pdf</a></h2>")) == (1, 1)
     assert "Not on this page: gantry" in related
-    assert "Export all 1" in related
+    assert "Export the one found" in related
+    for sha256, place in (("ef" * 16, "1 of 1"), ("ee" * 16, "1 of 1 related")):
+        page = site.client.get(f"/page/{sha256}-1?q=gantry+capstan").text
+        assert f'<span class="facts">{place}</span>' in page, "counted as they are listed"
+        assert "data-next-hit" not in page
     html = site.client.get("/?q=capstan+gantry+bollard+winch").text
     assert "Nothing found" in html
     assert "<h1>Perhaps related</h1>" in html

@@ -340,6 +340,7 @@ def test_a_locked_pdf_is_opened_by_a_password_that_nothing_keeps(
             answers.append(html)
             assert 'type="password" name="password"' in html
             assert "This PDF is locked." in html or "None of the passwords" in html
+            assert "--pdf-password" not in html, "there is a field for it"
             [action] = re.findall(r'action="(/file/[^"]+)"', html)
             answers.append(site.post(action, password=password).text)
             site.runs.join(60)

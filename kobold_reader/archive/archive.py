@@ -92,8 +92,11 @@ class BusyError(StoreError):
 class Doubt(NamedTuple):
     """A page that a person should look at."""
 
-    page: PageRow
+    page_id: str
+    file_path: str
+    page_number: int
     why: str
+    is_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -644,14 +647,15 @@ class Archive:
         approvals = self._catalog.approvals()
         with self._readings_kept() as ledger:
             doubtful = {page_id(one.sha256, one.page_number): one for one in (ledger.worth_a_look() if ledger else ())}
-        for row in self._catalog.pages(list(doubtful)):
-            text = row.parts.get("ocr", "")
+        for one, content, path, number, text in self._catalog.as_they_were_read(list(doubtful)):
             # The ledger may also have a reading with other settings, or of another model.
-            is_shown = row.as_read is None and row.status != "failed" and text == doubtful[row.page_id].text
-            if is_shown and approvals.get(row.content_sha256) != text_sha256(text):
-                found.setdefault(row.content_sha256, Doubt(row, doubtful[row.page_id].why))
-        failed = [row for row in self._catalog.failed() if row.status == "failed"]
-        return [*found.values(), *(Doubt(row, "failed") for row in failed)]
+            if text == doubtful[one].text and approvals.get(content) != text_sha256(text):
+                found.setdefault(content, Doubt(one, path, number, doubtful[one].why))
+        failed = (row for row in self._catalog.failed() if row.status == "failed")
+        return [
+            *found.values(),
+            *(Doubt(row.page_id, row.metadata["file_path"], row.page_number, "failed", True) for row in failed),
+        ]
 
     def approve(self, page_id: str) -> None:
         """Remember that a person found the text of a page right, for as long as it is this text.
@@ -1016,9 +1020,13 @@ class Archive:
         """Count the pages and the files that failed at the last try; cheap in any archive."""
         return self._catalog.count_failed()
 
-    def places(self) -> list[Place]:
-        """Return all files where they are, also those that are missing or cannot be opened."""
-        return list(self._catalog.places().values())
+    def failed_places(self) -> list[Place]:
+        """Return the files that could not be opened."""
+        return self._catalog.failed_places()
+
+    def has_places(self) -> bool:
+        """Tell whether any file is known, also one that cannot be opened; cheap in any archive."""
+        return self._catalog.count_places() > 0
 
     def uris(self) -> list[str]:
         """Return the URIs of all files that the archive knows, also those that were pruned."""
@@ -1092,21 +1100,26 @@ class Archive:
 
     def status(self) -> ArchiveStatus:
         """Return what the archive holds."""
-        places = self._catalog.places().values()
         failed = [
             (str(row.metadata.get("file_path")), row.page_number, row.error or "") for row in self._catalog.failed()
         ]
-        failed += [(str(place.metadata.get("file_path")), 0, place.error) for place in places if place.error]
-        record = self._index.record()
+        failed += [(str(place.metadata.get("file_path")), 0, place.error or "") for place in self.failed_places()]
+        missing = self._catalog.missing_places()
         return ArchiveStatus(
             pages=self._catalog.count_by_status(),
-            files=len(places),
-            missing_files=tuple(str(place.metadata.get("file_path")) for place in places if place.is_missing),
+            files=self._catalog.count_places(),
+            missing_files=tuple(str(place.metadata.get("file_path")) for place in missing),
             failed=tuple(failed),
-            embedder=record["kind"] if record["kind"] == "none" else f"{record['kind']} ({record['name']})",
-            unfinished_pages=len(self._catalog.unfinished()),
+            embedder=self.embedder,
+            unfinished_pages=self._catalog.count_unfinished(),
             corrections=self._catalog.count_corrections(),
         )
+
+    @property
+    def embedder(self) -> str:
+        """What makes its vectors, and in brackets with which model; `none` where it has none."""
+        record = self._index.record()
+        return record["kind"] if record["kind"] == "none" else f"{record['kind']} ({record['name']})"
 
 
 def _choose(name: str | None, model: BaseEmbedding | None, access: ServerAccess) -> Embedder | None:

@@ -315,6 +315,14 @@ class Catalog:
             )
         )
 
+    def failed_places(self) -> list[Place]:
+        """Return the places of files that could not be opened."""
+        return self._places("error IS NOT NULL ORDER BY id")
+
+    def missing_places(self) -> list[Place]:
+        """Return the places of files that are gone."""
+        return self._places("is_missing = 1 ORDER BY id")
+
     def first_place(self, sha256: str) -> Place | None:
         """Return the place by which a content is shown."""
         return next(iter(self.places_of(sha256)), None)
@@ -398,6 +406,15 @@ class Catalog:
         """Return the pages that are shown at a place that is not known any more."""
         return self._select("uri NOT IN (SELECT uri FROM places)")
 
+    def as_they_were_read(self, page_ids: Sequence[str]) -> Iterator[tuple[str, str, str, int, str]]:
+        """Yield id, content, path, number and transcription of those of these pages that nobody corrected, in order."""
+        yield from self._rows(
+            "SELECT page_id, content_sha256, json_extract(metadata, '$.file_path'), page_number, "
+            "coalesce(json_extract(parts, '$.ocr'), '') FROM json_each(?) CROSS JOIN pages ON page_id = value "
+            "WHERE as_read IS NULL AND status != 'failed'",
+            to_json(list(page_ids)),
+        )
+
     def failed(self) -> list[PageRow]:
         """Return the pages that failed at the last try, also those that keep an earlier reading."""
         return self._select("error IS NOT NULL ORDER BY uri, page_number")
@@ -427,6 +444,14 @@ class Catalog:
     def indexed_contents(self) -> set[str]:
         """Return the contents of all pages that are indexed."""
         return set(self._column("SELECT DISTINCT content_sha256 FROM pages WHERE indexed_as IS NOT NULL"))
+
+    def count_places(self) -> int:
+        """Count the files, each at each of its places."""
+        return self._count("places")
+
+    def count_unfinished(self) -> int:
+        """Count the pages whose indexing was begun and not finished."""
+        return self._count("pages WHERE indexed_as IS NULL")
 
     def count_pages(self) -> int:
         """Count all pages."""

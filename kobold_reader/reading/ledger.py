@@ -45,7 +45,15 @@ log = logging.getLogger(__name__)
 FORMAT: Final = 3
 """`user_version` of the file; format 2 lacks what the witness found, and is taken over; others are refused."""
 
-_SCHEMA: Final = """
+_DOUBTFUL: Final = (
+    "task = 'ocr' AND engine != 'rapidocr' AND (status IN ('unsupported', 'looping', 'truncated', 'damaged') "
+    f"OR confidence_p5 < {DOUBTFUL} OR json_extract(witness, '$.agreement') < {WITNESS_AGREES} "
+    "OR json_extract(witness, '$.missing', '$.unsupported', '$.repeated', '$.differences') "
+    "!= '[null,null,null,null]')"
+)
+"""Readings that a person should look at. The index of them is used where it was made with this very text."""
+_INDEX_DOUBTFUL: Final = f"CREATE INDEX readings_doubtful ON readings (content_sha256) WHERE {_DOUBTFUL}"
+_SCHEMA: Final = f"""
 CREATE TABLE files (
     uri TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL);
 CREATE INDEX files_by_sha256 ON files (sha256);
@@ -64,6 +72,7 @@ CREATE TABLE readings (
     NULL, prompt_tokens INTEGER, completion_tokens INTEGER, elapsed_s REAL NOT NULL, created_at TEXT NOT NULL,
     boxes TEXT NOT NULL DEFAULT '[]', witness TEXT NOT NULL DEFAULT 'null',
     PRIMARY KEY (content_sha256, task, engine, settings));
+{_INDEX_DOUBTFUL};
 CREATE TABLE failures (
     uri TEXT NOT NULL, page_number INTEGER NOT NULL, task TEXT NOT NULL, sha256 TEXT NOT NULL,
     kind TEXT NOT NULL, message TEXT NOT NULL, created_at TEXT NOT NULL,
@@ -132,6 +141,14 @@ class DoubtfulPage:
     repeated: int
     differences: int
     """How many of each the witness found."""
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """Sorts the most doubtful first."""
+        agreement = 1.0 if self.agreement is None else self.agreement
+        confidence = 1.0 if self.confidence_p5 is None else self.confidence_p5
+        is_unsupported, is_ok = self.status == "unsupported", self.status == "ok"
+        return not is_unsupported, agreement, is_ok, confidence, self.uri, self.page_number
 
     @property
     def why(self) -> str:
@@ -241,6 +258,7 @@ class Ledger:
         db.execute("BEGIN IMMEDIATE")
         if db.execute("PRAGMA user_version").fetchone()[0] < FORMAT:  # no other process came first
             db.execute("ALTER TABLE readings ADD COLUMN witness TEXT NOT NULL DEFAULT 'null'")
+            db.execute(_INDEX_DOUBTFUL)
             db.execute(f"PRAGMA user_version={FORMAT}")
         db.execute("COMMIT")
 
@@ -510,24 +528,19 @@ class Ledger:
         sql = "SELECT uri, page_number, task, kind, message FROM failures ORDER BY uri, page_number, task"
         return [Failure(*row) for row in self._rows(sql)]
 
-    def worth_a_look(self, limit: int = -1) -> list[DoubtfulPage]:
-        """Return the pages that a model read and that a person should look at, the most doubtful first; -1: all."""
+    def worth_a_look(self) -> list[DoubtfulPage]:
+        """Return the pages that a model read and that a person should look at, the most doubtful first."""
         rows = self._rows(
-            "SELECT uri, sha256, page_number, text, status, agreement, confidence, confidence_p5, "
-            "missing, unsupported, repeated, differences FROM (SELECT *, "
-            "json_extract(witness, '$.agreement') AS agreement, "
-            "coalesce(json_array_length(witness, '$.missing'), 0) AS missing, "
-            "coalesce(json_array_length(witness, '$.unsupported'), 0) AS unsupported, "
-            "coalesce(json_array_length(witness, '$.repeated'), 0) AS repeated, "
-            "coalesce(json_array_length(witness, '$.differences'), 0) AS differences FROM readings) "
-            "JOIN pages USING (content_sha256) JOIN files USING (sha256) "
-            "WHERE task = 'ocr' AND engine != 'rapidocr' AND (status IN ('unsupported', 'looping', 'truncated', "
-            "'damaged') OR agreement < ? OR confidence_p5 < ? OR missing + unsupported + repeated + differences > 0) "
-            "ORDER BY status != 'unsupported', coalesce(agreement, 1.0), status = 'ok', coalesce(confidence_p5, 1.0), "
-            "uri, page_number LIMIT ?",
-            *(WITNESS_AGREES, DOUBTFUL, limit),
+            "SELECT uri, sha256, page_number, text, status, json_extract(witness, '$.agreement'), confidence, "  # noqa: S608
+            # Of each passage that is missing, the lines.
+            "confidence_p5, (SELECT coalesce(sum(1 + length(value) - length(replace(value, char(10), ''))), 0) "
+            "FROM json_each(witness, '$.missing')), coalesce(json_array_length(witness, '$.unsupported'), 0), "
+            "coalesce(json_array_length(witness, '$.repeated'), 0), "
+            "coalesce(json_array_length(witness, '$.differences'), 0) "
+            f"FROM readings JOIN pages USING (content_sha256) JOIN files USING (sha256) WHERE {_DOUBTFUL}"
         )
-        return [DoubtfulPage(*row) for row in rows]
+        # SQLite would sort the texts along.
+        return sorted((DoubtfulPage(*row) for row in rows), key=lambda page: page.rank)
 
     def count_readings(self) -> int:
         """Count the readings of this file; the fallback's do not count."""

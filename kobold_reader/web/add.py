@@ -180,7 +180,7 @@ class AddViews:
             is_running=is_running,
             is_busy=not is_running and self._archive.is_being_written(),
             received=received,
-            known=bool(self._archive.places()),
+            known=self._archive.has_places(),
             taken=TAKEN,
             endings=",".join(sorted(_ENDINGS)),
             most_bytes=UPLOAD_BYTES,

@@ -313,10 +313,11 @@ class _Pages:
 
     def failed(self, request: Request) -> Response:  # noqa: ARG002
         """Pages and files that could not be read, and why."""
-        pages = self._archive.failed_pages()
-        places = [place for place in self._archive.places() if place.error]
-        count, again = len(pages) + len(places), self._runs.now
-        return self.show("failed.html", view="failed", failed_count=count, pages=pages, places=places, again=again)
+        pages, places = self._archive.failed_pages(), self._archive.failed_places()
+        count = len(pages) + len(places)
+        return self.show(
+            "failed.html", view="failed", failed_count=count, pages=pages, places=places, run=self._runs.now
+        )
 
     def about(self, request: Request) -> Response:  # noqa: ARG002
         """What the archive holds."""
@@ -468,7 +469,7 @@ class _Pages:
     async def reread_file(self, request: Request) -> Response:
         """Begin to read a file that could not be opened."""
         await self._form_of_locked(request)
-        places = await run_in_threadpool(self._archive.places)
+        places = await run_in_threadpool(self._archive.failed_places)
         place = next((one for one in places if views.file_key(one.uri) == request.path_params["key"]), None)
         if place is None:
             raise HTTPException(404, "There is no such file in this archive.")

@@ -353,7 +353,7 @@ class Library:
 
         The latter take seconds, in which only words are searched.
         """
-        if self.archive.status().embedder != "none":
+        if self.archive.embedder != "none":
             self._is_warm.clear()
         self._warming = threading.Thread(target=self._warm_up, name="kobold-reader-warm", daemon=True)
         self._warming.start()

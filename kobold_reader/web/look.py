@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from markupsafe import Markup, escape
 from starlette.concurrency import run_in_threadpool
@@ -14,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from kobold_reader.archive import Archive
+from kobold_reader.archive.archive import Doubt
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.html.pages import STATUS_WORDS
@@ -72,18 +72,20 @@ class LookViews:
     def first(self, request: Request) -> Response:  # noqa: ARG002
         """The most doubtful page, or that there is none."""
         queue = self._archive.worth_a_look()
-        if queue:
-            return RedirectResponse(f"/look/{queue[0].page.page_id}", 303)
-        return self._show("look.html", view="look", page=None, left=0)
+        page = self._archive.page(queue[0].page_id) if queue else None
+        if page is None:
+            return self._show("look.html", view="look", page=None, left=0)
+        return self._shown(page, queue, after="", is_editing=False)
 
     def look(self, request: Request) -> Response:
         """One page, and both texts side by side."""
         query = request.query_params
         is_editing = query.get("edit") == "1" and not self._archive.is_read_only
-        return self._shown(self._page(request), after=query.get("after", ""), is_editing=is_editing)
+        queue = self._archive.worth_a_look()
+        return self._shown(self._page(request), queue, after=query.get("after", ""), is_editing=is_editing)
 
     async def change(self, request: Request) -> Response:
-        """Take a page's text for right, take the witness's line, or take another text."""
+        """Take a page's text for right, take the witness's line or all of its text, or take another text."""
         form, page = await self._form(request), await run_in_threadpool(self._page, request)
         after = form.get("after", "")
         text = form.get("text", "").replace("\r\n", "\n")
@@ -96,14 +98,24 @@ class LookViews:
                 problem = str(err)
         # The form is shown as it was sent, so that no typed text is lost.
         return await run_in_threadpool(
-            lambda: self._shown(page, after=after, is_editing="text" in form, text=text, problem=problem)
+            lambda: self._shown(
+                page,
+                self._archive.worth_a_look(),
+                after=after,
+                is_editing="text" in form,
+                text=text,
+                problem=problem,
+            )
         )
 
     def _changed(self, page: PageRow, form: dict[str, str], text: str, after: str) -> Response:
-        next_id = self._next(page.page_id, after)
+        next_id = _next(self._archive.worth_a_look(), page.page_id, after)
         if "take" in form:
             before = page.parts.get("ocr", "")
-            rows = self._rows(page, before)[0]
+            rows, witness = self._rows(page, before)
+            if form["take"] == "all" and witness is not None:
+                self._archive.correct(page.page_id, witness.text)
+                return RedirectResponse(f"/look/{page.page_id}?after={next_id}", 303)
             number = int(form["take"]) if form["take"].isdecimal() else len(rows)
             if number >= len(rows):
                 raise HTTPException(409, "There is no such line.")
@@ -114,14 +126,6 @@ class LookViews:
         else:
             self._archive.approve(page.page_id)
         return RedirectResponse(f"/look/{next_id}" if next_id else "/look", 303)
-
-    def _next(self, page_id: str, after: str) -> str:
-        """Return the page that follows in the queue: after a corrected one, which is in it no more, the one given."""
-        queue = [one.page.page_id for one in self._archive.worth_a_look()]
-        follows = dict(pairwise(queue))
-        if page_id in queue:
-            return follows.get(page_id) or (queue[0] if queue[0] != page_id else "")
-        return after if after in queue else ""
 
     def _page(self, request: Request) -> PageRow:
         page = self._archive.page(request.path_params["page_id"])
@@ -134,13 +138,19 @@ class LookViews:
         return (side_by_side(text, witness), witness) if witness is not None and witness.text else ((), None)
 
     def _shown(
-        self, page: PageRow, *, after: str, is_editing: bool, text: str | None = None, problem: str = ""
+        self,
+        page: PageRow,
+        queue: Sequence[Doubt],
+        *,
+        after: str,
+        is_editing: bool,
+        text: str | None = None,
+        problem: str = "",
     ) -> Response:
         own = page.parts.get("ocr", "")
         rows, witness = self._rows(page, own)
         reading = self._archive.readings([page])[page.page_id].get("ocr")
         doubtful = doubtful_marks(reading) if reading else []
-        queue = self._archive.worth_a_look()
         rotation_deg = self._archive.rotations([page]).get(page.page_id)
         lines = [_line(number, row, own, doubtful) for number, row in enumerate(rows)]
         return self._show(
@@ -150,10 +160,10 @@ class LookViews:
             page=page,
             left=len(queue),
             label=leaf_of(page).label,
-            why=next((one.why for one in queue if one.page.page_id == page.page_id), ""),
+            why=next((one.why for one in queue if one.page_id == page.page_id), ""),
             state=STATUS_WORDS[page.status],  # type: ignore[index]
             is_corrected=page.as_read is not None,
-            next_id=self._next(page.page_id, after),
+            next_id=_next(queue, page.page_id, after),
             rotation_deg=rotation_deg,
             overlay=_overlay(page, rows, own, witness, rotation_deg),
             lines=lines,
@@ -163,6 +173,15 @@ class LookViews:
             text=escape(own if text is None else text),
             problem=problem,
         )
+
+
+def _next(queue: Sequence[Doubt], page_id: str, after: str) -> str:
+    """Return the page that follows in the queue: after a corrected one, which is in it no more, the one given."""
+    page_ids = [one.page_id for one in queue]
+    if page_id not in page_ids:
+        return after if after in page_ids else ""
+    following = page_ids[page_ids.index(page_id) + 1 :] or page_ids
+    return following[0] if following[0] != page_id else ""
 
 
 def _line(number: int, row: ComparedLine, text: str, doubtful: Sequence[Mark]) -> LookLine:

@@ -22,6 +22,7 @@ from kobold_reader.progress import PageProgress, spell_about, spell_count, spell
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import Outlook
 from kobold_reader.session import ReadSession
+from kobold_reader.web.views import in_browser
 
 CLOSING_S = 15.0
 """How long the end of the server waits for what still runs."""
@@ -197,7 +198,7 @@ class Runs:
                 on_page=count,
                 on_progress=self._say,
             )
-            self._set(lines=tuple(_lines(report)), errors=tuple(map(str, report.errors[:MOST_ERRORS])))
+            self._set(lines=tuple(_lines(report)), errors=tuple(map(in_browser, report.errors[:MOST_ERRORS])))
             if not report.files:
                 return "Nothing there is of a kind that is taken."
             return "Done." if not report.errors else f"Done, but for {spell_count(len(report.errors), 'error')}."
@@ -232,7 +233,7 @@ class Runs:
             self._set(needs_server=True)
             sentence, has_failed = str(err), True
         except KoboldReaderError as err:
-            sentence, has_failed = str(err), True
+            sentence, has_failed = in_browser(err), True
         except Exception as err:
             self._set(is_running=False, sentence=f"Internal error ({err!r}).", has_failed=True)
             raise

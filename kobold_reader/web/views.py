@@ -175,7 +175,12 @@ def why_failed(failed: PageRow | Any) -> str:
     place = str(failed.metadata.get("file_path"))
     if isinstance(failed, PageRow):
         place += f" page {failed.page_number}"
-    return (failed.error or "").removeprefix(f"{place}: ")
+    return in_browser((failed.error or "").removeprefix(f"{place}: "))
+
+
+def in_browser(error: object) -> str:
+    """Return an error in words, without the option for a password: the page of failed files has a field for it."""
+    return str(error).partition(" Give its password with --pdf-password")[0]
 
 
 def is_locked(failed: PageRow | Any) -> bool:
@@ -335,8 +340,12 @@ class HitsBeside:
     """The way from the page of one hit to the hits before and after."""
 
     number: int
-    """1-based, of the hit that is shown, or of the one from which people went on to other pages."""
+    """1-based, of the hit that is shown, or of the one from which people went on to other pages; among all hits."""
+    rank: int
+    """The same among those with which it is listed: the hits found, or the related ones."""
     total: int
+    """Number of those."""
+    is_related: bool
     before: str
     after: str
     """Addresses; "" where there is none."""
@@ -367,12 +376,14 @@ def hits_beside(
         after = at + 1
     else:
         return None
+    is_related = hits[at].match == "related"
+    listed = [one for one, hit in enumerate(hits) if (hit.match == "related") == is_related]
 
     def address(at: int) -> str:
-        page = archive.page(hits[at].page_id) if 0 <= at < len(hits) else None
+        page = archive.page(hits[at].page_id) if at in listed else None
         return hit_address(hits[at], page, query, filters) if page else ""
 
-    return HitsBeside(at + 1, len(hits), address(before), address(after))
+    return HitsBeside(at + 1, listed.index(at) + 1, len(listed), is_related, address(before), address(after))
 
 
 def shown_hits(hits: Iterable[Hit], library: Library, query: str, filters: Filters) -> list[ShownHit]:

@@ -104,7 +104,7 @@ def _archive_facts(
         found = archive.status()
         groups = archive.duplicates() if with_duplicates else None
         used = archive.tags() if with_tags else None
-        look = [one for one in archive.worth_a_look() if one.page.status != "failed"]
+        look = [one for one in archive.worth_a_look() if not one.is_failed]
     facts = {
         "archive": str(folder),
         "files": found.files,
@@ -115,7 +115,7 @@ def _archive_facts(
         "missing": [{"file": path} for path in found.missing_files],
         "failed": [_failed(path, number, why) for path, number, why in found.failed],
     }
-    facts |= _looks((str(page.metadata["file_path"]), page.page_number, why) for page, why in look[:WORTH_A_LOOK])
+    facts |= _looks((one.file_path, one.page_number, one.why) for one in look[:WORTH_A_LOOK])
     if look:
         facts["to look at"] = f"{spell_count(len(look), 'page')}, one by one in `kobold-reader web`"
     return facts, groups, used
@@ -150,7 +150,7 @@ def _worth_a_look(ledger: Path) -> dict[str, Any]:
         return {}
     try:
         with Ledger(ledger, read_only=True) as opened:
-            pages = opened.worth_a_look(WORTH_A_LOOK)
+            pages = opened.worth_a_look()[:WORTH_A_LOOK]
     except LedgerError:  # only these facts are missing
         return {}
     return _looks([(shown(local_path(one.uri)), one.page_number, one.why) for one in pages])
