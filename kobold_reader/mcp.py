@@ -176,7 +176,7 @@ class ArchiveTools:
         narrowed = parse_filter(where or (), since=since, until=until, folder=folder)
         files: dict[tuple[str, str], Leaf] = {}
         for name, library in self._chosen(archive).items():
-            for leaf in library.overview().chosen(narrowed):
+            for leaf in library.overview().part(narrowed).leaves:
                 files.setdefault((name, leaf.uri), leaf)
         some = list(files.items())[start : start + limit]
         return {

@@ -473,10 +473,10 @@ def test_what_is_merely_near_stands_below_a_line(site: Site) -> None:
     assert (found.count("all.pdf</a></h2>"), related.count("some.pdf</a></h2>")) == (1, 1)
     assert "Not on this page: gantry" in related
     assert "Export the one found" in related
-    for sha256, place in (("ef" * 16, "1 of 1"), ("ee" * 16, "1 of 1 related")):
-        page = site.client.get(f"/page/{sha256}-1?q=gantry+capstan").text
+    for sha256, place, way in (("ef", "1 of 1", "next"), ("ee", "1 of 1 related", "previous")):
+        page = site.client.get(f"/page/{sha256 * 16}-1?q=gantry+capstan").text
         assert f'<span class="facts">{place}</span>' in page, "counted as they are listed"
-        assert "data-next-hit" not in page
+        assert f"data-{way}-hit" in page, "one leads to the other"
     html = site.client.get("/?q=capstan+gantry+bollard+winch").text
     assert "Nothing found" in html
     assert "<h1>Perhaps related</h1>" in html

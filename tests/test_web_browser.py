@@ -115,9 +115,9 @@ def test_a_search_from_the_keyboard_to_the_page_and_back(browser: Browser, site:
     assert browser.run("document.querySelector('td mark.found').textContent") == "Lindqvist"
     number = "document.querySelector('nav[aria-label=Hits] .facts').textContent"
     browser.press("n", leads_on=True)
-    assert browser.run(number).startswith("2 of ")
+    assert browser.run(number).endswith(" related"), "those follow the hits found"
     browser.press("p", leads_on=True)
-    assert browser.run(number).startswith("1 of ")
+    assert browser.run(number) == "1 of 1"
     browser.press("j", leads_on=True)
     assert "page 2 of 3" in browser.text()
     browser.press("k", leads_on=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import json
 import math
 import re
@@ -89,7 +90,7 @@ class Filter:
         if self.since or self.until:
             yield DATE, lambda date: date >= self.since and (not self.until or date[: len(self.until)] <= self.until)
         if self.folder:
-            yield "file_path", lambda path: _is_in(path, self.folder)
+            yield "file_path", _inside(self.folder)
 
     def holds(self, metadata: Mapping[str, Any]) -> bool:
         """Tell whether a page with this metadata is meant."""
@@ -102,11 +103,18 @@ def date_of(metadata: Mapping[str, Any]) -> str | None:
     return next((str(metadata[key]) for key in DATE_KEYS if metadata.get(key)), None)
 
 
-def _is_in(path: str, folder: str) -> bool:
-    above, wanted = _names(path)[:-1], _names(folder)
-    if "://" in folder or re.match(r"[/\\]|[A-Za-z]:[/\\]", folder):
-        return above[: len(wanted)] == wanted
-    return any(above[start : start + len(wanted)] == wanted for start in range(len(above) - len(wanted) + 1))
+def _inside(folder: str) -> Callable[[str], bool]:
+    """Return the test whether a file is in a folder or below it; it looks at each folder of files once."""
+    wanted = _names(folder)
+    is_absolute = "://" in folder or re.match(r"[/\\]|[A-Za-z]:[/\\]", folder)
+
+    @functools.cache
+    def is_below(path: str) -> bool:
+        names = _names(path)
+        starts = range(1 if is_absolute else max(0, len(names) - len(wanted) + 1))
+        return any(names[start : start + len(wanted)] == wanted for start in starts)
+
+    return lambda path: is_below(path[: max(path.rfind("/"), path.rfind("\\")) + 1])
 
 
 def _names(path: str) -> list[str]:
@@ -184,9 +192,9 @@ def check_keys(conditions: Iterable[Condition], known: Iterable[str]) -> None:
 
 def check_folder_known(folder: str, paths: Iterable[str]) -> None:
     """Raise ConfigError for a folder that has none of these files, with the folders that there are."""
-    folders: set[str] = set()
+    folders, is_inside = set[str](), _inside(folder)
     for path in paths:
-        if _is_in(path, folder):
+        if is_inside(path):
             return
         folders.add(re.split(r"[/\\]+", path)[-2] if re.search(r"[^/\\][/\\]", path) else path)
     more = f" and {len(folders) - _MOST_NAMED} more" if len(folders) > _MOST_NAMED else ""

@@ -181,8 +181,8 @@ class _Pages:
         try:
             asked = filters.asked()
             filter_ = parse_filter(**asked)
-            shown["timeline"], shown["facets"] = overview.timeline(filter_), overview.facets(filter_)
-            shown["spots"] = overview.spots(filter_)
+            part = overview.part(filter_)
+            shown |= {"timeline": part.timeline, "facets": part.facets, "spots": part.spots}
             if query:
                 shown["is_searching"] = not self._library.is_warm
                 limit = _number(request, "n", HITS)
@@ -196,7 +196,7 @@ class _Pages:
                     shown["more"] = filters.address(q=query, n=limit + HITS)
             else:
                 limit = _number(request, "n", BROWSED)
-                chosen = overview.chosen(filter_)
+                chosen = part.leaves if filters.are_set else overview.first_leaves
                 shown["leaves"], shown["total"] = chosen[:limit], len(chosen)
                 if len(chosen) > limit:
                     shown["more"] = filters.address(n=limit + BROWSED)
@@ -294,7 +294,7 @@ class _Pages:
     def places(self, request: Request) -> Response:
         """Where photos were taken, as a list."""
         filters = views.Filters.of(request.query_params)
-        spots = self._library.overview().spots(parse_filter(**filters.asked()))
+        spots = self._library.overview().part(parse_filter(**filters.asked())).spots
         return self.show("places.html", view="photos", spots=spots, filters=filters)
 
     def alike(self, request: Request) -> Response:
@@ -454,9 +454,8 @@ class _Pages:
         if query:
             hits = self._library.hits(query, filters.asked(), log.debug)
             return [hit.page_id for hit in views.sorted_hits(hits, filters.sort) if hit.match != "related"]
-        overview, filter_ = self._library.overview(), parse_filter(**filters.asked())
-        leaves = overview.chosen(filter_) if filters.are_set else overview.leaves
-        return [leaf.page_id for leaf in leaves]
+        part = self._library.overview().part(parse_filter(**filters.asked()))
+        return [leaf.page_id for leaf in part.leaves]
 
     async def reread_page(self, request: Request) -> Response:
         """Begin to read a page again."""

@@ -55,8 +55,7 @@ KEPT_SEARCHES = 8
 CACHE_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """One page without its text."""
 
     page_id: str
@@ -198,6 +197,42 @@ def spot_of(latitude: float, longitude: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of the pages, in order, and what they are counted by."""
+
+    leaves: Sequence[Leaf]
+
+    @functools.cached_property
+    def facets(self) -> dict[str, tuple[Facet, ...]]:
+        """The values of `FACETS`, the most frequent first."""
+        found = {}
+        for key in FACETS:
+            counts: Counter[str] = Counter()
+            for value, number in Counter(leaf.facts[key] for leaf in self.leaves if key in leaf.facts).items():
+                for one in dict.fromkeys(str(value).split(", ") if key in LISTS else (str(value),)):
+                    counts[one] += number
+            order = sorted(counts.items(), key=lambda item: (-item[1], item[0].casefold()))
+            found[key] = tuple(Facet(value, number) for value, number in order if value)
+        return found
+
+    @functools.cached_property
+    def spots(self) -> tuple[Spot, ...]:
+        """The places, those with the most pages first."""
+        at: dict[tuple[float, float], list[Leaf]] = {}
+        for leaf in self.leaves:
+            latitude, longitude = (leaf.facts.get(key) for key in PLACE)
+            if isinstance(latitude, float | int) and isinstance(longitude, float | int):
+                at.setdefault(spot_of(latitude, longitude), []).append(leaf)
+        spots = (Spot(*where, len(leaves), leaves[0].page_id) for where, leaves in at.items())
+        return tuple(sorted(spots, key=lambda spot: (-spot.pages, spot.latitude, spot.longitude)))
+
+    @functools.cached_property
+    def timeline(self) -> tuple[Period, ...]:
+        """The pages by decade, year or month."""
+        return _timeline(Counter(str(leaf.facts[DATE])[:7] for leaf in self.leaves if DATE in leaf.facts))
+
+
+@dataclass(frozen=True)
 class Overview:
     """All pages, by file and number."""
 
@@ -224,59 +259,30 @@ class Overview:
             return None, None
         return self.leaves[at - 1] if at else None, next(iter(self.leaves[at + 1 : at + 2]), None)
 
-    def chosen(self, filter_: Filter) -> list[Leaf]:
-        """Return the pages that pass a filter; without one, the first page of every file."""
+    def part(self, filter_: Filter) -> Part:
+        """Return the pages that pass a filter; without one, all."""
         if filter_ == Filter():
-            firsts = {leaf.uri: leaf for leaf in reversed(self.leaves)}
-            return sorted(firsts.values(), key=lambda leaf: self.positions[leaf.page_id])
+            return self._whole
         found: Iterable[Leaf] = self.leaves
         for key, test in filter_.tests():
             passes = functools.cache(test)  # a hundred thousand pages have a few hundred values
             found = [leaf for leaf in found if (value := leaf.facts.get(key)) is not None and passes(value)]
-        return list(found)
+        return Part(list(found))
+
+    @functools.cached_property
+    def _whole(self) -> Part:
+        return Part(self.leaves)
+
+    @functools.cached_property
+    def first_leaves(self) -> Sequence[Leaf]:
+        """The first page of every file."""
+        firsts = {leaf.uri: leaf for leaf in reversed(self.leaves)}
+        return list(reversed(firsts.values()))
 
     @functools.cached_property
     def folders(self) -> Folder:
         """All folders, below the deepest that holds all."""
         return _tree(Counter(str(leaf.facts.get("file_path", "")) for leaf in self.leaves))
-
-    def facets(self, filter_: Filter) -> dict[str, tuple[Facet, ...]]:
-        """Count the values of `FACETS` on the pages that pass a filter, the most frequent first."""
-        if filter_ == Filter():
-            return self._facets
-        return self._counted(self.chosen(filter_))
-
-    @functools.cached_property
-    def _facets(self) -> dict[str, tuple[Facet, ...]]:
-        return self._counted(self.leaves)
-
-    @staticmethod
-    def _counted(pages: Sequence[Leaf]) -> dict[str, tuple[Facet, ...]]:
-        found = {}
-        for key in FACETS:
-            counts: Counter[str] = Counter()
-            for value, number in Counter(leaf.facts[key] for leaf in pages if key in leaf.facts).items():
-                for one in dict.fromkeys(str(value).split(", ") if key in LISTS else (str(value),)):
-                    counts[one] += number
-            order = sorted(counts.items(), key=lambda item: (-item[1], item[0].casefold()))
-            found[key] = tuple(Facet(value, number) for value, number in order if value)
-        return found
-
-    def spots(self, filter_: Filter) -> tuple[Spot, ...]:
-        """Return the places of the pages that pass a filter, those with the most pages first."""
-        pages = self.leaves if filter_ == Filter() else self.chosen(filter_)
-        at: dict[tuple[float, float], list[Leaf]] = {}
-        for leaf in pages:
-            latitude, longitude = (leaf.facts.get(key) for key in PLACE)
-            if isinstance(latitude, float | int) and isinstance(longitude, float | int):
-                at.setdefault(spot_of(latitude, longitude), []).append(leaf)
-        spots = (Spot(*where, len(leaves), leaves[0].page_id) for where, leaves in at.items())
-        return tuple(sorted(spots, key=lambda spot: (-spot.pages, spot.latitude, spot.longitude)))
-
-    def timeline(self, filter_: Filter) -> tuple[Period, ...]:
-        """Count the pages that pass a filter by decade, year or month."""
-        pages = self.leaves if filter_ == Filter() else self.chosen(filter_)
-        return _timeline(Counter(str(leaf.facts[DATE])[:7] for leaf in pages if DATE in leaf.facts))
 
 
 class Pile(NamedTuple):

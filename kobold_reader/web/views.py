@@ -380,7 +380,7 @@ def hits_beside(
     listed = [one for one, hit in enumerate(hits) if (hit.match == "related") == is_related]
 
     def address(at: int) -> str:
-        page = archive.page(hits[at].page_id) if at in listed else None
+        page = archive.page(hits[at].page_id) if 0 <= at < len(hits) else None
         return hit_address(hits[at], page, query, filters) if page else ""
 
     return HitsBeside(at + 1, listed.index(at) + 1, len(listed), is_related, address(before), address(after))

@@ -183,6 +183,10 @@ def views(archive: Archive, pages: Pages, count: int) -> Iterator[tuple[str, str
         "a hundred years": "/?until=1899",
         "a folder and a year": f"/?folder=year+{year}&since={year}&until={year}",
         "photos": "/photos",
+        "places": "/places",
+        "worth a look": "/look",
+        "failed": "/failed",
+        "about": "/about",
         "a page": f"/page/{id_of(count // 2)}",
     }
     try:
