@@ -7,15 +7,18 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from typing_extensions import override
 
+from kobold_reader.embeddings import minilm_model
 from kobold_reader.kobold import RetryPolicy, pool
 from kobold_reader.pages import PageChild
 from kobold_reader.reading import open_file, transcriber
@@ -139,6 +142,43 @@ def lent_children() -> Iterator[None]:
         patch.setattr(open_file, "new_child", room.lend)
         yield
     room.close()
+
+
+class Hasty(sqlite3.Connection):
+    """A database that does not wait for the disk at each commit: no test cuts the power.
+
+    That it waits elsewhere is tested in `test_reading_ledger`.
+    """
+
+    @override
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        return super().execute(sql.replace("synchronous=FULL", "synchronous=OFF"), *parameters)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hasty_databases() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Hasty))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_vectors() -> Iterator[None]:
+    """What archives embed again has the vector that it had: nearly all of them embed the same few pages."""
+    kept: dict[str, list[float]] = {}
+
+    def embed(texts: Sequence[str], *model: Any) -> list[list[float]]:
+        if any(model):
+            return minilm(texts, *model)
+        new = [text for text in dict.fromkeys(texts) if text not in kept]
+        if new:
+            kept.update(zip(new, minilm(new), strict=True))
+        return [[*kept[text]] for text in texts]
+
+    minilm = minilm_model.embed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minilm_model, "embed", embed)
+        yield
 
 
 @pytest.fixture

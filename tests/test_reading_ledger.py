@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import random
-import sqlite3
+import sqlite3.dbapi2
 import stat
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kobold_reader.archive.store import Catalog
 from kobold_reader.errors import EmptyTranscriptionError, LedgerError
 from kobold_reader.pages import FileFacts, PageFacts, SourceFile
 from kobold_reader.reading.ledger import KnownPage, Ledger, default_ledger_path
@@ -290,6 +291,23 @@ def test_a_full_disk_is_said_and_costs_the_one_page(tmp_path: Path, monkeypatch:
         record_pages(ledger, [kept + 1])
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert recorded(ledger) == list(range(1, kept + 2))
+
+
+@pytest.mark.parametrize("make", [Ledger, Catalog])
+def test_a_commit_waits_until_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Ledger | Catalog]
+) -> None:
+    """The other tests do without."""
+    opened: list[sqlite3.Connection] = []
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        opened.append(sqlite3.dbapi2.connect(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with closing(make(tmp_path / "a.sqlite")):
+        full = 2
+        assert [database.execute("PRAGMA synchronous").fetchone() for database in opened] == [(full,)]
 
 
 def test_power_lost_at_any_byte_of_a_commit_costs_that_page_at_most(tmp_path: Path) -> None:

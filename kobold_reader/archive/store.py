@@ -176,8 +176,8 @@ class Catalog:
             )
         if self.is_read_only:
             return
-        self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=FULL")
+        self.db.execute("PRAGMA journal_mode=WAL")
         if found == FORMAT:
             return
         with self.transaction("create"):

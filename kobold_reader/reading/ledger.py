@@ -235,8 +235,8 @@ class Ledger:
                 db.close()
                 db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
             elif not self._is_read_only:
-                self._use_wal(db)
                 db.execute("PRAGMA synchronous=FULL")
+                self._use_wal(db)
             if found == 0:
                 self._make_tables(db)
         except BaseException:
