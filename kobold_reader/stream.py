@@ -7,9 +7,10 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from llama_index.core.schema import Document
+if TYPE_CHECKING:
+    from llama_index.core.schema import Document
 
 T = TypeVar("T")
 

@@ -45,14 +45,14 @@ def asking(folder: Path, server: KoboldSimulator) -> Iterator[TestClient]:
 
 
 @contextmanager
-def served(folder: Path, server: KoboldSimulator) -> Iterator[Access]:
+def served(folder: Path, server: KoboldSimulator) -> Iterator[tuple[Access, WebServer]]:
     with Archive.open(folder, api_url=server.url) as archive, WebServer(port=0) as web:
         access = Access(port=web.port)
         app, close = make_app(archive, access)
         thread = threading.Thread(target=web.run, args=(app,))
         thread.start()
         try:
-            yield access
+            yield access, web
         finally:
             web.stop()
             thread.join(30)
@@ -130,7 +130,7 @@ def test_a_question_that_cannot_be_searched_is_answered_in_a_sentence(
 def test_an_answer_that_nobody_reads_any_more_is_aborted(folder: Path, make_simulator: MakeSimulator) -> None:
     server = make_simulator(brain=ScriptBrain(from_the_page))
     server.fault_when = lambda request: Fault.HANG if request.path.endswith("/generate") else None
-    with served(folder, server) as access, requests.Session() as browser:
+    with served(folder, server) as (access, _), requests.Session() as browser:
         base = access.url("127.0.0.1").partition("/?")[0]
         browser.get(access.url("127.0.0.1"), timeout=60)
         answer = browser.get(base + ADDRESS, stream=True, timeout=60)
@@ -150,7 +150,7 @@ def test_an_answer_that_nobody_reads_any_more_is_aborted(folder: Path, make_simu
 def test_the_answer_streams_into_the_page_and_stop_ends_it(folder: Path, make_simulator: MakeSimulator) -> None:
     server = make_simulator(brain=ScriptBrain("Nystrand replaced them [1]. " * 90), tokens_per_s=20)
     text = "document.querySelector('.answer .text').textContent"
-    with served(folder, server) as access, Browser() as browser:
+    with served(folder, server) as (access, web), Browser() as browser:
         browser.open(access.url("127.0.0.1"))
         browser.type(QUESTION)
         browser.run("document.querySelector('[formaction=\"/ask\"]').click()")
@@ -168,3 +168,9 @@ def test_the_answer_streams_into_the_page_and_stop_ends_it(folder: Path, make_si
         assert browser.run(f"{text}.length") < len("Nystrand replaced them [1]. " * 90)
         assert serious_findings(browser) == []
         assert browser.said == []
+        browser.run(f"location.assign({ADDRESS!r})")
+        assert server.wait_for(lambda: server.running)
+        web.stop()
+        cut = "document.querySelector('[data-answering]')?.textContent ?? ''"
+        while "was cut off" not in browser.run(cut):
+            pass

@@ -140,7 +140,7 @@ def test_right_a_line_and_another_text_are_taken_and_lead_on(site: Site) -> None
     assert (answer.status_code, answer.headers["location"]) == (303, f"/look/{unlike}")
 
     answer = change(site, f"/look/{unlike}", **form_of(site, f"/look/{unlike}"), take="2")
-    assert answer.headers["location"] == f"/look/{unlike}?after={hardly}#take-2"
+    assert answer.headers["location"] == f"/look/{unlike}?after={hardly}#line-2"
     page = site.archive.page(unlike)
     assert page is not None
     assert page.parts["ocr"].split("\n")[2] == "Carting of slates 8.20"
@@ -210,6 +210,7 @@ def test_one_key_each_and_nobody_is_kept_out(archive: Archive, tmp_path: Path) -
         assert browser.run("document.activeElement.textContent") == "Take"
         browser.press("t", leads_on=True)
         assert "corrected by hand" in browser.text()
+        assert browser.run("document.activeElement.matches('#line-2 ~ li button')"), "one goes on with the next line"
         page = site.archive.page(page_id(archive, "b unlike"))
         assert page is not None
         assert "8.20" in page.parts["ocr"]

@@ -21,6 +21,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from kobold_reader.archive import Hit
 from kobold_reader.errors import ConfigError, KoboldReaderError
 from kobold_reader.html.text import without_controls
+from kobold_reader.stream import stepped
 from kobold_reader.web import views
 from kobold_reader.web.library import Library
 
@@ -61,8 +62,6 @@ class Asking:
         return StreamingResponse(self._page(question, filters, values), media_type="text/html")
 
     async def _page(self, question: str, filters: views.Filters, values: dict[str, Any]) -> AsyncIterator[str]:
-        from kobold_reader.stream import stepped  # with LlamaIndex, which takes seconds
-
         talk = Talk(self._library, question, filters)
         html = self._template().generate(values, talk=talk)
         try:

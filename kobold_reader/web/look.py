@@ -120,7 +120,7 @@ class LookViews:
             if number >= len(rows):
                 raise HTTPException(409, "There is no such line.")
             self._archive.correct(page.page_id, rows[number].taken(before))
-            return RedirectResponse(f"/look/{page.page_id}?after={next_id}#take-{number}", 303)
+            return RedirectResponse(f"/look/{page.page_id}?after={next_id}#line-{number}", 303)
         if "text" in form:
             self._archive.correct(page.page_id, text)
         else:

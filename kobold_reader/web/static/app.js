@@ -48,6 +48,14 @@ const KEYS = {
   Escape: () => follow("[data-back]"),
 };
 
+// After a line was taken, the next one that differs has the focus; browsers move it once more as they come to the line.
+addEventListener("load", () => {
+  const taken = location.hash.startsWith("#line-") && one(location.hash);
+  if (!taken) return;
+  const follows = (button) => taken.compareDocumentPosition(button) & Node.DOCUMENT_POSITION_FOLLOWING;
+  all("[data-take]").find(follows)?.focus();
+});
+
 function isOn(selector, by) {
   return document.activeElement.matches(selector) && step(by);
 }

@@ -14,7 +14,9 @@
   // ── an answer that is being written ────────────────────────────────────────────────────────────
 
   // The page itself is the stream: to stop loading it ends the answer on the server.
+  let hasEnded = false;
   const endAnswer = (sentence) => {
+    hasEnded = true;
     const box = document.querySelector("[data-answering]");
     if (!box || document.querySelector("[data-done]")) return;
     box.classList.remove("running");
@@ -28,6 +30,19 @@
     endAnswer("Stopped.");
   });
 
+  // A browser says nothing to a page that was cut off while it came.
+  const watchAnswer = async () => {
+    while (document.readyState === "loading" && !hasEnded) {
+      await sleep(2000);
+      try {
+        await fetch("/ready");
+      } catch {
+        endAnswer("The answer was cut off: the search page does not answer any more.");
+      }
+    }
+  };
+
+  watchAnswer();
   onceThere(() => endAnswer("The answer was cut off: the connection ended."));
 
   // ── a search whose pages by meaning are still to come ──────────────────────────────────────────
