@@ -139,7 +139,8 @@ def test_the_fallback_is_read_and_copied(tmp_path: Path) -> None:
 def test_copies_of_the_fallback_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One commit, and one wait for the disk, for so many rows and not for each."""
     count = 40
-    monkeypatch.setattr("kobold_reader.reading.ledger.COPIES_AT_ONCE", 50)
+    monkeypatch.setattr("kobold_reader.reading.ledger.PUT_OFF_ROWS", 50)
+    monkeypatch.setattr("kobold_reader.reading.ledger.PUT_OFF_S", 1000)
     with Ledger(tmp_path / "default.sqlite") as default:
         default.remember_file(SOURCE, FILE)
         record_pages(default, range(1, count + 1))
@@ -157,6 +158,65 @@ def test_copies_of_the_fallback_are_written_together(tmp_path: Path, monkeypatch
         counted = {"files": 1, "pages": count, "text_layer": 0, "blank": 0, "failed": 0, "ok": count}
         assert alone.count() == counted
         assert alone.document(FILE.sha256) == FILE
+
+
+def look_at(ledger: Ledger, number: int, **changed: Any) -> tuple[SourceFile, FileFacts]:
+    """Record a file of one page, as it is found where nothing has to be read."""
+    source = replace(SOURCE, uri=f"file:///scans/{number}.pdf")
+    file = replace(FILE, sha256=content_of(number) * 64, total_pages=1)
+    ledger.remember_file(source, file)
+    ledger.remember_pages(file.sha256, [KnownPage(replace(facts(content=content_of(number)), **changed), None)])
+    return source, file
+
+
+def seen_by_others(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        return int(db.execute("SELECT count(*) FROM files JOIN pages USING (sha256)").fetchone()[0])
+
+
+def test_files_that_were_only_looked_at_are_written_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One wait for the disk for many small files; what is not written yet is known all the same."""
+    monkeypatch.setattr("kobold_reader.reading.ledger.PUT_OFF_S", 1000)
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        for number in range(30):
+            source, file = look_at(ledger, number)
+            assert seen_by_others(path) == 0
+        copy = replace(source, uri="file:///scans/copy.pdf")
+        assert ledger.sha256_of(copy) is None
+        assert ledger.sha256_of(source) == file.sha256
+        assert ledger.document(file.sha256) == file
+        assert set(ledger.pages(file.sha256)) == {1}
+        look_at(ledger, 30)
+        assert ledger.count()["pages"] == 31
+        look_at(ledger, 31)
+        record(ledger)
+        assert seen_by_others(path) == 33, "what was put off goes with the next page that is read"
+        look_at(ledger, 32)
+    assert seen_by_others(path) == 34
+
+
+def test_what_is_put_off_waits_no_longer_than_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        monkeypatch.setattr("kobold_reader.reading.ledger.PUT_OFF_S", 0)
+        look_at(ledger, 1)
+        assert seen_by_others(path) == 1
+        monkeypatch.setattr("kobold_reader.reading.ledger.PUT_OFF_S", 1000)
+        monkeypatch.setattr("kobold_reader.reading.ledger.PUT_OFF_ROWS", 40)
+        for number in range(2, 12):
+            look_at(ledger, number)
+        assert seen_by_others(path) == 11
+
+
+def test_a_page_that_cannot_be_kept_is_no_fault_of_those_put_off_with_it(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        look_at(ledger, 1)
+        with pytest.raises(UnicodeEncodeError):
+            look_at(ledger, 2, page_label="\udcff")
+        look_at(ledger, 3)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert [len(ledger.pages(content_of(number) * 64)) for number in (1, 2, 3)] == [1, 0, 1]
 
 
 def test_a_copy_never_replaces_what_was_read_since(tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ A reading belongs to a page's *content* (sha256 of its embedded scan or image fr
 renamed file, a copy, the same scan in two PDFs and a new release of a rendering library cost nothing. It is found again
 by task, engine, and `ReadOptions.key`. Failures are kept for `status`; they are never a hit.
 
-`synchronous=FULL` and one transaction a page: a page takes seconds of GPU time, a commit milliseconds. The tables
-`readings` and `pages` have rowids because their rows are long: as keys of a B-tree, rows of 2 KB made it four times as
-deep and the file twice as large.
+`synchronous=FULL` and one transaction a page that was read: it took seconds of GPU time, a commit milliseconds. What
+was found by a look at a file is put off: it is written about once a second, and with the next page that was read. A
+kill before that costs a second look.
+
+The tables `readings` and `pages` have rowids because their rows are long: as keys of a B-tree, rows of 2 KB made it
+four times as deep and the file twice as large.
 
 `Claims` keeps two processes with one ledger from asking for the same page. The content of a page selects one of a few
 lock files beside the ledger. A process that finds it locked waits, and then finds the other's reading in the ledger.
@@ -83,8 +86,9 @@ _JSON_FIELDS: Final = ("decoding", "view_sizes", "doubtful", "boxes", "witness")
 _READING_FIELDS: Final = tuple(field.name for field in fields(Reading) if field.name not in {"task", "engine"})
 _FACTS_KEPT: Final = tuple(field.name for field in fields(PageFacts) if field.name != "doubtful_lines")
 _READING_COLUMNS: Final = ", ".join(_READING_FIELDS)
-COPIES_AT_ONCE: Final = 1000
-"""Rows of the fallback copied in one transaction; a kill before that loses nothing, since the fallback has them."""
+PUT_OFF_ROWS: Final = 1000
+PUT_OFF_S: Final = 1.0
+"""The most that is put off: what was found by a look at files, and rows of the fallback, which has them until then."""
 _TIMINGS: Final = 300
 """Newest readings taken into account: a model that was quicker last year does not count for ever."""
 _TEXT_TRIES: Final = 20
@@ -201,8 +205,11 @@ class Ledger:
         self._fallback = fallback
         self._is_read_only = read_only and path is not None
         self._lock = threading.RLock()
-        self._copies: list[Statement] = []
-        """Rows of the fallback, written with the next transaction: one of their own each would cost an fsync."""
+        self._put_off: list[Statement] = []
+        """Written with the next transaction: one of their own each would cost an fsync."""
+        self._put_off_keys: set[tuple[str, str]] = set()
+        """Table and key of what is put off and can be found nowhere else."""
+        self._put_off_since_s = 0.0
         with self._guard("open"):
             self._db = self._connect()
 
@@ -294,18 +301,30 @@ class Ledger:
                 ) from err
 
     def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._guard("read"):
-            return self._db.execute(sql, values).fetchall()
+        self.settle()
+        return self._found(sql, *values)
 
     def _row(self, sql: str, *values: object) -> tuple[Any, ...] | None:
         return next(iter(self._rows(sql, *values)), None)
+
+    def _found(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return rows, among which may lack those that are put off."""
+        with self._guard("read"):
+            return self._db.execute(sql, values).fetchall()
+
+    def _found_by_key(self, table: str, key: str, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a table with this key, those that are put off included."""
+        with self._lock:
+            if (table, key) in self._put_off_keys:
+                self.settle()
+            return self._found(sql, *values)
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
         with self._guard(doing):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                for statement in self._copies:
+                for statement in self._put_off:
                     self._db.execute(*statement)
                 yield self._db
                 self._db.execute("COMMIT")
@@ -313,29 +332,42 @@ class Ledger:
                 if self._db.in_transaction:  # a full disk has ended it already
                     self._db.execute("ROLLBACK")
                 raise
-            self._copies.clear()
+            self._put_off.clear()
+            self._put_off_keys.clear()
 
     def _write(self, statements: Iterable[Statement]) -> None:
         with self._transaction("write") as db:
             for statement in statements:
                 db.execute(*statement)
 
-    def _copy(self, statements: Iterable[Statement]) -> None:
-        with self._lock:
-            if not self._is_read_only:
-                self._copies += statements
-            if len(self._copies) >= COPIES_AT_ONCE:
-                self._end_copying()
+    def _put(self, statements: Iterable[Statement], *keys: tuple[str, str]) -> None:
+        """Put statements off."""
+        with self._guard("write"):
+            now_s = time.monotonic()
+            if not self._put_off:
+                self._put_off_since_s = now_s
+            for sql, values in statements:
+                # What SQLite does not take is an error of this page, and not of the transaction that writes it.
+                self._db.execute(f"SELECT {', '.join('?' * len(values))}", values)
+                self._put_off.append((sql, values))
+            self._put_off_keys.update(keys)
+            if len(self._put_off) >= PUT_OFF_ROWS or now_s - self._put_off_since_s >= PUT_OFF_S:
+                self.settle()
 
-    def _end_copying(self) -> None:
-        if self._copies:
-            with self._transaction("copy"):
-                pass
+    def _copy(self, statements: Iterable[Statement]) -> None:
+        if not self._is_read_only:
+            self._put(statements)
+
+    def settle(self) -> None:
+        """Write what was put off."""
+        with self._lock:
+            if self._put_off:
+                self._write(())
 
     def close(self) -> None:
         """Close the file (and the fallback's)."""
         try:
-            self._end_copying()
+            self.settle()
         finally:
             with self._lock:
                 self._db.close()
@@ -355,9 +387,9 @@ class Ledger:
         if not source.mtime_ns:
             return None  # a file system without times: only the bytes show whether it changed
         sql = "SELECT sha256 FROM files WHERE uri = ? AND size_bytes = ? AND mtime_ns = ?"
-        row = self._row(sql, source.uri, source.size_bytes, source.mtime_ns)
-        if row:
-            return str(row[0])
+        rows = self._found_by_key("files", source.uri, sql, source.uri, source.size_bytes, source.mtime_ns)
+        if rows:
+            return str(rows[0][0])
         found = self._fallback.sha256_of(source) if self._fallback else None
         facts = self._fallback.document(found) if self._fallback and found else None
         if facts:
@@ -366,9 +398,9 @@ class Ledger:
 
     def document(self, sha256: str) -> FileFacts | None:
         """Return the known facts of a file's content."""
-        row = self._row("SELECT facts FROM documents WHERE sha256 = ?", sha256)
-        if row:
-            return FileFacts(**json.loads(row[0]))
+        rows = self._found_by_key("documents", sha256, "SELECT facts FROM documents WHERE sha256 = ?", sha256)
+        if rows:
+            return FileFacts(**json.loads(rows[0][0]))
         return self._fallback.document(sha256) if self._fallback else None
 
     def kind_of(self, source: SourceFile) -> Kind | None:
@@ -379,7 +411,6 @@ class Ledger:
 
     def attachments_skipped(self, sources: Iterable[SourceFile]) -> Counter[str]:
         """Count the files inside these files that are not taken, as `Selection.skipped` counts files."""
-        self._end_copying()
         uris = {source.uri for source in sources}
         # One pass over all files: to look up each of 100,000 would take seconds.
         sql = "SELECT uri, facts FROM files JOIN documents USING (sha256) WHERE facts NOT LIKE '%_skipped\":{}%'"
@@ -391,20 +422,20 @@ class Ledger:
 
     def remember_file(self, source: SourceFile, facts: FileFacts) -> None:
         """Record that this file has this content; a failure of the file as a whole is forgotten."""
-        self._write(_put_file(source, facts))
+        self._put(_put_file(source, facts), ("files", source.uri), ("documents", facts.sha256))
 
     # ── pages ────────────────────────────────────────────────────────────────────────────────────
 
     def pages(self, sha256: str) -> dict[int, KnownPage]:
         """Return the known pages of a file's content by 1-based page number."""
-        with self._guard("read"):
-            rows = self._rows("SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ?", sha256)
-            document = self._row("SELECT total_pages FROM documents WHERE sha256 = ?", sha256)
+        sql = "SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ?"
+        rows = self._found_by_key("pages", sha256, sql, sha256)
         known = {
             number: KnownPage(PageFacts(**json.loads(facts)), None if is_blank is None else bool(is_blank))
             for number, is_blank, facts in rows
         }
-        if self._fallback and not (document and len(rows) == document[0]):
+        document = self.document(sha256) if self._fallback and rows else None
+        if self._fallback and not (document and len(rows) == document.total_pages):
             behind = self._fallback.pages(sha256)
             # Copied with the readings, because `forget` finds readings by their pages.
             self._copy(_put_page(sha256, page) for number, page in behind.items() if number not in known)
@@ -412,9 +443,8 @@ class Ledger:
         return known
 
     def remember_pages(self, sha256: str, pages: Sequence[KnownPage]) -> None:
-        """Record facts of pages, in one transaction; a page that is known as blank or not stays so."""
-        if pages:
-            self._write(_put_page(sha256, page) for page in pages)
+        """Record facts of pages; a page that is known as blank or not stays so."""
+        self._put((_put_page(sha256, page) for page in pages), ("pages", sha256))
 
     # ── readings ─────────────────────────────────────────────────────────────────────────────────
 
@@ -424,9 +454,9 @@ class Ledger:
             f"SELECT {_READING_COLUMNS} FROM readings "  # noqa: S608  (names of fields)
             "WHERE content_sha256 = ? AND task = ? AND engine = ? AND settings = ?"
         )
-        row = self._row(sql, content_sha256, task, engine, key)
-        if row:
-            return _to_reading(task, engine, row)
+        rows = self._found(sql, content_sha256, task, engine, key)
+        if rows:
+            return _to_reading(task, engine, rows[0])
         found = self._fallback.reading(content_sha256, task, engine, key) if self._fallback else None
         if found:
             self._copy([_put_reading(content_sha256, key, found)])
@@ -443,17 +473,16 @@ class Ledger:
 
     def mark(self) -> str:
         """Return a text that changes whenever any process adds, replaces or removes a reading."""
-        self._end_copying()
         [(newest, count)] = self._rows("SELECT max(rowid), count(*) FROM readings")
         return f"{newest or 0}:{count}"
 
     def last_family(self, engine: str) -> str | None:
         """Return the model family of this engine's newest reading, if any."""
         # By time it would be a pass over all texts: two seconds for 200,000 readings.
-        row = self._row("SELECT family FROM readings WHERE engine = ? ORDER BY rowid DESC LIMIT 1", engine)
-        if row is None and self._fallback:
+        rows = self._found("SELECT family FROM readings WHERE engine = ? ORDER BY rowid DESC LIMIT 1", engine)
+        if not rows and self._fallback:
             return self._fallback.last_family(engine)
-        return str(row[0]) if row and row[0] else None
+        return str(rows[0][0]) if rows and rows[0][0] else None
 
     def record(
         self,
@@ -491,7 +520,6 @@ class Ledger:
 
     def texts(self, contents: AbstractSet[str], limit: int) -> list[str]:
         """Return the text of a few of these contents: of up to `limit` that were read or have a good text layer."""
-        self._end_copying()
         found: list[str] = []
         ordered = sorted(contents)  # sums of bytes: this order is as good as a random one
         for content in ordered[: _TEXT_TRIES * limit]:
@@ -510,7 +538,6 @@ class Ledger:
 
     def uris(self) -> list[str]:
         """Return the URIs of all files that the ledger knows, failed ones too."""
-        self._end_copying()
         return [uri for (uri,) in self._rows("SELECT uri FROM files UNION SELECT uri FROM failures")]
 
     def contents_of(self, uri: str) -> set[str]:
@@ -549,7 +576,6 @@ class Ledger:
 
     def count(self) -> dict[str, int]:
         """Count `files`, `pages`, and pages by status (of `ocr`)."""
-        self._end_copying()
         return dict(
             self._rows(
                 "SELECT 'files', count(DISTINCT sha256) FROM files "

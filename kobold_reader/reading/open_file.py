@@ -229,9 +229,10 @@ class OpenFile:
         self._holding.close()
 
     def close(self) -> None:
-        """End the child and remove temporary copies."""
+        """End the child, remove temporary copies, and have the ledger write what it put off."""
         self._let_go()
         self._child.close()
+        self._ledger.settle()
 
     def __enter__(self) -> Self:
         return self
