@@ -38,6 +38,7 @@ IMPORT: Final = "import kobold_reader"
 PYMUPDF: Final = "import pymupdf"
 CHILD: Final = "page child, first page"
 CHROMA: Final = "import chromadb"
+LOADED: Final = "import chromadb, MiniLM loaded"
 STATUS: Final = "status"
 EXPORT: Final = "export"
 MODELS: Final = "models"
@@ -53,11 +54,20 @@ MOST_IMPORT_S: Final = 0.1
 MOST_CHILD_S: Final = 0.35
 MOST_COMMAND_S: Final = 0.3
 MOST_UNCHANGED_S: Final = 1.0
+MOST_SEARCH_S: Final = 0.5
 MOST_WEB_S: Final = 1.0
 
 _PDF: Final = Path(__file__).parents[2] / "kobold_reader/_samples/archive/letters/1954-lindqvist-letter.pdf"
 
 _OURS: Final = ("-m", "kobold_reader")
+# Without the grammar that Chroma's import compiles where Jupyter is installed; the command line leaves it out, too.
+_LOADED: Final = """
+import sys
+sys.modules["rfc3987_syntax"] = None
+import chromadb
+from kobold_reader.embeddings.minilm_model import embed
+embed(["schooner"])
+"""
 _BARE: Final = "import typer\napp = typer.Typer({})\n@app.command()\ndef greet(name: str) -> None: ...\napp()\n"
 
 
@@ -83,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
             HELP: (*_OURS, "--help"),
             PYMUPDF: ("-c", "import pymupdf"),
             CHROMA: ("-c", "import chromadb"),
+            LOADED: ("-c", _LOADED),
             STATUS: (*_OURS, "status", *at),
             EXPORT: (*_OURS, "export", str(Path(name, "exported")), *at),
             MODELS: (*_OURS, "models"),
@@ -127,6 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         )
     keyword_s = least[KEYWORD] - least[RUN]
     print(f"search --mode keyword takes {keyword_s:.2f} s more than {RUN}.")
+    beyond_s = least[SEARCH] - least[LOADED]
+    verdict(
+        f"search within {MOST_SEARCH_S:g} s of {LOADED}: {beyond_s:.2f} s more",
+        is_reached=beyond_s <= MOST_SEARCH_S,
+    )
     verdict(
         f"index of an unchanged folder within {MOST_UNCHANGED_S:g} s: {least[UNCHANGED]:.2f} s",
         is_reached=least[UNCHANGED] <= MOST_UNCHANGED_S,
