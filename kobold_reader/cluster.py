@@ -13,6 +13,7 @@ import importlib.util
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -33,6 +34,7 @@ from kobold_reader.errors import (
     ServerError,
     ServerTimeoutError,
     SourceError,
+    reason,
 )
 from kobold_reader.kobold import RetryPolicy, ServerHealth, check_way
 from kobold_reader.kobold.pool import none_left
@@ -53,11 +55,14 @@ PAGES_A_SERVER = 2
 """While one page is being read, the actor makes the images of the next."""
 ACTOR_LIVES = 3
 """How many actors a page may lose before the run is ended."""
-_KEPT_HINT = "What was read is kept; the next run goes on from here."
+_KEPT_HINT = "What was read is kept; the next run continues from here."
 _LOOK_S = 0.2
 """How often a wait looks whether the run was cancelled."""
 LOCAL = "local"
 """The address of a cluster that is started on this machine for this process."""
+AUTO = "auto"
+"""The address of the cluster that runs on this machine."""
+ANSWERS_WITHIN_S = 10.0
 
 
 # ── joining a cluster ────────────────────────────────────────────────────────────────────────────
@@ -81,6 +86,8 @@ def connect(address: str = LOCAL) -> Any:
         ClusterError: No cluster answers there.
     """
     check_installed()
+    if address not in {LOCAL, AUTO}:
+        _check_answers(address)
     # Set before the first import. A cluster that is started here sends no usage reports.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -103,6 +110,18 @@ def connect(address: str = LOCAL) -> Any:
             hint="`ray start --head` starts one; 'local' starts one for this run alone.",
         ) from err
     return ray
+
+
+def _check_answers(address: str) -> None:
+    """Raise ClusterError if nothing answers there; Ray itself would try for many minutes without a word of why."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN_S).close()
+    except (OSError, ValueError) as err:
+        raise ClusterError(
+            f"No Ray cluster answers at {address!r} ({reason(err)}).",
+            hint="Write HOST:6379, with the address that `ray start --head` shows there.",
+        ) from err
 
 
 def _join(ray: Any, options: dict[str, Any], joined: Future[None]) -> None:

@@ -10,6 +10,7 @@ import functools
 import itertools
 import json
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -23,7 +24,7 @@ from PIL import Image
 
 from kobold_reader import KoboldReader
 from kobold_reader.cli import app as cli
-from kobold_reader.cluster import COLUMNS, LostActorError, NodeReader, error_row, page_row, transcriber
+from kobold_reader.cluster import COLUMNS, LostActorError, NodeReader, connect, error_row, page_row, transcriber
 from kobold_reader.errors import (
     ClusterError,
     ConfigError,
@@ -88,6 +89,13 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> type[ThreadActors]:
 def run(own: KoboldReader, *paths: Path, **options: Any) -> list[PageResult]:
     with own.open_ledger() as ledger:
         return list(transcriber(own.session, ledger, **options).run(select(paths).files))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://[::1]:9", "no-port", "not.a.machine.invalid:6379"])
+def test_an_address_without_a_cluster_is_told_at_once(address: str) -> None:
+    """Ray tries such an address for many minutes."""
+    with pytest.raises(ClusterError, match=f"No Ray cluster answers at {re.escape(repr(address))}"):
+        connect(address)
 
 
 @pytest.mark.slow
