@@ -9,6 +9,7 @@ Errors cross process borders (the page child, Ray actors), so all fields are pla
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -146,7 +147,7 @@ class PageRenderError(SourceError):
 
 
 class SidecarError(SourceError):
-    """A sidecar is no XMP, is hostile, or cannot be written; it is left as it is."""
+    """A sidecar is not XMP, is hostile, or cannot be written; it is left as it is."""
 
 
 class UnexpectedError(SourceError):
@@ -220,7 +221,7 @@ class BadRequestError(ServerStatusError):
 
 
 class ResponseFormatError(ServerError):
-    """HTTP 200 with a body that is no KoboldCpp answer (`null`, HTML, cut JSON)."""
+    """HTTP 200 with a body that is not an answer of KoboldCpp (`null`, HTML, cut JSON)."""
 
     retryable = True
 
@@ -275,6 +276,18 @@ class PagesFailedError(KoboldReaderError):
         )
         self.documents = list(documents)
         self.errors = list(errors)
+
+
+def quoted(line: Sequence[str], *, is_windows: bool = sys.platform == "win32") -> str:
+    """Return a command line, or a part of one, to be pasted into this system's shell."""
+    # Most runs show no command.
+    if is_windows:
+        from subprocess import list2cmdline
+
+        return list2cmdline(line)
+    from shlex import join
+
+    return join(line)
 
 
 def reason(error: Exception) -> str:

@@ -80,12 +80,12 @@ def _span(part: str) -> tuple[int, int | None]:
     found = re.fullmatch(r"\s*(\d+)?\s*(-)?\s*(\d+)?\s*", part)
     if not found or not (found[1] or found[3]):
         examples = "write 7, 1-3,7 or 10- (page 10 and all after it)"
-        raise ConfigError(f"{part.strip()!r} is no page range; {examples}.", argument="pages")
+        raise ConfigError(f"{part.strip()!r} is not a page range; {examples}.", argument="pages")
     first = int(found[1]) if found[1] else 1
     last = (int(found[3]) if found[3] else None) if found[2] else first
     if first < 1 or (last is not None and last < first):
         why = "pages count from 1" if first < 1 else "a range runs forwards"
-        raise ConfigError(f"{part.strip()!r} is no page range: {why}; write 7, 1-3,7 or 10-.", argument="pages")
+        raise ConfigError(f"{part.strip()!r} is not a page range: {why}; write 7, 1-3,7 or 10-.", argument="pages")
     return first, last
 
 
@@ -301,7 +301,7 @@ def _checked_tasks(tasks: Iterable[str], argument: str) -> tuple[str, ...]:
         raise ConfigError(f"name at least one of {', '.join(TASKS)}.", argument=argument)
     for task in asked:
         if task not in TASKS:
-            raise ConfigError(f"{task!r} is no task; there are {', '.join(TASKS)}.", argument=argument)
+            raise ConfigError(f"{task!r} is not a task; the tasks are {', '.join(TASKS)}.", argument=argument)
     return asked
 
 

@@ -16,7 +16,8 @@ class PageProgress:
     """Counts pages, and estimates the time left from the pages that this run read.
 
     Args:
-        show: Called with whatever has changed, by name: `total`, `completed`, `left` (the time, in words), `doing`.
+        show: Called with whatever has changed, by name: `total`, `completed`, `left` (the time, in words), `doing`,
+            `is_paused`.
     """
 
     def __init__(self, show: Callable[..., object] | None = None) -> None:
@@ -43,6 +44,10 @@ class PageProgress:
         self.read_pages += is_asked
         left = "" if self.left_s is None else f"{spell_about(self.left_s)} left"
         self._update(completed=self.done_pages, left=left)
+
+    def pause(self) -> None:
+        """Take the display away, so that the user can be asked something; the next change brings it back."""
+        self._update(is_paused=True)
 
     def doing(self, text: str) -> None:
         """Take what is being done now."""

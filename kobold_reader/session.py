@@ -31,7 +31,7 @@ class ReadSession:
         engine: Reads the pages in place of the engine that the options name.
 
     Raises:
-        ConfigError: `json_schema` is no JSON schema, or an address of a server is none.
+        ConfigError: `json_schema` is not a JSON schema, or an address is not a URL.
         MissingExtraError: `json_schema` is given, and the extra `records` is not installed.
     """
 

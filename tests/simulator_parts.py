@@ -90,7 +90,7 @@ class Fault:
     WRONG_LENGTH: ClassVar["Fault"]
     """Content-Length promises more than comes."""
     NOT_UTF8: ClassVar["Fault"]
-    """A byte in the text that is no UTF-8."""
+    """A byte in the text that is not UTF-8."""
     HTML: ClassVar["Fault"]
     """A proxy's HTML page with status 200."""
     NULL: ClassVar["Fault"]
@@ -104,7 +104,7 @@ class Fault:
     NO_VISION: ClassVar["Fault"]
     """503: no vision model."""
     BAD_INPUT: ClassVar["Fault"]
-    """500: the request was no JSON."""
+    """500: the request was not JSON."""
     UNAUTHORIZED: ClassVar["Fault"]
     """401."""
     HANG: ClassVar["Fault"]
@@ -214,7 +214,7 @@ class RecordedRequest:
 
     @property
     def body(self) -> Any:
-        """What the JSON says, images as `image_facts`; None where nothing was sent, the text where it is no JSON."""
+        """What the JSON says, images as `image_facts`; None where nothing was sent, the text where it is not JSON."""
         with self._reading:
             if self._unread:
                 try:

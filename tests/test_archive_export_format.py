@@ -174,7 +174,7 @@ def test_what_is_damaged_in_json() -> None:
     lines = render(BLOCKS, "jsonl").split("\n")
     for change, why in [
         (lines[0].replace('"page_number": 1', '"page_number": 2'), 'more than the "text" was changed'),
-        (lines[0][:-1], "no JSON any more"),
+        (lines[0][:-1], "not JSON any more"),
         (lines[0].replace('"text"', '"words"', 1), 'no object with a "text"'),
         (lines[0].replace("Text 1.", "\\ud800"), "half of one"),
     ]:
@@ -194,7 +194,7 @@ def test_what_is_damaged_in_json() -> None:
 def test_encodings() -> None:
     text = render([replace(BLOCKS[0], text="Bjørk")], "md")
     assert [one.is_edited for one in parse(decode(text.encode("utf-16")))] == [False]
-    with pytest.raises(DamagedError, match="line 3: this is no UTF-8"):
+    with pytest.raises(DamagedError, match="line 3: this is not UTF-8"):
         decode(text.encode("cp1252"))
 
 

@@ -104,14 +104,14 @@ def test_a_folder_relative_to_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert narrowed.holds({"file_path": str(tmp_path.resolve() / "scans" / "deep" / "a.png")})
     assert not narrowed.holds({"file_path": str(tmp_path.resolve() / "other" / "scans" / "a.png")})
     for nothing in ("", " ", "/"):
-        with pytest.raises(ConfigError, match="no folder"):
+        with pytest.raises(ConfigError, match="not a folder"):
             parse_filter(folder=nothing)
 
 
 def test_an_unknown_key_is_named_with_the_keys_there_are(catalog: Catalog) -> None:
     with pytest.raises(ConfigError) as refused:
         found(catalog, "person=Bo")
-    assert "'person'; there are creation_date, date_digitized" in str(refused.value)
+    assert "'person'; the keys are creation_date, date_digitized" in str(refused.value)
     assert "Did you mean 'persons'?" in str(refused.value)
 
 

@@ -383,7 +383,7 @@ def test_index_writes_sidecars(album: Album, run: Command) -> None:
     first = run(*command, album.folder, "--tasks", "caption,tags")
     assert first.code == 5
     assert json.loads(first.out)["sidecars"]["new"] == 1
-    assert "b.jpg.xmp: It is no XML" in first.err
+    assert "b.jpg.xmp: It is not XML" in first.err
     assert (album.folder / "a.jpg.xmp").exists()
     (album.folder / "b.jpg.xmp").unlink()
     again = run(*command)

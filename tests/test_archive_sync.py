@@ -374,7 +374,7 @@ def test_where(folder: Path, reader: KoboldReader, tmp_path: Path) -> None:
             "file_name=~LETTER": {1, 2, 3},
             "folder=letters": {1, 2, 3},
         }
-        with pytest.raises(ConfigError, match=r"'colour'.*there are .*page_number"):
+        with pytest.raises(ConfigError, match=r"'colour'.*the keys are .*page_number"):
             archive.search("Lindqvist", where=["colour=red"])
         with pytest.raises(ConfigError, match="KEY=VALUE"):
             archive.search("Lindqvist", where=["page_number"])

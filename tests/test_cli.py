@@ -24,6 +24,7 @@ from typing_extensions import override
 from kobold_reader.cli import app as cli
 from kobold_reader.cli.output import activate_command, program_to_type
 from kobold_reader.embeddings import MiniLMEmbedding
+from kobold_reader.errors import quoted
 from kobold_reader.kobold import pool
 from kobold_reader.release import RELEASE, install_command
 from tests import page_files as make
@@ -453,10 +454,10 @@ def test_a_path_that_gives_nothing_is_exit_3(kobold: Command, tmp_path: Path, br
     note.write_text("note")
     for path, why in (
         (tmp_path / "not-there.pdf", "no such file"),
-        (note, "not taken"),
+        (note, "not supported"),
         (broken, "cannot be opened"),
-        (empty, "is of a kind that is taken"),
-        (odd, "is of a kind that is taken"),
+        (empty, "nothing to read"),
+        (odd, "nothing to read"),
     ):
         said = kobold("read", path)
         assert (said.code, said.out) == (3, ""), path
@@ -541,7 +542,7 @@ def gateway(_: str) -> Fault:
 
 SERVERS: dict[str, tuple[Callable[[Simulators], KoboldSimulator], str, str, str]] = {
     # how it is, what `read` says, what the doctor says, what the doctor advises
-    "off": (off, "nobody listens there", "nobody listens there", "Is KoboldCpp started"),
+    "off": (off, "nothing answers there", "nothing answers there", "Start KoboldCpp and let it"),
     "blind": (
         lambda make: make(vision=False),
         "--mmproj",
@@ -554,8 +555,8 @@ SERVERS: dict[str, tuple[Callable[[Simulators], KoboldSimulator], str, str, str]
         "the password is wrong",
         'with --password (launcher: "Password" in "Network")',
     ),
-    "web page": (html, "it is no KoboldCpp (the answer is a web page", "it is no KoboldCpp", "own port is 5001"),
-    "loading": (loading, "has it finished loading its model?", "nobody listens there", "finished loading"),
+    "web page": (html, "it is not KoboldCpp (the answer is a web page", "it is not KoboldCpp", "own port is 5001"),
+    "loading": (loading, "let it load its model", "nothing answers there", "let it load"),
     "router": (answering(gateway), "wait a minute and start again", "(HTTP 502)", "loading its model"),
     "too old": (
         lambda make: make(version="1.60"),
@@ -789,7 +790,7 @@ def test_a_server_lost_midway_says_how_far_it_came(
         simulator.fault(None, Fault.UNAUTHORIZED)
         said = kobold(*command, pages, "--tasks", "ocr")
         assert said.code == 4
-        assert "until then 3 pages: 2 due, 1 ok" in said.err
+        assert "so far 3 pages: 2 due, 1 ok" in said.err
         assert f"still due: {pages} page 2, 3" in said.err
     assert kobold("index", "--archive", tmp_path / "archive").code == 0
     assert simulator.count() == 6, "only what was missing"
@@ -863,7 +864,7 @@ def test_tasks_that_a_run_leaves_out_are_named(
     kobold: Command, archive: Path, pages: Path, simulator: KoboldSimulator
 ) -> None:
     said = kobold("index", pages.parent, "--archive", archive, "--tasks", "ocr").err
-    assert "past runs also asked for caption; this one takes that out of the archive." in said
+    assert "earlier runs also asked for caption, which this run takes out of the archive." in said
     count = simulator.count()
     assert "past runs" not in kobold("index", pages.parent, "--archive", archive, "--tasks", "ocr,caption").err
     assert simulator.count() == count, "it was kept"
@@ -1194,8 +1195,8 @@ def test_ctrl_c_aborts_the_job_and_says_how_to_go_on(
     said = finished(running)
 
     assert said.code == 130
-    assert "until then 1 page: 1 ok\n" in said.err
-    assert "the same command goes on from here" in said.err
+    assert "so far 1 page: 1 ok\n" in said.err
+    assert "the same command continues from here" in said.err
     assert simulator.count("/api/extra/abort") >= 1
     assert simulator.wait_for(lambda: not simulator.running)
 
@@ -1223,7 +1224,7 @@ def test_any_way_of_ending_it_aborts_the_jobs_on_all_servers(
     said = finished(running)
 
     assert said.code == 130
-    assert "the same command goes on from here" in said.err
+    assert "the same command continues from here" in said.err
     assert list(tmp_path.glob("out*")) == [], "no half of a file"
     for server in servers:
         assert server.count("/api/extra/abort") >= 1
@@ -1290,16 +1291,18 @@ def test_a_night_waits_ten_minutes_for_a_server_to_come_back(
     assert patience == [seconds]
 
 
-@posix_only
-@pytest.mark.slow
-@pytest.mark.usefixtures("simulator")
-def test_progress_is_shown_on_a_terminal(pages: Path) -> None:
+def on_terminal(*arguments: object, answer: bytes = b"", after_s: float = 0.0) -> tuple[int, bytes, bytes]:
+    """Run a command on a terminal; `answer` is typed some time after a question.
+
+    Returns:
+        The exit code, what the terminal showed, and what went to stdout.
+    """
     import pty
 
     master, terminal = pty.openpty()
-    start = [sys.executable, "-m", "kobold_reader", "read", str(pages), "--rotate", "0"]
+    start = [sys.executable, "-m", "kobold_reader", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=terminal, env=environment)
+    process = subprocess.Popen(start, stdin=terminal, stdout=subprocess.PIPE, stderr=terminal, env=environment)
     os.close(terminal)
     shown = b""
     while True:  # as it comes: a terminal that nobody reads stops the program
@@ -1310,12 +1313,36 @@ def test_progress_is_shown_on_a_terminal(pages: Path) -> None:
         if not piece:
             break
         shown += piece
+        if answer and b"[Y/n]" in shown:
+            time.sleep(after_s)
+            os.write(master, answer)
+            answer = b""
     os.close(master)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
+    return process.returncode, shown, out
+
+
+@posix_only
+@pytest.mark.slow
+@pytest.mark.usefixtures("simulator")
+def test_progress_is_shown_on_a_terminal(pages: Path) -> None:
+    code, shown, out = on_terminal("read", pages, "--rotate", "0")
+    assert code == 0
     assert b"3/3" in shown
     assert b"3 pages: 3 ok" in shown
     assert b"\x1b" not in out
+
+
+@posix_only
+@pytest.mark.slow
+def test_the_offer_of_rapidocr_stays_on_the_terminal_until_it_is_answered(pages: Path, tmp_path: Path) -> None:
+    """The progress bar is drawn ten times a second: it would wipe the question away."""
+    asked = ("index", pages, "--archive", tmp_path / "archive", "--api-url", "http://127.0.0.1:9", "--embedder", "none")
+    code, shown, _ = on_terminal(*asked, answer=b"n\n", after_s=0.5)
+    assert code == 4
+    question, _, rest = shown.partition(b"Read with RapidOCR instead?")
+    assert b"No KoboldCpp answers at http://127.0.0.1:9." in question
+    assert b"\x1b" not in rest.partition(b"\n")[0]
 
 
 # ── demo ──────────────────────────────────────────────────────────────────────────────────────────
@@ -1368,10 +1395,10 @@ def slow(make: Simulators) -> KoboldSimulator:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (off, "nobody listens there"),
+        (off, "nothing answers there"),
         (lambda make: make(vision=False), "without a vision projector"),
         (lambda make: make(password=OTHER), "password is missing or wrong"),
-        (html, "it is no KoboldCpp"),
+        (html, "it is not KoboldCpp"),
         (slow, "took longer than 0.5 s for the first page"),
         (lambda make: make(context_size=512), "too small for this page"),
     ],
@@ -1418,8 +1445,8 @@ def test_commands_to_type_start_this_program(
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("PATH", str(programs) if is_active else str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert program_to_type() == ("kobold-reader" if is_active else '"my env/bin/kobold-reader"')
-    assert activate_command() == 'source "my env/bin/activate"'
+    assert program_to_type() == ("kobold-reader" if is_active else quoted(["my env/bin/kobold-reader"]))
+    assert activate_command() == f"source {quoted(['my env/bin/activate'])}"
 
 
 @pytest.mark.parametrize(
@@ -1468,7 +1495,7 @@ def test_without_a_server_index_does_what_needs_none(
     assert said.code == 4
     assert "3 pages: 1 due, 2 text_layer" in said.err
     assert f"still due: {mixed / 'book.pdf'} page 2" in said.err
-    assert "nobody listens there" in said.err
+    assert "nothing answers there" in said.err
     assert f"kobold-reader index {mixed} --archive {tmp_path / 'a'} --engine rapidocr" in said.err
     assert kobold("search", "page", "--archive", tmp_path / "a", "--mode", "keyword").code == 0
     status = json.loads(kobold("status", "--archive", tmp_path / "a", "--json").out)

@@ -18,6 +18,7 @@ from typing_extensions import override
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.cli import app as cli
 from kobold_reader.cli.commands.search import wrapped
+from kobold_reader.errors import quoted
 from tests import page_files as make
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 from tests.test_cli import HUSH, draw_pages
@@ -97,27 +98,28 @@ WRONG = [
     (f"{SEARCH} -k 0", 2, "'-k': it must be 1 or more"),
     (f"{SEARCH} -k many", 2, "'-k': it must be a whole number"),
     (f"{SEARCH} --by page", 2, "'file', 'folder'"),
-    (f"{SEARCH} --where author", 2, "--where: 'author' is no condition; write KEY=VALUE"),
-    (f"{SEARCH} --where author=x", 2, "--where: no page has 'author'; there are file"),
-    (f"{SEARCH} --where file-size=9..3", 2, "--where: 'file-size=9..3' is no condition"),
+    (f"{SEARCH} --where author", 2, "--where: 'author' is not a condition; write KEY=VALUE"),
+    (f"{SEARCH} --where author=x", 2, "--where: no page has 'author'; the keys are file"),
+    (f"{SEARCH} --where file-size=9..3", 2, "--where: 'file-size=9..3' is not a condition"),
     (f"{SEARCH} --where total=9..3", 2, "--where: 'total=9..3': the range runs backwards; write total=3..9."),
-    (f"{SEARCH} --since yesterday", 2, "--since: 'yesterday' is no date; write 1954, 1954-03 or 1954-03-12."),
-    (f"{SEARCH} --until 31.12.1899", 2, "--until: '31.12.1899' is no date; write"),
+    (f"{SEARCH} --since yesterday", 2, "--since: 'yesterday' is not a date; write 1954, 1954-03 or 1954-03-12."),
+    (f"{SEARCH} --until 31.12.1899", 2, "--until: '31.12.1899' is not a date; write"),
     (f"{SEARCH} --since 1950 --until 1940", 2, "--since: '1950' is later than '1940'"),
-    (f"{SEARCH} --in nowhere", 2, "--in: no page is in 'nowhere'; there are ok"),
+    (f"{SEARCH} --in nowhere", 2, "--in: no page is in 'nowhere'; the folders are ok"),
     ("search EMPTY --archive archive", 2, "the query is empty. Give a word"),
     ("search dues", 2, "--archive"),
     ("search dues --archive nothing", 2, "kobold-reader index PATH --archive nothing"),
     ("search dues --archive a_file", 2, "a file is a file, and an archive is a folder. Name a folder with --archive."),
     ("search dues --archive other", 2, "made by another program. Name another folder with --archive."),
-    ("search dues --archive empty_archive", 0, "is empty, no page was read into it yet: kobold-reader index PATH"),
-    (f"{READ} --pages x", 2, "--pages: 'x' is no page range; write 7, 1-3,7 or 10-"),
-    (f"{READ} --pages 0", 2, "--pages: '0' is no page range: pages count from 1"),
-    (f"{READ} --pages 5-3", 2, "--pages: '5-3' is no page range: a range runs forwards"),
+    ("search x --archive no_where", 2, f"kobold-reader index PATH {quoted(['--archive', 'no where'])}"),
+    ("search harbour dues --archive empty_archive", 0, "is empty. Add files with: kobold-reader index PATH --archive"),
+    (f"{READ} --pages x", 2, "--pages: 'x' is not a page range; write 7, 1-3,7 or 10-"),
+    (f"{READ} --pages 0", 2, "--pages: '0' is not a page range: pages count from 1"),
+    (f"{READ} --pages 5-3", 2, "--pages: '5-3' is not a page range: a range runs forwards"),
     (f"{READ} --pages 99", 0, "--pages 99: none of the 1 file has such a page"),
     (f"{READ} --sample 0", 2, "'--sample': it must be 1 or more"),
-    (f"{READ} --tasks ocr,sing", 2, "--tasks: 'sing' is no task; there are ocr, caption, tags."),
-    (f"{READ} --prompt sing=a_file", 2, "--prompt: 'sing' is no task"),
+    (f"{READ} --tasks ocr,sing", 2, "--tasks: 'sing' is not a task; the tasks are ocr, caption, tags."),
+    (f"{READ} --prompt sing=a_file", 2, "--prompt: 'sing' is not a task"),
     (f"{READ} --engine tesseract", 2, "'koboldcpp', 'rapidocr'"),
     (f"{READ} --rotate 45", 2, "'90'"),
     (f"{READ} --stop-after soon", 2, "write 7h, 90m or 300s"),
@@ -128,9 +130,9 @@ WRONG = [
     ("read ./ok/*.tif", 3, "kobold-reader: ./ok/*.tif: No file matches this pattern."),
     ("plan nothing", 3, "kobold-reader: nothing: There is no such file or folder."),
     ("index nothing --archive new", 3, "kobold-reader: nothing: There is no such file or folder."),
-    ("index none --archive new", 3, "no file there, in any folder below, is of a kind that is taken: PDF"),
-    ("index movies --archive new", 3, "none of the 1 file there is of a kind that is taken: PDF"),
-    ("read movies/film.mov", 3, "kobold-reader: movies/film.mov: Files of this kind are not taken. PDF"),
+    ("index none --archive new", 3, "nothing to read: no files there. Supported: PDF"),
+    ("index movies --archive new", 3, "nothing to read: 1 file there, none of a supported kind. Supported: PDF"),
+    ("read movies/film.mov", 3, "kobold-reader: movies/film.mov: This kind of file is not supported. Supported: PDF"),
     ("read locked.pdf", 3, "--pdf-password"),
     ("read locked.pdf --pdf-password wrong", 3, "None of the passwords given opens this PDF."),
     (
@@ -164,7 +166,7 @@ WRONG = [
     ("forget x --ledger nothing", 2, "--ledger"),
     ("forget nothing.pdf", 0, "nothing was known of these files"),
     ("models --kcpps x", 2, "name the language model and its projector"),
-    ("models a_file", 3, "no GGUF file"),
+    ("models a_file", 3, "not a GGUF file"),
     ("web --archive archive --port 99999", 2, "'--port': it must be 65535 or less"),
     ("web --archive archive --host 192.0.2.1", 2, "Name an address of this machine with --host"),
     ("doctor --api-url ftp://x", 2, "http://127.0.0.1:5001"),
@@ -190,7 +192,7 @@ def test_a_wrong_input_is_answered_in_plain_words(run: Run, folder: Path, typed:
 def test_what_answers_and_is_no_koboldcpp_is_named(run: Run, folder: Path, web_server: str, command: str) -> None:
     code, said = run(*words(command), "--api-url", web_server)
     assert code == 4
-    assert "something answers there, but it is no KoboldCpp" in said
+    assert "something answers there, but it is not KoboldCpp" in said
     assert "KoboldCpp's own port is 5001" in said
     assert not (folder / "new").exists()
 
@@ -200,7 +202,7 @@ def test_no_server_names_both_ways_on_and_leaves_no_empty_archive(run: Run, fold
     for place in ("new", "deep/er/new"):
         code, said = run("index", "scans", "--archive", place, "--embedder", "none", "--api-url", DEAD)
         assert code == 4
-        assert "Start KoboldCpp, and run the same command again." in said
+        assert "Then run the same command again." in said
         assert said.rstrip().endswith(f"index scans --archive {place} --embedder none --engine rapidocr")
         assert not (folder / "new").exists()
         assert not (folder / "deep").exists(), "no folder is left where there was none"
@@ -236,7 +238,7 @@ def test_files_that_are_gone_are_named_for_what_they_are(run: Run, folder: Path)
     for arguments in (["box"], []):
         code, said = run("index", *arguments, "--archive", "boxes")
         assert code == 3
-        assert "no file is left where there were 1; is a disk not mounted?" in said
+        assert "no file is left of 1 file. Is a disk not mounted?" in said
         assert "kobold-reader forget PATH" in said
     code, said = run("index", "box/minutes.pdf", "--archive", "boxes")
     assert code == 3
@@ -253,6 +255,25 @@ def test_index_warns_where_the_doctor_found_a_server_that_cannot_read(
     _, said = run("index", "scans", "--archive", "dogs", "--embedder", "none", "--api-url", server.url)
     assert f"{server.url} read not one word of the test card: what it writes about pages may be invented" in said
     assert "`kobold-reader doctor` says what to change" in said
+
+
+@pytest.mark.slow
+def test_of_many_errors_ten_are_shown_with_what_shows_all(run: Run, folder: Path, tmp_path: Path) -> None:
+    (folder / "hollow").mkdir()
+    for number in range(12):
+        (folder / "hollow" / f"{number}.pdf").touch()
+    draw_pages(folder / "hollow" / "blank.tif", [""])
+    archive = tmp_path / "an archive"
+    code, said = run("index", "hollow", "--archive", archive, "--embedder", "none", "--engine", "rapidocr")
+    assert (code, said.count("The file is empty")) == (5, 10)
+    assert "and 2 more; to see all: " in said
+    assert f"status {quoted(['--archive', str(archive)])}\n" in said
+    assert run("status", "--archive", archive)[1].count("The file is empty") == 12
+    for ledger, shown in (("none", 12), (str(tmp_path / "a ledger"), 10)):
+        code, said = run("read", "hollow", "--engine", "rapidocr", "--ledger", ledger)
+        assert (code, said.count("The file is empty")) == (5, shown)
+    assert f"status {quoted(['--ledger', ledger])}\n" in said
+    assert run("status", "--ledger", ledger)[1].count("The file is empty") == 12
 
 
 @pytest.mark.slow

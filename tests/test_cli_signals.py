@@ -25,6 +25,19 @@ def test_a_signal_ends_a_command_as_ctrl_c_does_and_only_while_it_runs(name: str
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
+def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_still_ctrl_c() -> None:
+    def library() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise AttributeError("'NoneType' object has no attribute '_flags'") from None
+
+    with pytest.raises(KeyboardInterrupt), interrupted_by_signals():
+        library()
+    with pytest.raises(AttributeError), interrupted_by_signals():
+        raise AttributeError("a fault of ours stays one")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_set_aside_stays_set_aside(name: str) -> None:
     """As by `nohup`."""

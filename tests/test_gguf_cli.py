@@ -109,7 +109,7 @@ def test_json_names_everything(models: Models, folder: Path) -> None:
     assert [one["kind"] for one in found["projectors"]] == ["gemma3", "mlp", "", "qwen2.5vl_merger"]
     assert [(Path(one["file"]).name, one["why"].split(":")[0]) for one in found["problems"]] == [
         ("half.gguf", "is cut short"),
-        ("notes.gguf", "is no GGUF file."),
+        ("notes.gguf", "is not a GGUF file."),
     ]
 
 

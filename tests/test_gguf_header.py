@@ -76,7 +76,7 @@ def test_cut_anywhere_it_is_named(tmp_path: Path, whole: bytes) -> None:
     cut = tmp_path / "cut.gguf"
     for length in range(0, len(whole), 3):
         cut.write_bytes(whole[:length])
-        with pytest.raises(SourceError, match=r"is empty|is no GGUF|cut short") as caught:
+        with pytest.raises(SourceError, match=r"is empty|is not a GGUF|cut short") as caught:
             read_header(cut)
         assert str(cut) in str(caught.value)
 
@@ -160,7 +160,7 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, whole: bytes, c
     ("content", "why"),
     [
         (b"", "is empty"),
-        (b"%PDF-1.7 and so on and on and on", "no GGUF"),
+        (b"%PDF-1.7 and so on and on and on", "not a GGUF"),
         (b"GGUF" + U32.pack(1) + bytes(64), "version 1, too old"),
         (b"GGUF" + U32.pack(9) + bytes(64), "version 9, newer than"),
     ],
@@ -191,7 +191,7 @@ def test_a_type_newer_than_the_package_is_no_damage(tmp_path: Path) -> None:
 @pytest.mark.timeout(10)
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.gguf")
-    with pytest.raises(UnsupportedSourceError, match="is no file"):
+    with pytest.raises(UnsupportedSourceError, match="is not a file"):
         read_header(tmp_path / "x.gguf")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kobold_reader.errors import ConfigError
+from kobold_reader.errors import ConfigError, quoted
 from kobold_reader.kobold import FAMILIES, ServerInfo, choose_family, families, family_of
 from kobold_reader.kobold.gguf import EmbeddingModel, GgufModel, GgufProjector, read_gguf, survey
 from kobold_reader.kobold.pairing import (
@@ -22,7 +22,6 @@ from kobold_reader.kobold.pairing import (
     judge,
     min_version,
     pair_up,
-    quoted,
     settings,
     wants,
     what_it_sees,

@@ -243,7 +243,7 @@ def test_a_blind_server_is_refused_with_the_remedy_for_everyone() -> None:
         (http(b"<!DOCTYPE html><title>Open WebUI</title>"), "web page"),
         (http(b'{"result": "llama"}'), "calls itself 'llama'"),
         (http(b'{"version": "0.7.0"}'), "does not say what it is"),
-        (http(b'["a"]'), "no JSON object"),
+        (http(b'["a"]'), "not a JSON object"),
         (http(b"404 page not found", "404 Not Found"), "does not know"),
         (http(b"", "301 Moved", "Location: https://a.example/x\r\n"), "https://a.example/x"),
     ],
@@ -251,9 +251,17 @@ def test_a_blind_server_is_refused_with_the_remedy_for_everyone() -> None:
 def test_something_else_than_koboldcpp_is_told(answer: bytes, words: str) -> None:
     with raw_server(answer) as (url, _), pytest.raises(ResponseFormatError) as caught:
         KoboldClient(url).info()
-    assert "no KoboldCpp" in str(caught.value)
+    assert "not KoboldCpp" in str(caught.value)
     assert words in str(caught.value)
     assert url in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [http(b"<html>Sorry</html>", "500 Oops"), b"SSH-2.0-OpenSSH_9.6\r\n\r\n"])
+def test_what_is_no_api_is_told_in_one_line_without_html(answer: bytes) -> None:
+    with raw_server(answer) as (url, _), pytest.raises(ServerError) as caught:
+        KoboldClient(url).info()
+    assert "\n" not in str(caught.value)
+    assert "<" not in str(caught.value)
 
 
 def test_a_router_that_loads_is_not_taken_for_something_else() -> None:
@@ -405,7 +413,7 @@ def test_refused_says_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     for call in (KoboldClient.info, KoboldClient.perf, lambda client: client.generate(ASK)):
-        with pytest.raises(ServerConnectionError, match="loading its model"):
+        with pytest.raises(ServerConnectionError, match="load its model"):
             call(KoboldClient(f"127.0.0.1:{port}"))
 
 

@@ -117,7 +117,7 @@ def test_files_are_listed_by_folder_in_portions(tools: ArchiveTools) -> None:
     some = told(call(tools.server, "list", start=1, limit=1))
     assert (some["total_files"], [one["file_name"] for one in some["files"]]) == (2, ["roof.pdf"])
     assert told(call(tools.server, "list", folder="nowhere"))["files"] == []
-    assert "no page is in 'nowhere'; there are scans" in refused(
+    assert "no page is in 'nowhere'; the folders are scans" in refused(
         call(tools.server, "search", query="herring", folder="nowhere")
     )
 

@@ -161,7 +161,7 @@ def test_documents_name_the_file_and_what_is_attached(tmp_path: Path, caplog: py
         documents = KoboldReader(text_layer="only", ledger=None).load_data(tmp_path / "letter.pdf")
     names = [document.metadata["file_name"] for document in documents]
     assert names == ["letter.pdf", "letter.pdf!minutes.pdf", "letter.pdf!minutes.pdf"]
-    assert "are attached and skipped: 1: factur-x.xml" in caplog.text
+    assert "attached files of unsupported kinds are skipped: 1: factur-x.xml" in caplog.text
     assert len({document.id_ for document in documents}) == 3
 
 
@@ -193,4 +193,4 @@ def test_what_was_left_out_is_said_once(
         with caplog.at_level(logging.WARNING):
             assert transcriber.survey(files).pages == 1
             assert [page.status for page in transcriber.run(files)] == ["ok"]
-    assert caplog.text.count("are attached and skipped") == 1
+    assert caplog.text.count("attached files of unsupported kinds are skipped") == 1

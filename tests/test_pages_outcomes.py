@@ -112,9 +112,9 @@ FILES: dict[str, tuple[bytes, str]] = {
     "cut.cbz": (make.zipped({"1.jpg": PHOTO})[:-60], "CorruptSourceError"),
     "cut.epub": (make.epub(f"<p>{make.WORDS}</p>" * 100)[:300], "CorruptSourceError"),
     # not taken
-    "film.mov": (b"\0\0\0\x14ftypqt  ", "not taken"),
-    "letter.docx": (make.zipped({"[Content_Types].xml": b""}), "not taken"),
-    "notes.txt": (b"notes", "not taken"),
+    "film.mov": (b"\0\0\0\x14ftypqt  ", "not supported"),
+    "letter.docx": (make.zipped({"[Content_Types].xml": b""}), "not supported"),
+    "notes.txt": (b"notes", "not supported"),
 }
 
 
@@ -131,7 +131,7 @@ def outcome(child: PageChild, path: Path) -> str:
     selection = select([path.parent])
     if not selection.files:
         assert sum(selection.skipped.values()) == 1
-        return "not taken"
+        return "not supported"
     try:
         facts = child.open(path, kind=selection.files[0].kind)
     except SourceError as error:

@@ -221,22 +221,22 @@ HEAD = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{samples.RDF}">
     [
         (b"", "empty"),
         (b"\x00\x00 \n", "empty"),
-        (b"this is a note", "no XML"),
-        (samples.DIGIKAM[:900], "no XML"),
+        (b"this is a note", "not XML"),
+        (samples.DIGIKAM[:900], "not XML"),
         (samples.DIGIKAM.replace(b"utf-8", b"utf-8").replace(b"\xc3\xa4", b"\xe4"), "UTF-8"),
         (samples.DIGIKAM.replace(b"UTF-8", b"ISO-8859-1"), "ISO-8859-1"),
         (samples.DIGIKAM.decode().encode("utf-16")[:-1], "UTF-16"),
         (f"{LAUGHS}{HEAD}&b;</rdf:RDF></x:xmpmeta>".encode(), "document type"),
         (b'<!DOCTYPE a SYSTEM "http://127.0.0.1:9/a.dtd">' + samples.LIGHTROOM, "document type"),
-        (f"{HEAD}&nbsp;</rdf:RDF></x:xmpmeta>".encode(), "no XML"),
+        (f"{HEAD}&nbsp;</rdf:RDF></x:xmpmeta>".encode(), "not XML"),
         (b"<html><body/></html>", "rdf:RDF"),
         (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>', "rdf:RDF"),
         (f"{HEAD}<dc:subject/></rdf:RDF></x:xmpmeta>".encode(), "prefix 'dc'"),
         (f"{HEAD}{'<rdf:a>' * MAX_DEPTH}{'</rdf:a>' * MAX_DEPTH}</rdf:RDF></x:xmpmeta>".encode(), "deeply"),
         (f"{HEAD}{'<rdf:a/>' * 50_000}</rdf:RDF></x:xmpmeta>".encode(), "parts"),
         (b" " * 16_000_001, "larger"),
-        (samples.OTHER_PREFIXES.replace(b"<Bag><li>net</li></Bag>", b"net"), "no list"),
-        (samples.OTHER_PREFIXES.replace(b"<Bag><li>net</li></Bag>", b"<Description/>"), "no list"),
+        (samples.OTHER_PREFIXES.replace(b"<Bag><li>net</li></Bag>", b"net"), "not a list"),
+        (samples.OTHER_PREFIXES.replace(b"<Bag><li>net</li></Bag>", b"<Description/>"), "not a list"),
     ],
 )
 def test_what_is_no_sidecar_is_refused_by_name(data: bytes, reason: str) -> None:
@@ -284,7 +284,7 @@ def test_a_description_with_something_said_about_it_is_a_persons() -> None:
     merged = merge(before, WORDS)
     assert form.removesuffix(b"</Description>") in merged
     assert remove(merged) == before
-    with pytest.raises(SidecarError, match="dc:description is no plain text"):
+    with pytest.raises(SidecarError, match="dc:description is not plain text"):
         merge(before, WORDS, overwrite=["description"])
 
 

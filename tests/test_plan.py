@@ -164,7 +164,7 @@ def test_a_server_that_is_off_is_exit_4_with_the_pages_counted(
     assert said.code == 4
     assert "10 to be read" in said.out
     assert "no page was timed" in said.out
-    assert "nobody listens there" in said.err
+    assert "nothing answers there" in said.err
 
 
 def test_what_cannot_be_read_is_counted_and_named(

@@ -594,7 +594,7 @@ def test_a_typo_is_answered_with_the_list() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"tasks": ["ocr", "summary"]}, "'summary' is no task"),
+        ({"tasks": ["ocr", "summary"]}, "'summary' is not a task"),
         ({"on_error": "ignore"}, "on_error"),
         ({"rotate": 45}, "rotate: Input should be 'auto', 0, 90, 180 or 270"),
         ({"pages": "3-1"}, "3-1"),
@@ -1002,19 +1002,19 @@ def test_without_a_server_pages_that_need_none_are_given(tmp_path: Path) -> None
     reader = KoboldReader(api_url="http://127.0.0.1:9", ledger=str(tmp_path / "ledger.sqlite"), include_empty=True)
 
     documents: list[Document] = []
-    with pytest.raises(NoServerAvailableError, match="nobody listens"):
+    with pytest.raises(NoServerAvailableError, match="nothing answers"):
         documents.extend(reader.lazy_load_data(file))
     assert [(one.metadata["page_number"], one.metadata["page_status"]) for one in documents] == [
         (1, "text_layer"),
         (3, "blank"),
         (4, "text_layer"),
     ]
-    with pytest.warns(PageSkippedWarning, match=r"mixed\.pdf page 2: .*nobody listens") as warned:
+    with pytest.warns(PageSkippedWarning, match=r"mixed\.pdf page 2: .*nothing answers") as warned:
         assert len(reader.changed(on_error="skip").load_data(file)) == 3
     assert len(warned) == 1
     marked = reader.changed(on_error="mark").load_data(file)
     assert [one.metadata["page_status"] for one in marked] == ["text_layer", "failed", "blank", "text_layer"]
-    assert "nobody listens" in marked[1].metadata["page_error"]
+    assert "nothing answers" in marked[1].metadata["page_error"]
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert not ledger.failures(), "it was not tried: it is due, and did not fail"
     with pytest.raises(NoServerAvailableError):

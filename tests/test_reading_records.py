@@ -30,8 +30,8 @@ PROMPTS = {"ocr": "Which number?"}
     [
         ('{"number": "37-b", "year": 1954, "rest": ["a"]}', None),
         ('{"number": "37-b", "year": null}', None),
-        ('{"number": "37', "it is no JSON"),
-        ("The number is 37-b.", "it is no JSON"),
+        ('{"number": "37', "it is not JSON"),
+        ("The number is 37-b.", "it is not JSON"),
         ('{"year": 1954}', "'number' is a required property"),
         ('{"number": 37}', r"$.number: 37 is not of type 'string'"),
         ('{"number": "a", "rest": [1]}', "$.rest[0]"),
@@ -46,7 +46,7 @@ def test_faults(text: str, fault: str | None) -> None:
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
-        ({"type": "no such type"}, "is no JSON Schema"),
+        ({"type": "no such type"}, "is not a JSON Schema"),
         ({"type": "array"}, "must be that of an object"),
         ({"type": "object", "properties": {"a": {"$ref": "https://example.org/a.json"}}}, "nothing is fetched"),
     ],
@@ -110,6 +110,6 @@ def test_what_is_no_record_is_a_failed_page(make_simulator: Callable[..., Kobold
     simulator = make_simulator(brain=ScriptBrain("The number is 37-b."))
     reader = KoboldReader(api_url=simulator.url, prompts=PROMPTS, json_schema=SCHEMA)
 
-    with pytest.raises(PagesFailedError, match="gave no record of the schema asked for, 4 times: it is no JSON"):
+    with pytest.raises(PagesFailedError, match="gave no record of the schema asked for, 4 times: it is not JSON"):
         reader.load_data(CARD)
     assert simulator.count() == 4

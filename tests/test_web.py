@@ -455,7 +455,7 @@ def test_the_parts_of_a_page_have_headings(site: Site) -> None:
 
 
 def test_what_cannot_be_asked_is_answered_in_a_sentence(site: Site) -> None:
-    assert "is no date" in site.client.get("/?q=x&since=yesterday").text
+    assert "is not a date" in site.client.get("/?q=x&since=yesterday").text
     assert "Nothing found" in site.client.get("/?q=zzzzqqqq").text
     assert "no such page in this archive" in site.client.get(f"/page/{SHA[:32]}-99").text
 
@@ -938,7 +938,7 @@ def test_an_embedder_that_cannot_be_loaded_is_said_and_words_still_search(
         site = make_site(archive)
         assert site.client.get("/ready").json() == {"ready": True}
         html = site.client.get("/?q=schooner").text
-        assert f"Searching by words only: No server can be used. {server.url}: nobody listens there" in Seen(html).text
+        assert f"Searching by words only: No server can be used. {server.url}: nothing answers there" in Seen(html).text
         assert len(re.findall('class="hit"', html)) == 1
         server.restart()
         assert "by words only" not in site.client.get("/?q=schooner").text, "it is tried again"

@@ -209,7 +209,7 @@ def test_without_a_server_rapidocr_is_offered_and_the_rest_can_go_on(scans: Path
         site.runs.join(60)
         seen = site.seen()
         assert "4 of 4 pages · 3 due" in seen
-        assert "nobody listens there" in seen
+        assert "nothing answers there" in seen
         assert "minutes.pdf" in site.seen("/?q=slates"), "what needs no server was read"
 
         (scans / "letters" / "letter.pdf").unlink()

@@ -111,7 +111,7 @@ def test_without_a_server_the_pages_found_are_shown_and_it_says_so(folder: Path,
     server.stop()
     with asking(folder, server) as client:
         seen = Seen(client.get(ADDRESS).text).text
-    assert f"{server.url}: nobody listens there" in seen
+    assert f"{server.url}: nothing answers there" in seen
     assert "roof.pdf, page 2" in seen
     assert "The model is answering" not in seen
 
@@ -121,7 +121,7 @@ def test_a_question_that_cannot_be_searched_is_answered_in_a_sentence(
 ) -> None:
     server = make_simulator()
     with asking(folder, server) as client:
-        assert "is no date" in Seen(client.get(f"{ADDRESS}&since=yesterday").text).text
+        assert "is not a date" in Seen(client.get(f"{ADDRESS}&since=yesterday").text).text
         assert client.get("/ask?q=").headers["location"] == "/"
         assert client.head(ADDRESS).status_code == 200
     assert prompts(server) == [], "whoever only wants the headers asks no model"

@@ -53,6 +53,7 @@ from kobold_reader.errors import (
     SourceError,
     SourceNotFoundError,
     StoreError,
+    quoted,
 )
 from kobold_reader.files import is_writable
 from kobold_reader.options import ExportFormat, GroupBy, Grouping, Mode, ReadOptions
@@ -207,9 +208,8 @@ class Archive:
             with closing(Catalog(folder / CATALOG)) as made:
                 exists = made.meta("embedder") is not None  # it is written last
         if not exists and not create:
-            raise StoreError(
-                f"there is no archive in {folder}.", hint=f"Make one with: kobold-reader index PATH --archive {folder}"
-            )
+            hint = f"Make one with: kobold-reader index PATH {_option(folder)}"
+            raise StoreError(f"there is no archive in {folder}.", hint=hint)
         if not exists or is_writable(folder / CATALOG):
             check_folder(folder)
         # Chosen before anything is written: a missing extra leaves no half-made archive behind.
@@ -613,11 +613,11 @@ class Archive:
                 a page's metadata; None: as the page was read.
 
         Raises:
-            ConfigError: There is no such page, it could never be opened, or it is no multiple of 90.
+            ConfigError: There is no such page, it could never be opened, or it is not a multiple of 90.
             StoreError: The archive cannot be written.
         """
         if rotation_deg is not None and rotation_deg % 90:
-            raise ConfigError(f"rotation_deg: {rotation_deg} is no multiple of 90.")
+            raise ConfigError(f"rotation_deg: {rotation_deg} is not a multiple of 90.")
         row = self._correctable(page_id)
         self._catalog.rotate(row.content_sha256, None if rotation_deg is None else rotation_deg % 360)
 
@@ -809,11 +809,10 @@ class Archive:
         from kobold_reader.archive.search import Hits, Searcher
 
         if not self._catalog.has_read_pages():
-            hint = f"kobold-reader index PATH --archive {self.folder} reads and indexes files"
-            failed = self._catalog.count_failed()
-            if failed:
-                hint += f". {failed} could not be read: kobold-reader status --archive {self.folder} says why"
-            on_notice(f"the archive {self.folder} is empty, no page was read into it yet: {hint}.")
+            here = _option(self.folder)
+            on_notice(f"the archive {self.folder} is empty. Add files with: kobold-reader index PATH {here}")
+            if failed := self._catalog.count_failed():
+                on_notice(f"{failed} could not be read. To see why: kobold-reader status {here}")
             return Hits()
         searcher = Searcher(self._catalog, self._index.search(mode, on_notice), self._duplicates)
         filter_ = parse_filter(where, since=since, until=until, folder=folder)
@@ -1120,6 +1119,11 @@ class Archive:
         """What makes its vectors, and in brackets with which model; `none` where it has none."""
         record = self._index.record()
         return record["kind"] if record["kind"] == "none" else f"{record['kind']} ({record['name']})"
+
+
+def _option(folder: Path) -> str:
+    """Return the option that names an archive, as it is typed."""
+    return quoted(["--archive", str(folder)])
 
 
 def _choose(name: str | None, model: BaseEmbedding | None, access: ServerAccess) -> Embedder | None:

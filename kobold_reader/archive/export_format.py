@@ -158,7 +158,7 @@ def decode(raw: bytes) -> str:
         text = raw.decode(encoding)
     except UnicodeDecodeError as err:
         line = raw[: err.start].count(b"\n") + 1
-        raise DamagedError(line, "this is no UTF-8; save the file as UTF-8.") from err
+        raise DamagedError(line, "this is not UTF-8; save the file as UTF-8.") from err
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -240,7 +240,7 @@ def _parse_objects(text: str) -> Iterator[FoundBlock]:
         try:
             found = json.loads(line)
         except ValueError as err:
-            raise DamagedError(number, f"this is no JSON any more ({err}).") from err
+            raise DamagedError(number, f"this is not JSON any more ({err}).") from err
         if not isinstance(found, dict) or not isinstance(found.get("text"), str):
             raise DamagedError(number, 'this is no object with a "text" any more.')
         one = _found(number, _read_mark(str(found.get("mark")), number), found["text"])

@@ -147,7 +147,7 @@ def _parse_condition(text: str) -> Condition:
     if not found or not found[2].strip():
         examples = "for example author=Lindqvist, page_number=1..9 or file_name=~letter"
         raise ConfigError(
-            f"{text!r} is no condition; write KEY=VALUE, KEY=A..B or KEY=~WORD, {examples}.", argument="where"
+            f"{text!r} is not a condition; write KEY=VALUE, KEY=A..B or KEY=~WORD, {examples}.", argument="where"
         )
     key, value = found[1], storable(found[2].strip())
     if value.startswith("~"):
@@ -167,13 +167,13 @@ def _parse_date(name: str, text: str) -> str:
             datetime.strptime(text, shape)  # noqa: DTZ007  (a day, of no time zone)
             if len(text) == length:
                 return text
-    raise ConfigError(f"{text!r} is no date; write 1954, 1954-03 or 1954-03-12.", argument=name)
+    raise ConfigError(f"{text!r} is not a date; write 1954, 1954-03 or 1954-03-12.", argument=name)
 
 
 def _parse_folder(folder: str) -> str:
     text = shown(folder.strip())
     if not text.strip("/\\"):
-        raise ConfigError(f"{folder!r} is no folder; name one, or a part of its path.", argument="folder")
+        raise ConfigError(f"{folder!r} is not a folder; name one, or a part of its path.", argument="folder")
     if text.startswith("~"):
         text = str(expanded(text))
     # Only a path typed as a place on this disk is absolute.
@@ -187,7 +187,9 @@ def check_keys(conditions: Iterable[Condition], known: Iterable[str]) -> None:
         if condition.key not in keys:
             near = difflib.get_close_matches(condition.key, keys, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"no page has {condition.key!r}; there are {', '.join(keys)}.{meant}", argument="where")
+            raise ConfigError(
+                f"no page has {condition.key!r}; the keys are {', '.join(keys)}.{meant}", argument="where"
+            )
 
 
 def check_folder_known(folder: str, paths: Iterable[str]) -> None:
@@ -199,7 +201,7 @@ def check_folder_known(folder: str, paths: Iterable[str]) -> None:
         folders.add(re.split(r"[/\\]+", path)[-2] if re.search(r"[^/\\][/\\]", path) else path)
     more = f" and {len(folders) - _MOST_NAMED} more" if len(folders) > _MOST_NAMED else ""
     known = ", ".join(sorted(folders)[:_MOST_NAMED])
-    raise ConfigError(f"no page is in {folder!r}; there are {known}{more}.", argument="folder")
+    raise ConfigError(f"no page is in {folder!r}; the folders are {known}{more}.", argument="folder")
 
 
 _TABLES = (

@@ -47,7 +47,7 @@ class Picture:
 
         files = take(path).files
         if len(files) != 1:
-            raise SourceError("One picture is compared, and this is no file of one.", source=str(path))
+            raise SourceError("One picture is compared, and this is not a file of one.", source=str(path))
         source = files[0]
         with Ledger(None) as ledger, OpenFile(ledger) as opened:
             file = opened.facts(source)

@@ -211,7 +211,7 @@ def _words(texts: Mapping[str, str], metadata: Mapping[str, Any], model: str, pa
 
 
 def _may_be_ours(data: bytes) -> bool:
-    """Tell whether anything of ours can be in a file, so that what is no XMP at all is no error."""
+    """Tell whether anything of ours can be in a file, so that what is not XMP at all is no error."""
     return any(NAMESPACE.encode(encoding) in data for encoding in ("utf-8", "utf-16-le", "utf-16-be"))
 
 

@@ -104,7 +104,7 @@ def parse_names(given: Iterable[str]) -> dict[str, str]:
     for text in given:
         old, separator, new = text.partition("=")
         if not separator:
-            raise ConfigError(f"{text!r}: write OLD=NEW, for example automobile=car.", argument="rename")
+            raise ConfigError(f"{text!r} is not OLD=NEW; write for example automobile=car.", argument="rename")
         names[old] = new
     return checked(names)
 

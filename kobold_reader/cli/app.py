@@ -61,7 +61,8 @@ def _print_version(wanted: bool) -> None:
 def options(
     *,
     verbose: Annotated[
-        int, typer.Option("-v", "--verbose", count=True, help="Say more on stderr; twice: everything.")
+        int,
+        typer.Option("-v", "--verbose", count=True, show_default=False, help="Say more on stderr; twice: everything."),
     ] = 0,
     version: Annotated[  # noqa: ARG001  (its callback acts)
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="The version.")
@@ -104,7 +105,7 @@ def run() -> int:
     except typer.Exit as err:
         return err.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted; what was read is kept, the same command goes on from here")
+        complain("interrupted. What was read is kept; the same command continues from here.")
         return EXIT_INTERRUPTED
     except usage_error as err:
         _explain_usage(err)
@@ -149,7 +150,8 @@ def _explain_usage(error: Any) -> None:
         message = re.sub(of_pydantic, ours, message)
     complain(" ".join(message.split()))
     if error.ctx is not None:
-        notice(f"`{error.ctx.command_path} --help` names all options")
+        what = "options" if error.ctx.parent else "commands"
+        notice(f"`{error.ctx.command_path} --help` lists all {what}")
 
 
 # ── signals ──────────────────────────────────────────────────────────────────────────────────────
@@ -161,11 +163,14 @@ def interrupted_by_signals() -> Iterator[None]:
 
     A signal that the parent process chose to ignore (`nohup`) stays ignored.
     """
+    was_interrupted = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal was_interrupted
         if _is_finalizer(frame):
             threading.Timer(0.05, _send_again, [number]).start()
         else:
+            was_interrupted = True
             raise KeyboardInterrupt
 
     before: dict[signal.Signals, Any] = {}
@@ -176,6 +181,11 @@ def interrupted_by_signals() -> Iterator[None]:
                 before[number] = signal.signal(number, interrupt)
     try:
         yield
+    except Exception as err:
+        # A library may have made an error of its own of the KeyboardInterrupt: omegaconf does, while it is imported.
+        if was_interrupted:
+            raise KeyboardInterrupt from err
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

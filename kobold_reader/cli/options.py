@@ -189,7 +189,7 @@ class ReadingOptions(ServerOptions):
             task, separator, name = item.partition("=")
             if not separator:
                 raise typer.BadParameter(
-                    f"{item!r}: write TASK=FILE, for example ocr=my-prompt.txt", param_hint="--prompt"
+                    f"{item!r} is not TASK=FILE; write for example ocr=my-prompt.txt", param_hint="--prompt"
                 )
             prompts[task] = _text_of(Path(name), "--prompt")
         return prompts
@@ -243,7 +243,7 @@ def _seconds(text: str | None, option: str) -> float | None:
         return None
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([hms]?)\s*", text)
     if not found:
-        raise typer.BadParameter(f"{text!r}: write 7h, 90m or 300s", param_hint=option)
+        raise typer.BadParameter(f"{text!r} is not a time; write 7h, 90m or 300s", param_hint=option)
     return float(found[1]) * {"h": 3600, "m": 60, "s": 1, "": 1}[found[2]]
 
 

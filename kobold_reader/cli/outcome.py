@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,12 +21,13 @@ from kobold_reader.errors import (
     ConfigError,
     KoboldReaderError,
     NoServerAvailableError,
-    ServerConnectionError,
+    NoVisionModelError,
     ServerError,
     SourceError,
+    quoted,
 )
 from kobold_reader.pages import TAKEN, ImageBudget
-from kobold_reader.progress import spell_count, spell_statuses
+from kobold_reader.progress import PageProgress, spell_count, spell_statuses
 from kobold_reader.reading.due import is_clearly_lower, would_reach_px
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.remembered import SelfTestFile
@@ -97,7 +97,7 @@ def find_lower_resolution(ledger: Path, urls: Sequence[str]) -> LowerResolution 
     return LowerResolution(sum(pages_of_size), max(read_px_of_size), max(now_px_of_size), url, tested_day)
 
 
-def offer_rapidocr(options: ReadingOptions) -> None:
+def offer_rapidocr(options: ReadingOptions, progress: PageProgress) -> None:
     """Ask on a terminal whether RapidOCR may read, where no KoboldCpp answers; for commands that need one now.
 
     Raises:
@@ -108,6 +108,7 @@ def offer_rapidocr(options: ReadingOptions) -> None:
         return
     if not options.session().is_unanswered():
         return
+    progress.pause()  # it would be drawn over the question
     notice(f"No KoboldCpp answers at {', '.join(options.urls())}.")
     if typer.confirm("Read with RapidOCR instead? Printed text, no captions", default=True, err=True):
         raise RapidOcrAgreed
@@ -118,18 +119,16 @@ def saying_ways_on(options: ReadingOptions) -> Iterator[None]:
     """Add the ways on to an error that no server can be used."""
     try:
         yield
-    except NoServerAvailableError as err:
+    except ServerError as err:
         add_ways_on(err, options)
         raise
 
 
 def add_ways_on(error: ServerError, options: ReadingOptions) -> None:
     """Add the command that reads without a server to the error that none can be used."""
-    if isinstance(error, NoServerAvailableError) and options.engine == "koboldcpp":
-        command = " ".join([program_to_type(), shlex.join(_without_secrets(sys.argv[1:])), "--engine rapidocr"])
-        is_off = any(isinstance(one, ServerConnectionError) for one in error.errors.values())
-        ways = "Start KoboldCpp, and run the same command again." if is_off else "Then run the same command again."
-        ways += f" Printed text is read without it by: {command}"
+    if isinstance(error, NoServerAvailableError | NoVisionModelError) and options.engine == "koboldcpp":
+        command = f"{program_to_type()} {quoted([*_without_secrets(sys.argv[1:]), '--engine', 'rapidocr'])}"
+        ways = f"Then run the same command again. Or read printed text without a server: {command}"
         error.hint = f"{error.hint} {ways}" if error.hint else ways
 
 
@@ -160,12 +159,12 @@ def name_due(due: Sequence[PageResult]) -> None:
 
 @contextmanager
 def count_if_interrupted(pages: Mapping[str, int], due: Sequence[PageResult]) -> Iterator[None]:
-    """Report the pages by status, and name those still due, when a server or Ctrl-C ends the run."""
+    """Report the pages by status, and name those that still need a reader, when a server or Ctrl-C ends the run."""
     try:
         yield
     except (KoboldReaderError, KeyboardInterrupt):
         if any(pages.values()):
-            notice(f"until then {spell_statuses(pages)}")
+            notice(f"so far {spell_statuses(pages)}")
         name_due(due)
         raise
 
@@ -189,23 +188,28 @@ def closing_code(
     usable_pages: int,
     on_error: str,
     *,
+    named_by: str | None,
     taken_of: Mapping[str, int] | None = None,
 ) -> int:
     """Report the errors of files and pages, and return the exit code.
 
-    `taken_of`: the files that were not taken, by ending, where none was taken.
+    Args:
+        errors: One for each file or page that failed.
+        usable_pages: Those that did not fail.
+        on_error: As in `ReadOptions`.
+        named_by: What to type to see all errors; None: nothing does, so all are named here.
+        taken_of: The files that were not taken, by ending, where none was taken.
     """
     if taken_of is not None and not errors:
         count = sum(taken_of.values())
-        found = (
-            f"none of the {spell_count(count, 'file')} there is" if count else "no file there, in any folder below, is"
-        )
-        complain(f"{found} of a kind that is taken: {TAKEN}")
+        found = f"{spell_count(count, 'file')} there, none of a supported kind" if count else "no files there"
+        complain(f"nothing to read: {found}. Supported: {TAKEN}")
         return EXIT_SOURCE
-    for error in errors[:10]:
+    shown = errors[:10] if named_by else errors
+    for error in shown:
         complain(str(error))
-    if more := len(errors[10:]):
-        complain(f"and {more} more; `kobold-reader status` names all")
+    if more := len(errors) - len(shown):
+        complain(f"and {more} more; to see all: {named_by}")
     if not errors:
         return EXIT_OK
     if on_error == "raise":

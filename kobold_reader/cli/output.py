@@ -14,6 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from kobold_reader.errors import quoted
 from kobold_reader.progress import PageProgress
 
 
@@ -39,8 +40,7 @@ def _as_typed(path: Path) -> str:
     """Return the shorter of the path and the one from the current folder, quoted where a shell needs it."""
     with contextlib.suppress(ValueError):
         path = path.relative_to(Path.cwd())
-    text = str(path)
-    return f'"{text}"' if " " in text else text
+    return quoted([str(path)])
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -94,13 +94,15 @@ def show_log(verbosity: int) -> None:
 
 
 def say_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table of results: as wide as the terminal, or one line for each row where stdout is piped."""
+    """Write a table of results: 80 columns wide or as wide as the terminal, or a line for each row where piped."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # Without a terminal, rich assumes 80 columns and would cut the rows that a program reads.
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 10_000)
+    # Without a terminal, rich assumes 80 columns and would cut the rows that a program reads. On a narrow one it would
+    # cut names.
+    width = max(80, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 10_000
+    console = Console(file=sys.stdout, width=width)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         cells = [row[number] for row in rows]
@@ -131,6 +133,10 @@ def page_progress(*, is_wanted: bool = True) -> Iterator[PageProgress]:
         task = bar.add_task("pages", total=None, left="", doing="")
 
         def show(**values: Any) -> None:
+            if values.get("is_paused"):
+                bar.stop()
+                return
+            bar.start()  # which changes nothing unless it was paused
             values |= {"doing": harmless(values["doing"])} if "doing" in values else {}
             bar.update(task, **values)
 

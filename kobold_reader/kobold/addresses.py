@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 AddressKind = Literal["loopback", "private", "public"]
 
-EXAMPLE = "Write it like http://127.0.0.1:5001 ."
+EXAMPLE = "For example: http://127.0.0.1:5001"
 PRIVATE_SUFFIXES = (".local", ".lan", ".home", ".internal", ".home.arpa", ".localdomain")
 
 
@@ -41,7 +41,7 @@ def normalize_url(url: str) -> str:
         host, port = parts.hostname, parts.port
     except ValueError as err:
         # Without `from`: the text of the original repeats the address, and with it a password.
-        raise ConfigError(f"The server address is no URL. {EXAMPLE}") from err.__cause__
+        raise ConfigError(f"The server address is not a URL. {EXAMPLE}") from err.__cause__
     if "@" in parts.netloc:
         raise ConfigError(
             "The server address holds a user name or password, which would show up in every log.",

@@ -119,7 +119,7 @@ class KoboldClient:
         Raises:
             ServerConnectionError: No answer.
             AuthenticationError: The password is missing or wrong.
-            ResponseFormatError: Something answers, but it is no KoboldCpp.
+            ResponseFormatError: Something answers, but it is not KoboldCpp.
         """
         if self._info is None or refresh:
             self._info = None
@@ -185,13 +185,13 @@ class KoboldClient:
                 hint="kobold-reader needs KoboldCpp, which reads the same GGUF files; its own port is 5001.",
             )
         return ResponseFormatError(
-            f"{self.url}: something answers there, but it is no KoboldCpp ({why}).",
+            f"{self.url}: something answers there, but it is not KoboldCpp ({why}).",
             server=self.url,
             hint=hint or "Look at the address and the port: KoboldCpp's own port is 5001.",
         )
 
     def _other_server(self) -> str:
-        """Return the name of a well-known server that is no KoboldCpp; "" for anything else."""
+        """Return the name of a well-known server that is not KoboldCpp; "" for anything else."""
         try:
             root = self._transport.exchange("/")
             if root.status == OK and root.body.strip() == b"Ollama is running":

@@ -133,7 +133,7 @@ def read_header(path: Path, wanted_tokens: Collection[str] = ()) -> Header:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise UnsupportedSourceError("is no file.", source=str(path))
+            raise UnsupportedSourceError("is not a file.", source=str(path))
         with path.open("rb", buffering=1 << 18) as stream:
             wanted = frozenset(token.encode() for token in wanted_tokens)
             return _HeaderReader(stream, status.st_size, tensor_types, wanted).read()
@@ -162,7 +162,7 @@ class _HeaderReader:
         if self.size == 0:
             raise CorruptSourceError("is empty.")
         if self.stream.read(4) != b"GGUF":
-            raise UnsupportedSourceError("is no GGUF file.")
+            raise UnsupportedSourceError("is not a GGUF file.")
         version = self._number(U32)
         if version and not version & 0xFFFF:
             raise UnsupportedSourceError("is a GGUF file for big-endian machines, which KoboldCpp does not load.")

@@ -8,15 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from kobold_reader.errors import ConfigError
+from kobold_reader.errors import ConfigError, quoted
 from kobold_reader.kobold.families import Family, family_of, read_toml
 from kobold_reader.kobold.gguf import (
     EmbeddingModel,
@@ -285,11 +282,6 @@ def arguments(chosen: Mapping[str, str | int | bool]) -> list[str]:
         if value is not True:
             line.append(str(value))
     return line
-
-
-def quoted(line: Sequence[str], *, is_windows: bool = sys.platform == "win32") -> str:
-    """Return a command line to be pasted into this system's shell."""
-    return subprocess.list2cmdline(line) if is_windows else shlex.join(line)
 
 
 def command(pair: Pair) -> str:

@@ -330,7 +330,7 @@ class ServerPool:
         folder = lock_dir or Path(platformdirs.user_data_dir("kobold-reader", appauthor=False), "locks")
         unique = {server_key(url): url for url in reversed(urls)}
         if not unique:
-            raise ConfigError("No server address was given.", hint="One like http://127.0.0.1:5001 .")
+            raise ConfigError("No server address was given.", hint="For example: http://127.0.0.1:5001")
         self.policy = policy or RetryPolicy()
         if outage_patience_s is not None:
             self.policy = replace(self.policy, outage_patience_s=outage_patience_s)

@@ -278,8 +278,8 @@ def parse_json(answer: HttpAnswer, url: str) -> object:
     except UnicodeDecodeError as err:
         raise _unusable(url, "is not UTF-8", body) from err
     except (ValueError, RecursionError) as err:
-        is_html = body.lstrip()[:1] == b"<"
-        why = "is a web page, not the answer of a KoboldCpp" if is_html else "is no JSON, or was cut off"
+        is_html = _is_html(body)
+        why = "is a web page" if is_html else "is not JSON, or was cut off"
         raise _unusable(url, why, body) from err
 
 
@@ -326,6 +326,10 @@ def parse_generate(
     text = result["text"].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text, ending = _cut_at_stop(text, finish, request, aborted=aborted)
     return Completion(text, ending, result.get("prompt_tokens"), result.get("completion_tokens"), logprobs, elapsed_s)
+
+
+def _is_html(body: bytes) -> bool:
+    return body.lstrip()[:1] == b"<"
 
 
 def is_count(value: object) -> TypeIs[int]:
@@ -394,7 +398,7 @@ def classify_error(answer: HttpAnswer, url: str) -> ServerError:
             **facts,
             hint="Look at the port and the path; KoboldCpp's own port is 5001.",
         )
-    shown = told or f": {excerpt(answer.body)}"
+    shown = told or (" and a web page" if _is_html(answer.body) else f": {excerpt(answer.body)}")
     return ServerStatusError(f"{url}: HTTP {status}{shown}.", **facts, hint="The console of the server says more.")
 
 

@@ -69,7 +69,7 @@ class Transport:
         """GET a JSON object.
 
         Raises:
-            ServerError: As `exchange` and `parse_json`, or the answer is no JSON object.
+            ServerError: As `exchange` and `parse_json`, or the answer is not a JSON object.
         """
         return self.as_object(self.exchange(path, read_timeout_s=read_timeout_s))
 
@@ -82,7 +82,7 @@ class Transport:
         """Return the JSON object in an answer; raises as `get`."""
         value = parse_json(answer, self.url)
         if not isinstance(value, dict):
-            raise self.unexpected("is no JSON object", value)
+            raise self.unexpected("is not a JSON object", value)
         return value
 
     def unexpected(self, why: str, value: object) -> ResponseFormatError:
@@ -189,15 +189,18 @@ class Transport:
         hint: str | None = None
         if isinstance(err, requests.exceptions.ConnectTimeout):
             what = f"no connection within {self._connect_timeout_s:g} s"
-            hint = "Is the address right, is the machine on, is a firewall in between?"
+            hint = "Check the address, the firewall, and that the machine is on."
         elif any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-            what = "nobody listens there (connection refused)"
-            hint = "Is KoboldCpp started, and has it finished loading its model?"
+            what = "nothing answers there (connection refused)"
+            hint = "Start KoboldCpp and let it load its model, or give its address (--api-url)."
         elif any(isinstance(cause, socket.gaierror) for cause in causes):
             what = "no machine of that name was found"
+            hint = "Check the address."
         elif isinstance(err, requests.exceptions.SSLError):
             what = f"no trusted encrypted connection ({_short(causes[-1])})"
-            hint = "For a certificate of your own, set REQUESTS_CA_BUNDLE to its file."
+            hint = (
+                "Without encryption write http://. For a certificate of your own, set REQUESTS_CA_BUNDLE to its file."
+            )
         elif isinstance(err, requests.exceptions.ChunkedEncodingError):
             what = "the connection broke in the middle of the answer"
         else:
@@ -244,7 +247,7 @@ def _causes(err: BaseException | None) -> Iterator[BaseException]:
 
 def _short(err: BaseException) -> str:
     text = str(err) if not isinstance(err, OSError) else err.strerror or str(err)
-    return f"{type(err).__name__}: {text:.120}"
+    return f"{type(err).__name__}: {' '.join(text.split()):.120}"
 
 
 class Job:

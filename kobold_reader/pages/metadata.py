@@ -153,7 +153,7 @@ def read_sidecar(content: bytes) -> Written:
     """Return what people wrote into a sidecar; what kobold-reader wrote is left out.
 
     Raises:
-        SidecarError: It is no XMP, or hostile.
+        SidecarError: It is not XMP, or hostile.
     """
     bare = packets.without_ours(content)
     text = bare.decode("utf-16" if bare.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")

@@ -157,7 +157,7 @@ def contents(path: Path) -> bytes:
     place = shown(str(path))
     try:
         if not stat.S_ISREG(openable(path).stat().st_mode):  # to open a pipe would wait for ever
-            raise SidecarError("It is no file.", source=place)
+            raise SidecarError("It is not a file.", source=place)
         with openable(path).open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:

@@ -37,7 +37,7 @@ _FS_ERRORS = (OSError, ValueError, RuntimeError, EOFError, NotImplementedError)
 
 HEAD_BYTES = 1024
 """How much of a file `kind_of` looks at."""
-TAKEN = "PDF, JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, camera RAW, CBZ, EPUB and XPS are."
+TAKEN = "PDF, JPEG, PNG, TIFF, WebP, BMP, GIF, JPEG 2000, AVIF, HEIC, camera RAW, CBZ, EPUB and XPS"
 """The kinds that are taken, for people."""
 
 ENDINGS: Mapping[Kind, str] = {
@@ -506,7 +506,7 @@ class _Finder:
         if kind is not None:
             self.files[found.uri] = replace(found, kind=kind)
         elif found.named_by_hand:
-            self._fail("Files of this kind are not taken.", found.uri, UnsupportedSourceError, TAKEN)
+            self._fail("This kind of file is not supported.", found.uri, UnsupportedSourceError, f"Supported: {TAKEN}.")
         else:
             self.skipped[Path(found.name).suffix.lower()] += 1
             if found.name.lower().endswith(".xmp"):
@@ -575,7 +575,7 @@ def file_at(uri: str) -> SourceFile:
         raise SourceNotFoundError("The file is not there any more.", hint=f"It was {shown(path)}.")
     selection = select([path])
     if not selection.files:
-        raise next(iter(selection.errors), SourceError("The file is not of a kind that is taken."))
+        raise next(iter(selection.errors), SourceError("This kind of file is not supported."))
     return selection.files[0]
 
 

@@ -137,7 +137,7 @@ def open_file(
             return open_raw(path, sha256)
         case "cbz":
             return ComicFile(path, sha256)
-    raise UnsupportedSourceError(f"Files of kind {kind!r} are not taken.")
+    raise UnsupportedSourceError(f"Files of kind {kind!r} are not supported.")
 
 
 class Worker:

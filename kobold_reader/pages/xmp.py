@@ -118,7 +118,7 @@ def without_ours(data: bytes) -> bytes:
     """Return a sidecar, or the packet in a photo, with nothing but what people and their programs wrote.
 
     Raises:
-        SidecarError: It is no XMP, or hostile.
+        SidecarError: It is not XMP, or hostile.
     """
     document = _Document(data)
     record = document.record()
@@ -129,7 +129,7 @@ def words_of(data: bytes) -> Words:
     """Return our words in a sidecar as they were given; what a person replaced or took out since is still among them.
 
     Raises:
-        SidecarError: It is no XMP, or hostile.
+        SidecarError: It is not XMP, or hostile.
     """
     return _words_of(_Document(data).record())
 
@@ -145,7 +145,7 @@ def merge(data: bytes, words: Words, *, overwrite: Collection[Overwrite] = (), w
         with_title: Put the title in, too; once it is there, it is renewed in any case.
 
     Raises:
-        SidecarError: It is no XMP, or hostile.
+        SidecarError: It is not XMP, or hostile.
     """
     return _merged(data, words, overwrite, with_title=with_title)
 
@@ -176,7 +176,7 @@ def rename(data: bytes, names: Mapping[str, str]) -> bytes:
         names: New by old keyword, or by its last level; capitals count for nothing.
 
     Raises:
-        SidecarError: It is no XMP, or hostile.
+        SidecarError: It is not XMP, or hostile.
     """
     record = _Document(data).record()
     folded = {old.casefold(): new for old, new in names.items()}
@@ -189,7 +189,7 @@ def remove(data: bytes) -> bytes | None:
     """Take out what was put in; None where nothing else is left, so that the file can go.
 
     Raises:
-        SidecarError: It is no XMP, or hostile.
+        SidecarError: It is not XMP, or hostile.
     """
     document = _Document(data)
     record = document.record()
@@ -415,7 +415,7 @@ class _Document:
     """A parsed sidecar, over its bytes in UTF-8.
 
     Raises:
-        SidecarError: It is no XMP, or hostile.
+        SidecarError: It is not XMP, or hostile.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -424,7 +424,7 @@ class _Document:
         rdf = [one for one in (root, *root.children) if one.name == _name(_RDF, "RDF")]
         if not rdf:
             raise SidecarError(
-                f"It is no XMP: its outermost element is {root.written.decode()!r}, without rdf:RDF in it."
+                f"It is not XMP: its outermost element is {root.written.decode()!r}, without rdf:RDF in it."
             )
         self._root, self._rdf = root, rdf[0]
         self._descriptions = [one for one in self._rdf.children if one.name == _DESCRIPTION]
@@ -572,7 +572,7 @@ class _Document:
             place = array.inside if last is None else last.end
             return _filled(array, items) if array.is_empty_tag else _Edit(place, place, items)
         if isinstance(found, _Attribute) or found.text or found.children:
-            raise _odd_form(name, "is no list")
+            raise _odd_form(name, "is not a list")
         return _filled(found, b"".join(self._array_of(_PROPERTIES[name].form, values, b"")))
 
     def _with_text(self, found: _Element | _Attribute, text: str) -> _Edit:
@@ -581,7 +581,7 @@ class _Document:
             return _Edit(found.value_start, found.end, _quoted(text))
         array, shown, name = _array(found), _shown_item(found), found.name.rpartition("}")[2]
         if (shown or array or found).children:
-            raise _odd_form(name, "is no plain text")
+            raise _odd_form(name, "is not plain text")
         if shown is not None:
             return _filled(shown, _escaped(text))
         if array is not None:
@@ -713,7 +713,7 @@ def _to_utf8(data: bytes) -> tuple[str, bytes]:
     try:
         return encoding, data.decode(encoding).encode()
     except UnicodeError as error:
-        raise SidecarError(f"It is no text in {encoding.upper()} ({error}).") from error
+        raise SidecarError(f"It is not text in {encoding.upper()} ({error}).") from error
 
 
 class _Parser:
@@ -736,7 +736,7 @@ class _Parser:
             self._parser.Parse(data, True)
         except expat.ExpatError as error:
             raise SidecarError(
-                f"It is no XML ({error}).", hint="The program that wrote it may be able to repair it."
+                f"It is not XML ({error}).", hint="The program that wrote it may be able to repair it."
             ) from error
 
     @property
@@ -798,5 +798,5 @@ def _expanded(written: str, scope: Mapping[str, str], *, is_attribute: bool = Fa
     if not colon:
         return written if is_attribute else _name(scope.get("", ""), local)
     if prefix not in scope:
-        raise SidecarError(f"It is no XML: it does not say what the prefix {prefix!r} means.")
+        raise SidecarError(f"It is not XML: it does not say what the prefix {prefix!r} means.")
     return _name(scope[prefix], local)

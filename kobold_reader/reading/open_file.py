@@ -221,7 +221,7 @@ class OpenFile:
             if damage := facts.metadata.get("damage"):
                 log.warning("%s: %s", source.path, damage)
             if left_out := facts.metadata.get("attachments_left_out"):
-                log.warning("%s: files of kinds that are not taken are attached and skipped: %s", source.path, left_out)
+                log.warning("%s: attached files of unsupported kinds are skipped: %s", source.path, left_out)
         return facts
 
     def _let_go(self) -> None:

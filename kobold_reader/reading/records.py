@@ -33,7 +33,7 @@ class RecordForm:
         try:
             Draft202012Validator.check_schema(schema)
         except SchemaError as err:
-            raise ConfigError(f"json_schema is no JSON Schema: {err.message:.200}.") from err
+            raise ConfigError(f"json_schema is not a JSON Schema: {err.message:.200}.") from err
         if schema.get("type") != "object":
             raise ConfigError('json_schema must be that of an object ("type": "object"): a record has named fields.')
         outside = next((ref for ref in _references(schema) if not ref.startswith("#")), None)
@@ -50,7 +50,7 @@ class RecordForm:
         try:
             record = json.loads(text)
         except ValueError as err:
-            return f"it is no JSON ({err})"
+            return f"it is not JSON ({err})"
         error = min(self._validator.iter_errors(record), key=lambda one: one.json_path, default=None)
         return None if error is None else f"{error.json_path}: {error.message:.200}"
 

@@ -279,7 +279,7 @@ class Transcriber:
         limit_s = self._options.stop_after_s
         if limit_s is None or self._clock() - self._started_s < limit_s:
             return False
-        log.warning("stopped after %.0f s as asked; the next run goes on from here", limit_s)
+        log.warning("stopped after %.0f s as asked; the next run continues from here", limit_s)
         return True
 
     # ── due tasks and images: in a thread of their own ───────────────────────────────────────────

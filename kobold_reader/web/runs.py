@@ -200,7 +200,7 @@ class Runs:
             )
             self._set(lines=tuple(_lines(report)), errors=tuple(map(in_browser, report.errors[:MOST_ERRORS])))
             if not report.files:
-                return "Nothing there is of a kind that is taken."
+                return "There are no files of a supported kind."
             return "Done." if not report.errors else f"Done, but for {spell_count(len(report.errors), 'error')}."
 
         self._start(status, session, read)

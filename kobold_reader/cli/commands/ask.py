@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @with_options(ServerOptions)
 def ask(
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.")],
+    words: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="What you want to know.")],
     archive: ArchiveOption,
     options: ServerOptions,
     limit: Annotated[int, typer.Option("-k", min=1, help="Give the model at most this many pages.")] = 5,
@@ -28,7 +28,7 @@ def ask(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, when the answer is complete.")] = False,
 ) -> int:
-    """Answer a question from the pages of an archive, with the model that KoboldCpp runs."""
+    """Answer a question from the pages of an archive."""
     from kobold_reader.archive import Archive
     from kobold_reader.llm import KoboldLLM
 
@@ -38,7 +38,7 @@ def ask(
     with (
         _saying_what_needs_no_server(),
         Archive.open(archive, api_url=urls, api_password=password) as opened,
-        opened.ask_stream(question, llm=llm, limit=limit, on_notice=notices.append) as stream,
+        opened.ask_stream(" ".join(words), llm=llm, limit=limit, on_notice=notices.append) as stream,
     ):
         shown = len(notices)
         for text in notices:

@@ -9,6 +9,7 @@ import typer
 
 from kobold_reader.cli.options import ServerOptions, with_options
 from kobold_reader.cli.output import activate_command, notice, page_progress, program_to_type, say
+from kobold_reader.errors import quoted
 from kobold_reader.progress import spell_statuses
 
 
@@ -19,7 +20,7 @@ def demo(
         "kobold-reader-demo"
     ),
 ) -> int:
-    """Read the sample archive, index it, and search it three times; no server needed."""
+    """Read, index and search a sample archive; needs no server."""
     from kobold_reader.archive import Archive
     from kobold_reader.archive.embedders import usual_embedder
     from kobold_reader.cli.commands.search import show_hits
@@ -54,20 +55,20 @@ def demo(
                 say("   nothing found\n")
         engine = archive.settings_of(folder / "samples").get("engine")
     _say_what_next(folder / "archive", without_server=engine == "rapidocr")
-    return closing_code(report.errors, usable, "skip")
+    return closing_code(report.errors, usable, "skip", named_by=None)
 
 
 def _say_what_next(archive: Path, *, without_server: bool) -> None:
     """Name commands that work as they stand: from this folder, in this environment, with or without the server."""
-    program = program_to_type()
+    program, here = program_to_type(), quoted(["--archive", str(archive)])
     say("What to try next:")
-    say(f'  {program} search "harbour dues 1938" --archive {archive}')
-    say(f"  {program} web --archive {archive}")
+    say(f'  {program} search "harbour dues 1938" {here}')
+    say(f"  {program} web {here} --open")
     if without_server:
-        say(f"  {program} index FOLDER --archive my-archive --engine rapidocr     your own scans, printed text only")
-        say(f"  {program} doctor     what a KoboldCpp needs for handwriting and descriptions of pictures")
+        say(f"  {program} index FOLDER --archive my-archive --engine rapidocr     # your own scans, printed text only")
+        say(f"  {program} doctor     # what KoboldCpp needs for handwriting and descriptions of pictures")
     else:
-        say(f"  {program} index FOLDER --archive my-archive     your own scans")
-        say(f"  {program} doctor     what your KoboldCpp can do, and what to change")
+        say(f"  {program} index FOLDER --archive my-archive     # your own scans")
+        say(f"  {program} doctor     # what your KoboldCpp can do, and what to change")
     if program != "kobold-reader" and (activate := activate_command()):
-        say(f"To write just kobold-reader, activate the environment first: {activate}")
+        say(f"To type just kobold-reader, activate the environment first: {activate}")

@@ -21,7 +21,10 @@ def export(
     group_by: Annotated[GroupBy, typer.Option(help="One file for each file, or for each folder.")] = "file",
     pdf_password: PdfPasswordOption = None,
 ) -> int:
-    """Write all texts to files: md, txt and jsonl can be edited and imported again; pdf is a copy with text."""
+    """Write all texts to files, or searchable PDFs.
+
+    md, txt and jsonl can be edited and imported again; pdf is a copy of the file with text.
+    """
     from kobold_reader.archive import Archive
 
     with Archive.open(archive) as opened:

@@ -56,7 +56,8 @@ def forget(
             with Ledger(ledger_path) as kept:
                 readings = kept.forget(forgotten(kept.uris()))
         if opened:
-            if uris := forgotten(opened.uris()):
+            uris = forgotten(opened.uris())
+            if uris and not opened.is_read_only:
                 notice("the archive's files are rewritten, so that none of these pages can be read from their bytes")
             pages, own_readings, corrections = opened.forget(uris)
             removed.update(page=pages, reading=own_readings, correction=corrections)

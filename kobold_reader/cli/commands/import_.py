@@ -19,7 +19,7 @@ def import_(
     archive: ArchiveOption,
     options: ServerOptions,
 ) -> int:
-    """Import the edits in exported files as corrections."""
+    """Take your edits in exported files as corrections."""
     from kobold_reader.archive import Archive
 
     with Archive.open(archive, api_url=options.urls(), api_password=options.password()) as opened:

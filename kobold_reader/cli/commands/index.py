@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 from kobold_reader.cli.options import WITNESS_VARIABLE, ArchiveOption, ClusterOptions, with_options
 from kobold_reader.cli.output import notice, page_progress, program_to_type, say_json
+from kobold_reader.errors import quoted
 from kobold_reader.options import EMBEDDERS, FASTEMBED, TASKS, ReadOptions, WitnessName, about
 from kobold_reader.progress import (
     PageProgress,
@@ -86,7 +88,7 @@ def index(
     if paths:
         options.refuse_tagless()
     if paths and not (archive / CATALOG).exists() and not (selection := take(paths)).files:
-        return closing_code([], 0, options.on_error, taken_of=selection.skipped)
+        return closing_code([], 0, options.on_error, named_by=None, taken_of=selection.skipped)
     pages: Counter[str] = Counter()
     due: list[PageResult] = []
     beside: SidecarReport | None = None
@@ -138,10 +140,14 @@ def index(
     if beside:
         notice_sidecars(beside)
     if not is_empty:
-        notice(f'search with: {program_to_type()} search "..." --archive {archive}')
+        notice(f'search with: {program_to_type()} search "..." {_option(archive)}')
     if lower := find_lower_resolution(archive / "ledger.sqlite", options.urls()):
         notice(str(lower))
-    return _closing_code(report, beside, options)
+    return _closing_code(report, beside, options, f"{program_to_type()} status {_option(archive)}")
+
+
+def _option(archive: Path) -> str:
+    return quoted(["--archive", str(archive)])
 
 
 def _notice_words_only(opened: Archive) -> None:
@@ -152,7 +158,7 @@ def _notice_words_only(opened: Archive) -> None:
     from kobold_reader.embeddings.minilm_model import install_hint
 
     if (usual := usual_embedder()) != "none":
-        notice(f"words only: this archive has no vectors; index --reembed --embedder {usual} makes them")
+        notice(f"words only: this archive has no vectors. To make them, add --reembed --embedder {usual}")
     else:
         why = "no embedder is installed, so this archive has no vectors."
         notice(f"words only: {why} {install_hint()}")
@@ -168,17 +174,17 @@ def _notice_left_out(opened: Archive, paths: Sequence[str], options: IndexOption
     if left := [task for task in TASKS if task in past and task not in asked]:
         also = ",".join([*asked, *left])
         notice(
-            f"past runs also asked for {', '.join(left)}; this one takes that out of the archive. It is kept, and "
-            f"--tasks {also} puts it back without asking again"
+            f"earlier runs also asked for {', '.join(left)}, which this run takes out of the archive. To keep it, add "
+            f"--tasks {also}; nothing is read twice"
         )
 
 
-def _closing_code(report: SyncReport, beside: SidecarReport | None, options: ClusterOptions) -> int:
+def _closing_code(report: SyncReport, beside: SidecarReport | None, options: ClusterOptions, named_by: str) -> int:
     from kobold_reader.cli.outcome import closing_code
 
     usable = sum(report.pages.values()) - report.pages["failed"]
     taken_of = None if report.files or report.vanished_files else report.skipped
-    if code := closing_code(report.errors, usable, options.on_error, taken_of=taken_of):
+    if code := closing_code(report.errors, usable, options.on_error, named_by=named_by, taken_of=taken_of):
         return code
     if not report.files:
         return EXIT_SOURCE
@@ -191,7 +197,7 @@ def _begin(outlook: Outlook, progress: PageProgress, options: IndexOptions) -> N
     files, pages = spell_count(outlook.files, "file"), spell_count(outlook.pages, "page")
     notice(f"{files}, {pages}: {spell_kinds(outlook.by_kind)}")
     if outlook.to_read_pages and options.ray is None:
-        offer_rapidocr(options)
+        offer_rapidocr(options, progress)
     progress.expect(outlook.pages - outlook.passed_pages, outlook.pages - outlook.read_pages)
     if forecast := outlook.forecast:
         timed = spell_count(forecast.timed_pages, "page")
@@ -234,19 +240,18 @@ def _notice_report(report: SyncReport, options: IndexOptions) -> None:
         texts = f"{spell_count(report.indexed_pages, 'page')} with new text indexed"
         notice(f"{files}; {texts if report.indexed_pages else 'no page has new text'}")
     if report.vanished_files:
+        files = spell_count(report.vanished_files, "file")
         notice(
-            f"no file is left where there were {report.vanished_files}; is a disk not mounted? What was read of them "
-            "stays in the archive and is found; `kobold-reader forget PATH` removes it"
+            f"no file is left of {files}. Is a disk not mounted? Their pages stay in the archive and can "
+            f"be found. To remove them: {program_to_type()} forget PATH"
         )
     if report.reread_pages or report.stand_in_pages:
         kept = f"; {report.stand_in_pages} keep RapidOCR's text, which is better" if report.stand_in_pages else ""
-        notice(f"{spell_count(report.reread_pages, 'page')} that RapidOCR had read: read again by KoboldCpp{kept}")
+        notice(f"KoboldCpp read {spell_count(report.reread_pages, 'page')} again that RapidOCR had read{kept}")
     if options.is_stand_in and report.read_pages:
-        notice(
-            "what RapidOCR read in place of KoboldCpp is read again when KoboldCpp answers: the same command does it"
-        )
+        notice("when KoboldCpp answers, run the same command: it reads these pages again")
     if report.finished_pages:
-        notice(f"indexed first what an interrupted run had read: {spell_count(report.finished_pages, 'page')}")
+        notice(f"{spell_count(report.finished_pages, 'page')} read by an interrupted run indexed first")
     if report.uncompared_pages:
         pages = spell_count(report.uncompared_pages, "page")
         notice(f"{pages} not compared with the witness, which is slower than the server: --witness rapidocr does it")

@@ -26,9 +26,10 @@ def mcp(
     ] = None,
     pdf_password: PdfPasswordOption = None,
 ) -> int:
-    """Serve an archive to agents over the Model Context Protocol; it is only read.
+    """Let agents search an archive (Model Context Protocol).
 
-    Without --port it speaks through standard input and output, as a client expects of a program that it starts.
+    The archive is only read. Without --port it speaks through standard input and output, as a client expects of a
+    program that it starts.
     """
     from kobold_reader.archive import Archive
     from kobold_reader.errors import MissingExtraError

@@ -28,7 +28,10 @@ def models(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
-    """Say which language model fits which projector; without PATH: the model families."""
+    """Say which language model fits which projector.
+
+    Without PATH: list the model families.
+    """
     if not paths:
         if kcpps:
             raise typer.BadParameter("name the language model and its projector.", param_hint="PATH")
@@ -54,7 +57,8 @@ def models(
 
 
 def _write_configuration(path: Path, pairs: list[Pair]) -> None:
-    from kobold_reader.kobold.pairing import quoted, settings, write_kcpps
+    from kobold_reader.errors import quoted
+    from kobold_reader.kobold.pairing import settings, write_kcpps
 
     fits = [pair for pair in pairs if pair.verdict == "fits"]
     if not fits and len(pairs) == 1 and pairs[0].verdict == "doubtful":

@@ -47,7 +47,7 @@ def plan(
     options: PlanOptions,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
-    """Report what is to be read and how long that takes, by timing a few pages."""
+    """Count pages, time a few, and say how long the rest will take."""
     from kobold_reader.cli.outcome import add_ways_on, closing_code, offer_rapidocr
     from kobold_reader.plan import make_plan
     from kobold_reader.session import take
@@ -57,7 +57,7 @@ def plan(
         selection = take(paths, known=ledger.kind_of)
         made = make_plan(session, selection, ledger, sample=options.sample or 0, on_progress=progress.doing)
     if made.server_error and not as_json:
-        offer_rapidocr(options)
+        offer_rapidocr(options, progress)
     if as_json:
         say_json(made.to_dict())
     else:
@@ -70,7 +70,8 @@ def plan(
         complain(str(made.server_error))
         return EXIT_SERVER
     usable = made.outlook.pages - made.outlook.by_kind["failed"]
-    return closing_code(made.errors, usable, options.on_error, taken_of=None if selection.files else selection.skipped)
+    taken_of = None if selection.files else selection.skipped
+    return closing_code(made.errors, usable, options.on_error, named_by="--json", taken_of=taken_of)
 
 
 def _lines(made: Plan, stop_after_s: float | None) -> list[str]:

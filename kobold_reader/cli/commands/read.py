@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Literal
 import typer
 
 from kobold_reader.cli.options import ClusterOptions, with_options
-from kobold_reader.cli.output import harmless, notice, page_progress
+from kobold_reader.cli.output import harmless, notice, page_progress, program_to_type
+from kobold_reader.errors import quoted
 from kobold_reader.progress import spell_skipped, spell_statuses
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def read(
         outlook = transcriber.survey(selection.files, looks=False)  # to look at pages would delay the first result
         progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
         if outlook.to_read_pages and options.ray is None:
-            offer_rapidocr(options)
+            offer_rapidocr(options, progress)
         with (
             saying_ways_on(options),
             count_if_interrupted(pages, due),
@@ -95,7 +96,10 @@ def read(
     if skipped:
         notice(spell_skipped(skipped))
     usable = sum(pages.values()) - pages["failed"]
-    return closing_code(errors, usable, options.on_error, taken_of=None if selection.files else selection.skipped)
+    place = quoted(["--ledger", options.ledger]) if options.ledger else ""
+    named_by = None if options.ledger == "none" else f"{program_to_type()} status {place}".rstrip()
+    taken_of = None if selection.files else selection.skipped
+    return closing_code(errors, usable, options.on_error, named_by=named_by, taken_of=taken_of)
 
 
 @contextmanager

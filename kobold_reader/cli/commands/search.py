@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from kobold_reader.archive import Hit, Hits
 
 NAMED_COPIES = 3
-NOTHING_LIKE = "no other photo is like it; fewer conditions may find more"
+NOTHING_LIKE = "no other photo is like it"
 
 
 @with_options(ServerOptions)
 def search(
     archive: ArchivesOption,
     options: ServerOptions,
-    query: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="[QUERY]", help='Words, names, numbers, "quoted phrases", a question.', show_default=False
+            metavar="[QUERY]...", help='Words, names, numbers, "quoted phrases", a question.', show_default=False
         ),
     ] = None,
     like: Annotated[
@@ -65,13 +65,16 @@ def search(
     """Find pages."""
     from kobold_reader.archive import Archive, Hits
 
-    if (like is None) == (query is None):
+    query = " ".join(words or ())
+    if bool(words) == bool(like):
         raise typer.BadParameter("give a QUERY or --like FILE.", param_hint="QUERY")
     grouping: Grouping = by or "page"
     found: list[Hits] = []
+    is_empty = True
     for path in archive:
         with Archive.open(path, api_url=options.urls(), api_password=options.password()) as opened:
-            look = partial(opened.search, query or "") if like is None else partial(opened.like, like)
+            is_empty = is_empty and not opened.has_read_pages()
+            look = partial(opened.search, query) if like is None else partial(opened.like, like)
             some = look(
                 limit=limit,
                 mode=mode,
@@ -91,9 +94,10 @@ def search(
     else:
         show_hits(hits, "some of the words" if mode == "keyword" else "perhaps related", grouping)
     if hits.absent_phrases:
-        _say_absent(hits.absent_phrases, query or "")
+        _say_absent(hits.absent_phrases, query)
     elif not hits.total and not as_json:
-        notice(NOTHING_LIKE if like else "nothing found; other words, or fewer conditions, may find more")
+        if like or not is_empty:  # an empty archive was named as such
+            notice(NOTHING_LIKE if like else "nothing found; try other words or fewer filters")
     elif not as_json:
         shown = sum(hit.match != "related" for hit in hits)
         say(
@@ -119,8 +123,8 @@ def _say_absent(phrases: Sequence[str], query: str) -> None:
     from kobold_reader.archive.query import unquoted
 
     quoted = " and ".join(f'"{phrase}"' for phrase in phrases)
-    where = "stands on no page" if len(phrases) == 1 else "stand on no page together"
-    notice(f"{quoted} {where}; to find its words anywhere, leave out the quotes: {unquoted(query)}")
+    where = "is on no page" if len(phrases) == 1 else "are on no page together"
+    notice(f"{quoted} {where}; to find the words anywhere, leave out the quotes: {unquoted(query)}")
 
 
 def wrapped(passage: str) -> str:

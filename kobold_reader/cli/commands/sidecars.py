@@ -52,9 +52,9 @@ def sidecars(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; show what would change.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What was done, as JSON.")] = False,
 ) -> int:
-    """Write descriptions and keywords of photos into XMP sidecars, which photo programs read.
+    """Write descriptions and keywords of photos into XMP sidecars.
 
-    What people wrote there stays. The photos themselves are never written.
+    Photo programs read them. What people wrote there stays. The photos themselves are never written.
     """
     from kobold_reader.archive import Archive
     from kobold_reader.archive.sidecars import SidecarOptions, Sidecars

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kobold_reader.cli.options import ARCHIVE_VARIABLE, LEDGER_VARIABLE, ServerOptions
-from kobold_reader.cli.output import say, say_json
+from kobold_reader.cli.output import notice, say, say_json
 from kobold_reader.progress import spell_count
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
-    """Report what was read: pages by status, failed ones by name."""
+    """Report pages by status, and failed pages by name."""
     from kobold_reader.cli.outcome import find_lower_resolution
 
     if archive and ledger:
@@ -67,6 +67,8 @@ def status(
         say_json(facts)
         return 0
     _say_facts(facts)
+    if not archive and not ledger:
+        notice("what `index` read is in its archive: kobold-reader status --archive DIR")
     if lower:
         say(f"low resolution: {lower}")
     if groups is not None:
