@@ -171,8 +171,7 @@ def kept_vectors() -> Iterator[None]:
         if any(model):
             return minilm(texts, *model)
         new = [text for text in dict.fromkeys(texts) if text not in kept]
-        if new:
-            kept.update(zip(new, minilm(new), strict=True))
+        kept.update(zip(new, minilm(new), strict=True))  # also of no texts: it says if a library is missing
         return [[*kept[text]] for text in texts]
 
     minilm = minilm_model.embed
