@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
+import functools
 import json
 import os
 import shutil
@@ -24,7 +26,7 @@ def find_browser() -> str | None:
 
 
 class Browser:
-    """One window.
+    """A window that knows nothing of the windows before it: no cookie, no kept picture.
 
     Args:
         width_px: Of the window.
@@ -36,41 +38,7 @@ class Browser:
     def __init__(
         self, *, width_px: int = 1280, height_px: int = 900, is_dark: bool = False, is_phone: bool = False
     ) -> None:
-        program = find_browser()
-        assert program is not None
-        self._profile = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
-        to_child, self._out = os.pipe()
-        self._in, from_child = os.pipe()
-
-        def pipes() -> None:  # Chromium reads its orders from 3 and answers on 4
-            first, second = os.dup(to_child), os.dup(from_child)
-            os.dup2(first, 3)
-            os.dup2(second, 4)
-
-        self._process = subprocess.Popen(
-            [
-                program,
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--no-first-run",
-                "--hide-scrollbars",
-                "--remote-debugging-pipe",
-                f"--user-data-dir={self._profile.name}",
-                "about:blank",
-            ],
-            preexec_fn=pipes,  # noqa: PLW1509  (no thread of the tests forks meanwhile)
-            close_fds=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(to_child)
-        os.close(from_child)
-        self._rest = b""
-        self._number = 0
+        self._chromium = _chromium()
         self._session: str | None = None
         self.requested: list[str] = []
         """Addresses that were asked for."""
@@ -78,8 +46,8 @@ class Browser:
         """What was written to the console: errors, breaches of the policy."""
         self._loaded = 0
         self._fingers = 0
-        pages = self._ask("Target.getTargets")["targetInfos"]
-        target = next(one["targetId"] for one in pages if one["type"] == "page")
+        self._context = self._ask("Target.createBrowserContext")["browserContextId"]
+        target = self._ask("Target.createTarget", url="about:blank", browserContextId=self._context)["targetId"]
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._ask(f"{domain}.enable")
@@ -99,11 +67,8 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._out)
-        os.close(self._in)
-        self._profile.cleanup()
+        self._session = None
+        self._ask("Target.disposeBrowserContext", browserContextId=self._context)
 
     def open(self, url: str) -> None:
         """Open an address, and wait until all of it is loaded."""
@@ -182,17 +147,8 @@ class Browser:
         answer = self._ask("Page.captureScreenshot", format="png", captureBeyondViewport=is_whole)
         path.write_bytes(base64.b64decode(answer["data"]))
 
-    # ── the pipe ─────────────────────────────────────────────────────────────────────────────────
-
     def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        self._number += 1
-        number = self._number
-        order: dict[str, Any] = {"id": number, "method": method, "params": parameters}
-        if self._session:
-            order["sessionId"] = self._session
-        data = json.dumps(order).encode() + b"\0"
-        while data:
-            data = data[os.write(self._out, data) :]
+        number = self._chromium.send(method, self._session, parameters)
         while True:
             message = self._take()
             if message.get("id") == number:
@@ -201,13 +157,9 @@ class Browser:
                 return result
 
     def _take(self) -> dict[str, Any]:
-        while b"\0" not in self._rest:
-            piece = os.read(self._in, 1 << 20)
-            assert piece, "the browser is gone"
-            self._rest += piece
-        one, _, self._rest = self._rest.partition(b"\0")
-        message: dict[str, Any] = json.loads(one)
-        self._note(message.get("method", ""), message.get("params", {}))
+        message = self._chromium.take()
+        if message.get("sessionId") == self._session:
+            self._note(message.get("method", ""), message.get("params", {}))
         return message
 
     def _note(self, method: str, event: dict[str, Any]) -> None:
@@ -219,3 +171,79 @@ class Browser:
             self.said.append(event["entry"]["text"])
         elif method == "Runtime.exceptionThrown":
             self.said.append(str(event["exceptionDetails"]))
+
+
+class _Chromium:
+    """The program, with a profile of its own. It takes a second to start, so all windows of a process share it."""
+
+    def __init__(self) -> None:
+        program = find_browser()
+        assert program is not None
+        self._profile = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
+        to_child, self._out = os.pipe()
+        self._in, from_child = os.pipe()
+
+        def pipes() -> None:  # Chromium reads its orders from 3 and answers on 4
+            first, second = os.dup(to_child), os.dup(from_child)
+            os.dup2(first, 3)
+            os.dup2(second, 4)
+
+        self._process = subprocess.Popen(
+            [
+                program,
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--no-first-run",
+                "--hide-scrollbars",
+                "--remote-debugging-pipe",
+                f"--user-data-dir={self._profile.name}",
+                "about:blank",
+            ],
+            preexec_fn=pipes,  # noqa: PLW1509  (no thread of the tests forks meanwhile)
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_child)
+        os.close(from_child)
+        self._rest = b""
+        self._number = 0
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._out)
+        os.close(self._in)
+        self._profile.cleanup()
+
+    def send(self, method: str, session: str | None, parameters: dict[str, Any]) -> int:
+        """Send an order; returns the number that its answer has."""
+        self._number += 1
+        order: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if session:
+            order["sessionId"] = session
+        data = json.dumps(order).encode() + b"\0"
+        while data:
+            data = data[os.write(self._out, data) :]
+        return self._number
+
+    def take(self) -> dict[str, Any]:
+        """Wait for an answer or an event."""
+        while b"\0" not in self._rest:
+            piece = os.read(self._in, 1 << 20)
+            assert piece, "the browser is gone"
+            self._rest += piece
+        one, _, self._rest = self._rest.partition(b"\0")
+        message: dict[str, Any] = json.loads(one)
+        return message
+
+
+@functools.cache
+def _chromium() -> _Chromium:
+    chromium = _Chromium()
+    atexit.register(chromium.close)
+    return chromium
