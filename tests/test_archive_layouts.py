@@ -337,6 +337,18 @@ def test_alto_has_every_page_and_string(tmp_path: Path) -> None:
     assert [line.get(name) for name in ("HPOS", "VPOS", "WIDTH", "HEIGHT")] == ["167", "500", "667", "125"]
 
 
+@pytest.mark.parametrize("form", ["hocr", "alto"])
+def test_control_characters_that_xml_cannot_hold_are_left_out(tmp_path: Path, form: ExportFormat) -> None:
+    path = pdf(tmp_path / "minutes.pdf")
+    odd = "Dues\x0b12\x1b kronor\ufffe"
+    target, _, _ = written(path, form, {1: reading_of((odd, at(0.1, 0.2, 0.5, 0.25)))})
+    root = ET.parse(target).getroot()  # noqa: S314  (our own file)
+    words = [
+        one.get("CONTENT") or one.text for one in root.iter() if one.get("CONTENT") or one.get("class") == "ocrx_word"
+    ]
+    assert words == ["Dues", "12", "kronor"]
+
+
 # ── the command ───────────────────────────────────────────────────────────────────────────────────
 
 

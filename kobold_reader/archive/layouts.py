@@ -29,6 +29,7 @@ from kobold_reader.release import RELEASE
 _MARKUP: Final = re.compile(
     r"^\s{0,3}#{1,6}\s+|^\s*>\s|\*\*|(?<!\w)__|__(?!\w)|^\s*[|:\s-]{3,}$|\s*\|\s*|^```\w*$|<br\s*/?>", re.MULTILINE
 )
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MARGIN: Final = 0.08
 _FULL_LINE: Final = 0.02
 """Share of the page's height that a line without a place takes, at most."""
@@ -112,8 +113,8 @@ def _has_letter(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return a line without Markdown and tags."""
-    return " ".join(_MARKUP.sub(" ", without_table_tags(text)).split()).strip("· ")
+    """Return a line without Markdown, tags, and characters that XML cannot hold."""
+    return " ".join(_MARKUP.sub(" ", without_table_tags(_NOT_XML.sub(" ", text))).split()).strip("· ")
 
 
 def _unturned(corners: Sequence[float], turned_deg: int) -> tuple[float, ...]:
