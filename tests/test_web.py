@@ -850,11 +850,14 @@ def test_an_export_that_cannot_be_made_says_so(site: Site, monkeypatch: pytest.M
     assert "kobold-reader export FOLDER --archive" in Seen(answer.text).text
 
 
-def test_failed_pages_say_why_and_can_be_read_again(site: Site) -> None:
+def test_failed_pages_say_why_and_can_be_read_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     html = site.client.get("/failed").text
+    assert "more" not in re.sub("<.*?>", "", html)
     assert "the model is gone &lt;b&gt;. Start it." in html
     assert f'action="/page/{SHA[:32]}-3/again"' in html
     assert '<span class="count">1</span>' in html
+    monkeypatch.setattr("kobold_reader.web.app.MOST_FAILED", 0)
+    assert "and 1 more. " in Seen(site.client.get("/failed").text).text, "of thousands, not all are listed"
 
 
 def test_about_counts(site: Site) -> None:

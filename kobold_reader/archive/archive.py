@@ -649,7 +649,8 @@ class Archive:
             doubtful = {page_id(one.sha256, one.page_number): one for one in (ledger.worth_a_look() if ledger else ())}
         for one, content, path, number, text in self._catalog.as_they_were_read(list(doubtful)):
             # The ledger may also have a reading with other settings, or of another model.
-            if text == doubtful[one].text and approvals.get(content) != text_sha256(text):
+            is_shown = text == doubtful[one].text
+            if is_shown and (content not in approvals or approvals[content] != text_sha256(text)):
                 found.setdefault(content, Doubt(one, path, number, doubtful[one].why))
         failed = (row for row in self._catalog.failed() if row.status == "failed")
         return [
@@ -1011,9 +1012,9 @@ class Archive:
         """Return the pages of a file's content in page order."""
         return self._catalog.pages_of(file_sha256)
 
-    def failed_pages(self) -> list[PageRow]:
-        """Return the pages that failed at the last try, also those that keep an earlier reading."""
-        return self._catalog.failed()
+    def failed_pages(self, limit: int = -1) -> list[PageRow]:
+        """Return the pages that failed at the last try, also those that keep an earlier reading; -1: all."""
+        return self._catalog.failed(limit)
 
     def count_failed(self) -> int:
         """Count the pages and the files that failed at the last try; cheap in any archive."""

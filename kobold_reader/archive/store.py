@@ -415,9 +415,9 @@ class Catalog:
             to_json(list(page_ids)),
         )
 
-    def failed(self) -> list[PageRow]:
-        """Return the pages that failed at the last try, also those that keep an earlier reading."""
-        return self._select("error IS NOT NULL ORDER BY uri, page_number")
+    def failed(self, limit: int = -1) -> list[PageRow]:
+        """Return the pages that failed at the last try, also those that keep an earlier reading; -1: all."""
+        return self._select("error IS NOT NULL ORDER BY uri, page_number LIMIT ?", limit)
 
     def _select(self, where: str, *values: object) -> list[PageRow]:
         query = f"SELECT {PAGE_COLUMNS} FROM pages WHERE {where}"  # noqa: S608

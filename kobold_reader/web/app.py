@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 HITS = 20
 BROWSED = 60
 PHOTOS = 240
+MOST_FAILED = 500
+"""Failed pages that are listed, and failed files."""
 BODY_BYTES = 4_000_000
 EXPORTED = 5_000
 """Pages in one exported file, at most."""
@@ -313,11 +315,9 @@ class _Pages:
 
     def failed(self, request: Request) -> Response:  # noqa: ARG002
         """Pages and files that could not be read, and why."""
-        pages, places = self._archive.failed_pages(), self._archive.failed_places()
-        count = len(pages) + len(places)
-        return self.show(
-            "failed.html", view="failed", failed_count=count, pages=pages, places=places, run=self._runs.now
-        )
+        pages, places = self._archive.failed_pages(MOST_FAILED), self._archive.failed_places()[:MOST_FAILED]
+        more = self._archive.count_failed() - len(pages) - len(places)
+        return self.show("failed.html", view="failed", pages=pages, places=places, more=more, run=self._runs.now)
 
     def about(self, request: Request) -> Response:  # noqa: ARG002
         """What the archive holds."""
