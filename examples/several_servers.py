@@ -30,14 +30,15 @@ def main() -> None:
     reader = KoboldReader(
         api_url=servers, engine=arguments.engine, on_error="skip", outage_patience_s=600, show_progress=True
     )
-    print(f"{len(servers)} servers" if arguments.engine == "koboldcpp" else arguments.engine)
+    print(", ".join(servers) if arguments.engine == "koboldcpp" else arguments.engine)
 
     by_status: dict[str, int] = {}
     with arguments.output.open("w", encoding="utf-8") as file:
         for page in reader.read_pages(arguments.folder):
             by_status[page.status] = by_status.get(page.status, 0) + 1
             if page.error:
-                print(page.error)
+                if not page.is_due:  # the error that ends the run says why
+                    print(page.error)
                 continue
             record = {"file": page.source.name, "page": page.page_number, "status": page.status, "text": page.text}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -16,7 +16,7 @@ from kobold_reader import Archive
 from kobold_reader.archive.export import relative_names, safe_paths
 from kobold_reader.archive.rows import PageRow, version_of
 from kobold_reader.documents import page_id
-from kobold_reader.errors import ConfigError, SourceNotFoundError, UnsupportedSourceError
+from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError, UnsupportedSourceError
 from tests.archive_rows import catalog_of, put
 
 SCANS = Path.home().anchor + "scans"
@@ -133,6 +133,8 @@ def test_a_folder_that_cannot_be_written(archive: Archive, tmp_path: Path) -> No
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError, match="is a file"):
         archive.export(tmp_path / "file")
+    with pytest.raises(StoreError, match="cannot be written"):
+        archive.export(tmp_path / "file" / "out")
     with pytest.raises(ConfigError, match="to: 'docx' is not one of md, txt, jsonl, pdf"):
         archive.export(tmp_path / "out", to="docx")  # type: ignore[arg-type]
     (tmp_path / "out").mkdir()

@@ -257,7 +257,7 @@ def test_several_servers(make_simulator: Callable[..., KoboldSimulator], run: St
     done = run("several_servers.py", str(SAMPLES / "letters"), "pages.jsonl", *urls)
 
     assert done.code == 0, done.err
-    assert done.out == "2 servers\n3 ok\n"
+    assert done.out == f"{simulators[0].url}, {simulators[1].url}\n3 ok\n"
     lines = (tmp_path / "pages.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["page"] for line in lines] == [1, 2, 3]
 

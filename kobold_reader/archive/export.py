@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -47,6 +48,7 @@ from kobold_reader.errors import (
     SourceNotFoundError,
     StoreError,
     UnsupportedSourceError,
+    reason,
 )
 from kobold_reader.options import ExportFormat, GroupBy
 from kobold_reader.pages import file_at, local_uri
@@ -101,6 +103,12 @@ class Exporter:
 
     def run(self, layouts: LayoutWriter | None = None) -> ExportReport:
         """Write every file that nobody has changed, each as a whole or not at all; `layouts` writes what is no text."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self._folder).close()
+        except OSError as err:  # said once, not of each file
+            why = f"the folder {self._folder} cannot be written ({reason(err)})."
+            raise StoreError(why, hint="Export to another folder.") from err
         names = relative_names(self._catalog.uris_of_pages(), _roots(self._catalog))
         for path, uris in sorted(self._targets(names).items()):
             rows = [row for uri in uris for row in self._catalog.pages_at(uri)]

@@ -163,18 +163,18 @@ def count_if_interrupted(pages: Mapping[str, int], due: Sequence[PageResult]) ->
     try:
         yield
     except (KoboldReaderError, KeyboardInterrupt):
-        if any(pages.values()):
+        if sum(pages.values()) > len(due):
             notice(f"so far {spell_statuses(pages)}")
         name_due(due)
         raise
 
 
 def notice_no_such_pages(
-    asked: str | None, pages: Mapping[str, int], errors: Sequence[KoboldReaderError], files: Sequence[object]
+    asked: str | None, pages: Mapping[str, int], errors: Sequence[KoboldReaderError], files: int
 ) -> None:
     """Say so where `--pages` names pages that no file has."""
     if asked and files and not errors and not sum(pages.values()):
-        notice(f"--pages {asked}: none of the {spell_count(len(files), 'file')} has such a page")
+        notice(f"--pages {asked}: none of the {spell_count(files, 'file')} has such a page")
 
 
 def notice_pages_left(stop_after: str | None, left_pages: int) -> None:

@@ -376,7 +376,7 @@ def classify_error(answer: HttpAnswer, url: str) -> ServerError:
         return ResponseFormatError(
             f"{url}: redirected{_location(answer)}; redirects are not followed, pages must not go elsewhere.",
             server=url,
-            hint="Give the address it leads to, if that is right.",
+            hint="If KoboldCpp is there, give that address.",
         )
     if status == 401:  # noqa: PLR2004
         return AuthenticationError(
@@ -398,8 +398,10 @@ def classify_error(answer: HttpAnswer, url: str) -> ServerError:
             **facts,
             hint="Look at the port and the path; KoboldCpp's own port is 5001.",
         )
-    shown = told or (" and a web page" if _is_html(answer.body) else f": {excerpt(answer.body)}")
-    return ServerStatusError(f"{url}: HTTP {status}{shown}.", **facts, hint="The console of the server says more.")
+    shown = told or (" with a web page" if _is_html(answer.body) else f": {excerpt(answer.body)}")
+    return ServerStatusError(
+        f"{url}: it answered HTTP {status}{shown}.", **facts, hint="The console of the server says more."
+    )
 
 
 def _busy(status: int, msg: str, url: str, facts: dict[str, Any]) -> ServerBusyError:

@@ -80,6 +80,7 @@ def index(
         closing_code,
         count_if_interrupted,
         find_lower_resolution,
+        notice_no_such_pages,
         notice_pages_left,
         saying_ways_on,
     )
@@ -133,6 +134,7 @@ def index(
             beside = opened.write_sidecars(paths)
             said = set(map(str, report.errors))
             beside.errors = [error for error in beside.errors if str(error) not in said]
+    notice_no_such_pages(options.pages, report.pages, report.errors, report.files)
     notice_pages_left(options.stop_after, progress.left_pages)
     if as_json:
         say_json(report.to_json() | ({"sidecars": beside.to_json()} if beside else {}))

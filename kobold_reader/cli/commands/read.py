@@ -92,7 +92,7 @@ def read(
         skipped = ledger.attachments_skipped(selection.files) + Counter(selection.skipped)
     notice_pages_left(options.stop_after, progress.left_pages)
     notice(spell_statuses(pages, kept))
-    notice_no_such_pages(options.pages, pages, errors, selection.files)
+    notice_no_such_pages(options.pages, pages, errors, len(selection.files))
     if skipped:
         notice(spell_skipped(skipped))
     usable = sum(pages.values()) - pages["failed"]
