@@ -59,11 +59,10 @@ PAGES = (1, 2, 3, 4, 5)
 STRUCK = (1, 3, 5)
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> list[Path]:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Five scans; the number of each can be told by its width."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("scans")
     paths = []
     for number, width_px in enumerate(WIDTHS_PX, start=1):
         image = Image.new("L", (width_px, 420), 250)
@@ -129,7 +128,9 @@ class Run:
         try:
             with Ledger(folder / "ledger.sqlite") as ledger:
                 pages = LocalPageReader(engine, None)
-                for result in Transcriber(pages, ledger, ReadOptions(tasks=("ocr",))).run(select(files).files):
+                for result in Transcriber(pages, ledger, ReadOptions(tasks=("ocr",), rotate=0)).run(
+                    select(files).files
+                ):
                     self.results.append(result)
                     if on_result:
                         on_result(result)
@@ -223,6 +224,11 @@ def servers(request: pytest.FixtureRequest, make_simulator: MakeSimulator) -> li
     return [make_simulator(brain=ScriptBrain(read_it)) for _ in range(request.param)]
 
 
+@pytest.mark.parametrize(
+    "servers",
+    [pytest.param(1, id="one server"), pytest.param(3, id="three servers", marks=pytest.mark.thorough)],
+    indirect=True,
+)
 @pytest.mark.parametrize("name", [name for name, row in MATRIX.items() if row.passes])
 def test_a_fault_that_passes_costs_one_request(
     servers: list[KoboldSimulator], files: list[Path], tmp_path: Path, name: str
