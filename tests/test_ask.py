@@ -431,6 +431,7 @@ def test_the_docs_show_what_comes_out(kobold: Command, tmp_path: Path, make_simu
     assert f"[1] {name}.pdf, page 2\n" in prompt
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_ctrl_c_aborts_the_job_and_ends_with_130(folder: Path, make_simulator: MakeSimulator) -> None:
     server = make_simulator(brain=ScriptBrain("Nystrand " * 900), tokens_per_s=20)

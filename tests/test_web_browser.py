@@ -457,7 +457,7 @@ VIEWS = [
 @pytest.mark.parametrize(
     "look",
     [
-        pytest.param({}, id="light"),
+        pytest.param({}, id="light", marks=pytest.mark.thorough),
         pytest.param({"is_dark": True}, id="dark", marks=pytest.mark.thorough),
         pytest.param({"width_px": 390, "height_px": 800, "is_phone": True}, id="phone"),
     ],
