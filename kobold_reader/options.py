@@ -140,7 +140,7 @@ class ReadOptions:
     vocabulary: str | Path | None = _option(  # becomes the text of the list in `__post_init__`
         None, "A file with the keywords that tags may have, as Lightroom exports them."
     )
-    max_tags: int | None = _option(None, "At most so many keywords a page; left out: 15.")
+    max_tags: int | None = _option(None, "At most this many keywords a page; left out: 15.")
     family: str | None = _option(
         None, "Model family; left out: chosen by the model's name.", elsewhere=("model_family",)
     )
@@ -150,13 +150,15 @@ class ReadOptions:
         elsewhere=("max_side_px", "max_image_size"),
     )
     rotate: Rotate = _option(
-        "auto", "Turn pages clockwise; auto: those on their side or head; 0: as the file says.", elsewhere=("rotation",)
+        "auto",
+        "Turn pages clockwise; auto: those on their side or upside down; 0: as the file says.",
+        elsewhere=("rotation",),
     )
     text_layer: TextLayerUse = _option(
         "auto", "A PDF's own text; auto: used where it is good; ignore: read images; only: ask no engine."
     )
     image_kind: ImageKindUse | None = _option(
-        None, "What these pictures are, kept with each; auto: decided for each; left out: as kept, else decided."
+        None, "Treat pictures as photos or scans; auto: decide for each; left out: as before, else decide."
     )
     pdf_passwords: tuple[str, ...] = _option((), "Tried on encrypted PDFs.", is_secret=True)
     page_timeout_s: float | None = _option(
@@ -164,9 +166,9 @@ class ReadOptions:
         "Seconds for one request; left out: as long as the server shows any sign of work.",
         elsewhere=("timeout", "timeout_s"),
     )
-    outage_patience_s: float = _option(0.0, "If no server works any more: wait so long for one to come back.")
+    outage_patience_s: float = _option(0.0, "How long to wait for a server to come back when none works.")
     stop_after_s: float | None = _option(None, "Ask for no more pages after this time.")
-    redo: Redo | None = _option(None, "Make these kept readings again.")
+    redo: Redo | None = _option(None, "Read pages with these readings again.")
     ledger: str | None = _option(
         None, "File where readings are kept; left out: the user's own; none: nowhere.", elsewhere=("cache", "cache_dir")
     )

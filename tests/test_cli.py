@@ -926,7 +926,10 @@ def test_export_edit_import(kobold: Command, archive: Path, pages: Path, tmp_pat
     assert json.loads(kobold("status", "--archive", archive, "--json").out)["corrections"] == 1
 
     file.write_bytes(text.encode())
-    assert kobold("import", file, "--archive", archive).err == "3 pages in 1 file: 0 corrected, 1 as read again\n"
+    assert (
+        kobold("import", file, "--archive", archive).err
+        == "3 pages in 1 file: 0 corrected, 1 set back to what was read\n"
+    )
     (out / "mine.txt").write_text("My notes", encoding="utf-8")
     (out / "broken.md").write_text(text.replace("page 2 ", "page 3 "), encoding="utf-8")
     said = kobold("import", out, "--archive", archive)

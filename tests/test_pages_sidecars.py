@@ -132,5 +132,5 @@ def test_a_pipe_or_a_folder_is_no_sidecar(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg.xmp")
     (tmp_path / "b.jpg.xmp").mkdir()
     assert sidecar_finder().read_of(photo) == sidecar_finder().read_of(tmp_path / "b.jpg") == ()
-    with pytest.raises(SidecarError, match="no file"):
+    with pytest.raises(SidecarError, match="not a file"):
         contents(tmp_path / "a.jpg.xmp")

@@ -422,7 +422,7 @@ def test_power_lost_within_a_checkpoint_costs_nothing(tmp_path: Path) -> None:
 def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(LedgerError, match=r"cannot be used.*damaged, or no ledger"):
+    with pytest.raises(LedgerError, match=r"cannot be used.*damaged, or not a ledger"):
         Ledger(path)
     assert path.read_bytes().startswith(b"this is no database"), "it was left alone"
 

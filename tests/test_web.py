@@ -982,7 +982,7 @@ def test_a_correction_is_saved_found_and_taken_back(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page_number", "version", "why"), [(1, "older", "was changed since you began"), (3, "", "could never be opened")]
+    ("page_number", "version", "why"), [(1, "older", "was changed since you began"), (3, "", "could not be opened yet")]
 )
 def test_what_cannot_be_saved_is_not_lost(site: Site, page_number: int, version: str, why: str) -> None:
     page = site.archive.page(f"{SHA[:32]}-{page_number}")

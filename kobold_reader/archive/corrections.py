@@ -142,10 +142,10 @@ def check_correctable(row: PageRow) -> None:
     """Raise ConfigError for a page that could never be opened, so that its content is unknown."""
     if not row.content_sha256:
         raise ConfigError(
-            "this page could never be opened: a correction belongs to what a page shows, and that is not known.",
+            "this page could not be opened yet, so its text cannot be corrected.",
             source=str(row.metadata.get("file_path")),
             page_number=row.page_number,
-            hint="Mend the file, or index the archive once more.",
+            hint="Repair the file, then index it again.",
         )
 
 

@@ -99,8 +99,8 @@ def open_embedder(record: Mapping[str, Any], access: ServerAccess) -> Embedder:
     """
     if record["kind"] == OWN:
         raise ConfigError(
-            f"the archive's vectors were made by {record['name']}, which the program that made them brought.",
-            hint="Give it again: Archive.open(…, embed_model=…). Or make the vectors anew: "
+            f"the archive's vectors were made by {record['name']}, an embedder that a Python program supplied.",
+            hint="Supply it again: Archive.open(…, embed_model=…). Or make the vectors anew: "
             f"index --reembed --embedder {usual_embedder()}.",
         )
     embedder = _open(record["kind"], access, record["name"])

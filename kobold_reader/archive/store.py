@@ -220,7 +220,7 @@ class Catalog:
                 raise
             if "not a database" in str(err):
                 message = f"{self.path} is damaged, or was made by another program."
-                raise StoreError(message, hint=f"{OTHER_FOLDER} Or put back a copy of it.") from err
+                raise StoreError(message, hint=f"{OTHER_FOLDER} Or restore a copy of it.") from err
             raise StoreError(
                 f"the archive's file {self.path} cannot be used ({doing}): {err}.",
                 hint="Check that its folder can be written and the disk is not full.",

@@ -294,7 +294,7 @@ class Ledger:
                     raise
                 hint = "Check that its folder can be written and the disk is not full"
                 if getattr(err, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-                    hint = "It is damaged, or no ledger: put back a copy of it"
+                    hint = "It is damaged, or not a ledger: restore a copy of it"
                 raise LedgerError(
                     f"the ledger {self.path or 'in memory'} cannot be used ({doing}): {reason(err)}.",
                     hint=f"{hint}, or name another file with --ledger.",

@@ -18,7 +18,9 @@ _MARKS = {"ok": "ok     ", "advice": "advice ", "problem": "PROBLEM"}
 @with_options(ServerOptions)
 def doctor(
     options: ServerOptions,
-    family: Annotated[str | None, typer.Option(metavar="NAME", help="Model family, if its name does not tell.")] = None,
+    family: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Model family, where the model's name does not tell it.")
+    ] = None,
     visionmaxres: Annotated[
         int | None, typer.Option(metavar="N", min=64, help="What the server was started with; else it is measured.")
     ] = None,

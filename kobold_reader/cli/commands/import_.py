@@ -27,11 +27,11 @@ def import_(
         unfinished = opened.status().unfinished_pages
     corrected, taken_back = len(report.corrected), len(report.taken_back)
     counted = f"{spell_count(report.pages, 'page')} in {spell_count(report.files, 'file')}: {corrected} corrected"
-    notice(counted + (f", {taken_back} as read again" if taken_back else ""))
+    notice(counted + (f", {taken_back} set back to what was read" if taken_back else ""))
     if report.other_files:
-        notice(f"{spell_count(report.other_files, 'file')} left aside: no export of kobold-reader")
+        notice(f"{spell_count(report.other_files, 'file')} left aside: not exported by kobold-reader")
     if unfinished and (corrected or taken_back):
-        notice("the corrections are found by words now, and by meaning after the next `index`")
+        notice("the corrections can be found by their words now, and by meaning after the next `index`")
     for error in report.errors:
         complain(str(error))
     if report.errors:

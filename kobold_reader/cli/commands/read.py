@@ -54,7 +54,7 @@ def read(
     from kobold_reader.session import take
 
     if output_format == "html" and output is None and sys.stdout.isatty():
-        raise typer.BadParameter("a page of pictures is for a file: name one with -o.", param_hint="--format html")
+        raise typer.BadParameter("HTML is written to a file: name one with -o.", param_hint="--format html")
     pages: Counter[str] = Counter()
     due: list[PageResult] = []
     kept = 0

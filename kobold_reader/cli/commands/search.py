@@ -36,7 +36,9 @@ def search(
     ] = None,
     like: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="In place of QUERY: photos that look like this picture, or show the like."),
+        typer.Option(
+            metavar="FILE", help="In place of QUERY: photos that look like this picture, or show similar things."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("-k", min=1, help="At most this many pages.")] = 5,
     mode: Annotated[Mode, typer.Option(help="dense: by meaning; keyword: all the words.")] = "hybrid",
@@ -58,7 +60,9 @@ def search(
     ] = False,
     related: Annotated[
         bool | None,
-        typer.Option("--related/--no-related", help="Also pages that are merely near; without --json they are shown."),
+        typer.Option(
+            "--related/--no-related", help="Also show pages that are only related; the default, except with --json."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
 ) -> int:
