@@ -404,13 +404,14 @@ def test_what_a_page_would_like_to_run_does_not(browser: Browser, site: Site) ->
         assert tried in {"EvalError", "TypeError"}, script
 
 
-def test_the_picture_of_a_file_that_is_gone_says_so(browser: Browser, site: Site) -> None:
+@pytest.mark.parametrize("view", ["page", "look"])
+def test_the_picture_of_a_file_that_is_gone_says_so(browser: Browser, site: Site, view: str) -> None:
     page = next(one for one in site.archive.pages() if one.metadata["file_name"] == "photo.jpg")
     photo = site.folder / "scans" / "photo.jpg"
     data = photo.read_bytes()
     photo.unlink()
     try:
-        browser.open(f"{site.base}/page/{page.page_id}")
+        browser.open(f"{site.base}/{view}/{page.page_id}")
         said = browser.run(
             "new Promise(done => { const look = () => { const one = document.querySelector('.sheet .nothing');"
             " one ? done(one.textContent) : setTimeout(look, 20) }; look() })"
@@ -419,6 +420,7 @@ def test_the_picture_of_a_file_that_is_gone_says_so(browser: Browser, site: Site
         photo.write_bytes(data)
     assert "not there any more" in said
     assert "boathouse by Lindqvist" in browser.text()
+    assert all("404" in one for one in browser.said), "a picture is missing, and that is all"
 
 
 def test_a_correction_from_the_keyboard(browser: Browser, site: Site) -> None:

@@ -122,9 +122,10 @@ if (spread && !one("[data-edit]")) {
 
 // In place of a picture that cannot be shown: the reason.
 async function sayWhy(picture) {
+  if (!picture.isConnected) return; // said already
   const sentence = document.createElement("span");
   sentence.className = "nothing";
-  if (picture.closest("[data-sheet]")) {
+  if (picture.closest(".sheet")) {
     const answer = await fetch(picture.src);
     const text = answer.ok ? "" : await answer.text();
     sentence.textContent = text || "The picture cannot be shown.";
