@@ -150,6 +150,13 @@ def test_a_run_is_watched_stopped_and_gone_on_with(scans: Path, tmp_path: Path, 
     hangs = True
     server.fault_when = lambda request: Fault.HANG if hangs and request.path.endswith("/generate") else None
     with adding_to(tmp_path / "archive", Adding(folders=(scans,)), server.url) as site:
+        site.post("/add/index", folder=str(scans / "letters"))
+        assert server.wait_for(lambda: server.running, 60)
+        site.post("/add/stop")
+        site.runs.join(60)
+        assert "none changed" not in site.seen(), "it came to no page"
+        assert server.wait_for(lambda: not server.running)
+
         site.post("/add/index", folder=str(scans))
         assert server.wait_for(lambda: server.running, 60)
         html = site.client.get("/add").text

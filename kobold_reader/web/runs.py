@@ -272,8 +272,10 @@ def _lines(report: SyncReport) -> list[str]:
     }
     changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     files, indexed = spell_count(report.files, "file"), spell_count(report.indexed_pages, "page")
-    lines = [
-        spell_statuses(report.pages, report.kept_pages),
-        f"{files}: {changes or 'none changed'}; {indexed} indexed",
-    ]
+    lines = []
+    if report.pages or changes:  # a run may be stopped before the first page
+        lines = [
+            spell_statuses(report.pages, report.kept_pages),
+            f"{files}: {changes or 'none changed'}; {indexed} indexed",
+        ]
     return lines + ([spell_skipped(report.skipped)] if report.skipped else [])
