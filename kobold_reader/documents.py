@@ -7,6 +7,7 @@ chunk size.
 
 from __future__ import annotations
 
+import functools
 import mimetypes
 import uuid
 from collections.abc import Mapping
@@ -49,6 +50,11 @@ def page_link(uri: str, file_type: str, page_number: int) -> str:
     return f"{uri}#page={page_number}" if file_type == "application/pdf" else uri
 
 
+@functools.lru_cache
+def _folder_name(folder: str) -> str:
+    return PurePosixPath(folder.replace("\\", "/")).name or folder
+
+
 def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
     """Return the metadata of a page (`part`: page, ocr, caption or tags); unknown keys are left out."""
     source, attached = result.source, result.metadata.get("attachment")
@@ -59,7 +65,7 @@ def to_metadata(result: PageResult, part: str = "page") -> dict[str, Scalar]:
         "file_size": source.size_bytes,
         "creation_date": source.birth_date,
         "last_modified_date": source.modified_date,
-        "folder": PurePosixPath(source.folder.replace("\\", "/")).name or source.folder,
+        "folder": _folder_name(source.folder),
         "file_sha256": result.file_sha256 or None,
         "page_number": result.page_number,
         "page_label": result.page_label,

@@ -164,9 +164,14 @@ class PageChild:
         return found
 
     def _ask_ahead(self, page_numbers: Sequence[int]) -> None:
-        """Send a request for the facts of each page that has none yet, and wait for no answer."""
+        """Send a request for the facts of each page that has none yet, and wait for no answer.
+
+        Nothing is sent while the child has enough to do: several requests at once wake it once.
+        """
         process = self._process
         assert process is not None  # noqa: S101  (it was made ready, or asked before)
+        if page_numbers[0] in self._asked and len(self._asked) * 2 > len(page_numbers):
+            return
         for number in page_numbers:
             if number not in self._found and number not in self._asked:
                 self._asked.append(number)

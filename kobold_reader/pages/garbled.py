@@ -10,6 +10,7 @@ one another in no language, characters without a meaning, a sign where spaces sh
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import tomllib
 import unicodedata
@@ -55,10 +56,18 @@ _WESTERN: Final = {bytes([code]).decode("cp1252", "ignore") or chr(code): code f
 _MIN_MISREAD: Final = 3
 
 
-def judge(text: str) -> Judgement:
-    """Judge a page's text layer; a few letters are no evidence against it."""
+def judge(text: str, counted: Counter[str] | None = None) -> Judgement:
+    """Judge a page's text layer; a few letters are no evidence against it.
+
+    Args:
+        text: The page's text.
+        counted: How often each character is in it, where the caller knows that.
+    """
+    every = _without_spaces(counted) if counted and len(text) <= _MAX_CHARACTERS else None
     text = text[:_MAX_CHARACTERS]
-    every, words = _signs_of(text), [_look_up(word) for word in _letters_of(text)]
+    if every is None:
+        every = _signs_of(text)
+    words = [_look_up(word) for word in _letters_of(text)]
     if _has_no_meaning(text, every) or _has_no_words(text, every, words) or _is_misread_utf8(text):
         return "garbled"
     share = _unlikely_share(words)
@@ -98,8 +107,12 @@ def _has_few_signs(text: str, every: Counter[str]) -> bool:
     """Whether there are so many letters and so few signs that those need no closer look: as in nearly all texts."""
     close = "".join(text.split())
     signs = sum(n for one, n in every.items() if _is_sign(one))
-    letters = sum(n for one, n in every.items() if one.isalnum() and one * 3 not in close)  # the others may be leaders
-    if signs > _CODE_SIGNS * (signs + letters) or len(_SIGNS_INSIDE & every.keys()) >= _STREWN_SIGNS:
+    letters = itertools.accumulate(
+        n for one, n in every.items() if one.isalnum() and one * 3 not in close
+    )  # no leaders
+    if not any(signs <= _CODE_SIGNS * (signs + some) for some in letters):
+        return False
+    if len(_SIGNS_INSIDE & every.keys()) >= _STREWN_SIGNS:
         return False
     return "(cid:" not in text and every["/"] * _LONGEST_NAME <= _MAX_GLYPH_NAMES * every.total()
 
@@ -110,7 +123,11 @@ def _is_sign(character: str) -> bool:
 
 def _signs_of(text: str) -> Counter[str]:
     """How often each character but space is in the text."""
-    every = Counter(text)
+    return _without_spaces(Counter(text))
+
+
+def _without_spaces(counted: Counter[str]) -> Counter[str]:
+    every = counted.copy()
     for character in [one for one in every if one.isspace()]:
         del every[character]
     return every
@@ -177,7 +194,7 @@ _MARKED: Final = -3.0
 _STANDARD_LEVEL: Final = 4
 _KNOWN_WORDS: Final = 8192
 """Words whose value is kept: half of a text is the same few hundred words."""
-_CAMEL: Final = re.compile(r"(?<=[a-zß-öø-ÿ])(?=[A-ZÀ-ÖØ-Þ])")
+_CAMEL: Final = re.compile(r"[A-ZÀ-ÖØ-Þ](?<=[a-zß-öø-ÿ][A-ZÀ-ÖØ-Þ])")  # capitals are few, so they are sought first
 _SAME: Final = {"ی": "ي", "ى": "ي", "ک": "ك", "ș": "ş", "ț": "ţ"}
 
 
@@ -326,5 +343,5 @@ _FOLDED: Final = _Folded()
 
 def _letters_of(text: str) -> list[str]:
     """The words of a text, those with digits left out; a capital inside a word begins another."""
-    folded = unicodedata.normalize("NFC", _CAMEL.sub(" ", text)).translate(_FOLDED)
+    folded = unicodedata.normalize("NFC", _CAMEL.sub(r" \g<0>", text)).translate(_FOLDED)
     return [word for word in folded.split() if "0" not in word]

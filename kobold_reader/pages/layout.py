@@ -400,18 +400,18 @@ def _clear_text(document: Document, page: Page) -> str:
         if pymupdf.mupdf.FZ_STEXT_BLOCK_IMAGE in kinds:
             return ""
         paths = kinds.count(pymupdf.mupdf.FZ_STEXT_BLOCK_VECTOR)
-        text = shown = str(found.extractText()).replace("\x00", "").strip()
+        text = str(found.extractText()).replace("\x00", "").strip()
+        letters = counted = Counter(text)
         if not _hides_nothing(document, page):
             lines = (line for block in found.extractDICT()["blocks"] for line in block.get("lines", ()))
-            shown = "".join(span["text"] for line in lines for span in line["spans"] if span["alpha"])
-        letters = Counter(shown)
-        del letters["\n"]
+            letters = Counter("".join(span["text"] for line in lines for span in line["spans"] if span["alpha"]))
         visible, garbled = _count(letters)
+        garbled -= letters["\n"]
         if visible < (_FEW_LETTERS if paths else _MIN_LETTERS) * _CLEARLY or paths > max(_MANY_PATHS, visible):
             return ""
     except MUPDF_ERRORS:
         return ""
-    return text if garbled * _CLEARLY < _MAX_GARBLED * visible and judge(text) == "text" else ""
+    return text if garbled * _CLEARLY < _MAX_GARBLED * visible and judge(text, counted) == "text" else ""
 
 
 def _kinds_of_blocks(found: Any) -> list[int]:

