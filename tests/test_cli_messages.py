@@ -111,6 +111,7 @@ WRONG = [
     ("search dues --archive nothing", 2, "kobold-reader index PATH --archive nothing"),
     ("search dues --archive a_file", 2, "a file is a file, and an archive is a folder. Name a folder with --archive."),
     ("search dues --archive other", 2, "made by another program. Name another folder with --archive."),
+    ("search dues", 2, "name the archive's folder with --archive DIR, or in the variable KOBOLD_READER_ARCHIVE."),
     ("search x --archive no_where", 2, f"kobold-reader index PATH {quoted(['--archive', 'no where'])}"),
     ("search harbour dues --archive empty_archive", 0, "is empty. Add files with: kobold-reader index PATH --archive"),
     (f"{READ} --pages x", 2, "--pages: 'x' is not a page range; write 7, 1-3,7 or 10-"),

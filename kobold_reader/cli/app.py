@@ -129,7 +129,9 @@ def run() -> int:
     return int(code or EXIT_OK)
 
 
-_PYDANTIC_SAYS = {
+_IN_PLAIN_WORDS = {
+    r"Missing option '--archive' .*'(\w+)'\)": r"name the archive's folder with --archive DIR, or in the variable \1",
+    r" \(env var: '\w+'\)": "",
     r"Value error, ": "",
     r"Input should be a valid integer\b.*": "it must be a whole number",
     r"Input should be a valid number\b.*": "it must be a number",
@@ -137,7 +139,7 @@ _PYDANTIC_SAYS = {
     r"Input should be greater than or equal to (\S+)": r"it must be \1 or more",
     r"Input should be less than or equal to (\S+)": r"it must be \1 or less",
 }
-"""typer 0.29 has pydantic check the values of options."""
+"""What typer says of wrong arguments, and pydantic, which checks the values of options for it."""
 
 
 def _explain_usage(error: Any) -> None:
@@ -146,8 +148,8 @@ def _explain_usage(error: Any) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         notice(message)
         return
-    for of_pydantic, ours in _PYDANTIC_SAYS.items():
-        message = re.sub(of_pydantic, ours, message)
+    for theirs, ours in _IN_PLAIN_WORDS.items():
+        message = re.sub(theirs, ours, message)
     complain(" ".join(message.split()))
     if error.ctx is not None:
         what = "options" if error.ctx.parent else "commands"

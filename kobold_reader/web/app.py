@@ -37,7 +37,7 @@ from kobold_reader.archive import Archive
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.query import unquoted
 from kobold_reader.archive.rows import PageRow
-from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError
+from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError, quoted
 from kobold_reader.html.pages import explained, templates
 from kobold_reader.web import views
 from kobold_reader.web.add import Adding, AddViews
@@ -437,7 +437,7 @@ class _Pages:
         if not page_ids:
             raise HTTPException(409, "No page is ticked. Go back, and tick some, or export all.")
         if len(page_ids) > EXPORTED:
-            command = f"kobold-reader export FOLDER --archive {self._archive.folder}"
+            command = f"kobold-reader export FOLDER {quoted(['--archive', str(self._archive.folder)])}"
             raise HTTPException(
                 409, f"{len(page_ids):,} pages are too many for one file. `{command}` writes one file for each."
             )
