@@ -78,6 +78,8 @@ def test_what_goes_in_comes_out_equal(tmp_path: Path) -> None:
         assert ledger.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
         assert ledger.document(FILE.sha256) == FILE
         assert ledger.pages(FILE.sha256) == {1: KnownPage(facts(), is_blank=False)}
+        assert ledger.page(FILE.sha256, 1) == KnownPage(facts(), is_blank=False)
+        assert ledger.page(FILE.sha256, 2) is None
         assert ledger.sha256_of(SOURCE) == FILE.sha256
 
 
@@ -129,7 +131,7 @@ def test_the_fallback_is_read_and_copied(tmp_path: Path) -> None:
         record(default)
     with Ledger(tmp_path / "own.sqlite", fallback=Ledger(tmp_path / "default.sqlite", read_only=True)) as own:
         assert own.sha256_of(SOURCE) == FILE.sha256
-        assert own.pages(FILE.sha256)
+        assert own.page(FILE.sha256, 1) == own.pages(FILE.sha256)[1]
         assert own.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
     with Ledger(tmp_path / "own.sqlite") as alone:
         assert alone.reading("c" * 64, "ocr", "koboldcpp", "default") == READING

@@ -124,7 +124,7 @@ class Sidecars:
             self._report.other_files += 1
             return None
         sha256 = ledger.sha256_of(source)
-        page = ledger.pages(sha256).get(1) if sha256 else None
+        page = ledger.page(sha256, 1) if sha256 else None
         if sha256 is None or page is None:
             self._report.unknown_files += 1
             return None

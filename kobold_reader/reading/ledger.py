@@ -428,19 +428,27 @@ class Ledger:
 
     def pages(self, sha256: str) -> dict[int, KnownPage]:
         """Return the known pages of a file's content by 1-based page number."""
-        sql = "SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ?"
+        sql = "SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ? ORDER BY page_number DESC"
         rows = self._found_by_key("pages", sha256, sql, sha256)
-        known = {
-            number: KnownPage(PageFacts(**json.loads(facts)), None if is_blank is None else bool(is_blank))
-            for number, is_blank, facts in rows
-        }
-        document = self.document(sha256) if self._fallback and rows else None
-        if self._fallback and not (document and len(rows) == document.total_pages):
+        known: dict[int, KnownPage] = {}
+        while rows:  # each is given up as it is decoded: a book has megabytes of them
+            number, is_blank, facts = rows.pop()
+            known[number] = _to_page(is_blank, facts)
+        document = self.document(sha256) if self._fallback and known else None
+        if self._fallback and not (document and len(known) == document.total_pages):
             behind = self._fallback.pages(sha256)
             # Copied with the readings, because `forget` finds readings by their pages.
             self._copy(_put_page(sha256, page) for number, page in behind.items() if number not in known)
             known = behind | known
         return known
+
+    def page(self, sha256: str, page_number: int) -> KnownPage | None:
+        """Return one page (1-based) of a file's content, if it is known."""
+        sql = "SELECT is_blank, facts FROM pages WHERE sha256 = ? AND page_number = ?"
+        rows = self._found_by_key("pages", sha256, sql, sha256, page_number)
+        if rows:
+            return _to_page(*rows[0])
+        return self._fallback.page(sha256, page_number) if self._fallback else None
 
     def remember_pages(self, sha256: str, pages: Sequence[KnownPage]) -> None:
         """Record facts of pages; a page that is known as blank or not stays so."""
@@ -683,6 +691,10 @@ def _put_page(sha256: str, page: KnownPage) -> Statement:
     kept = {name: getattr(facts, name) for name in _FACTS_KEPT}
     row = (sha256, facts.page_number, facts.content_sha256, page.is_blank, facts.text_layer, _json(kept))
     return sql, row
+
+
+def _to_page(is_blank: int | None, facts: str) -> KnownPage:
+    return KnownPage(PageFacts(**json.loads(facts)), None if is_blank is None else bool(is_blank))
 
 
 def _put_reading(content_sha256: str, key: str, reading: Reading) -> Statement:

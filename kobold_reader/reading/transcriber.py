@@ -475,8 +475,9 @@ class Transcriber:
             if "ocr" in step.due_tasks:
                 self._witness.look_at(source, file, step.known.facts, is_urgent=True)
         elif lacks_witness(step) and self._options.needs_witness:
-            facts = self._ledger.pages(file.sha256)[step.page_number].facts
-            self._witness.look_at(source, file, facts, is_urgent=False)
+            known = self._ledger.page(file.sha256, step.page_number)
+            assert known is not None  # noqa: S101  (it was read earlier)
+            self._witness.look_at(source, file, known.facts, is_urgent=False)
 
     def _witnessed(self, results: Iterable[PageResult], witness: SecondReader) -> Iterator[PageResult]:
         """Yield the results as soon as the witness has read them; the servers never wait for it.
@@ -558,7 +559,7 @@ class Transcriber:
 
     def _asked_again(self, result: PageResult, first: Reading, word: Word) -> Reading:
         """Ask the server once more for a page whose text is of another page, and return the better reading."""
-        known = self._ledger.pages(result.file_sha256).get(result.page_number)
+        known = self._ledger.page(result.file_sha256, result.page_number)
         file = self._ledger.document(result.file_sha256)
         place = result.source.path, result.page_number
         if known is None or file is None or self.lost:
