@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +23,9 @@ from kobold_reader.reading import second_reader
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.rapidocr import RapidOcrEngine
-from kobold_reader.reading.results import PageResult, Reading
+from kobold_reader.reading.results import Corners, PageResult, Reading
 from kobold_reader.reading.second_reader import witness_key
+from kobold_reader.reading.witness import letters_of
 from kobold_reader.reading.witness_process import WitnessProcess
 from tests.kobold_simulator import BrainRequest, KoboldSimulator, ScriptBrain
 
@@ -75,6 +76,10 @@ def loaded(engine: OnceReading, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def read(self, job: PageJob) -> Any:
             read.append(Path(job.source).stem)
             return engine.read(job)["ocr"]
+
+        @override
+        def look(self, images: PageImages, places: Sequence[Corners]) -> list[list[str]]:
+            return engine.look(images, places)
 
     monkeypatch.setattr(second_reader, "WitnessProcess", Shared)
     return read
@@ -144,6 +149,22 @@ def test_a_reading_is_kept_with_the_witness_s_word_and_asked_of_neither_twice(
     }
     assert len(simulator.requests) == asked
     assert sorted(loaded) == ["a", "b", "c"]
+
+
+def test_a_line_is_looked_at_again_the_way_it_was_read(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path
+) -> None:
+    """A photo that lies on its side in its file."""
+    with Image.open(scans / "b.png") as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.transpose(Image.Transpose.ROTATE_90).save(scans / "b.jpg", exif=exif, quality=95)
+    for name in "abc":
+        (scans / f"{name}.png").unlink()
+    simulator = server(b="\n".join(LINES["b"]).replace("12.50", "17.50"))
+    found = read(scans, simulator.url, tmp_path / "ledger")["b"].readings["ocr"].witness
+    assert found is not None
+    assert found["differences"] == [{"text": "17.50", "page": "12.50"}]
 
 
 def test_the_words_of_a_model_get_their_places(
@@ -423,6 +444,9 @@ def test_a_process_of_its_own_reads_as_rapidocr_does_and_its_end_costs_one_page(
         assert isinstance(read, Reading)
         assert replace(read, elapsed_s=0.0) == replace(own, elapsed_s=0.0)
         assert read.text == LINES["a"][0]
+        (again,) = process.look(job.images, [read.boxes[0].corners])
+        assert len(again) > 1
+        assert {letters_of(seen).text for seen in again} == {letters_of(read.text).text}
         broken = process.read(
             replace(job, images=replace(job.images, views=(replace(job.images.views[0], image=b"no"),)))
         )

@@ -15,7 +15,7 @@ import re
 import unicodedata
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from math import hypot
@@ -49,6 +49,11 @@ _HALF: Final = 0.5
 _CHANCE: Final = 3
 """Fewer equal letters in a row are chance where nothing beside them is equal."""
 _USED: Final = "\0"
+_NUMBER_SIGNS: Final = frozenset(".,:/'’-")
+
+
+Look = Callable[[Sequence[Corners]], Sequence[Sequence[str]]]
+"""Has RapidOCR read lines in these places once more, each in several ways; empty where that is not possible."""
 
 
 class Difference(NamedTuple):
@@ -171,6 +176,7 @@ class _Alignment:
     """Where each letter of a text stands on the page."""
 
     def __init__(self, text: str, lines: Sequence[_WitnessLine]) -> None:
+        self._text = text
         self.letters = letters_of(text)
         self.lines = lines
         count = len(self.letters.text)
@@ -195,10 +201,10 @@ class _Alignment:
             letters = lines[number].letters.text
             if len(letters) < _ANCHOR_LETTERS:
                 break
-            found = fuzz.partial_ratio_alignment(letters, left, score_cutoff=_ANCHOR_RATIO)
-            if found is not None and found.dest_end > found.dest_start:
-                found_at[number] = found.dest_start
-                left = left[: found.dest_start] + _USED * (found.dest_end - found.dest_start) + left[found.dest_end :]
+            start, end = _first_place(letters, left, _ANCHOR_RATIO)
+            if start < end:
+                found_at[number] = start
+                left = left[:start] + _USED * (end - start) + left[end:]
         places: list[tuple[int, int]] = []
         latest = -1
         for number in range(len(lines)):
@@ -244,13 +250,13 @@ class _Alignment:
                 continue
             left = "".join(_USED if taken else one for one, taken in zip(self.letters.text, self.is_equal, strict=True))
             cutoff = _ANCHOR_RATIO if len(letters) >= _ANCHOR_LETTERS else _LEFT_RATIO
-            found = fuzz.partial_ratio_alignment(letters, left, score_cutoff=cutoff)
-            if found is not None and found.dest_end > found.dest_start:
-                part = left[found.dest_start : found.dest_end]
+            start, end = _first_place(letters, left, cutoff)
+            if start < end:
+                part = left[start:end]
                 self._take(
                     number,
                     [
-                        (at, found.dest_start + position)
+                        (at, start + position)
                         for at, position in _counterparts(letters, part)
                         if letters[at] == part[position] and not self.is_taken[number][at]
                     ],
@@ -260,10 +266,10 @@ class _Alignment:
     def _align_words(self) -> None:
         words: dict[str, list[tuple[int, int]]] = {}
         for number, line in enumerate(self.lines):
-            for start, end in _words(line.letters):
+            for start, end in _words(line.letters, line.text):
                 if not any(self.is_taken[number][start:end]):
                     words.setdefault(line.letters.text[start:end], []).append((number, start))
-        for start, end in _words(self.letters):
+        for start, end in _words(self.letters, self._text):
             if end - start < 2 or any(number >= 0 for number in self.line[start:end]):  # noqa: PLR2004
                 continue
             word = self.letters.text[start:end]
@@ -294,6 +300,15 @@ class _Alignment:
         """Return the share of a line's letters that have a counterpart."""
         taken = self.is_taken[number]
         return sum(taken) / len(taken)
+
+
+def _first_place(letters: str, text: str, cutoff: float) -> tuple[int, int]:
+    """Return where letters stand in a text, the first of equal places, or nearly stand; an empty span: nowhere."""
+    start = text.find(letters)
+    if start >= 0:
+        return start, start + len(letters)
+    found = fuzz.partial_ratio_alignment(letters, text, score_cutoff=cutoff)
+    return (found.dest_start, found.dest_end) if found is not None else (0, 0)
 
 
 def _counterparts(page: str, text: str) -> Iterator[tuple[int, int]]:
@@ -344,13 +359,17 @@ def _is_near_number(one: str, other: str) -> bool:
     return sum(first != second for first, second in zip(one, other, strict=True)) == 1
 
 
-def _words(letters: Letters) -> Iterator[tuple[int, int]]:
-    """Yield the words as spans of letters."""
+def _words(letters: Letters, text: str) -> Iterator[tuple[int, int]]:
+    """Yield the words as spans of letters; a number is one with the signs in it."""
     start = 0
     for at in range(1, len(letters.text) + 1):
-        if at == len(letters.text) or letters.origin[at] - letters.origin[at - 1] > 1:
-            yield start, at
-            start = at
+        if at < len(letters.text):
+            before, after = letters.origin[at - 1], letters.origin[at]
+            is_number = letters.text[at - 1].isdecimal() and letters.text[at].isdecimal()
+            if after - before <= 1 or (is_number and text[before + 1 : after] in _NUMBER_SIGNS):
+                continue
+        yield start, at
+        start = at
 
 
 # ── the comparison ───────────────────────────────────────────────────────────────────────────────
@@ -365,6 +384,8 @@ _UNIT_LETTERS: Final = 10
 _LONG_NUMBER: Final = 7
 _SURE_WORD: Final = 0.95
 """Score of a line with a name, an amount or a year in it; the doubt may be about its other letters."""
+_DISPUTED: Final = 0.85
+"""Score of a line that may be held against the text if every further look reads the same."""
 _DOUBT: Final = 0.15
 """A line's score is the mean over its letters: more doubt than this in all may hide a letter that is wrong."""
 _NEARLY: Final = 0.65
@@ -372,16 +393,24 @@ _EXACT: Final = 0.4
 """Of print, at least this share of the lines is read without an error."""
 _GONE: Final = 0.4
 _REPEATED: Final = 85.0
+_SEEN: Final = 70.0
+_SPACINGS: Final = (0.8, 1.1)
+"""From line to line, in heights of RapidOCR's boxes."""
 _EXCUSE: Final = 0.4
 
 
-def compare(text: str, witness: Reading) -> Comparison:
-    """Compare a model's text with RapidOCR's reading of the same page."""
+def compare(text: str, witness: Reading, look: Look | None = None) -> Comparison:
+    """Compare a model's text with RapidOCR's reading of the same page.
+
+    `look` settles what is in dispute; without it the scores of the first reading decide.
+    """
     lines = _lines(witness)
     found = _Alignment(text, lines)
     places = tuple(_places(text, found, next(iter(witness.view_sizes), (1, 1))))
     if not can_judge(witness) or _is_misread(found):
         return Comparison(None, places=places)
+    if sum(found.is_equal) < UNSUPPORTED * len(found.letters.text):
+        look = None  # it is another page's text: all of it would be in dispute
     missing, unsupported, repeated = [*_missing(witness, found)], [], []
     excused = 0
     for start, end, first, last in _units(text, found.letters):
@@ -391,6 +420,8 @@ def compare(text: str, witness: Reading) -> Comparison:
             excused += last - first
         elif _is_copy(found, first, last):
             repeated.append(text[start:end].strip())
+        elif look is not None and _is_seen(found, first, last, look):
+            excused += last - first
         else:
             unsupported.append(text[start:end].strip())
     equal, written = sum(found.is_equal), len(found.letters.text) - excused
@@ -400,10 +431,10 @@ def compare(text: str, witness: Reading) -> Comparison:
         agreement=round(2 * equal / (written + shown), 4),
         support=None if support is None or written < LEAST_LETTERS else round(min(1.0, support), 4),
         covered=round(equal / shown, 4),
-        numbers=_same_numbers(text, found),
+        numbers=_same_numbers(text, found, look),
         missing=tuple(missing),
         unsupported=tuple(unsupported),
-        differences=tuple(_differences(text, witness.text, found)),
+        differences=tuple(_differences(text, witness.text, found, look)),
         repeated=tuple(repeated),
         places=places,
     )
@@ -412,8 +443,11 @@ def compare(text: str, witness: Reading) -> Comparison:
 def _is_misread(found: _Alignment) -> bool:
     """Tell whether most lines stand in the text, but hardly any letter by letter: such is RapidOCR's reading of a hand.
 
-    A text of another page has other lines, and of print most lines are read without an error.
+    A text of another page has other lines, a translation has other words between its numbers, and of print most lines
+    are read without an error.
     """
+    if sum(found.is_equal) < _NEARLY * sum(len(line.letters.text) for line in found.lines):
+        return False
     long = [number for number, line in enumerate(found.lines) if len(line.letters.text) >= _ANCHOR_LETTERS]
     near = [number for number in long if found.equal[number] >= _NEARLY * len(found.lines[number].letters.text)]
     exact = sum(found.is_exact(number) for number in near)
@@ -458,8 +492,30 @@ def _is_copy(found: _Alignment, first: int, last: int) -> bool:
     return fuzz.partial_ratio(text[first:last], text[:first] + _USED + text[last:]) >= _REPEATED
 
 
-def _differences(text: str, page_text: str, found: _Alignment) -> Iterator[Difference]:
-    """Yield numbers and names that are aligned with others, if the page does not have them elsewhere."""
+class _Dispute(NamedTuple):
+    """A number or name that is aligned with another one, which the text lacks elsewhere."""
+
+    difference: Difference
+    line: _WitnessLine
+    other: str
+    """The letters in that line."""
+    is_sure: bool
+    """By the score of the line."""
+
+
+def _differences(text: str, page_text: str, found: _Alignment, look: Look | None) -> Iterator[Difference]:
+    """Yield numbers and names that are aligned with others, of which RapidOCR is sure."""
+    disputes = [*_disputes(text, page_text, found)]
+    places = list(dict.fromkeys(one.line.box.corners for one in disputes))
+    looks = dict(zip(places, look(places), strict=False)) if look is not None and places else {}
+    for one in disputes:
+        again = looks.get(one.line.box.corners)
+        count = one.line.letters.text.count(one.other)
+        if one.is_sure if again is None else all(letters_of(seen).text.count(one.other) >= count for seen in again):
+            yield one.difference
+
+
+def _disputes(text: str, page_text: str, found: _Alignment) -> Iterator[_Dispute]:
     written, shown = _tokens(text), _tokens(page_text)
     position: dict[int, int] = {}
     for at, origin in enumerate(found.letters.origin):
@@ -469,7 +525,7 @@ def _differences(text: str, page_text: str, found: _Alignment) -> Iterator[Diffe
             letters = [position[one] for one in range(*token.span()) if one in position]
             numbers = {found.line[at] for at in letters} - {-1}
             line = found.lines[numbers.pop()] if len(numbers) == 1 else None
-            if line is None or not _is_surely_read(line, len(letters), is_name=kind is _NAME):
+            if line is None or _score(line) < _DISPUTED:
                 continue
             # A letter that has no counterpart is one that differs: the whole number beside the others is meant.
             there = [found.at[one] for one in letters if found.line[one] >= 0]
@@ -482,17 +538,51 @@ def _differences(text: str, page_text: str, found: _Alignment) -> Iterator[Diffe
                 first, last = line.letters.origin[start], line.letters.origin[end - 1] + 1
                 while kind is _NAME and last < len(line.text) and line.text[last].isalpha():
                     last += 1
-                yield Difference(token[0], line.text[first:last])
+                is_sure = _is_surely_read(line, len(letters), is_name=kind is _NAME)
+                yield _Dispute(Difference(token[0], line.text[first:last]), line, other, is_sure)
 
 
-def _same_numbers(text: str, found: _Alignment) -> float | None:
+def _is_seen(found: _Alignment, first: int, last: int, look: Look) -> bool:
+    """Tell whether RapidOCR reads these letters where their line should be, between its neighbours.
+
+    Where handwriting or a stamp touches a line, RapidOCR does not find it; led to its place, it can read it.
+    """
+    before = next((found.line[at] for at in range(first - 1, -1, -1) if found.line[at] >= 0), -1)
+    after = next((found.line[at] for at in range(last, len(found.line)) if found.line[at] >= 0), -1)
+    places = [
+        _beside(found.lines[number].box.corners, way * spacing)
+        for number, way in ((before, 1), (after, -1))
+        for spacing in _SPACINGS
+        if number >= 0
+    ]
+    letters = found.letters.text[first:last]
+    return any(fuzz.ratio(letters, letters_of(seen).text) >= _SEEN for again in look(places) for seen in again)
+
+
+def _beside(corners: Corners, heights: float) -> Corners:
+    """Return the place so many heights below a line; above it, if negative."""
+    x0, y0, x1, y1, x2, y2, x3, y3 = corners
+    right, down = ((x3 - x0) + (x2 - x1)) / 2 * heights, ((y3 - y0) + (y2 - y1)) / 2 * heights
+    return tuple(
+        min(SHARES, max(0, round(one + (down if at % 2 else right))))
+        for at, one in enumerate((x0, y0, x1, y1, x2, y2, x3, y3))
+    )
+
+
+def _same_numbers(text: str, found: _Alignment, look: Look | None) -> float | None:
     """Return the share of the numbers that text and page have in common, the larger one of both ways to count."""
     digits = [at for at, letter in enumerate(found.letters.text) if letter.isdecimal()]
     if sum(found.is_equal[at] for at in digits) >= _SAME_DIGITS * len(digits):
         return None
     written = _numbers([text])
     shown = _numbers(line.text for line in found.lines)
-    sure = _numbers(line.text for line in found.lines if line.is_sure)
+    lines = [line for line in found.lines if line.is_sure]
+    if look is not None:  # of a form that was filled in by hand, RapidOCR may be wrong and sure
+        disputed = [line for line in lines if _numbers([line.text]) - written]
+        looks = zip(disputed, look([line.box.corners for line in disputed]), strict=False)
+        unsure = [line for line, again in looks if any(_numbers([seen]) != _numbers([line.text]) for seen in again)]
+        lines = [line for line in lines if line not in unsure]
+    sure = _numbers(line.text for line in lines)
     if min(written.total(), sure.total()) < _LEAST_NUMBERS:
         return None
     return round(max((written & shown).total() / written.total(), (sure & written).total() / sure.total()), 4)
@@ -506,10 +596,13 @@ def _numbers(texts: Iterable[str]) -> Counter[str]:
 
 def _is_surely_read(line: _WitnessLine, letters: int, *, is_name: bool) -> bool:
     """Tell whether so many letters of a line may be held against the text."""
-    score = line.box.score if line.box.score is not None else 1.0
     if letters < len(line.letters.text) and (is_name or letters < _LONG_NUMBER):
-        return score >= _SURE_WORD
-    return (1 - score) * len(line.letters.text) <= _DOUBT
+        return _score(line) >= _SURE_WORD
+    return (1 - _score(line)) * len(line.letters.text) <= _DOUBT
+
+
+def _score(line: _WitnessLine) -> float:
+    return 1.0 if line.box.score is None else line.box.score
 
 
 def _whole_number(letters: str, start: int, end: int) -> tuple[int, int]:
@@ -589,7 +682,7 @@ def side_by_side(text: str, witness: Reading) -> tuple[ComparedLine, ...]:
                 latest = [piece]
                 lacking[row + 1].append(latest)
     unlike: list[list[tuple[int, int]]] = [[] for _ in spans]
-    for first, last in _words(found.letters):
+    for first, last in _words(found.letters, text):
         if not all(found.is_equal[first:last]):
             unlike[row_of[first]].append((origin[first], origin[last - 1] + 1))
     rows = [_row(0, 0, pieces, ()) for pieces in lacking[0]]
@@ -624,7 +717,7 @@ def _pieces(
     line: _WitnessLine, counterparts: Sequence[int], is_equal: Sequence[bool], row_of: Sequence[int]
 ) -> Iterator[tuple[int | None, _LinePiece]]:
     """Cut a line of the page where the text has a new line; None: no line of the text has anything of it."""
-    words = list(_words(line.letters))
+    words = list(_words(line.letters, line.text))
     rows: list[int | None] = []
     for first, last in words:
         there = Counter(row_of[at] for at in counterparts[first:last] if at >= 0)
@@ -650,7 +743,7 @@ def _pieces(
 def _places(text: str, found: _Alignment, size_px: tuple[int, int]) -> Iterator[LineBox]:
     """Yield the place of each run of words that stands in one line of the text and in one of the page."""
     row = list(accumulate(letter == "\n" for letter in text))
-    words = [_word_place(found, start, end) for start, end in _words(found.letters)]
+    words = [_word_place(found, start, end) for start, end in _words(found.letters, text)]
     for (number, _), group in groupby(words, key=lambda word: (word[2], row[found.letters.origin[word[0]]])):
         run = list(group)
         if number < 0:
@@ -673,7 +766,7 @@ def _word_place(found: _Alignment, start: int, end: int) -> tuple[int, int, int,
 
 
 _NARROW: Final = frozenset("iljtf1|.,:;'!()[] ")
-_MARGIN: Final = 0.17
+_MARGIN: Final = 0.15
 """Of its height, which RapidOCR adds to a line on all sides."""
 _WIDE: Final = frozenset("mwMW@%")
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,7 @@ from kobold_reader.pages import PageImages
 from kobold_reader.pages.values import pack, read_frame, unpack, write_frame
 from kobold_reader.reading.page_reader import PageJob, TaskOutcome
 from kobold_reader.reading.rapidocr import RapidOcrEngine
-from kobold_reader.reading.results import LineBox, Reading
+from kobold_reader.reading.results import Corners, LineBox, Reading
 
 _NICE: Final = 10
 _SHARE_OF_CORES: Final = 2
@@ -46,25 +47,36 @@ class WitnessProcess:
 
     def read(self, job: PageJob) -> TaskOutcome:
         """Read a page, or say why it cannot be read."""
+        answer = self._ask(*pack(job.images))
+        return _reading_of(answer["reading"]) if "reading" in answer else TranscriptionError(answer["error"])
+
+    def look(self, images: PageImages, places: Sequence[Corners]) -> list[list[str]]:
+        """Read single lines of a page again; see `RapidOcrEngine.look`."""
+        header, blobs = pack(images)
+        answer = self._ask({**header, "places": places}, blobs)
+        if "looks" not in answer:
+            raise TranscriptionError(answer["error"])
+        return cast("list[list[str]]", answer["looks"])
+
+    def _ask(self, header: dict[str, Any], blobs: tuple[bytes, ...]) -> dict[str, Any]:
         try:
             process = self._running()
             clock = threading.Timer(self._timeout_s, process.kill)
             clock.start()
             try:
                 stdin, stdout = cast("BinaryIO", process.stdin), cast("BinaryIO", process.stdout)
-                write_frame(stdin, *pack(job.images))
+                write_frame(stdin, header, blobs)
                 frame = read_frame(stdout)
             finally:
                 clock.cancel()
         except (OSError, ValueError):
             frame = None
-        if frame is None:
-            self._end()
-            return TranscriptionError(
-                f"RapidOCR's process ended while it read this page, or took longer than {self._timeout_s:g} s."
-            )
-        header, _ = frame
-        return _reading_of(header["reading"]) if "reading" in header else TranscriptionError(header["error"])
+        if frame is not None:
+            return frame[0]
+        self._end()
+        return {
+            "error": f"RapidOCR's process ended while it read this page, or took longer than {self._timeout_s:g} s."
+        }
 
     def _running(self) -> subprocess.Popen[bytes]:
         with self._lock:
@@ -136,11 +148,15 @@ def main() -> None:
     while (frame := read_frame(stdin)) is not None:
         images = unpack(*frame)
         assert isinstance(images, PageImages)  # noqa: S101  (nothing else is sent)
+        answer: dict[str, Any]
         try:
-            outcome = engine.read(PageJob("", 0, ("ocr",), images))["ocr"]
+            if "places" in frame[0]:
+                answer = {"looks": engine.look(images, frame[0]["places"])}
+            else:
+                outcome = engine.read(PageJob("", 0, ("ocr",), images))["ocr"]
+                answer = {"reading": asdict(outcome)} if isinstance(outcome, Reading) else {"error": str(outcome)}
         except KoboldReaderError as err:
-            outcome = err
-        answer = {"reading": asdict(outcome)} if isinstance(outcome, Reading) else {"error": str(outcome)}
+            answer = {"error": str(err)}
         write_frame(output, answer)
 
 
