@@ -127,8 +127,8 @@ def test_both_texts_are_shown_and_nothing_on_a_page_can_run(site: Site) -> None:
     html = site.client.get(f"/look/{page_id(site.archive, 'b unlike')}").text
     assert "<script>alert" not in html
     assert "&lt;script&gt;" in html
-    assert 'Carting of slates 8.<mark class="unlike">70</mark>' in html
-    assert 'Carting of slates 8.<mark class="unlike">20</mark>' in html
+    assert 'Carting of slates <mark class="unlike">8.70</mark>' in html
+    assert 'Carting of slates <mark class="unlike">8.20</mark>' in html
     assert 'aria-label="Take the line “Carting of slates 8.20” in place of “Carting of slates 8.70”"' in html
     assert 'aria-label="Add the line: and nobody was there to sign"' in html
     assert html.count('<polygon data-line="2"') == 2, "the line and the amount beside it"
