@@ -23,7 +23,7 @@ from typing_extensions import override
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.rows import PageRow, Place, version_of
 from kobold_reader.archive.store import Catalog
-from kobold_reader.errors import ConfigError
+from kobold_reader.errors import ConfigError, quoted
 from kobold_reader.html.text import Mark, marked_html
 from kobold_reader.pages import local_uri
 from kobold_reader.web import Access, WebServer, make_app
@@ -834,6 +834,15 @@ def test_a_table_for_spreadsheets_runs_nothing(site: Site) -> None:
     assert one["text"] == f'\'{formula}\n"quoted"; and, more'
     assert one["file_name"] == "'+1.pdf"
     assert (one["page_number"], one["page_status"], one["folder"]) == ("1", "ok", "scans")
+
+
+def test_commands_can_be_pasted(make_site: Callable[[Archive], Site], tmp_path: Path) -> None:
+    folder = tmp_path / "box of scans"
+    with Archive.open(folder, create=True, embedder="none") as empty:
+        site = make_site(empty)
+        for view, command in (("/", "index PATH"), ("/photos", "index FILE")):
+            said = Seen(site.client.get(view).text).text
+            assert f"kobold-reader {command} {quoted(['--archive', str(folder)])}" in said
 
 
 def test_an_export_that_cannot_be_made_says_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
