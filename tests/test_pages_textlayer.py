@@ -103,6 +103,49 @@ def test_leaders_are_no_evidence(leader: str) -> None:
     assert judge("\n".join(f"{chapter} {leader * 40} {number}" for number, chapter in enumerate(chapters))) == "text"
 
 
+ARABIC = "لا إله إلا الله. الأولاد في المدرسة يقرؤون الكتب الأولى والأخيرة، ولا يستطيع الإنسان أن يعيش بلا أمل."
+HINDI = "प्रिय महोदय, आपके प्रथम अप्रैल के प्रश्न के लिए धन्यवाद। कृपया रसीद संख्या नीचे दिए गए पते पर यथाशीघ्र भेजने का कष्ट करें।"
+OFFICE = (
+    "The officer of the office defined a specific benefit, which is sufficient for the offended staff and its efforts"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "letters", "hole"),
+    [
+        (ARABIC, "لا", "\ufffd"),
+        (ARABIC, "لا", "ƾ\x06"),
+        (ARABIC, "ل", "Ǆ"),
+        (ARABIC, "ل", "q"),
+        (HINDI, "ि", "ɚ"),
+        (HINDI, "प्र", "Ś"),
+        (OFFICE, "ff", "\x0b"),
+        (OFFICE, "ff", "\ufffd"),
+        (OFFICE, "fi", "\uf001"),
+    ],
+)
+def test_holes_in_words_are_found(text: str, letters: str, hole: str) -> None:
+    """Glyphs to which the font gives no letters: MuPDF writes Arabic and Hindi so, and TeX its ligatures."""
+    chunks = [chunk.text for chunk in right_chunks() if chunk.script == "latin"][:2]
+    assert judge("\n".join([text, *chunks])) == "text"
+    assert judge("\n".join([text.replace(letters, hole), *chunks])) == "garbled"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        "קובץ בPDF או בHTML, ולא בWord: המילים הלועזיות עומדות בתוך העברית כמו שכותבים אותן בדואר",
+        "ملف PDF، أو الWord، أو الHTML: كلمات Façade وCafé وNaïve بين كلمات عربية كما يكتبها الناس في الرسائل",
+        "Δx = αt + βy², where µm and Ωm are units; Σxᵢ is the sum over all xᵢ, and ∂f/∂x its derivative by x",
+        "That doesn\ufffdt matter much, as long as this is the only word of the whole sentence in which it stands",
+        "\uf0b7\tthe first item of a list\n\uf0b7\tthe second item of it\n\uf0b7\tthe third\n\uf0b7the last of all",
+    ],
+)
+def test_words_beside_words_of_another_script_are_no_holes(beside: str) -> None:
+    chunks = [chunk.text for chunk in right_chunks() if chunk.script == "latin"][:2]
+    assert judge("\n".join([beside, *chunks])) == "text"
+
+
 def test_a_few_letters_are_no_evidence() -> None:
     for few in ("XVII", "Nr. 12 / BV–DK", "", "Qty", "Å", "№ 7", "第三"):
         assert judge(few) == "text"

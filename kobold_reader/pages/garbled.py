@@ -52,6 +52,12 @@ _MAX_LONG_WORDS: Final = 0.5
 _MAX_LONE_LETTERS: Final = 0.7
 _MIN_LETTERS: Final = 40
 _STRETCH: Final = re.compile(r"[^ \t\n]+")
+# Glyphs to which a font gives no letters, in words otherwise right: ligatures, and the shapes of scripts whose letters
+# join. They come out as U+FFFD, as control characters, or as the letters that have their numbers: ǁ in an Arabic word.
+_MAX_HOLED: Final = 0.03
+_MIN_HOLED: Final = 3
+_HOLE: Final = re.compile("[la]x+[laj]|jx|jl|lj|ja+j")
+_JOINED: Final = re.compile("[\u0590-\u0dff\ufb1d-\ufdff\ufe70-\ufefc]")
 _WESTERN: Final = {bytes([code]).decode("cp1252", "ignore") or chr(code): code for code in range(256)}
 _MIN_MISREAD: Final = 3
 
@@ -68,7 +74,7 @@ def judge(text: str, counted: Counter[str] | None = None) -> Judgement:
     if every is None:
         every = _signs_of(text)
     words = [_look_up(word) for word in _letters_of(text)]
-    if _has_no_meaning(text, every) or _has_no_words(text, every, words) or _is_misread_utf8(text):
+    if _has_no_meaning(text, every) or _has_no_words(text, every, words) or _is_misread_utf8(text) or _is_holed(text):
         return "garbled"
     share = _unlikely_share(words)
     if share > _GARBLED_SHARE:
@@ -78,7 +84,7 @@ def judge(text: str, counted: Counter[str] | None = None) -> Judgement:
 
 def _has_no_meaning(text: str, every: Counter[str]) -> bool:
     """Whether the text is codes and signs instead of letters."""
-    meaningless = sum(n for one, n in every.items() if one == "\ufffd" or unicodedata.category(one) in _MEANINGLESS)
+    meaningless = sum(n for one, n in every.items() if _is_meaningless(one))
     if meaningless > _MAX_MEANINGLESS * every.total():
         return True
     if _has_few_signs(text, every):
@@ -117,6 +123,10 @@ def _has_few_signs(text: str, every: Counter[str]) -> bool:
     return "(cid:" not in text and every["/"] * _LONGEST_NAME <= _MAX_GLYPH_NAMES * every.total()
 
 
+def _is_meaningless(character: str) -> bool:
+    return character == "\ufffd" or unicodedata.category(character) in _MEANINGLESS
+
+
 def _is_sign(character: str) -> bool:
     return not character.isalnum() and unicodedata.category(character)[0] != "M"
 
@@ -146,6 +156,44 @@ def _is_misread_utf8(text: str) -> bool:
         except UnicodeDecodeError:
             continue
     return misread >= _MIN_MISREAD and misread * 2 > len(marked)
+
+
+def _is_holed(text: str) -> bool:
+    """Whether many words have something inside that is no letter, or none of their script."""
+    if {_KINDS[ord(one)] for one in set(text)}.isdisjoint({"j", "x"}):
+        return False
+    words = text.translate(_KINDS).split()
+    holed = sum(_HOLE.search(word) is not None for word in words)
+    return holed >= _MIN_HOLED and holed > _MAX_HOLED * len(words)
+
+
+class _Kinds(dict[int, str]):
+    """What a character is in a word.
+
+    a: a letter of ASCII; l: another one of Europe; j: one of a script whose letters join; x: nothing.
+    """
+
+    def __missing__(self, code: int) -> str:
+        self[code] = kind = self._kind(chr(code))
+        return kind
+
+    @staticmethod
+    def _kind(character: str) -> str:
+        category = unicodedata.category(character)
+        if category == "Cf":
+            return ""
+        if _is_meaningless(character):
+            return " " if character in "\t\n\r" else "x"
+        if category[0] not in "LM":
+            return " "
+        if _JOINED.match(character):
+            return "j"
+        if category[0] == "M":
+            return ""
+        return "a" if character.isascii() else "l" if character < "\u0590" else " "
+
+
+_KINDS: Final = _Kinds()
 
 
 def _has_no_words(text: str, every: Counter[str], words: Sequence[_Word]) -> bool:
