@@ -121,14 +121,14 @@ def letters(folder: Path, files: int) -> None:
 def make(folder: Path, scale: float) -> dict[str, tuple[Path, int]]:
     """Return files and folders with their pages, made in the folder."""
     made: dict[str, tuple[Path, int]] = {}
-    kinds = (("book", 960, 1, book), ("paper", 24, 4, paper), ("tables", 40, 5, tables), (WARM, 1, 1, book))
+    kinds = (("book", 960, 1, book), ("paper", 24, 16, paper), ("tables", 40, 20, tables), (WARM, 1, 1, book))
     for name, pages, times, write in kinds:
         path, count = folder / f"{name}.pdf", max(1, round(pages * scale))
         write(path, count)
         if times > 1:
             path = repeated(path, times)
         made[name] = path, count * times
-    count = max(1, round(400 * scale))
+    count = max(1, round(800 * scale))
     letters(folder / "letters", count)
     return {**made, "letters, a file each": (folder / "letters", count)}
 
