@@ -38,6 +38,7 @@ from kobold_reader import KoboldReader, PagesFailedError
 from kobold_reader.documents import to_metadata
 from kobold_reader.errors import ConfigError, EmptyTranscriptionError, NoServerAvailableError, SourceNotFoundError
 from kobold_reader.options import OPTIONS, ReadOptions, about
+from kobold_reader.pages import PageChild, PageImages
 from kobold_reader.reader import PageSkippedWarning
 from kobold_reader.reading.ledger import Ledger
 from tests import page_files
@@ -972,11 +973,22 @@ def test_a_text_layer_answers_without_a_request(simulator: KoboldSimulator) -> N
     assert simulator.requests == [], "not even whether a server is there was asked"
 
 
-def test_only_the_scans_of_a_mixed_pdf_are_asked(simulator: KoboldSimulator) -> None:
+def test_only_the_scans_of_a_mixed_pdf_are_asked_and_only_they_become_images(
+    simulator: KoboldSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imaged: set[int] = set()
+    make = PageChild.page_images
+
+    def noted(child: PageChild, page_number: int, *given: Any, **options: Any) -> PageImages:
+        imaged.add(page_number)
+        return make(child, page_number, *given, **options)
+
+    monkeypatch.setattr(PageChild, "page_images", noted)
     documents = KoboldReader(api_url=simulator.url, tasks=["ocr"]).load_data(TEXT_LAYER)
 
     assert [one.metadata["page_status"] for one in documents] == ["text_layer", "ok", "text_layer", "ok"]
     assert simulator.count() == 2
+    assert imaged == {2, 4}
 
 
 def test_the_text_layer_can_be_ignored(make_simulator: MakeSimulator) -> None:
