@@ -12,19 +12,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache
 from typing import Self
 
 from kobold_reader.border import of_one_page
 from kobold_reader.errors import KoboldReaderError, MissingExtraError
 from kobold_reader.options import ReadOptions
-from kobold_reader.pages import FileFacts, PageFacts, SourceFile
+from kobold_reader.pages import FileFacts, PageFacts, PageImages, SourceFile
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.page_reader import PageJob, upright_images
 from kobold_reader.reading.rapidocr import BUDGET, NAME
 from kobold_reader.reading.results import Corners, Reading
-from kobold_reader.reading.witness import Comparison, compare
+from kobold_reader.reading.witness import Comparison, Look, compare
 from kobold_reader.reading.witness_process import WitnessProcess
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class SecondReader:
                 if case.witness is None:
                     case.witness = self._read(case, opened)
                 if case.text is not None:
-                    word = Word(case.witness, compare(case.text, case.witness, partial(self._look, case, opened)))
+                    word = Word(case.witness, compare(case.text, case.witness, self._looks(case, case.witness, opened)))
         except KoboldReaderError as err:
             if self._is_closed:
                 return  # it was interrupted
@@ -170,16 +170,25 @@ class SecondReader:
         self._ledger.keep(facts.content_sha256, self._key, outcome)
         return outcome
 
-    def _look(self, case: _Case, opened: OpenFile, places: Sequence[Corners]) -> Sequence[Sequence[str]]:
-        """Read lines of a page again; its image is made anew, since none is held while its text is awaited."""
-        assert case.witness is not None  # noqa: S101  (there is something to look at again)
-        turn_deg = (case.witness.rotation_deg - case.facts.rotation_deg) % 360  # beyond the file's own
-        try:
-            images = opened.page_images(case.source, case.file, case.facts.page_number, BUDGET, turn_deg)
-            return self._engine.look(images, places)
-        except KoboldReaderError as err:
-            log.info("%s page %d: not looked at again: %s", case.source.path, case.facts.page_number, err)
-            return ()
+    def _looks(self, case: _Case, witness: Reading, opened: OpenFile) -> Look:
+        """Return what reads lines of a page again, for one comparison.
+
+        The page's image is made anew at its first call, since none is held while the text is awaited.
+        """
+        turn_deg = (witness.rotation_deg - case.facts.rotation_deg) % 360  # beyond the file's own
+
+        @cache
+        def images() -> PageImages:
+            return opened.page_images(case.source, case.file, case.facts.page_number, BUDGET, turn_deg)
+
+        def look(places: Sequence[Corners]) -> Sequence[Sequence[str]]:
+            try:
+                return self._engine.look(images(), places)
+            except KoboldReaderError as err:
+                log.info("%s page %d: not looked at again: %s", case.source.path, case.facts.page_number, err)
+                return ()
+
+        return look
 
     def close(self) -> None:
         """End the thread, also in the middle of a page; what it has not read stays for another run."""
