@@ -119,7 +119,7 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN_S).close()
     except (OSError, ValueError) as err:
         raise ClusterError(
-            f"No Ray cluster answers at {address!r} ({reason(err)}).",
+            f"No Ray cluster answers at {address!r} ({reason(err) if isinstance(err, OSError) else 'it has no port'}).",
             hint="Write HOST:6379, with the address that `ray start --head` shows there.",
         ) from err
 

@@ -94,7 +94,9 @@ def run(own: KoboldReader, *paths: Path, **options: Any) -> list[PageResult]:
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://[::1]:9", "no-port", "not.a.machine.invalid:6379"])
 def test_an_address_without_a_cluster_is_told_at_once(address: str) -> None:
     """Ray tries such an address for many minutes."""
-    with pytest.raises(ClusterError, match=f"No Ray cluster answers at {re.escape(repr(address))}"):
+    with pytest.raises(
+        ClusterError, match=f"No Ray cluster answers at {re.escape(repr(address))} [(](?!invalid literal)"
+    ):
         connect(address)
 
 
