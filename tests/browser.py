@@ -152,6 +152,8 @@ class Browser:
         while True:
             message = self._take()
             if message.get("id") == number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    return self._ask(method, **parameters)  # it was asked of the page before
                 assert "error" not in message, message
                 result: dict[str, Any] = message["result"]
                 return result
