@@ -290,6 +290,11 @@ def quoted(line: Sequence[str], *, is_windows: bool = sys.platform == "win32") -
     return join(line)
 
 
+def archive_option(folder: object) -> str:
+    """Return the option that names an archive's folder, to be pasted into this system's shell."""
+    return quoted(["--archive", str(folder)])
+
+
 def reason(error: Exception) -> str:
     """Return what the system says of an error, without the number and the path that Python puts around it."""
     return getattr(error, "strerror", None) or str(error)

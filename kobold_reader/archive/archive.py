@@ -53,7 +53,7 @@ from kobold_reader.errors import (
     SourceError,
     SourceNotFoundError,
     StoreError,
-    quoted,
+    archive_option,
 )
 from kobold_reader.files import is_writable
 from kobold_reader.options import ExportFormat, GroupBy, Grouping, Mode, ReadOptions
@@ -208,7 +208,7 @@ class Archive:
             with closing(Catalog(folder / CATALOG)) as made:
                 exists = made.meta("embedder") is not None  # it is written last
         if not exists and not create:
-            hint = f"Make one with: kobold-reader index PATH {_option(folder)}"
+            hint = f"Make one with: kobold-reader index PATH {archive_option(folder)}"
             raise StoreError(f"there is no archive in {folder}.", hint=hint)
         if not exists or is_writable(folder / CATALOG):
             check_folder(folder)
@@ -810,7 +810,7 @@ class Archive:
         from kobold_reader.archive.search import Hits, Searcher
 
         if not self._catalog.has_read_pages():
-            here = _option(self.folder)
+            here = archive_option(self.folder)
             on_notice(f"the archive {self.folder} is empty. Add files with: kobold-reader index PATH {here}")
             if failed := self._catalog.count_failed():
                 on_notice(f"{failed} could not be read. To see why: kobold-reader status {here}")
@@ -1120,11 +1120,6 @@ class Archive:
         """What makes its vectors, and in brackets with which model; `none` where it has none."""
         record = self._index.record()
         return record["kind"] if record["kind"] == "none" else f"{record['kind']} ({record['name']})"
-
-
-def _option(folder: Path) -> str:
-    """Return the option that names an archive, as it is typed."""
-    return quoted(["--archive", str(folder)])
 
 
 def _choose(name: str | None, model: BaseEmbedding | None, access: ServerAccess) -> Embedder | None:

@@ -37,7 +37,7 @@ from kobold_reader.archive import Archive
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.query import unquoted
 from kobold_reader.archive.rows import PageRow
-from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError, quoted
+from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError, archive_option
 from kobold_reader.html.pages import explained, templates
 from kobold_reader.web import views
 from kobold_reader.web.add import Adding, AddViews
@@ -159,16 +159,12 @@ class _Pages:
         """Return what every view shows, with what this one shows."""
         values = {"query": "", "filters": views.Filters(), "view": "", **shown}
         values["archive_name"] = self._archive.folder.absolute().name
-        values["archive_option"] = self._archive_option()
+        values["archive_option"] = archive_option(self._archive.folder.absolute())
         values["change_token"] = self._access.change_token
         values["is_read_only"] = self._archive.is_read_only
         if "failed_count" not in values:
             values["failed_count"] = self._archive.count_failed()
         return values
-
-    def _archive_option(self) -> str:
-        """Return what names the archive in a command, to be pasted into a shell."""
-        return quoted(["--archive", str(self._archive.folder.absolute())])
 
     def show(self, template: str, status: int = 200, **shown: Any) -> Response:
         """Return a view."""
@@ -442,7 +438,7 @@ class _Pages:
         if not page_ids:
             raise HTTPException(409, "No page is ticked. Go back, and tick some, or export all.")
         if len(page_ids) > EXPORTED:
-            command = f"kobold-reader export FOLDER {self._archive_option()}"
+            command = f"kobold-reader export FOLDER {archive_option(self._archive.folder)}"
             raise HTTPException(
                 409, f"{len(page_ids):,} pages are too many for one file. `{command}` writes one file for each."
             )

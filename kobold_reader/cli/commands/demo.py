@@ -9,7 +9,7 @@ import typer
 
 from kobold_reader.cli.options import ServerOptions, with_options
 from kobold_reader.cli.output import activate_command, notice, page_progress, program_to_type, say
-from kobold_reader.errors import quoted
+from kobold_reader.errors import archive_option
 from kobold_reader.progress import spell_statuses
 
 
@@ -60,7 +60,7 @@ def demo(
 
 def _say_what_next(archive: Path, *, without_server: bool) -> None:
     """Name commands that work as they stand: from this folder, in this environment, with or without the server."""
-    program, here = program_to_type(), quoted(["--archive", str(archive)])
+    program, here = program_to_type(), archive_option(archive)
     say("What to try next:")
     say(f'  {program} search "harbour dues 1938" {here}')
     say(f"  {program} web {here} --open")

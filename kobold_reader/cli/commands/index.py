@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
@@ -13,7 +12,7 @@ import typer
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
 from kobold_reader.cli.options import WITNESS_VARIABLE, ArchiveOption, ClusterOptions, with_options
 from kobold_reader.cli.output import notice, page_progress, program_to_type, say_json
-from kobold_reader.errors import quoted
+from kobold_reader.errors import archive_option
 from kobold_reader.options import EMBEDDERS, FASTEMBED, TASKS, ReadOptions, WitnessName, about
 from kobold_reader.progress import (
     PageProgress,
@@ -142,14 +141,10 @@ def index(
     if beside:
         notice_sidecars(beside)
     if not is_empty:
-        notice(f'search with: {program_to_type()} search "..." {_option(archive)}')
+        notice(f'search with: {program_to_type()} search "..." {archive_option(archive)}')
     if lower := find_lower_resolution(archive / "ledger.sqlite", options.urls()):
         notice(str(lower))
-    return _closing_code(report, beside, options, f"{program_to_type()} status {_option(archive)}")
-
-
-def _option(archive: Path) -> str:
-    return quoted(["--archive", str(archive)])
+    return _closing_code(report, beside, options, f"{program_to_type()} status {archive_option(archive)}")
 
 
 def _notice_words_only(opened: Archive) -> None:
