@@ -71,6 +71,10 @@ CHATML_TEMPLATE = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+GLM_START = "[gMASK]<sop>"
+GEMMA_4_THOUGHT = r"<|channel>thought\n<channel|>"
+GEMMA_4_CHANNEL = ("<|channel>", "<channel|>")
+
 
 class KoboldSimulator:
     """A simulated KoboldCpp on a loopback port; use it in a `with` statement.
@@ -510,15 +514,28 @@ class KoboldSimulator:
 
     # --- text ---
 
+    def _begun(self, task: Task) -> tuple[str, str]:
+        """Memory and prompt with what KoboldCpp itself writes before them for two makers (gpttype_adapter.cpp)."""
+        memory, prompt = task.memory, task.prompt
+        if GLM_START in self.chat_template and self._release >= (1, 90):
+            whole = memory or prompt
+            for begun in ("[gMASK]", "<sop>", " "):
+                whole = whole.removeprefix(begun)
+            memory, prompt = (f"{GLM_START} {whole}", prompt) if memory else (f"{GLM_START} ", whole)
+        elif GEMMA_4_THOUGHT in self.chat_template and not any(tag in memory + prompt for tag in GEMMA_4_CHANNEL):
+            memory = "".join(GEMMA_4_CHANNEL) + memory
+        return memory, prompt
+
     def _fit(self, task: Task, media: Media) -> tuple[str, int]:
         """The prompt, its front cut off where it does not fit, and the tokens of all input."""
-        memory = self.tokenizer.pieces(task.memory)
-        pieces = self.tokenizer.pieces(task.prompt)
+        begin, prompt = self._begun(task)
+        memory = self.tokenizer.pieces(begin)
+        pieces = self.tokenizer.pieces(prompt)
         room = task.n_ctx - task.max_length - (1 if media.views else 0)
         room -= 1 + media.tokens + len(memory)
         if len(pieces) > room:
             pieces = pieces[len(pieces) - max(room, 0) :]
-        return task.memory + "".join(pieces), 1 + media.tokens + len(memory) + len(pieces)
+        return begin + "".join(pieces), 1 + media.tokens + len(memory) + len(pieces)
 
     def _ask(self, task: Task, prompt: str, media: Media) -> Answer:
         """What the model says from here on; what the prompt holds of it already is left out."""

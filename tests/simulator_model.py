@@ -42,6 +42,7 @@ CHAIN_TEXT = " The image shows a photo of cat sitting on wooden table near windo
 
 _PRETOKEN = re.compile(
     r"<\|[^|<>\s]+\|>|<(?:start|end)_of_(?:turn|image)>|</?s>|\[/?INST\]|\{\{\[|\]\}\}|\n"
+    r"|\[gMASK\]|<sop>|<\|channel>|<channel\|>"
     r"| ?[^\W\d_]+| ?\d{1,3}| +(?= \S)| +|[^\S\n ]| ?([^\w\s]|_)\1*|.",
     re.DOTALL,
 )

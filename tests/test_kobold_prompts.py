@@ -20,6 +20,8 @@ from tests.kobold_simulator import CHATML_TEMPLATE, KoboldSimulator
 
 GEMMA_TEMPLATE = "<start_of_image><start_of_turn>model<end_of_turn>"
 LLAMA_3_TEMPLATE = "<|start_header_id|>assistant<|end_header_id|>\n\n"
+GLM_4_7 = "[gMASK]<sop>content.split('</think>')"
+GEMMA_4_LARGE = r"<|turn>model<|think|><|channel>thought\n<channel|>"
 NONE_KNOWN = "a template {{ of }} nobody"
 
 PARTICULAR = (
@@ -45,6 +47,23 @@ def test_the_tokens_are_those_of_the_text_sent(family: Family) -> None:
             assert "Read {{[INPUT]}} this." in prompt.text
             counted = client.generate(GenerateRequest(prompt.text)).prompt_tokens
             assert counted in (prompt.tokens, None)
+
+
+@pytest.mark.parametrize("jinja", [False, True])
+@pytest.mark.parametrize(
+    ("family", "template"),
+    [
+        *(("glm-4v", GLM_4_7), ("glm-ocr", GLM_4_7), ("unknown", GLM_4_7)),
+        *(("gemma-4", GEMMA_4_LARGE), ("gemma-4-large", GEMMA_4_LARGE), ("unknown", GEMMA_4_LARGE)),
+    ],
+)
+def test_what_koboldcpp_writes_before_a_prompt_is_counted(family: str, template: str, *, jinja: bool) -> None:
+    with KoboldSimulator(chat_template=template, jinja=jinja) as sim:
+        client = KoboldClient(sim.url)
+        chosen = replace(FAMILIES[family], forced=family != "unknown")
+        prompt = render_prompt(client, client.info(), chosen, "Read this.")
+        assert client.generate(GenerateRequest(prompt.text)).prompt_tokens == prompt.tokens
+        assert sim.seen[-1].prompt == prompt.text
 
 
 def test_the_servers_own_template_is_used_where_it_has_one() -> None:
@@ -169,7 +188,6 @@ def test_the_right_template_on_every_server(family: str, settings: dict[str, Any
     assert prompt_of(family, **settings).endswith(text)
 
 
-GLM_4_7 = "[gMASK]<sop>content.split('</think>')"
 NO_THINK = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
@@ -185,7 +203,7 @@ NO_THINK = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
         ("qwen3.5", {"adapter": "ChatML-NoThink"}, "<|im_start|>assistant\n<think>\n\n</think>\n"),
         (
             "gemma-4-large",
-            {"chat_template": r"<|turn>model<|think|><|channel>thought\n<channel|>"},
+            {"chat_template": GEMMA_4_LARGE},
             "<turn|>\n<|turn>model\n<|channel>thought\n<channel|>",
         ),
         ("gemma-4-large", {"chat_template": ""}, "<turn|>\n<|turn>model\n<|channel>thought\n<channel|>"),

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from kobold_reader import KoboldReader
-from kobold_reader.errors import ConfigError
+from kobold_reader.errors import ConfigError, ImageNotSeenError
 from kobold_reader.kobold import FAMILIES, ServerPool, image_tokens
 from kobold_reader.pages import ImageBudget, PageImages, PageView
 from kobold_reader.reading.koboldcpp import KoboldEngine
@@ -26,7 +26,7 @@ from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.results import Reading
 from tests.card_reader import DRAWN_BY, SEED, card_text
 from tests.conftest import LETTER
-from tests.kobold_simulator import CHATML_TEMPLATE, KoboldSimulator, ScriptBrain
+from tests.kobold_simulator import CHATML_TEMPLATE, Fault, FaultKind, KoboldSimulator, ScriptBrain
 from tests.simulator_projectors import Projector
 
 pytestmark = pytest.mark.slow
@@ -134,7 +134,7 @@ TODAY = (
     Driven("lfm2-vl", "LFM2-VL-1.6B-Q8_0", "lfm2", (416, 608), AS_CHATML, CHATML),
     Driven(
         *("glm-4v", "GLM-4.6V-Flash-Q4_K_M", "glm4v", (1456, 2044)),
-        *("<|user|>\n{}/nothink<|assistant|>\n<think></think>", GLM_4),
+        *("[gMASK]<sop> <|user|>\n{}/nothink<|assistant|>\n<think></think>", GLM_4),
         mrope=True,
     ),
     Driven(
@@ -148,7 +148,7 @@ TODAY = (
     Driven("deepseek-ocr", "DeepSeek-OCR-Q8_0", "deepseekocr", (1280, 1280), "{}"),
     Driven(
         *("glm-ocr", "GLM-OCR-Q8_0", "glm4v", (1456, 2044)),
-        *("<|user|>\n{}<|assistant|>\n", GLM_4),
+        *("[gMASK]<sop> <|user|>\n{}<|assistant|>\n", GLM_4),
         mrope=True,
     ),
     Driven(
@@ -232,6 +232,22 @@ def test_a_page_is_read_at_the_encoders_resolution(
     taken = Projector(driven.projector).tokens(pixels)
     assert taken <= image_tokens(family, view.width_px, view.height_px)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("driven", DRIVEN, ids=lambda driven: driven.family)
+def test_no_family_is_believed_without_an_image(
+    driven: Driven, make_simulator: MakeSimulator, make_engine: MakeEngine
+) -> None:
+    server = make_simulator(
+        model=driven.model,
+        projector=driven.projector,
+        chat_template=driven.chat_template,
+        mrope=driven.mrope,
+        brain=ScriptBrain(READ),
+    )
+    server.fault_when = lambda _: Fault(FaultKind.DROP_IMAGES)
+    engine = make_engine(server)
+    assert isinstance(engine.read(job(engine, "ocr"))["ocr"], ImageNotSeenError)
 
 
 @pytest.mark.parametrize("driven", GUIDE, ids=lambda driven: driven.family)

@@ -335,6 +335,9 @@ def image_tokens(family: Family, width_px: int, height_px: int) -> int:
 
 ALPACA = "### Instruction:"
 """KoboldCpp writes this for a template that it does not recognise, without telling."""
+GLM_START = "[gMASK]<sop>"
+GEMMA_4_THOUGHT = r"<|channel>thought\n<channel|>"
+GEMMA_4_CHANNEL = ("<|channel>", "<channel|>")
 
 
 def render_prompt(client: KoboldClient, info: ServerInfo, family: Family, instruction: str) -> ExpandedPrompt:
@@ -361,16 +364,30 @@ def _render(client: KoboldClient, info: ServerInfo, family: Family, instruction:
         expanded = _expand(client, instruction)
         # Nothing speaks against Alpaca where neither the family nor the file shows another template.
         if expanded is not None and (ALPACA not in expanded.text or (is_general and shown is None)):
-            text = _with_opening(expanded.text, family)
+            text = _with_beginning(_with_opening(expanded.text, family), info)
             return expanded if text == expanded.text else _counted(client, text)
     if shown is not None:
-        return _counted(client, f"{shown['user_start']}{instruction}{shown['user_end']}{shown['assistant_start']}")
-    opening = f"{family.assistant_start}{family.no_think}"
-    return _counted(client, f"{family.user_start}{instruction}{family.user_end}{opening}")
+        text = f"{shown['user_start']}{instruction}{shown['user_end']}{shown['assistant_start']}"
+    else:
+        text = f"{family.user_start}{instruction}{family.user_end}{family.assistant_start}{family.no_think}"
+    return _counted(client, _with_beginning(text, info))
 
 
 def _counted(client: KoboldClient, text: str) -> ExpandedPrompt:
     return ExpandedPrompt(text=text, tokens=client.count_tokens(text))
+
+
+def _with_beginning(text: str, info: ServerInfo) -> str:
+    """Return the prompt with what KoboldCpp would write before it for GLM 4 and the large Gemma 4.
+
+    Whoever sends it gets it counted. Otherwise its tokens would look like those of an image that was dropped.
+    """
+    template = info.chat_template or ""
+    if GLM_START in template:
+        return f"{GLM_START} {text.removeprefix(GLM_START).removeprefix(' ')}"
+    if GEMMA_4_THOUGHT in template and not any(tag in text for tag in GEMMA_4_CHANNEL):
+        return "".join(GEMMA_4_CHANNEL) + text
+    return text
 
 
 def _expand(client: KoboldClient, instruction: str) -> ExpandedPrompt | None:
