@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import zipfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -231,3 +232,15 @@ def test_opening_a_ledger_waits_for_a_process_that_makes_it(tmp_path: Path, monk
         monkeypatch.setattr("kobold_reader.reading.ledger.time.sleep", wait)
         Ledger(path).close()
     assert len(waits) == 1
+
+
+def test_a_damaged_page_keeps_its_damage_in_later_runs(tmp_path: Path) -> None:
+    """What the look at the other pages found was written over the facts of the page that had been read meanwhile."""
+    with zipfile.ZipFile(tmp_path / "book.cbz", "w") as book:
+        for number in range(5):
+            page = scan(number)
+            book.writestr(f"{number}.png", page[: len(page) // 2] if number == 0 else page)
+    reader = KoboldReader(engine="rapidocr", ledger=tmp_path / "ledger.sqlite")
+    first, again = ([page.metadata for page in reader.read_pages(tmp_path / "book.cbz")] for _ in range(2))
+    assert "damage" in first[0]
+    assert again == first

@@ -36,8 +36,6 @@ new_child: Callable[[], PageChild] = PageChild
 
 _AHEAD_PAGES: Final = 8
 """Pages that the child looks at while this process works."""
-KEPT_AT_ONCE: Final = 100
-"""Pages looked at before their facts are recorded: a killed run looks at them again, which takes a second."""
 _PICTURE_COVERAGE: Final = 0.5
 # Keys of a page's metadata; those with "_" are not shown.
 _KIND: Final = "image_kind"
@@ -178,11 +176,11 @@ class OpenFile:
             metadata[_GIVEN] = given
         return known if metadata == facts.metadata else replace(known, facts=replace(facts, metadata=metadata))
 
-    def remember(self, source: SourceFile, file: FileFacts, pages: Sequence[KnownPage]) -> None:
-        """Record facts of pages in the ledger; where it cannot take them, the next run looks at the pages again."""
+    def remember(self, source: SourceFile, file: FileFacts, page: KnownPage) -> None:
+        """Record facts of a page in the ledger; where it cannot take them, the next run looks at the page again."""
         try:
-            with of_one_page("keeping what is known of its pages", source.path):
-                self._ledger.remember_pages(file.sha256, pages)
+            with of_one_page("keeping what is known of it", source.path, page.facts.page_number):
+                self._ledger.remember_pages(file.sha256, [page])
         except UnexpectedError as err:
             log.warning("%s", err)
 

@@ -25,7 +25,7 @@ from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, SourceFile
 from kobold_reader.reading.due import PageTasks, find_due, has_text_layer
 from kobold_reader.reading.ledger import KnownPage, Ledger, Timing
-from kobold_reader.reading.open_file import KEPT_AT_ONCE, OpenFile, with_unknown_ahead
+from kobold_reader.reading.open_file import OpenFile, with_unknown_ahead
 from kobold_reader.reading.page_reader import Engine, EngineFacts
 
 PageKind = Literal["read", "text_layer", "blank", "to_read", "copy", "failed"]
@@ -33,6 +33,8 @@ PAGE_KINDS: Final[tuple[PageKind, ...]] = get_args(PageKind)
 
 MEASURED_PAGES: Final = 50
 """The time to embed fewer is not worth the seconds that it takes to load an embedder and to measure it."""
+TOLD_EVERY_PAGES: Final = 100
+"""How often the user is told which page is looked at."""
 _STUDENT: Final = (3.08, 1.89, 1.64, 1.53, 1.48, 1.44, 1.41, 1.40, 1.38)
 """90 % quantile of Student's t for 1, 2, 3 … degrees of freedom."""
 _NORMAL: Final = 1.3
@@ -163,29 +165,24 @@ def pages_ahead(
         except SourceError as err:
             yield PageAhead(source, 0, "failed", error=err)  # the run records it when its turn comes
             continue
-        seen: list[KnownPage] = []
-        try:
-            for number, unknown in with_unknown_ahead(numbers(source, file), known):
-                if number in known:
-                    yield ahead(source, known.pop(number))
-                    continue
-                if not looks:
-                    yield PageAhead(source, number, "to_read", options.tasks)
-                    continue
-                try:
-                    page = KnownPage(opened.page_facts(source, file, number, ahead=unknown), None)
-                except SourceError as err:
-                    yield PageAhead(source, number, "failed", error=err)
-                    continue
-                seen.append(page)
-                if len(seen) % KEPT_AT_ONCE == 1 and on_progress:
-                    on_progress(f"looking at {source.name} page {number} of {file.total_pages}")
-                if len(seen) >= KEPT_AT_ONCE:
-                    opened.remember(source, file, seen)
-                    seen.clear()
-                yield replace(ahead(source, page), is_new=True)
-        finally:
-            opened.remember(source, file, seen)
+        looked_at = 0
+        for number, unknown in with_unknown_ahead(numbers(source, file), known):
+            if number in known:
+                yield ahead(source, known.pop(number))
+                continue
+            if not looks:
+                yield PageAhead(source, number, "to_read", options.tasks)
+                continue
+            try:
+                page = KnownPage(opened.page_facts(source, file, number, ahead=unknown), None)
+            except SourceError as err:
+                yield PageAhead(source, number, "failed", error=err)
+                continue
+            opened.remember(source, file, page)
+            if looked_at % TOLD_EVERY_PAGES == 0 and on_progress:
+                on_progress(f"looking at {source.name} page {number} of {file.total_pages}")
+            looked_at += 1
+            yield replace(ahead(source, page), is_new=True)
 
 
 def _kind_ahead(known: KnownPage, found: PageTasks, due_tasks: Sequence[str], options: ReadOptions) -> PageKind:

@@ -44,7 +44,7 @@ from kobold_reader.pages import FileFacts, ImageBudget, SourceFile
 from kobold_reader.pages.sidecars import people_say
 from kobold_reader.reading import due
 from kobold_reader.reading.ledger import Claims, KnownPage, Ledger
-from kobold_reader.reading.open_file import KEPT_AT_ONCE, OpenFile, public_metadata, with_unknown_ahead
+from kobold_reader.reading.open_file import OpenFile, public_metadata, with_unknown_ahead
 from kobold_reader.reading.page_reader import DuePage, EngineFacts, PageReader
 from kobold_reader.reading.pipeline import Ahead, InOrder
 from kobold_reader.reading.results import PageResult, Reading
@@ -302,32 +302,24 @@ class Transcriber:
     def _file_steps(
         self, opened: OpenFile, source: SourceFile, file: FileFacts, known: dict[int, KnownPage]
     ) -> Generator[PageResult | DuePage, None, None]:
-        seen: list[KnownPage] = []
-        try:
-            for number, unknown in with_unknown_ahead(self._numbers(source, file), known):
-                try:
-                    with of_one_page("preparing it", source.path, number):
-                        if number not in known:
-                            known[number] = KnownPage(opened.page_facts(source, file, number, ahead=unknown), None)
-                            seen.append(known[number])
-                            self._looked_at.add(known[number].facts.content_sha256)
-                        before = known.pop(number)
-                        page = opened.with_image_kind(source, file, before, self._options.image_kind)
-                        if page is not before:
-                            seen.append(page)
-                        if len(seen) >= KEPT_AT_ONCE:
-                            opened.remember(source, file, seen)
-                            seen.clear()
-                        step = self._step(opened, source, file, page)
-                except SourceError as err:
-                    err.at(source.path, number)
-                    self._ledger.record_failure(source, file.sha256, number, {"": err})
-                    step = self._failed(source, file, number, err)
-                self._call_witness(source, file, step)
-                yield step
-                del step  # its images are large
-        finally:
-            opened.remember(source, file, seen)
+        for number, unknown in with_unknown_ahead(self._numbers(source, file), known):
+            try:
+                with of_one_page("preparing it", source.path, number):
+                    before = known.pop(number, None)
+                    page = before or KnownPage(opened.page_facts(source, file, number, ahead=unknown), None)
+                    if before is None:
+                        self._looked_at.add(page.facts.content_sha256)
+                    page = opened.with_image_kind(source, file, page, self._options.image_kind)
+                    if page is not before:
+                        opened.remember(source, file, page)
+                    step = self._step(opened, source, file, page)
+            except SourceError as err:
+                err.at(source.path, number)
+                self._ledger.record_failure(source, file.sha256, number, {"": err})
+                step = self._failed(source, file, number, err)
+            self._call_witness(source, file, step)
+            yield step
+            del step  # its images are large
 
     def _step(self, opened: OpenFile, source: SourceFile, file: FileFacts, known: KnownPage) -> PageResult | DuePage:
         """Decide which tasks of a page are due, and have its images made if any are.
