@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from kobold_reader.embeddings import MiniLMEmbedding
+from kobold_reader.reading.results import Corners, Reading, joined
 from tests.benchmarks import (
     born_digital,
     embedding,
@@ -17,6 +18,7 @@ from tests.benchmarks import (
     second_task,
     server_utilisation,
     start,
+    witness,
 )
 
 pytestmark = pytest.mark.slow
@@ -91,3 +93,22 @@ def test_server_utilisation() -> None:
 def test_searchable_pdf() -> None:
     found = searchable_pdf.main(["--pages", "4", "40"])
     assert all(row["page_ms"] > 0 for row in found.values())
+
+
+def test_witness() -> None:
+    printed = ["Skarvholm Boat Club, Quay Street", "Mooring of the schooner 12.50", "Carting of new slates 8.20"]
+    lines: list[list[tuple[str, Corners, float | None]]] = []
+    for number, line in enumerate([*printed, "PAID 17 JAN 2018 WITH THANKS"]):
+        top = 500 + 400 * number
+        lines.append([(line, (500, top, 5000, top, 5000, top + 300, 500, top + 300), 0.98)])
+    text, boxes = joined(lines)
+    reading = Reading("ocr", "ok", text, "rapidocr", boxes=boxes, confidence=0.98)
+    pages = [
+        witness.Page("whole", text, reading),
+        witness.Page("stamped", "\n".join(printed), reading, completeness="stamp"),
+    ]
+    accused = witness.false_accusations(pages, names=False)
+    assert accused == {"RapidOCR, errors and all": 0.5, witness.OF_COMPLETE: 0}, "the stamp is no false accusation"
+    caught = witness.faults(pages, 2, names=False)
+    assert caught["line dropped"] == 1
+    assert caught["two lines swapped"] == 0, "that the stamp is named catches no other fault"
