@@ -39,7 +39,7 @@ from kobold_reader.errors import (
 from kobold_reader.kobold import RetryPolicy, ServerHealth, check_way
 from kobold_reader.kobold.pool import none_left
 from kobold_reader.options import ReadOptions
-from kobold_reader.pages import local_uri
+from kobold_reader.pages import as_uri
 from kobold_reader.reader import KoboldReader
 from kobold_reader.reading.due import blank_reading
 from kobold_reader.reading.ledger import Ledger
@@ -541,7 +541,7 @@ def error_row(error: KoboldReaderError) -> dict[str, Any]:
     return {
         **dict.fromkeys(COLUMNS),
         **dict.fromkeys(("page_number", "total_pages"), 0),
-        "uri": str(error.source) if "://" in str(error.source) else local_uri(str(error.source)),
+        "uri": as_uri(str(error.source)),
         "page_status": "failed",
         "text": "",
         "page_error": str(error),

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kobold_reader.errors import KoboldReaderError
 from kobold_reader.options import TASKS
-from kobold_reader.pages import local_uri, storable
-from kobold_reader.reading.results import EMPTY_STATUSES, PageResult, Scalar
+from kobold_reader.pages import Scalar, as_uri, storable
+from kobold_reader.reading.results import EMPTY_STATUSES, PageResult
 
 if TYPE_CHECKING:
     from llama_index.core.schema import Document, TextNode
@@ -144,7 +144,7 @@ def failed_document(error: KoboldReaderError, extra_info: Mapping[str, Any] | No
         "page_status": "failed",
         "page_error": str(error),
     }
-    return _document(place if "://" in place else local_uri(place), 0, "page", "", metadata, extra_info)
+    return _document(as_uri(place), 0, "page", "", metadata, extra_info)
 
 
 def _document(

@@ -13,6 +13,13 @@ from typing import Any, Final
 from typing_extensions import override
 
 
+def user_data_folder() -> Path:
+    """Return the folder of the user's data: of what must not be lost, as it is worth a night's work."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("kobold-reader", appauthor=False))
+
+
 def write_atomically(path: Path, content: bytes, *, mode_of: Path | None = None) -> None:
     """Write a file beside its place, and put it there when it is on the disk; safe against kill -9.
 

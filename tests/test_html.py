@@ -18,9 +18,10 @@ from kobold_reader import KoboldReader
 from kobold_reader.errors import PageRenderError
 from kobold_reader.html.pages import HtmlWriter
 from kobold_reader.html.text import reading_html
+from kobold_reader.pages import Scalar
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
-from kobold_reader.reading.results import PageResult, Reading, Scalar
+from kobold_reader.reading.results import PageResult, Reading
 from tests.conftest import LETTER, SAMPLES
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.test_cli import Command, kobold  # noqa: F401  (a fixture)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from kobold_reader.errors import ConfigError
 from kobold_reader.options import ReadOptions
-from kobold_reader.reading.tags import MOST_KEYWORDS, TagForm, Tags, keywords_of, parse, singular
+from kobold_reader.reading.tags import MOST_KEYWORDS, TagForm, Tags, keywords_of, singular
 from kobold_reader.vocabulary import Vocabulary
 
+parse = TagForm().parse
 INSTRUCTION = "Describe this image in one sentence, and give 5 to 10 keywords for it."
 
 

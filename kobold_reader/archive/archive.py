@@ -57,7 +57,7 @@ from kobold_reader.errors import (
 )
 from kobold_reader.files import is_writable
 from kobold_reader.options import ExportFormat, GroupBy, Grouping, Mode, ReadOptions
-from kobold_reader.pages import Selection, expanded, is_at, is_text, local_uri, select
+from kobold_reader.pages import Selection, as_uri, expanded, is_at, is_text, local_uri, select
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.results import PageResult, Reading
 
@@ -526,7 +526,7 @@ class Archive:
             pages = self._catalog.forget(uris, contents, ledger.knows)
             known = self._catalog.places()
             for root in self._catalog.roots():
-                address = _address(root)
+                address = as_uri(root)
                 if any(is_at(uri, address) for uri in uris) and not any(is_at(uri, address) for uri in known):
                     self._catalog.forget_root(root)
             self._end_erasing()
@@ -1042,7 +1042,7 @@ class Archive:
         They are its own, or those of the nearest folder or pattern above.
         """
         roots, name = self._catalog.roots(), root_name(path)
-        above = [name] if name in roots else [root for root in roots if _covers(_address(root), _address(name))]
+        above = [name] if name in roots else [root for root in roots if _covers(as_uri(root), as_uri(name))]
         return roots[max(above, key=len)] if above else {}
 
     def readings(self, pages: Collection[PageRow]) -> dict[str, dict[str, Reading]]:
@@ -1140,10 +1140,6 @@ def root_name(path: str | Path) -> str:
         return text
     absolute = str(expanded(text).absolute())
     return absolute if is_text(absolute) else local_uri(absolute)
-
-
-def _address(path: str) -> str:
-    return path if "://" in path else local_uri(path)
 
 
 def _covers(root: str, uri: str) -> bool:

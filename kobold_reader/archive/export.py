@@ -51,7 +51,7 @@ from kobold_reader.errors import (
     reason,
 )
 from kobold_reader.options import ExportFormat, GroupBy
-from kobold_reader.pages import file_at, local_uri
+from kobold_reader.pages import as_uri, file_at
 from kobold_reader.pages.names import RESERVED, shown_of
 from kobold_reader.pages.sources import natural_key
 
@@ -222,7 +222,7 @@ def _check_known(name: str, value: str, known: Sequence[str]) -> None:
 
 
 def _roots(catalog: Catalog) -> list[str]:
-    return [root if "://" in root else local_uri(root) for root in catalog.roots()]
+    return list(map(as_uri, catalog.roots()))
 
 
 def _rendered(rows: Iterable[PageRow], names: Mapping[str, PurePosixPath], form: ExportFormat) -> str:

@@ -23,7 +23,7 @@ from kobold_reader.html.text import without_table_tags
 from kobold_reader.options import ExportFormat
 from kobold_reader.pages import PageFacts, PlacedText, SourceFile
 from kobold_reader.reading.open_file import OpenFile
-from kobold_reader.reading.results import SHARES, LineBox, Reading
+from kobold_reader.reading.results import SHARES, LineBox, Reading, corners_on_page
 from kobold_reader.release import RELEASE
 
 _MARKUP: Final = re.compile(
@@ -227,8 +227,9 @@ class LayoutWriter:
             words = r"\s+".join(map(re.escape, line.text.split()))
             found = words and re.compile(words).search(text, boxes[-1].end if boxes else 0)
             if found:
-                left, top, right, bottom = (round(min(1.0, max(0.0, share)) * SHARES) for share in line.box)
-                boxes.append(LineBox(*found.span(), (left, top, right, top, right, bottom, left, bottom)))
+                left, top, right, bottom = line.box
+                corners = corners_on_page((left, top, right, top, right, bottom, left, bottom))
+                boxes.append(LineBox(*found.span(), corners))
         return Reading("ocr", "text_layer", text, "pdf", boxes=tuple(boxes), rotation_deg=facts.rotation_deg)
 
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
-import platformdirs
 from filelock import FileLock, Timeout
 from typing_extensions import override
 
@@ -38,6 +37,7 @@ from kobold_reader.errors import (
     ServerHungError,
     ServerTimeoutError,
 )
+from kobold_reader.files import user_data_folder
 from kobold_reader.kobold.addresses import server_key
 from kobold_reader.kobold.client import KoboldClient
 from kobold_reader.kobold.protocol import Completion, GenerateRequest, ServerInfo, no_vision_error
@@ -327,7 +327,7 @@ class ServerPool:
         if isinstance(urls, str):
             urls = (urls,)
         make = make_client or (lambda url: KoboldClient(url, password=password, clock=clock))
-        folder = lock_dir or Path(platformdirs.user_data_dir("kobold-reader", appauthor=False), "locks")
+        folder = lock_dir or user_data_folder() / "locks"
         unique = {server_key(url): url for url in reversed(urls)}
         if not unique:
             raise ConfigError("No server address was given.", hint="For example: http://127.0.0.1:5001")

@@ -219,6 +219,11 @@ def local_uri(path: str | Path) -> str:
     return uri_of(absolute)
 
 
+def as_uri(place: str) -> str:
+    """Return the URI of a local path, and a URI as it is."""
+    return place if "://" in place else local_uri(place)
+
+
 def is_at(uri: str, root: str) -> bool:
     """Tell whether a URI is this one, or of a file below it."""
     return uri == root or is_below(uri, root)

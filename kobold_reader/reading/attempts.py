@@ -25,7 +25,7 @@ from kobold_reader.kobold import (
     render_prompt,
 )
 from kobold_reader.kobold.protocol import CONTEXT_MARGIN_TOKENS, MIN_ANSWER_TOKENS
-from kobold_reader.pages import PageView
+from kobold_reader.pages import PageView, Scalar
 from kobold_reader.reading.cleaning import Traced, clean
 from kobold_reader.reading.confidence import confidence_of
 from kobold_reader.reading.envelope import open_envelope
@@ -33,7 +33,7 @@ from kobold_reader.reading.loops import Loop, find_loop
 from kobold_reader.reading.page_reader import PageJob
 from kobold_reader.reading.places import boxes_of
 from kobold_reader.reading.records import RecordForm
-from kobold_reader.reading.results import LineBox, Reading, Scalar, Status
+from kobold_reader.reading.results import LineBox, Reading, Status
 from kobold_reader.reading.tags import TagForm
 from kobold_reader.reading.talk import Talk, talk_of
 from kobold_reader.release import RELEASE

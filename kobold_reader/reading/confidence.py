@@ -22,8 +22,9 @@ from itertools import accumulate
 from typing import Any
 
 from kobold_reader.kobold import Completion
+from kobold_reader.pages import Scalar
 from kobold_reader.reading.cleaning import Traced
-from kobold_reader.reading.results import DOUBTFUL, Scalar
+from kobold_reader.reading.results import DOUBTFUL
 
 _FLOOR = math.log(1e-4) + 1e-3
 _NEARLY_GREEDY = 0.15

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
-from kobold_reader.pages import LinePiece, PageView
-from kobold_reader.reading.results import Reading, Scalar, Status
+from kobold_reader.pages import LinePiece, PageView, Scalar
+from kobold_reader.reading.results import Reading, Status
 
 # Costs of an alignment, in lengths of a line.
 _COST_SKIPPED = 0.6  # a line of the plan without an answer

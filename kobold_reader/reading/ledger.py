@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from kobold_reader.border import is_of_one_row
 from kobold_reader.errors import KoboldReaderError, LedgerError, reason
-from kobold_reader.files import connect_read_only
+from kobold_reader.files import connect_read_only, user_data_folder
 from kobold_reader.pages import FileFacts, Kind, PageFacts, SourceFile
-from kobold_reader.reading.results import DOUBTFUL, WITNESS_AGREES, LineBox, Reading
+from kobold_reader.reading.results import DOUBTFUL, WITNESS_AGREES, Reading
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -99,10 +99,8 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 def default_ledger_path() -> Path:
-    """Return where readings are kept by default: among the user's data, since they are worth a night's work."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("kobold-reader", appauthor=False)) / "ledger.sqlite"
+    """Return where readings are kept by default."""
+    return user_data_folder() / "ledger.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -710,14 +708,9 @@ def _put_reading(content_sha256: str, key: str, reading: Reading) -> Statement:
 def _to_reading(task: str, engine: str, row: tuple[Any, ...]) -> Reading:
     values = dict(zip(_READING_FIELDS, row, strict=True))
     values |= {name: json.loads(values[name]) for name in _JSON_FIELDS}
-    values["view_sizes"] = tuple(map(tuple, values["view_sizes"]))
-    values["doubtful"] = tuple(values["doubtful"])
-    values["boxes"] = tuple(
-        LineBox(start, end, tuple(corners), *score) for start, end, corners, *score in values["boxes"]
-    )
     if values["image_verified"] is not None:
         values["image_verified"] = bool(values["image_verified"])
-    return Reading(task=task, engine=engine, **values)
+    return Reading.of_json({"task": task, "engine": engine, **values})
 
 
 def _put_failures(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kobold_reader.pages import PageView
-from kobold_reader.reading.results import SHARES, Corners, LineBox
+from kobold_reader.reading.results import LineBox, corners_on_page
 
 if TYPE_CHECKING:
     from kobold_reader.reading.cleaning import Traced
@@ -152,13 +152,5 @@ def boxes_of(page: Traced, view: PageView) -> tuple[LineBox, ...]:
         part = page.text[start:end]
         start, end = start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
         if end > start and (not boxes or start >= boxes[-1].end):
-            boxes.append(LineBox(start, end, _corners(place.shares, view)))
+            boxes.append(LineBox(start, end, corners_on_page(place.shares, view.box)))
     return tuple(boxes)
-
-
-def _corners(shares: Sequence[float], view: PageView) -> Corners:
-    left, top, right, bottom = view.box
-    on_page = [
-        top + share * (bottom - top) if at % 2 else left + share * (right - left) for at, share in enumerate(shares)
-    ]
-    return tuple(round(min(1.0, max(0.0, share)) * SHARES) for share in on_page)

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -19,7 +19,7 @@ from kobold_reader.errors import MissingExtraError, TranscriptionError
 from kobold_reader.pages import Box, ImageBudget, PageImages, PageView, reading_order
 from kobold_reader.reading.cleaning import tidy
 from kobold_reader.reading.page_reader import EngineFacts, PageJob, TaskOutcome
-from kobold_reader.reading.results import SHARES, Corners, Reading, joined
+from kobold_reader.reading.results import SHARES, Corners, Reading, corners_on_page, joined
 from kobold_reader.release import RELEASE
 
 MAX_SIDE_PX = 2000
@@ -149,7 +149,15 @@ class RapidOcrEngine:
             for xs, ys in (piece.corners.T for piece in found)
         ]
         scores += [(piece.score, len(piece.text)) for piece in found]
-        pieces = [(tidy(piece.text), _corners(piece.corners, view), round(piece.score, 3)) for piece in found]
+        size = view.width_px, view.height_px
+        pieces = [
+            (
+                tidy(piece.text),
+                corners_on_page((piece.corners / size).ravel().tolist(), view.box),
+                round(piece.score, 3),
+            )
+            for piece in found
+        ]
         letters = [unicodedata.bidirectional(letter) for piece in found for letter in piece.text if letter.isalpha()]
         right_to_left = sum(direction in {"R", "AL"} for direction in letters) * 2 > len(letters)
         order = reading_order(boxes, view.width_px, right_to_left=right_to_left)
@@ -254,12 +262,3 @@ class RapidOcrEngine:
         with self._lock:
             self._ocr = None
             self._facts = None
-
-
-def _corners(points: Iterable[tuple[float, float]], view: PageView) -> Corners:
-    """Return corners in a view as corners on the page."""
-    left, top, right, bottom = view.box
-    shares: list[float] = []
-    for x, y in points:
-        shares += [left + float(x) / view.width_px * (right - left), top + float(y) / view.height_px * (bottom - top)]
-    return tuple(round(min(1.0, max(0.0, share)) * SHARES) for share in shares)

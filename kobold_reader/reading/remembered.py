@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-import platformdirs
-
-from kobold_reader.files import write_atomically
+from kobold_reader.files import user_data_folder, write_atomically
 from kobold_reader.kobold.addresses import server_key
 
 if TYPE_CHECKING:
@@ -82,7 +80,7 @@ class SelfTestFile:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or Path(platformdirs.user_data_dir("kobold-reader", appauthor=False), "self-tests.json")
+        self.path = path or user_data_folder() / "self-tests.json"
 
     def find(self, url: str) -> Remembered | None:
         """Return the last result for the server of this address, whatever runs there now."""

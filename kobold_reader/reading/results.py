@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
 from kobold_reader.errors import KoboldReaderError
-from kobold_reader.pages import SourceFile
-
-Scalar = str | int | float | bool
+from kobold_reader.pages import Box, Scalar, SourceFile
 
 Status = Literal["ok", "text_layer", "blank", "no_text", "truncated", "looping", "damaged", "unsupported", "failed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
@@ -43,6 +41,15 @@ class LineBox(NamedTuple):
     corners: Corners
     score: float | None = None
     """How sure RapidOCR is of what it read there, 0 to 1; None where the engine does not tell."""
+
+
+def corners_on_page(shares: Iterable[float], box: Box = (0.0, 0.0, 1.0, 1.0)) -> Corners:
+    """Return corners of which x and y, by turns, are given in shares of the part of the page in `box`."""
+    left, top, right, bottom = box
+    on_page = (
+        top + share * (bottom - top) if at % 2 else left + share * (right - left) for at, share in enumerate(shares)
+    )
+    return tuple(round(min(1.0, max(0.0, share)) * SHARES) for share in on_page)
 
 
 def joined(lines: Iterable[Iterable[tuple[str, Corners, float | None]]]) -> tuple[str, tuple[LineBox, ...]]:
@@ -108,6 +115,18 @@ class Reading:
     elapsed_s: float = 0.0
     witness: Mapping[str, Any] | None = None
     """What the witness found (`Comparison.findings`); None: it was not compared."""
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the reading with these values of its fields, as JSON gives them back: with lists for tuples."""
+        tuples = {
+            "view_sizes": tuple(map(tuple, values["view_sizes"])),
+            "doubtful": tuple(values["doubtful"]),
+            "boxes": tuple(
+                LineBox(start, end, tuple(corners), *score) for start, end, corners, *score in values["boxes"]
+            ),
+        }
+        return cls(**{**values, **tuples})
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,8 +114,11 @@ class TagForm:
     def parse(self, answer: str, instruction: str = "") -> Tags | None:
         r"""Read description and keywords from an answer; None if it contains no keyword.
 
-        With a vocabulary an empty list is an answer; one of other words only is none.
+        Of JSON that was cut off, everything that is complete is read. With a vocabulary an empty list is an answer; one
+        of other words only is none.
 
+        >>> TagForm().parse('{"description": "A letter.", "keywords": ["Letter", "letters", "1954", "la')
+        Tags(description='A letter.', keywords=('Letter', '1954'))
         >>> TagForm(Vocabulary.parse("car\n\t{automobile}")).parse('{"description": "A road.", "keywords": []}')
         Tags(description='A road.', keywords=())
         """
@@ -152,17 +155,6 @@ def keywords_of(text: str) -> tuple[str, ...]:
     """
     last = text.rpartition("\n")[2]
     return tuple(last.removeprefix(_HEADING).split(", ")) if last.startswith(_HEADING) else ()
-
-
-def parse(answer: str, instruction: str = "") -> Tags | None:
-    """Read description and keywords from an answer; None if it contains no keyword.
-
-    Of JSON that was cut off, everything that is complete is read.
-
-    >>> parse('{"description": "A letter.", "keywords": ["Letter", "letters", "1954", "la')
-    Tags(description='A letter.', keywords=('Letter', '1954'))
-    """
-    return TagForm().parse(answer, instruction)
 
 
 def _described(answer: str, instruction: str) -> tuple[str, list[str] | None] | None:

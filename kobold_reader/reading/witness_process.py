@@ -23,7 +23,7 @@ from kobold_reader.pages import PageImages
 from kobold_reader.pages.values import pack, read_frame, unpack, write_frame
 from kobold_reader.reading.page_reader import PageJob, TaskOutcome
 from kobold_reader.reading.rapidocr import RapidOcrEngine
-from kobold_reader.reading.results import Corners, LineBox, Reading
+from kobold_reader.reading.results import Corners, Reading
 
 _NICE: Final = 10
 _SHARE_OF_CORES: Final = 2
@@ -48,7 +48,7 @@ class WitnessProcess:
     def read(self, job: PageJob) -> TaskOutcome:
         """Read a page, or say why it cannot be read."""
         answer = self._ask(*pack(job.images))
-        return _reading_of(answer["reading"]) if "reading" in answer else TranscriptionError(answer["error"])
+        return Reading.of_json(answer["reading"]) if "reading" in answer else TranscriptionError(answer["error"])
 
     def look(self, images: PageImages, places: Sequence[Corners]) -> list[list[str]]:
         """Read single lines of a page again; see `RapidOcrEngine.look`."""
@@ -126,12 +126,6 @@ class WitnessProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
         self._end()
-
-
-def _reading_of(fields: dict[str, Any]) -> Reading:
-    boxes = tuple(LineBox(start, end, tuple(corners), score) for start, end, corners, score in fields["boxes"])
-    sizes = tuple((width, height) for width, height in fields["view_sizes"])
-    return Reading(**{**fields, "boxes": boxes, "view_sizes": sizes, "doubtful": tuple(fields["doubtful"])})
 
 
 def main() -> None:
