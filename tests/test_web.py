@@ -784,6 +784,39 @@ def test_folders_and_dates_are_counted_and_lead_to_their_pages(
         assert Seen(html).handlers == [], "bars have no style of their own"
 
 
+def counted(html: str) -> dict[str, int]:
+    entries = re.findall(r'<span class="label">([^<]+)</span>(?: <svg.*?</svg>)?(?: <span class="pages">(\d+))?', html)
+    return {name: int(pages or 0) for name, pages in entries}
+
+
+def test_what_is_counted_is_what_is_listed(
+    tmp_path: Path, make_site: Callable[[Archive], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Archive.open(tmp_path / "boxes", create=True, embedder="none") as archive:
+        put(
+            archive,
+            filed("/box/bills/1.pdf", 1, date_digitized="1954-03-01T00:00:00", camera="Leica"),
+            filed("/box/bills/2.pdf", 2, date_digitized="1955-03-01T00:00:00"),
+            filed("/box/letters/3.pdf", 3, date_digitized="1955-03-01T00:00:00"),
+        )
+        site = make_site(archive)
+        whole = {"Leica": 1, "bills": 2, "letters": 1, "1954": 1, "1955": 2}
+        assert counted(site.client.get("/").text) == whole
+        assert counted(site.client.get("/?q=page").text) == whole, "all are hits"
+        assert counted(site.client.get("/?q=3").text) == {"bills": 0, "letters": 1, "1955-03": 1}
+        assert counted(site.client.get("/?since=1955").text) == {"bills": 1, "letters": 1, "1955-03": 2}
+        beside = {"Leica": 1, "bills": 2, "letters": 1, "1954": 1, "1955": 1}
+        assert counted(site.client.get("/?folder=/box/bills/").text) == beside, "the folder beside it keeps its number"
+        assert counted(site.client.get("/?q=page&folder=/box/bills/").text) == {**beside, "letters": 0}
+        html = site.client.get("/?q=zebra&since=1900&camera=Leica").text
+        assert counted(html) == {"bills": 0, "letters": 0}
+        assert "All dates" in html
+        assert "Any camera" in html
+        monkeypatch.setattr("kobold_reader.web.library.MOST_HITS", 2)
+        html = site.client.get("/?q=page+1+2").text
+        assert set(counted(html).values()) == {0}, "of more hits than are listed, none are counted"
+
+
 def test_many_years_are_shown_by_decade(tmp_path: Path, make_site: Callable[[Archive], Site]) -> None:
     with Archive.open(tmp_path / "boxes", create=True, embedder="none") as archive:
         put(archive, *[filed(f"/box/{n}.pdf", n, date_digitized=f"{1900 + n}-01-01T00:00:00") for n in range(30)])

@@ -42,7 +42,7 @@ from kobold_reader.html.pages import explained, templates
 from kobold_reader.web import views
 from kobold_reader.web.add import Adding, AddViews
 from kobold_reader.web.ask import Asking
-from kobold_reader.web.library import FACETS, MOST_HITS, SIZES, Library, Pictures, leaf_of
+from kobold_reader.web.library import FACETS, MOST_HITS, SIZES, Library, Part, Pictures, leaf_of
 from kobold_reader.web.look import LookViews
 from kobold_reader.web.runs import CLOSING_S, Runs
 from kobold_reader.web.security import Access, Guard, is_same
@@ -178,14 +178,13 @@ class _Pages:
         filters = views.Filters.of(request.query_params)
         overview = self._library.overview()
         notices: list[str] = []
-        shown: dict[str, Any] = {"hits": [], "total": 0, "leaves": [], "timeline": (), "more": "", "problem": ""}
-        shown |= {"found": 0, "absent_phrases": (), "facets": {}, "spots": ()}
-        shown["is_searching"] = False
+        shown: dict[str, Any] = {"hits": [], "total": 0, "leaves": [], "more": "", "problem": ""}
+        shown |= {"found": 0, "absent_phrases": (), "is_searching": False}
+        part = anywhere = Part(())
+        is_counted = True
         try:
             asked = filters.asked()
-            filter_ = parse_filter(**asked)
-            part = overview.part(filter_)
-            shown |= {"timeline": part.timeline, "facets": part.facets, "spots": part.spots}
+            part = overview.part(parse_filter(**asked))
             if query:
                 shown["is_searching"] = not self._library.is_warm
                 limit = _number(request, "n", HITS)
@@ -197,12 +196,16 @@ class _Pages:
                 shown["absent_phrases"], shown["unquoted"] = found.absent_phrases, unquoted(query)
                 if len(hits) > limit:
                     shown["more"] = filters.address(q=query, n=limit + HITS)
+                # What is counted is what is listed; the pages of a part of the hits would tell nothing of the others.
+                if is_counted := found.total <= shown["total"]:
+                    part = anywhere = overview.those(hit.page_id for hit in hits if hit.match != "related")
             else:
                 limit = _number(request, "n", BROWSED)
                 chosen = part.leaves if filters.are_set else overview.first_leaves
                 shown["leaves"], shown["total"] = chosen[:limit], len(chosen)
                 if len(chosen) > limit:
                     shown["more"] = filters.address(n=limit + BROWSED)
+                anywhere = overview.part(parse_filter(**filters.inside("").asked()))
         except ConfigError as err:
             shown["problem"] = str(err)
         return self.show(
@@ -216,6 +219,9 @@ class _Pages:
             most=MOST_HITS,
             choices=overview.choices,
             folders=overview.folders,
+            part=part,
+            anywhere=anywhere,
+            is_counted=is_counted,
             pages=len(overview.leaves),
             notices=notices,
             **shown,

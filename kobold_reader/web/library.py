@@ -111,28 +111,29 @@ def leaf_of(page: PageRow | PageOutline) -> Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder, with the pages of files in it and below."""
+    """A folder with files in it or below."""
 
     name: str
     """A chain of folders of which each holds nothing but the next is one, as `letters/1954`."""
     path: str
-    pages: int
     folders: tuple[Folder, ...]
     size: int
     """Number of folders below."""
 
 
-def _tree(pages_of_files: Mapping[str, int]) -> Folder:
-    """Return the deepest folder that holds all these files."""
-    files: list[tuple[list[str], int]] = []
-    for path, pages in pages_of_files.items():
-        files.append((re.split(r"(?<=[/\\])", path)[:-1], pages))  # each name with the sign behind it
+def _folder_of(file_path: str) -> str:
+    """Return the path of a file's folder with the sign behind it, on any system."""
+    return file_path[: max(file_path.rfind("/"), file_path.rfind("\\")) + 1]
 
-    def folder(above: str, name: str, inside: list[tuple[list[str], int]], depth: int) -> Folder:
-        below: dict[str, list[tuple[list[str], int]]] = {}
-        for names, pages in inside:
+
+def _tree(paths: Iterable[str]) -> Folder:
+    """Return the deepest folder that holds all these folders, which hold files."""
+
+    def folder(above: str, name: str, inside: list[list[str]], depth: int) -> Folder:
+        below: dict[str, list[list[str]]] = {}
+        for names in inside:
             if len(names) > depth:
-                below.setdefault(names[depth], []).append((names, pages))
+                below.setdefault(names[depth], []).append(names)
         if len(below) == 1 and sum(map(len, below.values())) == len(inside):
             return folder(above, name + next(iter(below)), inside, depth + 1)
         path = above + name
@@ -141,9 +142,9 @@ def _tree(pages_of_files: Mapping[str, int]) -> Folder:
             for one, some in sorted(below.items(), key=lambda item: natural_key(item[0]))
         )
         size = len(folders) + sum(one.size for one in folders)
-        return Folder(name.rstrip("/\\") or name, path, sum(pages for _, pages in inside), folders, size)
+        return Folder(name.rstrip("/\\") or name, path, folders, size)
 
-    return folder("", "", files, 0)
+    return folder("", "", [re.findall(r"[^/\\]*[/\\]", path) for path in paths], 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,15 @@ class Part:
     leaves: Sequence[Leaf]
 
     @functools.cached_property
+    def folders(self) -> Mapping[str, int]:
+        """The number of pages in each folder and below it, by its path; without empty ones."""
+        pages: Counter[str] = Counter()
+        for path, number in Counter(_folder_of(str(leaf.facts.get("file_path", ""))) for leaf in self.leaves).items():
+            for sign in re.finditer(r"[/\\]", path):
+                pages[path[: sign.end()]] += number
+        return pages
+
+    @functools.cached_property
     def facets(self) -> dict[str, tuple[Facet, ...]]:
         """The values of `FACETS`, the most frequent first."""
         found = {}
@@ -239,17 +249,17 @@ class Overview:
     leaves: tuple[Leaf, ...]
     positions: Mapping[str, int]
     """In `leaves`, by page id."""
-    choices: Mapping[str, tuple[tuple[str, int], ...]]
-    """By metadata key: its values, and how many pages have each."""
+    choices: Mapping[str, tuple[str, ...]]
+    """By metadata key: its values."""
 
     @classmethod
     def of(cls, leaves: Sequence[Leaf]) -> Overview:
         """Return the overview of pages in this order."""
-        counts = {key: Counter(str(leaf.facts[key]) for leaf in leaves if key in leaf.facts) for key in _CHOICES}
+        choices = {key: {str(leaf.facts[key]) for leaf in leaves if key in leaf.facts} for key in _CHOICES}
         return cls(
             leaves=tuple(leaves),
             positions={leaf.page_id: number for number, leaf in enumerate(leaves)},
-            choices={key: tuple(sorted(count.items())) for key, count in counts.items()},
+            choices={key: tuple(sorted(values)) for key, values in choices.items()},
         )
 
     def beside(self, page_id: str) -> tuple[Leaf | None, Leaf | None]:
@@ -269,6 +279,10 @@ class Overview:
             found = [leaf for leaf in found if (value := leaf.facts.get(key)) is not None and passes(value)]
         return Part(list(found))
 
+    def those(self, page_ids: Iterable[str]) -> Part:
+        """Return these pages, unknown ones left out."""
+        return Part([self.leaves[at] for one in page_ids if (at := self.positions.get(one)) is not None])
+
     @functools.cached_property
     def _whole(self) -> Part:
         return Part(self.leaves)
@@ -282,7 +296,7 @@ class Overview:
     @functools.cached_property
     def folders(self) -> Folder:
         """All folders, below the deepest that holds all."""
-        return _tree(Counter(str(leaf.facts.get("file_path", "")) for leaf in self.leaves))
+        return _tree({_folder_of(str(leaf.facts.get("file_path", ""))) for leaf in self.leaves})
 
 
 class Pile(NamedTuple):
