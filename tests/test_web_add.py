@@ -80,7 +80,7 @@ def scans(tmp_path: Path) -> Path:
 def test_the_picker_shows_folders_and_counts_files(scans: Path, tmp_path: Path) -> None:
     with adding_to(tmp_path / "archive", Adding(folders=(scans,))) as site:
         html = site.client.get("/add").text
-        assert "1 file that can be read, and 1 folder" in Seen(html).text
+        assert "1 file that can be read here, and those in 1 folder" in Seen(html).text
         [inside] = re.findall(r'href="(/add\?folder=[^"]+)" data-hit>letters<', html)
         html = site.client.get(inside).text
         assert f'name="folder" value="{scans.resolve() / "letters"}"' in html
@@ -134,6 +134,8 @@ def test_a_folder_is_indexed_and_what_failed_is_named(
         assert "skipped: 1 .mov" in seen
         assert f"{scans.resolve() / 'broken.pdf'}: The file cannot be opened as a PDF" in seen
         assert "minutes.pdf" in site.seen("/?q=slates")
+        [address] = re.findall(r'<a href="([^"]+)">Its pages<', site.client.get("/add").text)
+        assert "4 pages" in " ".join(site.seen(address).split())
         before = server.count()
         assert site.post("/add/index").headers["location"] == "/add", "all of it again"
         site.runs.join(60)
@@ -338,7 +340,7 @@ def test_a_locked_pdf_is_opened_by_a_password_that_nothing_keeps(
     write_pdf(tmp_path / "open.pdf", "Nystrand replaced forty slates of the boathouse roof on Tuesday.")
     with pymupdf.open(tmp_path / "open.pdf") as document:
         document.save(scans / "locked.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, owner_pw="o", user_pw=right)
-    answers = []
+    answers, said = [], []
     with adding_to(tmp_path / "archive", Adding(folders=(scans,))) as site:
         site.post("/add/index", folder=str(scans))
         site.runs.join(60)
@@ -351,6 +353,8 @@ def test_a_locked_pdf_is_opened_by_a_password_that_nothing_keeps(
             [action] = re.findall(r'action="(/file/[^"]+)"', html)
             answers.append(site.post(action, password=password).text)
             site.runs.join(60)
+            said.append(site.client.get("/run").json()["sentence"])
+        assert said == ["None of the passwords given opens this PDF.", "It was read, and can be found."]
         answers.append(site.client.get("/failed").text)
         assert "/file/" not in answers[-1]
         assert "locked.pdf" in site.seen("/?q=slates")

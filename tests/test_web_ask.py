@@ -65,7 +65,9 @@ def test_the_answer_names_its_pages_and_leads_to_them(folder: Path, make_simulat
         html = client.get(ADDRESS).text
         assert "Nystrand replaced them [<a href=" in html
         [found] = re.findall(r'replaced them \[<a href="([^"]+)">1</a>\]\.', html)
-        assert f'<a href="{found}" data-hit>roof.pdf, page 2</a>' in html, "as the page in the list"
+        assert f'<a href="{found}" data-hit>roof.pdf, page 2</a> <span class="facts">scans<' in html, (
+            "the page in the list"
+        )
         page = client.get(found.replace("&amp;", "&")).text
         assert "Nystrand" in page
         assert 'class="passage' in page

@@ -16,6 +16,7 @@ from typing import Any
 
 from kobold_reader.archive import Archive, SyncReport
 from kobold_reader.errors import ConfigError, KoboldReaderError
+from kobold_reader.html.pages import explained
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import Selection, local_path, shown
 from kobold_reader.progress import PageProgress, spell_about, spell_count, spell_skipped, spell_statuses
@@ -233,7 +234,7 @@ class Runs:
             self._set(needs_server=True)
             sentence, has_failed = str(err), True
         except KoboldReaderError as err:
-            sentence, has_failed = in_browser(err), True
+            sentence, has_failed = in_browser(explained(err)), True  # its file is named beside it
         except Exception as err:
             self._set(is_running=False, sentence=f"Internal error ({err!r}).", has_failed=True)
             raise
