@@ -141,7 +141,7 @@ def only_this_machine(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 @pytest.fixture(autouse=True)
 def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between attempts are tested with a clock of their own; everywhere else they only cost time."""
-    if request.module.__name__.startswith("tests.test_kobold_"):
+    if request.module.__name__.startswith("tests.test_kobold_") or request.node.get_closest_marker("live"):
         return
     monkeypatch.setattr(pool, "RetryPolicy", functools.partial(RetryPolicy, base_s=0.01, cap_s=0.02))
 
