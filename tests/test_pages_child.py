@@ -13,12 +13,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kobold_reader.errors import ConfigError, CorruptSourceError, PageRenderError, SourceError
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, PageFacts, PageImages, PageView
 from kobold_reader.pages.values import error_of, header_of_error, pack, read_frame, unpack, write_frame
+from kobold_reader.pages.worker import GRACE_S
 from tests import page_files as make
 
 pytestmark = pytest.mark.slow
@@ -202,6 +204,28 @@ def test_no_orphan_is_left(letter: Path, ending: str) -> None:
         check=False,
     )
     assert gone_within(int(done.stdout), 5)
+
+
+@posix
+def test_a_child_that_nobody_waits_for_ends(tmp_path: Path) -> None:
+    """It hangs in a request, and its parent, which would end it, is stopped: it ends by itself."""
+    never = tmp_path / "never.pdf"
+    os.mkfifo(never)
+    asked: dict[str, Any] = {"do": "open", "path": str(never), "source": str(never), "kind": "pdf", "passwords": []}
+    frame = io.BytesIO()
+    write_frame(frame, {**asked, "sha256": None, "timeout_s": 0.1 - GRACE_S})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "kobold_reader.pages.worker"]
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)  # which a child inherits
+    try:
+        worker = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with worker:
+        assert worker.stdin is not None
+        worker.stdin.write(frame.getvalue())
+        worker.stdin.flush()
+        assert worker.wait(30) == -signal.SIGALRM
 
 
 def test_it_works_from_anywhere_and_light(tmp_path: Path) -> None:

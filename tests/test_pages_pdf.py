@@ -338,6 +338,16 @@ def test_labels(child: PageChild, opened: Opener) -> None:
     assert [child.page_facts(number).page_label for number in (1, 2, 3)] == ["i", "ii", "1"]
 
 
+def test_labels_with_prefixes(child: PageChild, opened: Opener) -> None:
+    with pymupdf.open("pdf", make.pdf(*[make.text_on] * 6)) as document:
+        rules = [(1, "D", "B-", 1), (3, "D", "Tafel ", 7), (5, "A", "", 1)]
+        keys = ("startpage", "style", "prefix", "firstpagenum")
+        document.set_page_labels([dict(zip(keys, rule, strict=True)) for rule in rules])
+        opened(document.tobytes())
+    labels = [child.page_facts(number).page_label for number in range(1, 7)]
+    assert labels == ["1", "B-1", "B-2", "Tafel 7", "Tafel 8", "A"]
+
+
 def test_title_and_author(opened: Opener) -> None:
     document = pymupdf.open("pdf", make.pdf(make.text_on))
     document.set_metadata({"title": " Church\nregister ", "author": "A. Clerk", "creationDate": "D:20240131101500Z"})

@@ -69,12 +69,17 @@ def judge(text: str, counted: Counter[str] | None = None) -> Judgement:
         text: The page's text.
         counted: How often each character is in it, where the caller knows that.
     """
-    every = _without_spaces(counted) if counted and len(text) <= _MAX_CHARACTERS else None
-    text = text[:_MAX_CHARACTERS]
-    if every is None:
-        every = _signs_of(text)
-    words = [_look_up(word) for word in _letters_of(text)]
-    if _has_no_meaning(text, every) or _has_no_words(text, every, words) or _is_misread_utf8(text) or _is_holed(text):
+    if counted is None or len(text) > _MAX_CHARACTERS:
+        text = text[:_MAX_CHARACTERS]
+        counted = Counter(text)
+    every = _without_spaces(counted)
+    words = list(map(_look_up, _letters_of(text)))
+    if (
+        _has_no_meaning(text, every)
+        or _has_no_words(text, every, words)
+        or _is_misread_utf8(text)
+        or _is_holed(text, counted)
+    ):
         return "garbled"
     share = _unlikely_share(words)
     if share > _GARBLED_SHARE:
@@ -158,9 +163,9 @@ def _is_misread_utf8(text: str) -> bool:
     return misread >= _MIN_MISREAD and misread * 2 > len(marked)
 
 
-def _is_holed(text: str) -> bool:
+def _is_holed(text: str, counted: Counter[str]) -> bool:
     """Whether many words have something inside that is no letter, or none of their script."""
-    if {_KINDS[ord(one)] for one in set(text)}.isdisjoint({"j", "x"}):
+    if {_KINDS[ord(one)] for one in counted}.isdisjoint({"j", "x"}):
         return False
     words = text.translate(_KINDS).split()
     holed = sum(_HOLE.search(word) is not None for word in words)
@@ -204,12 +209,14 @@ def _has_no_words(text: str, every: Counter[str], words: Sequence[_Word]) -> boo
     if most > _FOR_SPACE_SHARE * len(text) and most > 2 * stretches and len(text) >= _MIN_CHARACTERS:
         return sign * 3 not in text
     lengths = [word.length for word in words]
-    count, lone, long = sum(lengths), lengths.count(1), sum(length for length in lengths if length > _LONG_WORD)
+    count = sum(lengths)
     if count < _MIN_LETTERS:
         return False
-    return lone > _MAX_LONE_LETTERS * count or (
-        long > _MAX_LONG_WORDS * count and len(text) > _LONG_STRETCH * stretches
-    )
+    if lengths.count(1) > _MAX_LONE_LETTERS * count:
+        return True
+    if len(text) <= _LONG_STRETCH * stretches:
+        return False
+    return sum(length for length in lengths if length > _LONG_WORD) > _MAX_LONG_WORDS * count
 
 
 # ── pairs of letters ─────────────────────────────────────────────────────────────────────────────

@@ -286,6 +286,26 @@ class PdfFile:
         """A sentence about what the page's contents lack; "" where they are whole."""
         return self._layout[2] if self._layout is not None and self._layout[0] == page_number else ""
 
+    @functools.cached_property
+    def _label_rules(self) -> list[dict[str, Any]]:
+        """The rules by which pages have labels, the last first."""
+        rules: list[dict[str, Any]] = []
+        with suppress(*MUPDF_ERRORS):  # a broken label tree costs the labels, not the pages
+            rules = self._document.get_page_labels() if self._kind == "pdf" else []
+        return sorted(rules, key=lambda rule: int(rule["startpage"]), reverse=True)
+
+    def _label_of(self, page: Page) -> str:
+        """The page's label; "" where the file has none."""
+        if not self._label_rules:
+            return ""
+        rule = next((rule for rule in self._label_rules if rule["startpage"] <= page.number), {})
+        if rule.get("style") == "D":  # `get_label` reads all rules again for each page
+            label = f"{rule['prefix']}{rule['firstpagenum'] + page.number - rule['startpage']}"
+        else:
+            label = str(page.get_label())
+        # PyMuPDF does not decode a prefix in hexadecimal.
+        return clean_text(_HEX_PREFIX.sub(lambda match: bytes.fromhex(match[1]).decode("utf-16"), label))
+
     def page_facts(self, page_number: int) -> PageFacts:
         """Facts about the page."""
         metadata: dict[str, Scalar] = {}
@@ -307,7 +327,7 @@ class PdfFile:
                 metadata["notes"] = clean_text("; ".join(notes))  # they are missing from the text that is read
             return PageFacts(
                 page_number=page_number,
-                page_label=(_label_of(page) if self._kind == "pdf" else "") or str(page_number),
+                page_label=self._label_of(page) or str(page_number),
                 content_sha256=content or hashlib.sha256(f"{self._sha256}:{page_number}".encode()).hexdigest(),
                 width_pt=layout.size_pt[0],
                 height_pt=layout.size_pt[1],
@@ -591,16 +611,6 @@ def _square_px(layout: Layout, budget: ImageBudget) -> tuple[float, float]:
     own = layout.image_px
     is_square = all(own) and layout.native_dpi and abs(own[0] / own[1] / (width / height) - 1) <= _SQUARE
     return own if is_square else (width, height)
-
-
-def _label_of(page: Page) -> str:
-    """The page's label; "" where the file has none."""
-    try:
-        label = str(page.get_label())
-    except MUPDF_ERRORS:
-        return ""  # a broken label tree costs the labels, not the pages
-    # PyMuPDF does not decode a prefix in hexadecimal.
-    return clean_text(_HEX_PREFIX.sub(lambda match: bytes.fromhex(match[1]).decode("utf-16"), label))
 
 
 def _notes_of(page: Page) -> list[str]:

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 _TICK_S = 1.0
-_GRACE_S = 10.0
+GRACE_S = 10.0
+"""How much longer than its parent waits for an answer the process lives."""
 _MAX_DEPTH = 3
 
 
@@ -153,8 +154,8 @@ class Worker:
     def answer(self, request: dict[str, Any]) -> None:
         """Answer one request with a frame, whatever happens."""
         page_number = request.get("page_number")
-        self._deadline_s = float(request["timeout_s"]) + _GRACE_S
-        self._arm()
+        self._deadline_s = float(request["timeout_s"]) + GRACE_S
+        _end_after(self._deadline_s)
         blobs: tuple[bytes, ...] = ()
         try:
             value = self._do(request)
@@ -167,7 +168,7 @@ class Worker:
         else:
             header, blobs = pack(value)
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            _end_after(0)
         write_frame(self._output, header, blobs)
 
     def _do(self, request: dict[str, Any]) -> Value:
@@ -237,12 +238,8 @@ class Worker:
         now = time.monotonic()
         if now - self._ticked >= _TICK_S:
             self._ticked = now
-            self._arm()
+            _end_after(self._deadline_s)
             write_frame(self._output, {"alive": True})
-
-    def _arm(self) -> None:
-        # Ends an orphan from a C thread, even where native code holds the GIL; a living parent ends it earlier.
-        faulthandler.dump_traceback_later(self._deadline_s, exit=True)
 
     def close(self) -> None:
         """Close the open file."""
@@ -250,6 +247,19 @@ class Worker:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+
+def _end_after(delay_s: float) -> None:
+    """Have this process end after so long, even where native code holds the GIL; 0: have it live on.
+
+    A living parent ends it earlier.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, delay_s)  # nothing handles SIGALRM, so it ends the process
+    elif delay_s:
+        faulthandler.dump_traceback_later(delay_s, exit=True)  # a thread for each request: Windows has no timer
+    else:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _limit_memory(limit_bytes: int) -> None:
@@ -274,6 +284,8 @@ def main() -> None:
     sys.stdout = sys.stderr
     # Ctrl-C reaches every process of the terminal; the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent that ignores it hands that on
     faulthandler.enable()
     # onnxruntime, which PyMuPDF 2 may load, reports home unless told otherwise before its import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
