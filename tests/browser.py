@@ -33,10 +33,17 @@ class Browser:
         height_px: Of the window.
         is_dark: What the person prefers.
         is_phone: Touch instead of a mouse.
+        pixel_ratio: Pixels of the screen in one of the page.
     """
 
     def __init__(
-        self, *, width_px: int = 1280, height_px: int = 900, is_dark: bool = False, is_phone: bool = False
+        self,
+        *,
+        width_px: int = 1280,
+        height_px: int = 900,
+        is_dark: bool = False,
+        is_phone: bool = False,
+        pixel_ratio: float = 1,
     ) -> None:
         self._chromium = _chromium()
         self._session: str | None = None
@@ -57,7 +64,7 @@ class Browser:
             "Emulation.setDeviceMetricsOverride",
             width=width_px,
             height=height_px,
-            deviceScaleFactor=1,
+            deviceScaleFactor=pixel_ratio,
             mobile=is_phone,
         )
 

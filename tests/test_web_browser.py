@@ -304,6 +304,17 @@ def test_photos_stand_in_rows_of_equal_height_that_do_not_jump(site: Site, width
         assert browser.run("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.parametrize(("pixel_ratio", "size"), [(1, "small"), (1.5, "medium"), (3, "medium")])
+def test_photos_are_sharp_on_screens_with_small_pixels(site: Site, pixel_ratio: float, size: str) -> None:
+    with Browser(pixel_ratio=pixel_ratio) as browser:
+        browser.open(site.access.url("127.0.0.1"))
+        browser.open(f"{site.base}/photos")
+        photo = "document.querySelector('.wall img')"
+        browser.run(f"{photo}.decode()")
+        assert browser.run(f"{photo}.currentSrc").endswith(f"/{size}")
+        no_complaints(browser, site)
+
+
 def test_the_next_part_of_the_wall_comes_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kobold_reader.web.app.PHOTOS", 2)
     photos = [

@@ -40,9 +40,10 @@ _FILTERED = (*_CHOICES, "file_path", *FACETS, *PLACE)
 _FIRST_CHARS = 140
 READ_CHARS = 2 * _FIRST_CHARS
 """Of a text, so that its beginning is long enough without white space."""
-Size = Literal["small", "large", "full"]
+Size = Literal["small", "medium", "large", "full"]
 SIZES: dict[Size, ImageBudget] = {
     "small": ImageBudget(max_side_px=360, jpeg_quality=78, max_bytes=60_000),
+    "medium": ImageBudget(max_side_px=720, jpeg_quality=78, max_bytes=200_000),
     "large": ImageBudget(max_side_px=1600, jpeg_quality=84, max_bytes=1_500_000),
     "full": ImageBudget(max_side_px=4000, jpeg_quality=88, max_bytes=6_000_000),
 }
