@@ -368,8 +368,7 @@ class Archive:
             MissingExtraError: As ServerError, of an engine that is not installed.
             StoreError: Another process is writing, or the disk is full.
         """
-        from kobold_reader.archive.sync import FileStamps, Syncer, SyncReport
-        from kobold_reader.reading.due import stand_in
+        from kobold_reader.archive.sync import Syncer, SyncReport
         from kobold_reader.reading.survey import forecast_by_ledger
         from kobold_reader.session import ReadSession
 
@@ -393,20 +392,15 @@ class Archive:
                 transcriber = make_transcriber(
                     its_session, ledger, cancel=stop, on_progress=on_progress, hands_out_again=True
                 )
-                stamps = FileStamps(self._catalog, ledger, options, options.engine)
+                syncer = Syncer(self._catalog, indexer, ledger, options, transcriber, on_page)
                 if on_start:
-                    outlook = transcriber.survey(stamps.rest(selection.files))
-                    outlook.pass_over(len(stamps.passed), stamps.by_kind(selection.files))
+                    outlook = syncer.survey(selection.files)
                     outlook.forecast = forecast_by_ledger(
                         outlook, ledger, its_session.engine(), options, servers=its_session.servers
                     )
                     outlook.indexing_s = self._indexing_s(outlook.contents, ledger)
                     on_start(selection, outlook)
-                stamps.begin()
-                syncer = Syncer(self._catalog, indexer, stamps, functools.partial(stand_in, ledger, options), on_page)
-                total.add(syncer.run(selection, transcriber, stop, prune=prune))
-                stamps.end()
-                total.skipped += ledger.attachments_skipped(selection.files)
+                total.add(syncer.run(selection, stop, prune=prune))
                 lost = lost or transcriber.lost
         if lost:
             raise lost

@@ -31,9 +31,11 @@ from kobold_reader.options import ReadOptions
 from kobold_reader.pages import Scalar, Selection, SourceFile, is_at, is_below, local_path
 from kobold_reader.pages.sidecars import PHOTO_KINDS, people_say
 from kobold_reader.pages.sources import sidecar_finder
+from kobold_reader.reading.due import stand_in
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.pipeline import Ahead
-from kobold_reader.reading.results import PageResult, Reading
+from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.survey import Outlook
 from kobold_reader.reading.transcriber import Transcriber, lacks_witness
 from kobold_reader.release import RELEASE
 
@@ -117,12 +119,11 @@ class FileStamps:
         passed: The pages, by status, of each file that was passed over, by URI.
     """
 
-    def __init__(self, catalog: Catalog, ledger: Ledger, options: ReadOptions, engine_name: str) -> None:
+    def __init__(self, catalog: Catalog, ledger: Ledger, options: ReadOptions) -> None:
         self._catalog = catalog
         self._ledger = ledger
         self._options = options
         self._is_used = options.redo is None and options.sample is None
-        self._engine_name = engine_name
         self._last_family = self._read_last_family()
         self._key = self._make_key()
         self._stamps = catalog.stamps()
@@ -209,14 +210,14 @@ class FileStamps:
 
     def _read_last_family(self) -> str | None:
         """Return the family of the model that read last, if it decides which tasks are asked for."""
-        return self._ledger.last_family(self._engine_name) if self._options.are_tasks_default else None
+        return self._ledger.last_family(self._options.engine) if self._options.are_tasks_default else None
 
     def _make_key(self) -> str:
         """Return a hash of everything but the file that decides what is due and what a page's row looks like."""
         asked = self._options
         known = [
             RELEASE,
-            self._engine_name,
+            asked.engine,
             self._last_family,
             {task: asked.key(task) for task in asked.tasks},
             asked.are_tasks_default,
@@ -229,21 +230,34 @@ class FileStamps:
 
 
 class Syncer:
-    """One run over one selection of files; `on_page` is called for every page as soon as its reading is known."""
+    """One run over one selection of files.
+
+    Args:
+        catalog: The archive's rows.
+        indexer: Writes vectors and words.
+        ledger: The archive's ledger.
+        options: The options of the run.
+        transcriber: Reads the pages. Where `transcriber.lost` is set afterwards, those that need the engine are still
+            due.
+        on_page: Called for every page as soon as its reading is known.
+    """
 
     def __init__(
         self,
         catalog: Catalog,
         indexer: Indexer,
-        stamps: FileStamps,
-        stand_in: Callable[[PageResult], Reading | None],
+        ledger: Ledger,
+        options: ReadOptions,
+        transcriber: Transcriber,
         on_page: Callable[[PageResult], None] | None = None,
     ) -> None:
         self._catalog = catalog
         self._indexer = indexer
-        self._stamps = stamps
-        self._stand_in = stand_in
+        self._ledger = ledger
+        self._options = options
+        self._transcriber = transcriber
         self._on_page = on_page
+        self._stamps = FileStamps(catalog, ledger, options)
         self._report = SyncReport()
         self._pending: list[PageRow] = []
         """Pages whose text is new or changed."""
@@ -255,36 +269,41 @@ class Syncer:
         self._left: set[str] = set()
         """Contents whose place has another content now."""
 
-    def run(
-        self, selection: Selection, transcriber: Transcriber, cancel: threading.Event, *, prune: bool
-    ) -> SyncReport:
-        """Read and index everything selected, then mark or remove what is gone.
+    def survey(self, files: Sequence[SourceFile]) -> Outlook:
+        """Count the pages ahead; files whose stamps fit are not looked at."""
+        outlook = self._transcriber.survey(self._stamps.rest(files))
+        outlook.pass_over(len(self._stamps.passed), self._stamps.by_kind(files))
+        return outlook
 
-        Where `transcriber.lost` is set afterwards, the pages that needed the engine are still due.
-        """
+    def run(self, selection: Selection, cancel: threading.Event, *, prune: bool) -> SyncReport:
+        """Read and index everything selected, then mark or remove what is gone."""
         report = self._report
         report.files = len(selection.files)
-        report.skipped.update(selection.skipped)
         report.errors += selection.errors
+        self._stamps.begin()
         before = self._catalog.places()
         rest = self._stamps.rest(selection.files)
         report.pages += sum(self._stamps.passed.values(), Counter())
         report.kept_pages = report.pages.total()  # a file with a failed page is never passed over
         self._placed.update(self._stamps.passed)
-        results = Ahead(transcriber.run(rest), AHEAD_RESULTS, on_close=cancel.set)
+        results = Ahead(self._transcriber.run(rest), AHEAD_RESULTS, on_close=cancel.set)
         with closing(results):
             try:
                 for result in results:
                     self._take(result, before)
             except BaseException as err:
-                if err is not transcriber.lost:  # that one comes after the last page, and is the caller's to raise
+                if (
+                    err is not self._transcriber.lost
+                ):  # that one comes after the last page, and is the caller's to raise
                     # First stop the page that is being read: KoboldCpp's own embedder would wait for it.
                     cancel.set()
                     raise
             finally:
                 self._flush()
-        report.uncompared_pages = transcriber.uncompared_pages
+        report.uncompared_pages = self._transcriber.uncompared_pages
         self._settle_gone(selection, before, prune=prune)
+        self._stamps.end()
+        report.skipped = self._ledger.attachments_skipped(selection.files) + Counter(selection.skipped)
         return report
 
     def _take(self, result: PageResult, before: dict[str, Place]) -> None:
@@ -309,16 +328,16 @@ class Syncer:
             self._report.unopened_files += 1
             self._count(result, is_corrected=False)
             return
-        stand_in = None if result.is_due else self._stand_in(result)
+        other = None if result.is_due else stand_in(self._ledger, self._options, result)
         own = result.readings.get("ocr")
-        if stand_in and own and own.status in _HALF_READ and len(own.text) <= len(stand_in.text):
-            result = replace(result, readings={**result.readings, "ocr": stand_in})
+        if other and own and own.status in _HALF_READ and len(own.text) <= len(other.text):
+            result = replace(result, readings={**result.readings, "ocr": other})
         row, old = self._rows(result)
         if not result.is_again:
             self._count(result, is_corrected=row.as_read is not None)
-            if stand_in:
-                self._report.stand_in_pages += _is_by(stand_in.engine, row)
-                is_replaced = old is not None and _is_by(stand_in.engine, old) and not _is_by(stand_in.engine, row)
+            if other:
+                self._report.stand_in_pages += _is_by(other.engine, row)
+                is_replaced = old is not None and _is_by(other.engine, old) and not _is_by(other.engine, row)
                 self._report.reread_pages += is_replaced and not result.is_kept
         if old is None or old.indexed_as != row.version or _embedded(old) != _embedded(row):
             self._pending.append(row)
