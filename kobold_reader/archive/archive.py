@@ -21,8 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import unquote
 
-from kobold_reader.archive import tags
-from kobold_reader.archive.corrections import Correction, check_correctable, read_text, text_sha256
+from kobold_reader.archive import corrections, tags
 from kobold_reader.archive.duplicates import Alike, Duplicates
 from kobold_reader.archive.embedders import (
     OWN,
@@ -516,7 +515,7 @@ class Archive:
         """
         with self._locked(), Ledger(self.folder / LEDGER) as ledger:
             contents = {content for uri in uris for content in ledger.contents_of(uri)}
-            readings, corrections = ledger.forget(uris), self._catalog.count_corrections()
+            readings, corrected = ledger.forget(uris), self._catalog.count_corrections()
             pages = self._catalog.forget(uris, contents, ledger.knows)
             known = self._catalog.places()
             for root in self._catalog.roots():
@@ -524,7 +523,7 @@ class Archive:
                 if any(is_at(uri, address) for uri in uris) and not any(is_at(uri, address) for uri in known):
                     self._catalog.forget_root(root)
             self._end_erasing()
-            return Forgotten(pages, readings, corrections - self._catalog.count_corrections())
+            return Forgotten(pages, readings, corrected - self._catalog.count_corrections())
 
     def _end_erasing(self) -> None:
         """Erase what was forgotten from the bytes of all files, also after a killed `forget`."""
@@ -612,13 +611,15 @@ class Archive:
         """
         if rotation_deg is not None and rotation_deg % 90:
             raise ConfigError(f"rotation_deg: {rotation_deg} is not a multiple of 90.")
-        row = self._correctable(page_id)
-        self._catalog.rotate(row.content_sha256, None if rotation_deg is None else rotation_deg % 360)
+        content = self._correctable(page_id).content_sha256
+        with self._catalog.transaction("rotate") as db:  # without the writer's lock: searches see nothing of it
+            corrections.rotate(db, content, None if rotation_deg is None else rotation_deg % 360)
 
     def rotations(self, pages: Iterable[PageRow]) -> dict[str, int]:
         """Return how people turned the pictures of pages, by page id, of those that they turned; see `rotate`."""
         contents = {page.page_id: page.content_sha256 for page in pages if page.content_sha256}
-        turned = self._catalog.rotations(contents.values())
+        with self._catalog.reading() as db:
+            turned = corrections.rotations(db, contents.values())
         return {page_id: turned[content] for page_id, content in contents.items() if content in turned}
 
     def _correctable(self, page_id: str) -> PageRow:
@@ -628,7 +629,7 @@ class Archive:
                 f"there is no page {page_id!r} in the archive {self.folder}.",
                 hint="A page's id changes with its file: search again.",
             )
-        check_correctable(row)
+        corrections.check_correctable(row)
         return row
 
     def worth_a_look(self) -> list[Doubt]:
@@ -638,13 +639,14 @@ class Archive:
         corrected, or whose text `approve` was told to be right, is not among them; of copies there is one.
         """
         found: dict[str, Doubt] = {}
-        approvals = self._catalog.approvals()
+        with self._catalog.reading() as db:
+            approvals = corrections.approvals(db)
         with self._readings_kept() as ledger:
             doubtful = {page_id(one.sha256, one.page_number): one for one in (ledger.worth_a_look() if ledger else ())}
         for one, content, path, number, text in self._catalog.as_they_were_read(list(doubtful)):
             # The ledger may also have a reading with other settings, or of another model.
             is_shown = text == doubtful[one].text
-            if is_shown and (content not in approvals or approvals[content] != text_sha256(text)):
+            if is_shown and (content not in approvals or approvals[content] != corrections.text_sha256(text)):
                 found.setdefault(content, Doubt(one, path, number, doubtful[one].why))
         failed = (row for row in self._catalog.failed() if row.status == "failed")
         return [
@@ -660,7 +662,8 @@ class Archive:
             StoreError: The archive cannot be written.
         """
         row = self._correctable(page_id)
-        self._catalog.approve(row.content_sha256, row.parts.get("ocr", ""))
+        with self._catalog.transaction("approve") as db:
+            corrections.approve(db, row.content_sha256, row.parts.get("ocr", ""))
 
     def second_reading(self, page: PageRow) -> Reading | None:
         """Return what the witness read on a page; None where it did not read it."""
@@ -670,7 +673,7 @@ class Archive:
         with self._readings_kept() as ledger:
             return ledger.reading(page.content_sha256, "ocr", "rapidocr", witness_key(options)) if ledger else None
 
-    def correction(self, page_id: str) -> Correction | None:
+    def correction(self, page_id: str) -> corrections.Correction | None:
         """Return what a person wrote in place of a page's transcription, if anything."""
         row = self._catalog.page(page_id)
         return self._catalog.correction(row.content_sha256) if row is not None else None
@@ -678,7 +681,7 @@ class Archive:
     def text_as_read(self, page_id: str) -> str:
         """Return a page's transcription as it was read, also of a corrected page; "" where there is none."""
         row = self._catalog.page(page_id)
-        return read_text(row) if row is not None else ""
+        return corrections.read_text(row) if row is not None else ""
 
     def write_sidecars(
         self,

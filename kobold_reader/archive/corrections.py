@@ -60,7 +60,7 @@ def put(db: sqlite3.Connection, content_sha256: str, text: str, origin: str) -> 
 
 def delete(db: sqlite3.Connection, content_sha256: str) -> int:
     """Remove a correction; returns 1 where there was one."""
-    return db.execute("DELETE FROM corrections WHERE content_sha256 = ?", (content_sha256,)).rowcount
+    return _delete(db, "corrections", content_sha256)
 
 
 def rotations(db: sqlite3.Connection, contents: Iterable[str]) -> dict[str, int]:
@@ -72,18 +72,14 @@ def rotations(db: sqlite3.Connection, contents: Iterable[str]) -> dict[str, int]
     return dict(found)
 
 
-def put_rotation(db: sqlite3.Connection, content_sha256: str, rotation_deg: int) -> None:
-    """Record how the picture of a content is turned."""
+def rotate(db: sqlite3.Connection, content_sha256: str, rotation_deg: int | None) -> None:
+    """Record how the picture of a content is turned; None: as it was read."""
+    if rotation_deg is None:
+        _delete(db, "rotations", content_sha256)
+        return
     # Made with the first rotation: archives without any, also those of earlier releases, are the same as before.
     db.execute("CREATE TABLE IF NOT EXISTS rotations (content_sha256 TEXT PRIMARY KEY, rotation_deg INTEGER NOT NULL)")
     db.execute("INSERT OR REPLACE INTO rotations VALUES (?, ?)", (content_sha256, rotation_deg))
-
-
-def delete_rotation(db: sqlite3.Connection, content_sha256: str) -> int:
-    """Remove a rotation; returns 1 where there was one."""
-    if not _has(db, "rotations"):
-        return 0
-    return db.execute("DELETE FROM rotations WHERE content_sha256 = ?", (content_sha256,)).rowcount
 
 
 def approvals(db: sqlite3.Connection) -> dict[str, str]:
@@ -91,22 +87,26 @@ def approvals(db: sqlite3.Connection) -> dict[str, str]:
     return dict(db.execute("SELECT content_sha256, text_sha256 FROM approvals")) if _has(db, "approvals") else {}
 
 
-def put_approval(db: sqlite3.Connection, content_sha256: str, text_sha256: str) -> None:
+def approve(db: sqlite3.Connection, content_sha256: str, text: str) -> None:
     """Record that a person found a content's text right."""
     db.execute("CREATE TABLE IF NOT EXISTS approvals (content_sha256 TEXT PRIMARY KEY, text_sha256 TEXT NOT NULL)")
-    db.execute("INSERT OR REPLACE INTO approvals VALUES (?, ?)", (content_sha256, text_sha256))
-
-
-def delete_approval(db: sqlite3.Connection, content_sha256: str) -> int:
-    """Remove an approval; returns 1 where there was one."""
-    if not _has(db, "approvals"):
-        return 0
-    return db.execute("DELETE FROM approvals WHERE content_sha256 = ?", (content_sha256,)).rowcount
+    db.execute("INSERT OR REPLACE INTO approvals VALUES (?, ?)", (content_sha256, text_sha256(text)))
 
 
 def text_sha256(text: str) -> str:
     """Return the checksum by which an approval knows its text."""
     return hashlib.sha256(bare(text).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def forget(db: sqlite3.Connection, content_sha256: str) -> int:
+    """Remove what people said of a content; returns how much that was."""
+    return sum(_delete(db, table, content_sha256) for table in ("corrections", "rotations", "approvals"))
+
+
+def _delete(db: sqlite3.Connection, table: str, content_sha256: str) -> int:
+    if not _has(db, table):
+        return 0
+    return db.execute(f"DELETE FROM {table} WHERE content_sha256 = ?", (content_sha256,)).rowcount  # noqa: S608
 
 
 def _has(db: sqlite3.Connection, table: str) -> bool:

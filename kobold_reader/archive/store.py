@@ -527,29 +527,6 @@ class Catalog:
         with self._guard("read") as db:
             return corrections.find(db, content_sha256)
 
-    def rotations(self, contents: Iterable[str]) -> dict[str, int]:
-        """Return how people turned the pictures of contents, of those that they turned."""
-        with self._guard("read") as db:
-            return corrections.rotations(db, contents)
-
-    def rotate(self, content_sha256: str, rotation_deg: int | None) -> None:
-        """Record how a picture is turned; None: as it was read. Needs no writer's lock, and searches see nothing."""
-        with self.transaction("rotate") as db:
-            if rotation_deg is None:
-                corrections.delete_rotation(db, content_sha256)
-            else:
-                corrections.put_rotation(db, content_sha256, rotation_deg)
-
-    def approvals(self) -> dict[str, str]:
-        """Return the checksum of the text that a person found right, by content."""
-        with self._guard("read") as db:
-            return corrections.approvals(db)
-
-    def approve(self, content_sha256: str, text: str) -> None:
-        """Record that a person found the text of a content right. Needs no writer's lock."""
-        with self.transaction("approve") as db:
-            corrections.put_approval(db, content_sha256, corrections.text_sha256(text))
-
     def as_people_say(self, row: PageRow) -> PageRow:
         """Return a page with its correction, if there is one now, else as it was read; its tags as they are named."""
         with self._guard("read") as db:
@@ -686,9 +663,7 @@ class Catalog:
             for page_id, _ in orphans:
                 self._remove(db, page_id)
             gone += [
-                corrections.delete(db, content)
-                + corrections.delete_rotation(db, content)
-                + corrections.delete_approval(db, content)
+                corrections.forget(db, content)
                 for content in {*contents, *(content for _, content in orphans)}
                 if not is_known(content)
                 and not db.execute("SELECT 1 FROM pages WHERE content_sha256 = ?", (content,)).fetchone()
