@@ -145,53 +145,36 @@ def _of_model(kind: str, name: str, model: BaseEmbedding, dimension: int | None 
 
 
 def _open(kind: str, access: ServerAccess, name: str = "") -> Embedder:
+    from kobold_reader import embeddings  # loads none of them; the LlamaIndex classes come when they are first used
+
     if kind == "fastembed":
-        from kobold_reader.embeddings.fastembed import FastEmbedding
-
-        return _of_model(kind, name, FastEmbedding(model_name=name))
+        return _of_model(kind, name, embeddings.FastEmbedding(model_name=name))
     if kind == "minilm":
-        from kobold_reader.embeddings import minilm_model
+        from kobold_reader.embeddings import minilm_model as minilm
 
-        dimension = len(minilm_model.embed(["ready"])[0])
-        tokenizer = minilm_model.MiniLMTokenizer()
         return Embedder(
-            "minilm",
-            minilm_model.NAME,
-            dimension,
-            minilm_model.MAX_TOKENS,
-            minilm_model.embed,
-            _make_minilm,
-            tokenizer,
+            kind,
+            minilm.NAME,
+            len(minilm.embed(["ready"])[0]),
+            minilm.MAX_TOKENS,
+            minilm.embed,
+            lambda: embeddings.MiniLMEmbedding(),  # noqa: PLW0108  (the class itself would load LlamaIndex)
+            minilm.MiniLMTokenizer(),
         )
     if kind == "e5":
-        from kobold_reader.embeddings import e5_model
+        from kobold_reader.embeddings import e5_model as e5
 
-        dimension = len(e5_model.embed(["ready"])[0])
         return Embedder(
-            "e5",
-            e5_model.NAME,
-            dimension,
-            e5_model.MAX_TOKENS,
-            e5_model.embed,
-            _make_e5,
-            e5_model.E5Tokenizer(),
-            e5_model.embed_queries,
+            kind,
+            e5.NAME,
+            len(e5.embed(["ready"])[0]),
+            e5.MAX_TOKENS,
+            e5.embed,
+            lambda: embeddings.E5Embedding(),  # noqa: PLW0108
+            e5.E5Tokenizer(),
+            e5.embed_queries,
         )
-    from kobold_reader.embeddings import KoboldEmbedding
-
-    model = KoboldEmbedding(api_url=list(access.urls), api_password=access.password)
+    model = embeddings.KoboldEmbedding(api_url=list(access.urls), api_password=access.password)
     dimension = len(model.get_query_embedding("ready"))
     # Embedding models of the BERT kind take 512 tokens, their own, which LlamaIndex's tokenizer only estimates.
     return Embedder("koboldcpp", model.loaded_model(), dimension, 480, model.get_text_embedding_batch, lambda: model)
-
-
-def _make_minilm() -> Any:
-    from kobold_reader.embeddings import MiniLMEmbedding
-
-    return MiniLMEmbedding()
-
-
-def _make_e5() -> Any:
-    from kobold_reader.embeddings import E5Embedding
-
-    return E5Embedding()

@@ -40,10 +40,7 @@ from kobold_reader.archive.vectors import (
 from kobold_reader.border import of_one_page
 from kobold_reader.documents import text_node
 from kobold_reader.errors import (
-    ConfigError,
     KoboldReaderError,
-    MissingExtraError,
-    ServerError,
     StoreError,
     UnexpectedError,
 )
@@ -211,14 +208,11 @@ class Indexer:
         """Work on pages in batches; where one fails, on its pages one by one, to find those that are to blame."""
         for start in range(0, len(rows), BATCH_PAGES):
             some = rows[start : start + BATCH_PAGES]
-            try:
-                with of_one_page("indexing it with others", str(some[0].metadata.get("file_path"))):
-                    work(some)
-            except UnexpectedError:
-                is_done = False
-            else:
-                is_done = True
-            for row in () if is_done else some:
+            place = str(some[0].metadata.get("file_path"))
+            with suppress(UnexpectedError), of_one_page("indexing it with others", place):
+                work(some)
+                continue
+            for row in some:
                 self._alone(row, work)
 
     def _alone(self, row: PageRow, work: Callable[[Sequence[PageRow]], None]) -> None:
@@ -479,17 +473,23 @@ class VectorIndex:
         """
         if mode == "keyword":
             return None
-        try:
+        with _else_words_only(mode, on_notice):
             embedder = self.embedder()
-            if embedder is None:
-                return None
-            self.vectors(embedder)
-        except (ServerError, MissingExtraError, ConfigError, StoreError) as err:
-            if mode == "dense":
-                raise
-            on_notice(f"Searching by words only: {err}")
-            return None
-        return _VectorSearch(self, embedder, mode, on_notice)
+            if embedder is not None:
+                self.vectors(embedder)
+                return _VectorSearch(self, embedder, mode, on_notice)
+        return None
+
+
+@contextmanager
+def _else_words_only(mode: Mode, on_notice: Callable[[str], None]) -> Iterator[None]:
+    """Where the vectors cannot be used, say that only words are searched; raises if `mode` is dense."""
+    try:
+        yield
+    except KoboldReaderError as err:
+        if mode == "dense":
+            raise
+        on_notice(f"Searching by words only: {err}")
 
 
 @dataclass
@@ -504,15 +504,11 @@ class _VectorSearch:
     """The last query with its embedding: a search may ask twice."""
 
     def near(self, query: str, limit: int, node_ids: Sequence[str] | None) -> list[Near]:
-        try:
+        with _else_words_only(self.mode, self.on_notice):
             vector = self._vector(query)
             with self.index.held(self.embedder) as vectors:
                 return vectors.query(vector, limit, node_ids)
-        except KoboldReaderError as err:
-            if self.mode == "dense":
-                raise
-            self.on_notice(f"Searching by words only: {err}")
-            return []
+        return []
 
     def _vector(self, query: str) -> Sequence[float]:
         if self.asked is None or self.asked[0] != query:
@@ -520,13 +516,9 @@ class _VectorSearch:
         return self.asked[1]
 
     def cosines(self, query: str) -> Cosines | None:
-        try:
+        with _else_words_only(self.mode, self.on_notice):
             return self.index.calibration(self.embedder).for_question(self._vector(query))
-        except KoboldReaderError as err:
-            if self.mode == "dense":
-                raise
-            self.on_notice(f"Searching by words only: {err}")
-            return None
+        return None
 
     def texts(self, node_ids: Sequence[str]) -> dict[str, str]:
         try:
