@@ -21,7 +21,7 @@ from kobold_reader.archive import vector_index
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.embeddings import minilm_model
-from kobold_reader.errors import ConfigError, SourceNotFoundError, StoreError
+from kobold_reader.errors import ConfigError, NoServerAvailableError, SourceNotFoundError, StoreError
 from kobold_reader.pages import select
 from kobold_reader.plan import make_plan
 from kobold_reader.reading.ledger import Ledger
@@ -276,6 +276,21 @@ def test_a_failed_page_is_no_text_and_is_tried_again(
         assert simulator.count() == asked + 1, "only the failed page was asked again"
         assert found(archive) == EVERYTHING
         assert archive.status().failed == ()
+
+
+def test_a_page_that_was_not_tried_is_as_it_was(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    simulator.fault(None, None, Fault.DROP_IMAGES)  # the receipt comes first, then the letter
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        archive.sync(folder, reader=reader)
+        before = archive.status()
+        simulator.stop()
+        again = KoboldReader(api_url=simulator.url, tasks=["ocr"], on_error="skip", redo="all")
+        with pytest.raises(NoServerAvailableError):
+            archive.sync(folder, reader=again)
+        assert (archive.status().pages, archive.status().failed) == (before.pages, before.failed)
+        assert found(archive) == EVERYTHING - {("letter.pdf", 2)}
 
 
 def test_a_redo_that_fails_is_said_and_takes_nothing_away(

@@ -1502,7 +1502,8 @@ def test_without_a_server_index_does_what_needs_none(
     assert f"kobold-reader index {mixed} --archive {tmp_path / 'a'} --engine rapidocr" in said.err
     assert kobold("search", "page", "--archive", tmp_path / "a", "--mode", "keyword").code == 0
     status = json.loads(kobold("status", "--archive", tmp_path / "a", "--json").out)
-    assert status["pages"] == {"failed": 1, "text_layer": 2}
+    assert status["pages"] == {"due": 1, "text_layer": 2}
+    assert status["failed"] == []
 
     server.restart()
     again = kobold(*arguments)

@@ -1073,6 +1073,13 @@ def test_a_port_that_is_taken_is_said_in_a_sentence() -> None:
         WebServer(port=first.port)
 
 
+def test_a_page_that_waits_for_a_server_has_not_failed(site: Site) -> None:
+    put(site.archive, row(1, status="due", sha256="ef" * 32, parts={}))
+    (waiting,) = [page for page in site.archive.pages() if page.status == "due"]
+    assert "still to be read" in site.client.get(f"/page/{waiting.page_id}").text
+    assert waiting.page_id not in site.client.get("/failed").text
+
+
 def test_a_view_counts_the_failed_pages_without_loading_them(
     archive: Archive, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

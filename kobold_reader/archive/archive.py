@@ -32,7 +32,7 @@ from kobold_reader.archive.embedders import (
     of_model,
     record_of,
 )
-from kobold_reader.archive.rows import PageOutline, PageRow, Place
+from kobold_reader.archive.rows import UNREAD, PageOutline, PageRow, Place
 from kobold_reader.archive.store import LOCK, Catalog, check_folder
 from kobold_reader.archive.tags import TagStatistics
 from kobold_reader.archive.vector_index import (
@@ -488,7 +488,7 @@ class Archive:
             ChromaServer.chosen(chroma_url, has_vectors=chosen is not None)
         with self._locked():
             # From here on a kill leaves all pages unfinished: the next run continues.
-            begun = self._catalog.begin([row for row in self._catalog.every_page() if row.status != "failed"])
+            begun = self._catalog.begin([row for row in self._catalog.every_page() if row.status not in UNREAD])
             self._index.replace(chosen)
             if chroma_url is not None:
                 self._index.move_to(chroma_url)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from kobold_reader.archive.rows import PageRow, version_of
+from kobold_reader.archive.rows import UNREAD, PageRow, version_of
 from kobold_reader.errors import ConfigError
 
 PART: Final = "ocr"
@@ -155,9 +155,9 @@ def read_text(row: PageRow) -> str:
 
 
 def is_as_read(row: PageRow, text: str) -> bool:
-    """Tell whether a text is what was read; never so for a page that failed."""
+    """Tell whether a text is what was read; never so for a page that was not read."""
     read = as_read(row)
-    return read.status != "failed" and is_same_text(text, read.parts.get(PART, ""))
+    return read.status not in UNREAD and is_same_text(text, read.parts.get(PART, ""))
 
 
 def applied(db: sqlite3.Connection, row: PageRow) -> PageRow:

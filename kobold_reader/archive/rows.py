@@ -19,6 +19,9 @@ FILE_KEYS: Final = (
 )
 """Metadata of the place, not of the content: a rename changes these and nothing else."""
 
+UNREAD: Final = ("failed", "due")
+"""`PageRow.status` of a page without a reading: it could not be read, or waits for an engine that can be used."""
+
 _FROM_COLUMN: Final[Mapping[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(("parts", "metadata", "as_read"), json.loads),
     "node_ids": lambda text: tuple(json.loads(text)),
@@ -51,6 +54,7 @@ class PageRow:
     sha256: str
     page_number: int
     status: str
+    """That of the page's reading, or one of UNREAD."""
     parts: Mapping[str, str]
     """Text by part: ocr, caption, tags; empty ones left out."""
     version: str

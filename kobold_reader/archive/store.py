@@ -28,6 +28,7 @@ from kobold_reader.archive.query import FOLDING
 from kobold_reader.archive.rows import (
     PAGE_COLUMNS,
     PLACE_COLUMNS,
+    UNREAD,
     PageOutline,
     PageRow,
     Place,
@@ -409,9 +410,9 @@ class Catalog:
     def as_they_were_read(self, page_ids: Sequence[str]) -> Iterator[tuple[str, str, str, int, str]]:
         """Yield id, content, path, number and transcription of those of these pages that nobody corrected, in order."""
         yield from self._rows(
-            "SELECT page_id, content_sha256, json_extract(metadata, '$.file_path'), page_number, "
+            "SELECT page_id, content_sha256, json_extract(metadata, '$.file_path'), page_number, "  # noqa: S608
             "coalesce(json_extract(parts, '$.ocr'), '') FROM json_each(?) CROSS JOIN pages ON page_id = value "
-            "WHERE as_read IS NULL AND status != 'failed'",
+            f"WHERE as_read IS NULL AND status NOT IN {UNREAD}",
             to_json(list(page_ids)),
         )
 
@@ -470,7 +471,7 @@ class Catalog:
 
     def has_read_pages(self) -> bool:
         """Tell whether any page was read, even if it is known to be empty."""
-        return bool(self._rows("SELECT 1 FROM pages WHERE status != 'failed' LIMIT 1"))
+        return bool(self._rows(f"SELECT 1 FROM pages WHERE status NOT IN {UNREAD} LIMIT 1"))  # noqa: S608
 
     def count_by_status(self) -> dict[str, int]:
         """Count pages by status."""
@@ -718,7 +719,7 @@ class Catalog:
 
     @staticmethod
     def _put_words(db: sqlite3.Connection, row: PageRow) -> None:
-        if row.status in {"failed", "blank"}:
+        if row.status in {*UNREAD, "blank"}:
             words.delete(db, row.page_id)
         else:
             number = db.execute("SELECT id FROM pages WHERE page_id = ?", (row.page_id,)).fetchone()[0]

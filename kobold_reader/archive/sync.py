@@ -376,12 +376,16 @@ class Syncer:
             error=str(result.error) if result.error else None,
             content_sha256=result.content_sha256,
         )
+        if result.is_due and row.status == "failed":
+            row = replace(row, status="due", metadata={**row.metadata, "page_status": "due"}, error=None)
         if first and first.uri != row.uri:
             row = row.at(first)
         old = self._catalog.page(row.page_id)
         if old is not None:
             read = as_read(old)
-            if read.parts and row.status == "failed":
+            if row.status == "due":
+                row = read  # it was not tried, so what the last try gave is still true
+            elif read.parts and row.status == "failed":
                 # What was read of this content before is still true, and still found; the error is noted beside it.
                 row = replace(read, error=row.error)
             row = replace(row, content_sha256=row.content_sha256 or old.content_sha256)

@@ -18,7 +18,7 @@ from kobold_reader.reading.results import PageResult, Status
 
 PICTURE = ImageBudget(max_side_px=900, jpeg_quality=70, max_bytes=150_000)
 """Large enough to check a doubtful word, small enough for a few hundred pages in a file."""
-STATUS_WORDS: dict[Status, str] = {
+STATUS_WORDS: dict[str, str] = {
     "ok": "read",
     "text_layer": "the file’s own text",
     "blank": "blank",
@@ -28,14 +28,16 @@ STATUS_WORDS: dict[Status, str] = {
     "damaged": "damaged, read in part",
     "unsupported": "not on the page",
     "failed": "failed",
+    "due": "to be read",
 }
-STATUS_SENTENCES: dict[Status, str] = {
+STATUS_SENTENCES: dict[str, str] = {
     "blank": "Nothing is on this page.",
     "no_text": "No lettering was found on this page.",
     "truncated": "The answer was cut off here; the rest of the page is missing.",
     "looping": "From here the answer went round in circles; the rest of the page is missing.",
     "damaged": "The file is damaged; what is there of this page was read.",
     "unsupported": "A second reader finds nothing of this text on the page: the model may have invented it.",
+    "due": "This page is still to be read: no server could be used. The next run reads it.",
 }
 
 

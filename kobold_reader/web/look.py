@@ -161,7 +161,7 @@ class LookViews:
             left=len(queue),
             label=leaf_of(page).label,
             why=next((one.why for one in queue if one.page_id == page.page_id), ""),
-            state=STATUS_WORDS[page.status],  # type: ignore[index]
+            state=STATUS_WORDS[page.status],
             is_corrected=page.as_read is not None,
             next_id=_next(queue, page.page_id, after),
             rotation_deg=rotation_deg,

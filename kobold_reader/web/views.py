@@ -478,8 +478,8 @@ def page_sheet(
     return PageSheet(
         page=page,
         label=leaf_of(page).label,
-        status="corrected by hand" if corrected else STATUS_WORDS[page.status],  # type: ignore[index]
-        sentence="" if corrected else STATUS_SENTENCES.get(page.status, ""),  # type: ignore[call-overload]
+        status="corrected by hand" if corrected else STATUS_WORDS[page.status],
+        sentence="" if corrected else STATUS_SENTENCES.get(page.status, ""),
         parts=tuple(_part(task, text, marks[task]) for task, text in page.parts.items()),
         doubtful_words=doubtful_words,
         facts=tuple(_facts(page)),
