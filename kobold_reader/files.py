@@ -1,4 +1,4 @@
-"""Files of our own: written whole or not at all, and read where nothing may be written."""
+"""Files and databases of our own: written whole or not at all, and read where nothing may be written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +40,50 @@ def write_atomically(path: Path, content: bytes, *, mode_of: Path | None = None)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+# ── databases ────────────────────────────────────────────────────────────────────────────────────
+
+_JOURNAL_TRIES: Final = 50
+
+
+def use_wal(database: sqlite3.Connection) -> None:
+    """Choose the journal; SQLite does not wait for another process that chooses it at the same time."""
+    for _ in range(_JOURNAL_TRIES):
+        try:
+            # WAL is refused on some file systems, which answer with the mode they kept.
+            if database.execute("PRAGMA journal_mode=WAL").fetchone()[0] not in {"wal", "memory"}:
+                database.execute("PRAGMA journal_mode=DELETE")
+            return
+        except sqlite3.OperationalError as err:
+            if err.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(0.1)
+    database.execute("PRAGMA journal_mode=WAL")
+
+
+@contextmanager
+def transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """Hold a write transaction; committed at the end, rolled back on any exception."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:  # a full disk has ended it already
+            database.execute("ROLLBACK")
+        raise
+
+
+def write_anew(database: sqlite3.Connection) -> bool:
+    """Write a database without what was deleted, which stays readable in its free pages and its log.
+
+    Returns:
+        False if another process uses it: then its log keeps what was deleted.
+    """
+    database.execute("VACUUM")
+    is_busy, *_ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
 
 
 # ── databases where nothing may be written ───────────────────────────────────────────────────────

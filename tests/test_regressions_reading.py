@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from kobold_reader import KoboldReader
+from kobold_reader.archive.store import Catalog
 from kobold_reader.errors import PageRenderError
 from kobold_reader.options import Redo
 from kobold_reader.pages import select
@@ -216,21 +217,22 @@ def test_a_fallback_ledger_without_tables_knows_nothing(tmp_path: Path) -> None:
         assert ledger.sha256_of(select([SAMPLES / "scans"]).files[0]) is None
 
 
-def test_opening_a_ledger_waits_for_a_process_that_makes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("database", [Ledger, Catalog])
+def test_opening_a_database_waits_for_a_process_that_makes_it(
+    database: type[Ledger | Catalog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two first runs at once: one died with "database is locked" (SQLite does not wait for a change of journal)."""
-    path = tmp_path / "ledger.sqlite"
+    path = tmp_path / "made.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("CREATE TABLE something (name)")
         other.execute("BEGIN IMMEDIATE")
         waits: list[float] = []
 
         def wait(seconds: float) -> None:
             waits.append(seconds)
-            other.execute("DROP TABLE something")
             other.execute("COMMIT")
 
-        monkeypatch.setattr("kobold_reader.reading.ledger.time.sleep", wait)
-        Ledger(path).close()
+        monkeypatch.setattr("kobold_reader.files.time.sleep", wait)
+        database(path).close()
     assert len(waits) == 1
 
 

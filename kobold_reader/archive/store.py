@@ -38,7 +38,16 @@ from kobold_reader.archive.rows import (
 )
 from kobold_reader.border import is_of_one_row, of_one_page
 from kobold_reader.errors import StoreError, UnexpectedError, reason
-from kobold_reader.files import ReadOnlyDatabase, connect_read_only, is_writable, says_not_writable, wal_of
+from kobold_reader.files import (
+    ReadOnlyDatabase,
+    connect_read_only,
+    is_writable,
+    says_not_writable,
+    transaction,
+    use_wal,
+    wal_of,
+    write_anew,
+)
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +187,7 @@ class Catalog:
         if self.is_read_only:
             return
         self.db.execute("PRAGMA synchronous=FULL")
-        self.db.execute("PRAGMA journal_mode=WAL")
+        use_wal(self.db)
         if found == FORMAT:
             return
         with self.transaction("create"):
@@ -231,15 +240,8 @@ class Catalog:
     def transaction(self, doing: str = "write") -> Iterator[sqlite3.Connection]:
         """Hold a write transaction; committed at the end, rolled back on any exception."""
         self.refuse_changes()
-        with self._guard(doing) as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:  # a full disk has ended it already
-                    db.execute("ROLLBACK")
-                raise
+        with self._guard(doing) as db, transaction(db):
+            yield db
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -683,9 +685,8 @@ class Catalog:
         """Write the file anew without anything deleted; the last step of forgetting."""
         with self._guard("forget") as db:
             words.compact(db)
-            db.execute("VACUUM")
-            is_busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if is_busy:
+            is_erased = write_anew(db)
+        if not is_erased:
             log.warning("another process is using %s: the next run erases what was forgotten from its bytes", self.path)
             return
         with self.transaction("forget") as db:

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from kobold_reader.border import is_of_one_row
 from kobold_reader.errors import KoboldReaderError, LedgerError, reason
-from kobold_reader.files import connect_read_only, user_data_folder
+from kobold_reader.files import connect_read_only, transaction, use_wal, user_data_folder, write_anew
 from kobold_reader.pages import FileFacts, Kind, PageFacts, SourceFile
 from kobold_reader.reading.results import DOUBTFUL, WITNESS_AGREES, Reading
 
@@ -92,7 +92,6 @@ PUT_OFF_S: Final = 1.0
 _TIMINGS: Final = 300
 """Newest readings taken into account: a model that was quicker last year does not count for ever."""
 _TEXT_TRIES: Final = 20
-_JOURNAL_TRIES: Final = 50
 
 Statement = tuple[str, tuple[Any, ...]]
 """SQL with its values."""
@@ -241,7 +240,7 @@ class Ledger:
                 db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
             elif not self._is_read_only:
                 db.execute("PRAGMA synchronous=FULL")
-                self._use_wal(db)
+                use_wal(db)
             if found == 0:
                 self._make_tables(db)
         except BaseException:
@@ -251,36 +250,19 @@ class Ledger:
 
     @staticmethod
     def _make_tables(db: sqlite3.Connection) -> None:
-        db.execute("BEGIN IMMEDIATE")
-        if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # no other process came first
-            for statement in _SCHEMA.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version={FORMAT}")
-        db.execute("COMMIT")
+        with transaction(db):
+            if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # no other process came first
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version={FORMAT}")
 
     @staticmethod
     def _add_witness(db: sqlite3.Connection) -> None:
-        db.execute("BEGIN IMMEDIATE")
-        if db.execute("PRAGMA user_version").fetchone()[0] < FORMAT:  # no other process came first
-            db.execute("ALTER TABLE readings ADD COLUMN witness TEXT NOT NULL DEFAULT 'null'")
-            db.execute(_INDEX_DOUBTFUL)
-            db.execute(f"PRAGMA user_version={FORMAT}")
-        db.execute("COMMIT")
-
-    @staticmethod
-    def _use_wal(db: sqlite3.Connection) -> None:
-        """Choose the journal; SQLite does not wait for another process that chooses it at the same time."""
-        for _ in range(_JOURNAL_TRIES):
-            try:
-                # WAL is refused on some file systems, which answer with the mode they kept.
-                if db.execute("PRAGMA journal_mode=WAL").fetchone()[0] not in {"wal", "memory"}:
-                    db.execute("PRAGMA journal_mode=DELETE")
-                return
-            except sqlite3.OperationalError as err:
-                if err.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                    raise
-                time.sleep(0.1)
-        db.execute("PRAGMA journal_mode=WAL")
+        with transaction(db):
+            if db.execute("PRAGMA user_version").fetchone()[0] < FORMAT:  # no other process came first
+                db.execute("ALTER TABLE readings ADD COLUMN witness TEXT NOT NULL DEFAULT 'null'")
+                db.execute(_INDEX_DOUBTFUL)
+                db.execute(f"PRAGMA user_version={FORMAT}")
 
     @contextmanager
     def _guard(self, doing: str) -> Iterator[None]:
@@ -320,16 +302,10 @@ class Ledger:
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
         with self._guard(doing):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self._db):
                 for statement in self._put_off:
                     self._db.execute(*statement)
                 yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # a full disk has ended it already
-                    self._db.execute("ROLLBACK")
-                raise
             self._put_off.clear()
             self._put_off_keys.clear()
 
@@ -653,16 +629,11 @@ class Ledger:
                     if not db.execute("SELECT 1 FROM pages WHERE content_sha256 = ?", content).fetchone():
                         removed += db.execute("DELETE FROM readings WHERE content_sha256 = ?", content).rowcount
         if self._db.total_changes > before and self.path is not None:
-            self._erase_deleted()
+            with self._guard("forget"):
+                is_erased = write_anew(self._db)
+            if not is_erased:
+                log.warning("another process uses %s: forgotten text leaves its bytes when that one ends", self.path)
         return removed
-
-    def _erase_deleted(self) -> None:
-        """Write the file anew, because deleted text stays readable in its free pages and its log."""
-        with self._guard("forget"):
-            self._db.execute("VACUUM")
-            is_busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if is_busy:
-            log.warning("another process is using %s: forgotten text leaves its bytes when that one ends", self.path)
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
