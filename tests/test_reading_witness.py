@@ -300,6 +300,12 @@ def test_each_line_stands_beside_what_rapidocr_read_of_it_wherever_lines_end() -
     assert len(rows[2].boxes) == 2
 
 
+def test_lines_with_equal_letters_are_not_different() -> None:
+    text = "Till 2 Clerk 06 15:21\nANTIFOULING RED 2.5 L 184.00"
+    rows = side_by_side(text, witness_of(f"the old till was sold\n{text}"))
+    assert [row.page for row in rows if row.is_different] == ["the old till was sold"], "where the other Till is"
+
+
 def test_a_line_is_taken_left_out_or_added() -> None:
     text, page = (
         "first line here\nan invented remark\nthird line here",

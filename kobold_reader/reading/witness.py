@@ -16,7 +16,7 @@ import unicodedata
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from math import hypot
 from typing import Any, Final, NamedTuple
@@ -687,10 +687,10 @@ def side_by_side(text: str, witness: Reading) -> tuple[ComparedLine, ...]:
             unlike[row_of[first]].append((origin[first], origin[last - 1] + 1))
     rows = [_row(0, 0, pieces, ()) for pieces in lacking[0]]
     for (start, end), pieces, marks, more in zip(spans, beside, unlike, lacking[1:], strict=True):
-        rows += [
-            _row(start, end, sorted(pieces, key=lambda piece: piece.position), marks),
-            *(_row(end, end, group, ()) for group in more),
-        ]
+        whole = _row(start, end, sorted(pieces, key=lambda piece: piece.position), marks)
+        if letters_of(whole.page).text == letters_of(text[start:end]).text:
+            whole = replace(whole, text_marks=(), page_marks=())  # whichever of equal letters were aligned
+        rows += [whole, *(_row(end, end, group, ()) for group in more)]
     return tuple(rows)
 
 
