@@ -27,7 +27,7 @@ from tests.browser import Browser, find_browser
 from tests.conftest import without_line_reader
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 from tests.test_reading_witness import witness_of
-from tests.test_web import EVIL, Site, change, make_site  # noqa: F401  (a fixture)
+from tests.test_web import EVIL, Seen, Site, change, make_site  # noqa: F401  (a fixture)
 from tests.test_web_browser import no_complaints, served
 
 pytestmark = pytest.mark.slow
@@ -66,6 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             amend_reading(archive, page, witness=found.findings, status=status)
             with Ledger(archive.folder / LEDGER) as ledger:
                 ledger.keep(page.content_sha256, witness_key(ReadOptions()), witness)
+        archive.sync()
     return folder / "boxes"
 
 
@@ -91,7 +92,8 @@ def form_of(site: Site, address: str) -> dict[str, Any]:
 
 def test_the_most_doubtful_page_is_first_and_those_that_a_person_settled_are_gone(archive: Archive) -> None:
     assert names(archive) == ["c wrong page", "b unlike", "d hardly"]
-    assert archive.worth_a_look()[0].why.startswith("unsupported, the witness agrees with 0.")
+    assert archive.worth_a_look()[0].status == "unsupported"
+    assert archive.worth_a_look()[0].why.startswith("the witness agrees with 0.")
     assert "1 line missing" in archive.worth_a_look()[2].why
     archive.approve(page_id(archive, "d hardly"))
     assert names(archive) == ["c wrong page", "b unlike"]
@@ -132,6 +134,25 @@ def test_both_texts_are_shown_and_nothing_on_a_page_can_run(site: Site) -> None:
     assert 'aria-label="Take the line “Carting of slates 8.20” in place of “Carting of slates 8.70”"' in html
     assert 'aria-label="Add the line: and nobody was there to sign"' in html
     assert html.count('<polygon data-line="2"') == 2, "the line and the amount beside it"
+
+
+def test_texts_of_two_pages_are_shown_whole(site: Site) -> None:
+    wrong = page_id(site.archive, "c wrong page")
+    html = site.client.get(f"/look/{wrong}").text
+    seen = " ".join(Seen(html).text.split())
+    assert "not on the page · the witness agrees with 0." in seen
+    assert "lines differ" not in seen
+    for text in (WRITTEN["c wrong page"], SHOWN):
+        assert " ".join(text.split()) in seen, "as it stands"
+    assert "data-hit data-take" not in html, "no line is like one of the other's"
+    assert html.count("data-take") == 1
+    form = form_of(site, f"/look/{wrong}")
+    assert change(site, f"/look/{wrong}", **{**form, "take": "0"}).status_code == 409
+    change(site, f"/look/{wrong}", **form, take="all")
+    page = site.archive.page(wrong)
+    assert page is not None
+    assert page.parts["ocr"] == SHOWN.replace("  ", " ")
+    assert "corrected by hand · 0 lines differ" in " ".join(Seen(site.client.get(f"/look/{wrong}").text).text.split())
 
 
 def test_right_a_line_and_another_text_are_taken_and_lead_on(site: Site) -> None:
@@ -221,4 +242,7 @@ def test_one_key_each_and_nobody_is_kept_out(archive: Archive, tmp_path: Path) -
         assert "d hardly.png" in browser.text()
         browser.press("y", leads_on=True)
         assert "c wrong page.png" in browser.text(), "what was skipped comes again"
+        assert serious_findings(browser) == []
+        browser.press("t", leads_on=True)
+        assert "corrected by hand" in browser.text()
         no_complaints(browser, site)

@@ -58,7 +58,7 @@ from kobold_reader.files import is_writable
 from kobold_reader.options import ExportFormat, GroupBy, Grouping, Mode, ReadOptions
 from kobold_reader.pages import Selection, as_uri, expanded, is_at, is_text, local_uri, select
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
-from kobold_reader.reading.results import PageResult, Reading
+from kobold_reader.reading.results import PageResult, Reading, Status
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -95,8 +95,9 @@ class Doubt(NamedTuple):
     page_id: str
     file_path: str
     page_number: int
+    status: Status
     why: str
-    is_failed: bool = False
+    """The reasons in a few words; "" where the status is all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -647,11 +648,11 @@ class Archive:
             # The ledger may also have a reading with other settings, or of another model.
             is_shown = text == doubtful[one].text
             if is_shown and (content not in approvals or approvals[content] != corrections.text_sha256(text)):
-                found.setdefault(content, Doubt(one, path, number, doubtful[one].why))
+                found.setdefault(content, Doubt(one, path, number, doubtful[one].status, doubtful[one].why))
         failed = (row for row in self._catalog.failed() if row.status == "failed")
         return [
             *found.values(),
-            *(Doubt(row.page_id, row.metadata["file_path"], row.page_number, "failed", True) for row in failed),
+            *(Doubt(row.page_id, row.metadata["file_path"], row.page_number, "failed", "") for row in failed),
         ]
 
     def approve(self, page_id: str) -> None:

@@ -38,7 +38,7 @@ from kobold_reader.border import is_of_one_row
 from kobold_reader.errors import KoboldReaderError, LedgerError, reason
 from kobold_reader.files import connect_read_only, transaction, use_wal, user_data_folder, write_anew
 from kobold_reader.pages import FileFacts, Kind, PageFacts, SourceFile
-from kobold_reader.reading.results import DOUBTFUL, WITNESS_AGREES, Reading
+from kobold_reader.reading.results import DOUBTFUL, WITNESS_AGREES, Reading, Status
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -132,7 +132,7 @@ class DoubtfulPage:
     """Of the file."""
     page_number: int
     text: str
-    status: str
+    status: Status
     agreement: float | None
     """With the witness."""
     confidence: float | None
@@ -153,8 +153,8 @@ class DoubtfulPage:
 
     @property
     def why(self) -> str:
-        """The reason in a few words."""
-        reasons = [] if self.status == "ok" else [self.status]
+        """The reasons in a few words, beside the status."""
+        reasons = []
         if self.agreement is not None and self.agreement < WITNESS_AGREES:
             reasons.append(f"the witness agrees with {self.agreement:.2f} of it")
         counts = (

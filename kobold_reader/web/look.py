@@ -16,7 +16,6 @@ from kobold_reader.archive import Archive
 from kobold_reader.archive.archive import Doubt
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import KoboldReaderError
-from kobold_reader.html.pages import STATUS_WORDS
 from kobold_reader.html.text import Mark, doubtful_marks, marked_html
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.witness import ComparedLine, side_by_side
@@ -135,7 +134,10 @@ class LookViews:
 
     def _rows(self, page: PageRow, text: str) -> tuple[Sequence[ComparedLine], Reading | None]:
         witness = self._archive.second_reading(page)
-        return (side_by_side(text, witness), witness) if witness is not None and witness.text else ((), None)
+        if witness is None or not witness.text:
+            return (), None
+        # Texts of two different pages have no lines to compare.
+        return side_by_side(text, witness) if page.status != "unsupported" else (), witness
 
     def _shown(
         self,
@@ -160,15 +162,15 @@ class LookViews:
             page=page,
             left=len(queue),
             label=leaf_of(page).label,
+            state=views.state_of(page),
             why=next((one.why for one in queue if one.page_id == page.page_id), ""),
-            state=STATUS_WORDS[page.status],
-            is_corrected=page.as_read is not None,
             next_id=_next(queue, page.page_id, after),
             rotation_deg=rotation_deg,
             overlay=_overlay(page, rows, own, witness, rotation_deg),
             lines=lines,
             unlike=sum(line.is_different for line in lines),
             own=marked_html(own, doubtful),
+            other=marked_html(witness.text, []) if witness is not None and not rows else "",
             is_editing=is_editing,
             text=escape(own if text is None else text),
             problem=problem,

@@ -183,6 +183,11 @@ def in_browser(error: object) -> str:
     return str(error).partition(" Give its password with --pdf-password")[0]
 
 
+def state_of(page: PageRow) -> str:
+    """Return the status of a page in words."""
+    return "corrected by hand" if page.as_read else STATUS_WORDS[page.status]
+
+
 def is_locked(failed: PageRow | Any) -> bool:
     """Tell whether a page or a place failed because its file needs a password."""
     return "--pdf-password" in (failed.error or "")
@@ -440,8 +445,8 @@ class PageSheet:
 
     page: PageRow
     label: str
-    status: str
-    """In words."""
+    state: str
+    """Its status in words."""
     sentence: str
     """A warning about its text, or ""."""
     parts: tuple[TextPart, ...]
@@ -449,7 +454,6 @@ class PageSheet:
     facts: tuple[tuple[str, str], ...]
     place: tuple[float, float] | None
     """Latitude and longitude."""
-    is_corrected: bool
     rotation_deg: int | None
     """How a person turned its picture; None: nobody did."""
     overlay: Overlay | None
@@ -474,17 +478,15 @@ def page_sheet(
     lines = overlay(page, readings.get("ocr"), marks.get("ocr", []), rotation_deg)
     if lines is not None:
         marks["ocr"] += lines.marks
-    corrected = page.metadata.get("text_source") == "correction"
     return PageSheet(
         page=page,
         label=leaf_of(page).label,
-        status="corrected by hand" if corrected else STATUS_WORDS[page.status],
-        sentence="" if corrected else STATUS_SENTENCES.get(page.status, ""),
+        state=state_of(page),
+        sentence="" if page.as_read else STATUS_SENTENCES.get(page.status, ""),
         parts=tuple(_part(task, text, marks[task]) for task, text in page.parts.items()),
         doubtful_words=doubtful_words,
         facts=tuple(_facts(page)),
         place=_place(page),
-        is_corrected=corrected,
         rotation_deg=rotation_deg,
         overlay=lines,
     )

@@ -106,7 +106,7 @@ def _archive_facts(
         found = archive.status()
         groups = archive.duplicates() if with_duplicates else None
         used = archive.tags() if with_tags else None
-        look = [one for one in archive.worth_a_look() if not one.is_failed]
+        look = [one for one in archive.worth_a_look() if one.status != "failed"]
     facts = {
         "archive": str(folder),
         "files": found.files,
@@ -117,7 +117,7 @@ def _archive_facts(
         "missing": [{"file": path} for path in found.missing_files],
         "failed": [_failed(path, number, why) for path, number, why in found.failed],
     }
-    facts |= _looks((one.file_path, one.page_number, one.why) for one in look[:WORTH_A_LOOK])
+    facts |= _looks((one.file_path, one.page_number, one.status, one.why) for one in look[:WORTH_A_LOOK])
     if look:
         facts["to look at"] = f"{spell_count(len(look), 'page')}, one by one in `kobold-reader web`"
     return facts, groups, used
@@ -155,11 +155,14 @@ def _worth_a_look(ledger: Path) -> dict[str, Any]:
             pages = opened.worth_a_look()[:WORTH_A_LOOK]
     except LedgerError:  # only these facts are missing
         return {}
-    return _looks([(shown(local_path(one.uri)), one.page_number, one.why) for one in pages])
+    return _looks((shown(local_path(one.uri)), one.page_number, one.status, one.why) for one in pages)
 
 
-def _looks(pages: Iterable[tuple[str, int, str]]) -> dict[str, Any]:
-    look = [{"file": path, "page_number": number, "why": why} for path, number, why in pages]
+def _looks(pages: Iterable[tuple[str, int, str, str]]) -> dict[str, Any]:
+    look = [
+        {"file": path, "page_number": number, "why": ", ".join(filter(None, (status if status != "ok" else "", why)))}
+        for path, number, status, why in pages
+    ]
     return {"worth a look": look} if look else {}
 
 
