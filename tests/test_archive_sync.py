@@ -24,6 +24,7 @@ from kobold_reader.embeddings import minilm_model
 from kobold_reader.errors import ConfigError, NoServerAvailableError, SourceNotFoundError, StoreError
 from kobold_reader.pages import select
 from kobold_reader.plan import make_plan
+from kobold_reader.reading import ledger as ledger_module
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
 from tests import page_files as make
@@ -174,6 +175,24 @@ def test_a_copy_is_one_content_until_its_last_place_goes(
         assert report.missing_files == 0
         assert found(archive) == (EVERYTHING - {("receipt.jpg", 1)}) | {("copy.jpg", 1)}
     assert simulator.count() == 4
+
+
+def test_what_the_archive_holds_the_ledger_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a copy of a scan loses its reading if the run is killed and the other copy is forgotten."""
+    (tmp_path / "book.pdf").write_bytes(make.pdf(*[functools.partial(make.text_on, lines=3)] * 200))
+    unknown: list[str] = []
+    monkeypatch.setattr(ledger_module, "PUT_OFF_S", 3600)
+
+    def index(self: Indexer, rows: Sequence[PageRow]) -> int:
+        with Ledger(tmp_path / "a" / "ledger.sqlite", read_only=True) as ledger:
+            unknown.extend(row.page_id for row in rows if not ledger.knows(row.content_sha256))
+        return indexed(self, rows)
+
+    indexed = Indexer.index
+    monkeypatch.setattr(Indexer, "index", index)
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        assert archive.sync(tmp_path / "book.pdf").indexed_pages == 200
+    assert unknown == []
 
 
 def test_what_is_gone_is_marked_found_and_pruned_only_on_request(

@@ -445,6 +445,8 @@ class Syncer:
     def _flush(self) -> None:
         # Taken before indexing: if that fails, the next flush must not stamp these files.
         complete = self._stamps.take_complete()
+        # A page that only the archive knew would lose its reading if a copy of it were forgotten after a kill.
+        self._ledger.settle()
         if self._pending:
             rows = list({row.page_id: row for row in self._pending}.values())
             self._pending.clear()
