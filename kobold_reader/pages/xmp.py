@@ -271,29 +271,10 @@ def _wanted(words: Words, old: Record, now: _Document, bare: _Document, overwrit
         overwrite: Which texts of people to replace.
     """
     unwanted = dict.fromkeys([*old.get("unwanted", ()), *now.taken_out(old)])
-    theirs = {_folded(_leaf(_in_lightroom(value))) for name in _LISTS for value in bare.values(name)}
-    theirs |= _folds(unwanted)
     keywords = list(dict.fromkeys(filter(None, map(_path, words.keywords))))
-    ours = [keyword for keyword in keywords if _folded(_leaf(keyword)) not in theirs]
     parent = next(iter(old.get("parent", [PARENT if not old else ""]))) if words.parent is None else words.parent
     parent = _path(_in_lightroom(parent))
-    paths = [parent + LEVEL + keyword if parent else keyword for keyword in ours]
-    new: Record = {"subject": list(dict.fromkeys(map(_leaf, ours)))}
-    # A program that finds its own list looks for keywords nowhere else, so a new list must hold people's keywords too.
-    tags, others = bare.values("TagsList"), bare.values("hierarchicalSubject")
-    if not others or "hierarchicalSubject" in old.get("made", ()):
-        paths_before = [path for path in map(_in_lightroom, tags) if path not in others] or bare.values("subject")
-    else:
-        paths_before = []
-    flat = _folds(bare.values("subject"))
-    above = dict.fromkeys(level for path in paths for level in path.split(LEVEL)[:-1])
-    new["above"] = [level for level in above if _folded(level) not in flat]
-    new["hierarchicalSubject"] = _once([*paths_before, *paths], others) if paths else []
-    if not tags or "TagsList" in old.get("made", ()):
-        tags_before = list(map(_in_digikam, others or bare.values("subject")))
-    else:
-        tags_before = []
-    new["TagsList"] = _once([*tags_before, *map(_in_digikam, paths)], tags) if paths else []
+    new = _wanted_lists(keywords, parent, unwanted, old, bare)
     for name in _TEXTS:
         text, person = _plain(getattr(words, name)), bare.text(name)
         is_replaced = name in overwrite or f"former_{name}" in old
@@ -309,6 +290,32 @@ def _wanted(words: Words, old: Record, now: _Document, bare: _Document, overwrit
     if "file" in old:
         new["file"] = old["file"]
     return {name: values for name, values in new.items() if any(values)}
+
+
+def _wanted_lists(
+    keywords: Iterable[str], parent: str, unwanted: Iterable[str], old: Record, bare: _Document
+) -> Record:
+    """Return what shall be ours in the lists of keywords, `above` included."""
+    subject, tags, hierarchies = (bare.values(name) for name in ("subject", "TagsList", "hierarchicalSubject"))
+    theirs = {_folded(_leaf(_in_lightroom(value))) for value in (*subject, *tags, *hierarchies)} | _folds(unwanted)
+    ours = [keyword for keyword in keywords if _folded(_leaf(keyword)) not in theirs]
+    new: Record = {"subject": list(dict.fromkeys(map(_leaf, ours)))}
+    if not ours:
+        return new
+    paths = [parent + LEVEL + keyword if parent else keyword for keyword in ours]
+    above = dict.fromkeys(level for path in paths for level in path.split(LEVEL)[:-1])
+    new["above"] = [level for level in above if _folded(level) not in _folds(subject)]
+    # A program that finds its own list looks for keywords nowhere else, so a new list must hold people's keywords too.
+    made = old.get("made", ())
+    paths_before: list[str] = []
+    tags_before: list[str] = []
+    if not hierarchies or "hierarchicalSubject" in made:
+        paths_before = [path for path in map(_in_lightroom, tags) if path not in hierarchies] or subject
+    if not tags or "TagsList" in made:
+        tags_before = list(map(_in_digikam, hierarchies or subject))
+    new["hierarchicalSubject"] = _once([*paths_before, *paths], hierarchies)
+    new["TagsList"] = _once([*tags_before, *map(_in_digikam, paths)], tags)
+    return new
 
 
 def _once(values: Iterable[str], known: Collection[str]) -> list[str]:

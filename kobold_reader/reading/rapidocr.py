@@ -213,26 +213,10 @@ class RapidOcrEngine:
 
         self.prepare()
         view = images.views[0]
-        left, top, right, bottom = view.box
         try:
             pixels: Any = cv2.imdecode(np.frombuffer(view.image, np.uint8), cv2.IMREAD_COLOR)
-            return [
-                [
-                    self._line(
-                        pixels,
-                        [
-                            (
-                                (x / SHARES - left) / (right - left) * view.width_px,
-                                (y / SHARES - top) / (bottom - top) * view.height_px,
-                            )
-                            for x, y in zip(corners[::2], corners[1::2], strict=True)
-                        ],
-                        *way,
-                    )
-                    for way in _LOOKS
-                ]
-                for corners in places
-            ]
+            lines = [_points_in(view, corners) for corners in places]
+            return [[self._line(pixels, points, *way) for way in _LOOKS] for points in lines]
         except Exception as err:
             raise TranscriptionError(f"RapidOCR failed on this page: {type(err).__name__}: {err}") from err
 
@@ -262,3 +246,12 @@ class RapidOcrEngine:
         with self._lock:
             self._ocr = None
             self._facts = None
+
+
+def _points_in(view: PageView, corners: Corners) -> list[tuple[float, float]]:
+    """Return corners on the page as points in a view, in px."""
+    left, top, right, bottom = view.box
+    return [
+        ((x / SHARES - left) / (right - left) * view.width_px, (y / SHARES - top) / (bottom - top) * view.height_px)
+        for x, y in zip(corners[::2], corners[1::2], strict=True)
+    ]
