@@ -19,7 +19,7 @@ from kobold_reader.archive import Hit
 from kobold_reader.errors import SourceError
 from kobold_reader.html.pages import STATUS_WORDS, page_head, page_picture, result_picture, templates
 from kobold_reader.html.text import Mark, marked_html
-from kobold_reader.pages import ImageBudget, PageView, select
+from kobold_reader.pages import ImageBudget, PageView, as_uri, file_at
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import PageResult
@@ -154,8 +154,6 @@ def _hit_picture(hit: Hit, opened: OpenFile, size_px: int) -> tuple[PageView | N
 
 def _known_picture(metadata: Mapping[str, Any], opened: OpenFile, budget: ImageBudget) -> PageView:
     """Make the picture of a page, turned as it was read, by the metadata of its Document."""
-    selection = select([str(metadata["file_path"])])
-    if not selection.files:
-        raise next(iter(selection.errors), SourceError("The file is not there any more."))
+    source = file_at(as_uri(str(metadata["file_path"])))
     rotation_deg = int(metadata.get("rotation_deg", 0)) if "model" in metadata else None  # else no picture was read
-    return page_picture(opened, selection.files[0], int(metadata["page_number"]), budget, rotation_deg)
+    return page_picture(opened, source, int(metadata["page_number"]), budget, rotation_deg)

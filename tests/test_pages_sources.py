@@ -48,7 +48,6 @@ def test_a_folder_in_natural_order(folder: Path) -> None:
     assert found.errors == ()
     assert found.roots == (folder.resolve().as_uri(),)
     assert not any(file.named_by_hand for file in found.files)
-    assert names(select([folder], recursive=False)) == ["IMG_2.jpg", "img_3.JPG", "IMG_10.jpg"]
 
 
 def test_what_is_known_of_a_file(folder: Path) -> None:
@@ -128,7 +127,7 @@ def test_content_decides_and_the_ending_where_it_is_silent(folder: Path) -> None
         "picture.dat": JPEG,
     }.items():
         (folder / name).write_bytes(data)
-    kinds = {file.name: file.kind for file in select([folder], recursive=False).files}
+    kinds = {file.name: file.kind for file in select([folder]).files}
     assert (
         kinds.items()
         >= {
@@ -262,7 +261,6 @@ def test_another_filesystem(memory: Any) -> None:
     assert by_fs.files[0].uri == "memory:///box/b2.pdf"
     assert by_fs.skipped == {".mov": 1}
     assert names(select(["memory://box/*.pdf"])) == ["b2.pdf", "b10.pdf"]
-    assert names(select(["/box"], fs=memory, recursive=False)) == ["b2.pdf", "b10.pdf"]
     assert isinstance(select(["memory://box/gone.pdf"]).errors[0], SourceNotFoundError)
 
 

@@ -309,7 +309,6 @@ def select(
     paths: Iterable[str | Path] | str | Path,
     *,
     fs: FileSystem | None = None,
-    recursive: bool = True,
     known: KnownKind | None = None,
 ) -> Selection:
     """Find the files to read. No more than the first kilobyte of each is read.
@@ -317,10 +316,9 @@ def select(
     Args:
         paths: Files, folders, patterns (`scans/**/*.pdf`) or URLs (`s3://bucket/scans`).
         fs: The filesystem of the paths, instead of the local one.
-        recursive: Search folders inside folders.
         known: Tells the kind of a file that was read before and has not changed since; such a file is not opened.
     """
-    finder = _Finder(recursive, known)
+    finder = _Finder(known)
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         finder.add(path, fs)
     return finder.selection()
@@ -330,7 +328,6 @@ def select(
 class _Finder:
     """Collects files, from this machine and from other filesystems."""
 
-    recursive: bool
     known: KnownKind | None
     seen: set[str] = field(default_factory=set)
     files: dict[str, SourceFile] = field(default_factory=dict)
@@ -402,9 +399,8 @@ class _Finder:
                 self._take_local(path, named=False)
             elif entry.is_dir() and not entry.is_symlink():  # a linked folder is found at its own place
                 folders.append(path)
-        if self.recursive:
-            for path in folders:
-                self._walk(path, root)
+        for path in folders:
+            self._walk(path, root)
 
     def _take_local(self, path: Path, *, named: bool) -> None:
         if (uri := local_uri(path)) in self.seen:
@@ -459,7 +455,7 @@ class _Finder:
         try:
             if fs.isdir(path):
                 self.roots.append(uri)
-                found = fs.find(path, maxdepth=None if self.recursive else 1, detail=True)
+                found = fs.find(path, detail=True)
                 root = str(fs._strip_protocol(path)).rstrip("/")  # noqa: SLF001 - fsspec's own idiom
                 self._take_all(found, fs, root)
             elif fs.exists(path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kobold_reader.cli.exit_codes import EXIT_OK, EXIT_PARTIAL, EXIT_SOURCE
-from kobold_reader.cli.output import complain, notice, say, say_table
+from kobold_reader.cli.output import complain, notice, say, say_json, say_table
 from kobold_reader.errors import ConfigError
 from kobold_reader.options import TASKS
 
@@ -43,7 +42,7 @@ def models(
     if kcpps:
         _write_configuration(kcpps, report.pairs)
     if as_json:
-        say(json.dumps(report.facts(), ensure_ascii=False, indent=1))
+        say_json(report.facts())
     else:
         if report.models:
             say_table(("language model", "architecture", "width", "family"), report.model_rows())
@@ -91,7 +90,7 @@ def _say_families(*, as_json: bool) -> None:
                 str(memory_gb): [asdict(one) for one in recommended] for memory_gb, recommended in RECOMMENDED.items()
             },
         }
-        say(json.dumps(facts, ensure_ascii=False, indent=1))
+        say_json(facts)
         return
     say_table(
         ("family", "language model; encoder", "px", "tasks", "since", "tested"),
