@@ -246,3 +246,20 @@ def test_one_key_each_and_nobody_is_kept_out(archive: Archive, tmp_path: Path) -
         browser.press("t", leads_on=True)
         assert "corrected by hand" in browser.text()
         no_complaints(browser, site)
+
+
+@pytest.mark.xdist_group("browser")
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.parametrize(("width_px", "is_beside"), [(1280, True), (820, False), (390, False)])
+def test_lines_have_room_or_stand_below_each_other(
+    archive: Archive, tmp_path: Path, width_px: int, is_beside: bool
+) -> None:
+    with served(archive, tmp_path) as site, Browser(width_px=width_px) as browser:
+        browser.open(site.access.url("127.0.0.1"))
+        browser.open(f"{site.base}/look/{page_id(archive, 'b unlike')}")
+        [text, page] = browser.run(
+            "[...document.querySelectorAll('#line-2 > div')].map(one => one.getBoundingClientRect()).map("
+            "box => [box.width, box.top])"
+        )
+        assert text[0] > 200
+        assert (text[1] == page[1]) == is_beside
