@@ -295,6 +295,6 @@ def archive_option(folder: object) -> str:
     return quoted(["--archive", str(folder)])
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return what the system says of an error, without the number and the path that Python puts around it."""
     return getattr(error, "strerror", None) or str(error)

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
-from kobold_reader.errors import ConfigError
+from kobold_reader.errors import ConfigError, reason
 
 LONGEST_WORD: int = 64
 """Characters."""
@@ -52,7 +52,7 @@ class Vocabulary:
         try:
             data = Path(given).read_bytes()
         except OSError as err:
-            raise ConfigError(f"{given} cannot be read ({err.strerror or err}).", argument="vocabulary") from err
+            raise ConfigError(f"{given} cannot be read ({reason(err)}).", argument="vocabulary") from err
         encoding = "utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
         try:
             return cls.parse(data.decode(encoding))

@@ -13,7 +13,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import has_magic
@@ -53,6 +53,7 @@ from kobold_reader.errors import (
     SourceNotFoundError,
     StoreError,
     archive_option,
+    reason,
 )
 from kobold_reader.files import is_writable
 from kobold_reader.options import ExportFormat, GroupBy, Grouping, Mode, ReadOptions
@@ -221,7 +222,7 @@ class Archive:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise StoreError(
-                f"the folder {folder} cannot be made ({err.strerror or err}).",
+                f"the folder {folder} cannot be made ({reason(err)}).",
                 hint="Name another folder with --archive.",
             ) from err
         catalog = Catalog(folder / CATALOG)
@@ -289,10 +290,8 @@ class Archive:
 
     def count_readings(self) -> int:
         """Count the readings in the archive's own ledger."""
-        if not (self.folder / LEDGER).is_file():
-            return 0
-        with Ledger(self.folder / LEDGER, read_only=True) as ledger:
-            return ledger.count_readings()
+        with self._own_ledger() as ledger:
+            return ledger.count_readings() if ledger else 0
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
@@ -652,7 +651,7 @@ class Archive:
         failed = (row for row in self._catalog.failed() if row.status == "failed")
         return [
             *found.values(),
-            *(Doubt(row.page_id, row.metadata["file_path"], row.page_number, "failed", "") for row in failed),
+            *(Doubt(row.page_id, row.path, row.page_number, "failed", "") for row in failed),
         ]
 
     def approve(self, page_id: str) -> None:
@@ -1028,11 +1027,8 @@ class Archive:
 
     def uris(self) -> list[str]:
         """Return the URIs of all files that the archive knows, also those that were pruned."""
-        uris = list(self._catalog.places())
-        if (self.folder / LEDGER).is_file():
-            with Ledger(self.folder / LEDGER, read_only=True) as ledger:
-                uris += ledger.uris()
-        return list(dict.fromkeys(uris))
+        with self._own_ledger() as ledger:
+            return list(dict.fromkeys([*self._catalog.places(), *(ledger.uris() if ledger else ())]))
 
     def settings_of(self, path: str | Path) -> dict[str, Any]:
         """Return the KoboldReader settings that a path was read with; {} if it never was.
@@ -1052,13 +1048,19 @@ class Archive:
         return found
 
     @contextmanager
+    def _own_ledger(self) -> Iterator[Ledger | None]:
+        """Open the archive's ledger for looking; None where there is none yet."""
+        path = self.folder / LEDGER
+        with Ledger(path, read_only=True) if path.is_file() else nullcontext() as ledger:
+            yield ledger
+
+    @contextmanager
     def _readings_kept(self) -> Iterator[Ledger | None]:
         """Open the archive's ledger for looking; None where it cannot be used: pages can be shown without readings."""
         with ExitStack() as opened:
             ledger = None
-            if (self.folder / LEDGER).is_file():
-                with suppress(LedgerError):
-                    ledger = opened.enter_context(Ledger(self.folder / LEDGER, read_only=True))
+            with suppress(LedgerError):
+                ledger = opened.enter_context(self._own_ledger())
             with suppress(LedgerError):
                 yield ledger
 
@@ -1098,15 +1100,12 @@ class Archive:
 
     def status(self) -> ArchiveStatus:
         """Return what the archive holds."""
-        failed = [
-            (str(row.metadata.get("file_path")), row.page_number, row.error or "") for row in self._catalog.failed()
-        ]
-        failed += [(str(place.metadata.get("file_path")), 0, place.error or "") for place in self.failed_places()]
-        missing = self._catalog.missing_places()
+        failed = [(row.path, row.page_number, row.error or "") for row in self._catalog.failed()]
+        failed += [(place.path, 0, place.error or "") for place in self.failed_places()]
         return ArchiveStatus(
             pages=self._catalog.count_by_status(),
             files=self._catalog.count_places(),
-            missing_files=tuple(str(place.metadata.get("file_path")) for place in missing),
+            missing_files=tuple(place.path for place in self._catalog.missing_places()),
             failed=tuple(failed),
             embedder=self.embedder,
             unfinished_pages=self._catalog.count_unfinished(),

@@ -143,7 +143,7 @@ def check_correctable(row: PageRow) -> None:
     if not row.content_sha256:
         raise ConfigError(
             "this page could not be opened yet, so its text cannot be corrected.",
-            source=str(row.metadata.get("file_path")),
+            source=row.path,
             page_number=row.page_number,
             hint="Repair the file, then index it again.",
         )

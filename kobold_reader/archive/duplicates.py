@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from kobold_reader.archive.rows import PageRow, Place
+from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.store import Catalog
-from kobold_reader.documents import page_link
 
 if TYPE_CHECKING:  # imported where there are photos to compare
     import numpy as np
@@ -180,26 +179,26 @@ class Duplicates:
     def _members(self, page_ids: Iterable[str], beside: PageRow | None = None) -> tuple[Alike, ...]:
         """Return the pages at all their places, except `beside`; it is what they are compared with."""
         rows = self._catalog.pages(list(page_ids))
-        found = [(row, place) for row in rows for place in self._catalog.places_of(row.sha256)]
+        found = [row.at(place) for row in rows for place in self._catalog.places_of(row.sha256)]
         if beside is not None:
-            found = [(row, place) for row, place in found if (row.page_id, place.uri) != (beside.page_id, beside.uri)]
+            found = [row for row in found if (row.page_id, row.uri) != (beside.page_id, beside.uri)]
         if not found:
             return ()
-        first = beside or max(found, key=lambda one: _size(one[1]))[0]
+        first = beside or max(found, key=_size)
         alike = [
             Alike(
                 page_id=row.page_id,
-                file_name=str(place.metadata.get("file_name", "")),
-                file_path=str(place.metadata.get("file_path", "")),
+                file_name=str(row.metadata.get("file_name", "")),
+                file_path=row.path,
                 page_number=row.page_number,
-                link=page_link(place.uri, str(place.metadata.get("file_type")), row.page_number),
-                file_size=_size(place),
+                link=row.link,
+                file_size=_size(row),
                 is_equal=row.page_id == first.page_id or row.content_sha256 == first.content_sha256 != "",
             )
-            for row, place in found
+            for row in found
         ]
         return tuple(sorted(alike, key=lambda one: (not one.is_equal, -one.file_size, one.file_path, one.page_number)))
 
 
-def _size(place: Place) -> int:
-    return int(place.metadata.get("file_size") or 0)
+def _size(row: PageRow) -> int:
+    return int(row.metadata.get("file_size") or 0)

@@ -38,7 +38,6 @@ from kobold_reader.archive.export_format import (
 )
 from kobold_reader.archive.rows import PageRow, Place
 from kobold_reader.archive.store import Catalog
-from kobold_reader.documents import page_link
 from kobold_reader.errors import (
     ConfigError,
     CorruptSourceError,
@@ -121,7 +120,7 @@ class Exporter:
             except KoboldReaderError as err:
                 self._report.errors.append(err.at(str(target)))
             except OSError as err:
-                why = f"it cannot be written ({err.strerror or err})."
+                why = f"it cannot be written ({reason(err)})."
                 self._report.errors.append(StoreError(why, source=str(target), hint="Export to another folder."))
             else:
                 self._report.pages += len(rows)
@@ -336,7 +335,7 @@ class Importer:
                     CorruptSourceError(why, source=str(path), hint="Export it anew, and edit that.")
                 )
             except OSError as err:
-                self._report.errors.append(SourceError(f"it cannot be read ({err.strerror or err}).", source=str(path)))
+                self._report.errors.append(SourceError(f"it cannot be read ({reason(err)}).", source=str(path)))
         if not self._report.files and not self._report.errors:
             raise UnsupportedSourceError(
                 "there is no file that kobold-reader exported.",
@@ -461,7 +460,7 @@ def _columns_of(page: PageRow) -> dict[str, Any]:
         "page_number": page.page_number,
         "page_status": page.status,
         "text_length": len(page.text),
-        "link": page_link(page.uri, str(page.metadata.get("file_type")), page.page_number),
+        "link": page.link,
         "error": page.error,
         "page_id": page.page_id,
     }

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
+from kobold_reader.documents import page_link
+
 FILE_KEYS: Final = (
     "file_name",
     "file_path",
@@ -45,6 +47,11 @@ class Place:
     former_sha256: str = ""
     """Hash of the content before, until a page of the new content was read: half a copy is no new content."""
 
+    @property
+    def path(self) -> str:
+        """The file's path, as it is shown."""
+        return str(self.metadata.get("file_path"))
+
 
 @dataclass(frozen=True, slots=True)
 class PageRow:
@@ -71,6 +78,16 @@ class PageRow:
     """What its readings and its correction belong to, as in the ledger; "" for a page that could never be opened."""
     as_read: Mapping[str, Any] | None = None
     """What was read, if the page was corrected."""
+
+    @property
+    def path(self) -> str:
+        """Its file's path, as it is shown."""
+        return str(self.metadata.get("file_path"))
+
+    @property
+    def link(self) -> str:
+        """Opens the file, a PDF at the page."""
+        return page_link(self.uri, str(self.metadata.get("file_type")), self.page_number)
 
     @property
     def text(self) -> str:

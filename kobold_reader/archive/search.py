@@ -21,7 +21,6 @@ from kobold_reader.archive.ranking import FOUND, Cosines, Scored, by_meaning, by
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import Near
-from kobold_reader.documents import page_link
 from kobold_reader.errors import ConfigError
 from kobold_reader.html.text import Mark, escaped, marked_html
 from kobold_reader.options import Grouping, Match, Mode
@@ -297,7 +296,7 @@ class Searcher:
                 score=one.score,
                 match=one.match,
                 page_text=row.text,
-                link=page_link(row.uri, str(row.metadata.get("file_type")), row.page_number),
+                link=row.link,
                 metadata=dict(row.metadata),
                 missing=one.missing if names_words else (),
                 respelled=one.respelled if names_words else (),

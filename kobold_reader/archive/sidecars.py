@@ -18,7 +18,7 @@ from typing import Any, Final
 from kobold_reader.archive.store import Catalog
 from kobold_reader.border import of_one_page
 from kobold_reader.documents import page_id
-from kobold_reader.errors import KoboldReaderError, SidecarError, SourceError
+from kobold_reader.errors import KoboldReaderError, SidecarError, SourceError, reason
 from kobold_reader.pages import Selection, SourceFile, local_path, shown
 from kobold_reader.pages.sidecars import PHOTO_KINDS, SidecarName, contents, replace_file
 from kobold_reader.pages.sources import sidecar_finder
@@ -111,7 +111,7 @@ class Sidecars:
                     self._report.errors.append(error.at(source.path))
                     continue
                 except OSError as error:
-                    why = f"The photo's folder cannot be listed ({error.strerror or error})."
+                    why = f"The photo's folder cannot be listed ({reason(error)})."
                     self._report.errors.append(SidecarError(why, source=source.path))
                     continue
                 for place in places:

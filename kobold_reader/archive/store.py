@@ -589,7 +589,7 @@ class Catalog:
                 for row in self._select(f"id {_IN_LIST}", some):
                     db.execute("SAVEPOINT page")
                     try:
-                        with of_one_page("indexing its words", str(row.metadata.get("file_path")), row.page_number):
+                        with of_one_page("indexing its words", row.path, row.page_number):
                             self._put_words(db, row)
                     except UnexpectedError as err:
                         db.execute("ROLLBACK TO page")

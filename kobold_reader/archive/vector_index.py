@@ -208,15 +208,14 @@ class Indexer:
         """Work on pages in batches; where one fails, on its pages one by one, to find those that are to blame."""
         for start in range(0, len(rows), BATCH_PAGES):
             some = rows[start : start + BATCH_PAGES]
-            place = str(some[0].metadata.get("file_path"))
-            with suppress(UnexpectedError), of_one_page("indexing it with others", place):
+            with suppress(UnexpectedError), of_one_page("indexing it with others", some[0].path):
                 work(some)
                 continue
             for row in some:
                 self._alone(row, work)
 
     def _alone(self, row: PageRow, work: Callable[[Sequence[PageRow]], None]) -> None:
-        place = str(row.metadata.get("file_path")), row.page_number
+        place = row.path, row.page_number
         try:
             with of_one_page("indexing it", *place):
                 work([row])

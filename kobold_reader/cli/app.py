@@ -22,7 +22,7 @@ import typer
 from kobold_reader.cli.exit_codes import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, exit_code
 from kobold_reader.cli.options import option_of
 from kobold_reader.cli.output import complain, notice, say, show_log
-from kobold_reader.errors import ConfigError, KoboldReaderError
+from kobold_reader.errors import ConfigError, KoboldReaderError, reason
 
 # Set before anything can import onnxruntime or tiktoken: no telemetry, no download.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -121,10 +121,10 @@ def run() -> int:
         return EXIT_OK
     except (PermissionError, IsADirectoryError, NotADirectoryError) as err:
         hint = "Name another place, or change the rights there."
-        complain(f"{err.filename or 'a file'} cannot be used ({err.strerror or err}). {hint}")
+        complain(f"{err.filename or 'a file'} cannot be used ({reason(err)}). {hint}")
         return EXIT_USAGE
     except OSError as err:  # for example a full disk
-        complain(f"{err.filename or 'the system'}: {err.strerror or err}")
+        complain(f"{err.filename or 'the system'}: {reason(err)}")
         return EXIT_INTERNAL
     return int(code or EXIT_OK)
 

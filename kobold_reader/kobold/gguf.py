@@ -25,6 +25,7 @@ from kobold_reader.errors import (
     SourceError,
     SourceNotFoundError,
     UnsupportedSourceError,
+    reason,
 )
 from kobold_reader.kobold.families import read_toml
 
@@ -255,7 +256,7 @@ class _HeaderReader:
 
 
 def _unreadable(path: Path, error: OSError) -> SourceError:
-    return SourceError(f"cannot be read ({error.strerror or error}).", source=str(path))
+    return SourceError(f"cannot be read ({reason(error)}).", source=str(path))
 
 
 def _layout(kind: int) -> struct.Struct:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from kobold_reader.errors import ConfigError, quoted
+from kobold_reader.errors import ConfigError, quoted, reason
 from kobold_reader.kobold.families import Family, family_of, read_toml
 from kobold_reader.kobold.gguf import (
     EmbeddingModel,
@@ -302,7 +302,7 @@ def write_kcpps(path: Path, chosen: Mapping[str, str | int | bool]) -> None:
         part.write_text(json.dumps(chosen, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n")
         os.replace(part, path)  # noqa: PTH105  (atomic on Windows too)
     except OSError as err:
-        raise ConfigError(f"{path} cannot be written ({err.strerror or err}).", hint="Name another file.") from err
+        raise ConfigError(f"{path} cannot be written ({reason(err)}).", hint="Name another file.") from err
     finally:
         part.unlink(missing_ok=True)
 

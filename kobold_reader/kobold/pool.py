@@ -36,6 +36,7 @@ from kobold_reader.errors import (
     ServerError,
     ServerHungError,
     ServerTimeoutError,
+    reason,
 )
 from kobold_reader.files import user_data_folder
 from kobold_reader.kobold.addresses import server_key
@@ -211,7 +212,7 @@ class Turn:
             return False
         except OSError as err:
             raise ConfigError(
-                f"The folder for lock files, {self._folder}, cannot be written ({err.strerror or err}).",
+                f"The folder for lock files, {self._folder}, cannot be written ({reason(err)}).",
                 hint="Give another one (lock_dir).",
             ) from err
         return True

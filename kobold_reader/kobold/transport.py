@@ -26,6 +26,7 @@ from kobold_reader.errors import (
     ServerConnectionError,
     ServerError,
     ServerTimeoutError,
+    reason,
 )
 from kobold_reader.kobold.protocol import HttpAnswer, excerpt, parse_json
 
@@ -246,7 +247,7 @@ def _causes(err: BaseException | None) -> Iterator[BaseException]:
 
 
 def _short(err: BaseException) -> str:
-    text = str(err) if not isinstance(err, OSError) else err.strerror or str(err)
+    text = reason(err)
     return f"{type(err).__name__}: {' '.join(text.split()):.120}"
 
 

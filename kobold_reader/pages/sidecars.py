@@ -21,7 +21,7 @@ from pathlib import Path, PurePath
 from typing import Final, Literal, NamedTuple
 
 from kobold_reader.border import is_of_the_system
-from kobold_reader.errors import SidecarError
+from kobold_reader.errors import SidecarError, reason
 from kobold_reader.files import write_atomically
 from kobold_reader.pages.names import openable, shown
 from kobold_reader.pages.values import Kind, Scalar
@@ -161,7 +161,7 @@ def contents(path: Path) -> bytes:
         with openable(path).open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SidecarError(f"The sidecar cannot be read ({error.strerror or error}).", source=place) from error
+        raise SidecarError(f"The sidecar cannot be read ({reason(error)}).", source=place) from error
     if len(data) > MAX_BYTES:
         raise SidecarError(f"It is larger than a sidecar ever is ({MAX_BYTES:,} bytes).", source=place)
     return data
@@ -196,7 +196,7 @@ def replace_file(path: Path, before: bytes | None, after: bytes | None, *, photo
         if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
             if is_of_the_system(error):
                 raise
-            raise SidecarError(f"The sidecar cannot be written ({error.strerror or error}).", source=place) from error
+            raise SidecarError(f"The sidecar cannot be written ({reason(error)}).", source=place) from error
         raise SidecarError(
             "The sidecar cannot be written: its folder, or the file, may not be changed.",
             source=place,

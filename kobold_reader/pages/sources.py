@@ -204,7 +204,7 @@ def _named_as_text(path: str) -> Iterator[str]:
             try:
                 shutil.copyfile(path, link)
             except OSError as error:
-                raise CorruptSourceError(f"The file cannot be copied ({error.strerror or error}).") from error
+                raise CorruptSourceError(f"The file cannot be copied ({reason(error)}).") from error
         yield str(link)
 
 
@@ -385,16 +385,16 @@ class _Finder:
             with os.scandir(openable(folder)) as listing:
                 entries = sorted(listing, key=lambda entry: natural_key(entry.name))
         except OSError as error:
-            self._fail(f"The folder cannot be read ({error.strerror or error}).", local_uri(folder))
+            self._fail(f"The folder cannot be read ({reason(error)}).", local_uri(folder))
             return
         folders = []
         for entry in entries:
             path = folder / entry.name
             if _is_hidden(entry.name):
                 continue
-            if entry.is_symlink() and (reason := _why_not_followed(path, root)):
+            if entry.is_symlink() and (why := _why_not_followed(path, root)):
                 what = "(folder)" if entry.is_dir() else path.suffix.lower() or "(no ending)"
-                self.skipped[f"{what} behind {reason}"] += 1
+                self.skipped[f"{what} behind {why}"] += 1
             elif entry.is_file():
                 self._take_local(path, named=False)
             elif entry.is_dir() and not entry.is_symlink():  # a linked folder is found at its own place
@@ -430,7 +430,7 @@ class _Finder:
             self._take(found, lambda: opened.open("rb"))
         except OSError as error:
             if named or kind_of(b"", path.name):
-                self._fail(f"The file cannot be read ({error.strerror or error}).", uri)
+                self._fail(f"The file cannot be read ({reason(error)}).", uri)
             else:
                 self.skipped[shown(path.suffix).lower()] += 1
 

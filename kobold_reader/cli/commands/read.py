@@ -15,7 +15,7 @@ import typer
 
 from kobold_reader.cli.options import ClusterOptions, with_options
 from kobold_reader.cli.output import harmless, notice, page_progress, program_to_type
-from kobold_reader.errors import quoted
+from kobold_reader.errors import quoted, reason
 from kobold_reader.progress import spell_skipped, spell_statuses
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _destination(path: Path | None) -> Iterator[IO[str]]:
         os.replace(part, path)  # noqa: PTH105  (atomic on Windows too)
     except OSError as err:
         hint = "Name another one with -o; what was read is kept."
-        raise ConfigError(f"the output file {path} cannot be written: {err.strerror or err}.", hint=hint) from err
+        raise ConfigError(f"the output file {path} cannot be written: {reason(err)}.", hint=hint) from err
     finally:
         with suppress(OSError):  # of a folder that may not be entered
             part.unlink(missing_ok=True)
