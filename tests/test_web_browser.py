@@ -263,6 +263,22 @@ def await_(browser: Browser, condition: str) -> None:
     )
 
 
+def test_files_are_dropped_anywhere_on_the_page_and_sent(browser: Browser, site: Site) -> None:
+    browser.open(f"{site.base}/add")
+    drop = """(() => {
+        const dropped = new DataTransfer();
+        dropped.items.add(new File(["Nothing."], "dropped.exe"));
+        const event = new DragEvent("drop", {dataTransfer: dropped, bubbles: true, cancelable: true});
+        return document.querySelector("h1").dispatchEvent(event);
+    })()"""
+    assert browser.run(drop) is False, "the browser does not show it"
+    loaded = browser.loaded
+    browser.run("document.querySelector('[data-send] button').click()")
+    browser.await_load(loaded)
+    assert "Not taken: dropped.exe." in browser.text()
+    no_complaints(browser, site)
+
+
 def test_ticked_pages_are_counted_and_ticked_by_key(browser: Browser, site: Site) -> None:
     browser.open(f"{site.base}/?q=Lindqvist")
     browser.press("j")

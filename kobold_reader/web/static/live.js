@@ -86,6 +86,17 @@
     location.reload();
   };
 
+  // ── files are dropped anywhere on the page: else the browser would leave it and show them ──────
+
+  for (const kind of ["dragover", "drop"]) {
+    document.addEventListener(kind, (event) => {
+      const box = document.querySelector("[data-send] input[type=file]");
+      if (!box || !event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      if (kind === "drop") box.files = event.dataTransfer.files;
+    });
+  }
+
   // ── files that are too much at once are not sent at all ────────────────────────────────────────
 
   document.addEventListener("submit", (event) => {
