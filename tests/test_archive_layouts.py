@@ -25,6 +25,7 @@ from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.open_file import OpenFile
 from kobold_reader.reading.results import LineBox, Reading, joined
 from tests.conftest import LETTER
+from tests.page_files import pdf_of_many_pages
 from tests.test_cli import Command, kobold
 
 __all__ = ["kobold"]
@@ -211,6 +212,15 @@ def test_signed_encrypted_and_damaged_files_say_so(tmp_path: Path) -> None:
     assert "damaged" in notice
     with pymupdf.open(target) as copy:
         assert copy[0].get_text().strip() == "Mooring dues"
+
+
+def test_a_pdf_that_does_not_say_how_many_pages_it_has_gets_its_text(tmp_path: Path) -> None:
+    path = tmp_path / "minutes.pdf"
+    path.write_bytes(pdf_of_many_pages(12).replace(b"/Count 12", b"/Count -1"))
+    target, _, _ = written(path, "pdf", {12: reading_of(("Mooring dues", at(0.1, 0.2, 0.5, 0.25)))})
+    with pymupdf.open(target) as copy:
+        assert copy.page_count == 12
+        assert copy[11].get_text().strip() == "Mooring dues"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

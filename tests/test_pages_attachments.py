@@ -14,7 +14,7 @@ from pathlib import Path
 import pymupdf
 import pytest
 
-from kobold_reader import KoboldReader
+from kobold_reader import Archive, KoboldReader
 from kobold_reader.errors import PageRenderError
 from kobold_reader.pages import FileFacts, ImageBudget, PageChild, attachments, select
 from kobold_reader.pages.worker import open_file
@@ -138,6 +138,30 @@ def test_a_portfolio_in_an_archive(kobold: Command, tmp_path: Path) -> None:  # 
     assert kobold("forget", scans / "portfolio.pdf", "--archive", archive).code == 0
     assert b"harbour" not in b"".join(path.read_bytes() for path in archive.rglob("*") if path.is_file())
     assert "harbour" not in kobold("search", "harbour master", "--archive", archive).out
+
+
+def test_a_searchable_copy_holds_what_is_attached_as_it_was(simulator: KoboldSimulator, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "letter.pdf").write_bytes(portfolio(("photo.jpg", PHOTO)))
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr"])
+    with Archive.open(tmp_path / "archive", create=True, embedder="none") as archive:
+        assert archive.sync(tmp_path / "scans", reader=reader).pages == {"text_layer": 1, "ok": 1}
+        report = archive.export(tmp_path / "out", to="pdf")
+    assert report.errors == []
+    (notice,) = report.notices
+    assert "attached" in notice
+    (copy,) = (tmp_path / "out").rglob("*.pdf")
+    with pymupdf.open(copy) as document:
+        assert document.page_count == 1
+        assert document.embfile_get("photo.jpg") == PHOTO
+
+
+def test_of_a_pdf_with_locked_files_no_copy_is_written(tmp_path: Path) -> None:
+    (tmp_path / "letter.pdf").write_bytes(make.attachment_locked_pdf())
+    with Archive.open(tmp_path / "archive", create=True, embedder="none") as archive:
+        archive.sync(tmp_path / "letter.pdf")
+        (error,) = archive.export(tmp_path / "out", to="pdf").errors
+    assert "attached files are locked" in str(error)
 
 
 def test_an_attached_file_that_cannot_be_opened_is_one_named_error(child: PageChild, opened: Opener) -> None:

@@ -197,6 +197,8 @@ class LayoutWriter:
             notices = self._opened.copy_with_text(
                 source, file, part, (self._lines(known.get(number), source) for number in pages)
             )
+            if any("attachment" in row.metadata for row in known.values()):
+                notices += ("Files are attached to it: they are in its copy as they were, and get no text.",)
         else:
             write = _write_hocr if self._form == "hocr" else _write_alto
             shown = ((self._facts(source, number), self._lines(known.get(number), source)) for number in pages)
@@ -208,8 +210,8 @@ class LayoutWriter:
         return self._opened.page_facts(source, self._opened.facts(source), number)
 
     def _lines(self, row: PageRow | None, source: SourceFile) -> Sequence[PlacedText]:
-        if row is None or (row.status == "text_layer" and self._form == "pdf"):
-            return ()  # its own text is in the copy
+        if row is None or (self._form == "pdf" and (row.status == "text_layer" or "attachment" in row.metadata)):
+            return ()  # its own text is in the copy, and so is the attached file as it was
         read = as_read(row)
         reading = self._readings([read])[row.page_id].get("ocr")
         if reading is None and read.status == "text_layer":

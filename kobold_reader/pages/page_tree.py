@@ -16,9 +16,9 @@ def count_pages(document: Any) -> int | None:
 
 
 def set_count(document: Any, count: int) -> None:
-    """Correct the file's own count, in memory only."""
+    """Correct the file's own count where it is another, in memory only."""
     root = _REFERENCE.fullmatch(document.xref_get_key(document.pdf_catalog(), "Pages")[1])
-    if root:
+    if root and document.xref_get_key(int(root[1]), "Count")[1] != str(count):
         document.xref_set_key(int(root[1]), "Count", str(count))
 
 

@@ -10,6 +10,7 @@ import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,8 @@ from typing import Final
 import pymupdf
 
 from kobold_reader.errors import EncryptedSourceError
+from kobold_reader.pages.layout import MUPDF_ERRORS
+from kobold_reader.pages.page_tree import count_pages, set_count
 from kobold_reader.pages.values import PlacedText
 
 _NAME: Final = "KoboldReaderText"
@@ -86,14 +89,15 @@ class TextCopy:
 
     def add(self, page_number: int, lines: Iterable[PlacedText]) -> None:
         """Lay lines over a page (1-based), in reading order."""
+        lines = [line for line in lines if line.text.strip()]
+        if not lines:
+            return  # of a file attached to the PDF, there is no such page
         page = self._document[page_number - 1]
         # Shares of the page as it is displayed → points of the page as it is stored.
         to_stored = (
             pymupdf.Matrix(page.rect.width, page.rect.height) * page.derotation_matrix * ~page.transformation_matrix
         )
-        written = [self._written(line, to_stored) for line in lines if line.text.strip()]
-        if not written:
-            return
+        written = [self._written(line, to_stored) for line in lines]
         content = self._document.get_new_xref()
         self._document.update_object(content, "<<>>")
         self._document.update_stream(content, b"BT 3 Tr\n%s\nET" % b"\n".join(written))
@@ -115,7 +119,13 @@ class TextCopy:
         document = pymupdf.open(self._path, filetype="pdf")
         if document.needs_pass and not document.authenticate(self._password or ""):
             document.close()
-            raise EncryptedSourceError("This PDF is locked.", hint="Give its password with --pdf-password.")
+            raise EncryptedSourceError(
+                "Its attached files are locked, and so no copy of it can be written.",
+                hint="Give the password with --pdf-password.",
+            )
+        with suppress(*MUPDF_ERRORS):
+            if total := count_pages(document):
+                set_count(document, total)
         return document
 
     def _write_down(self) -> None:
