@@ -18,6 +18,7 @@ from typing_extensions import override
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.cli import app as cli
 from kobold_reader.cli.commands.search import wrapped
+from kobold_reader.cli.output import harmless
 from kobold_reader.errors import quoted
 from tests import page_files as make
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
@@ -285,6 +286,10 @@ def test_a_ledger_of_the_environment_that_is_not_there_yet_is_no_error(
     assert run("forget", "nothing.pdf") == (0, "nothing was known of these files\n")
     code, said = run("status")
     assert (code, str(tmp_path / "ledger.sqlite") in said) == (0, True)
+
+
+def test_a_text_neither_steers_the_terminal_nor_turns_its_letters_around() -> None:
+    assert harmless("paid\t\x1b[2J \u202e12.34\u202d, ö") == "paid\t\ufffd[2J \ufffd12.34\ufffd, ö"
 
 
 def test_passages_wrap_at_words_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from tests.conftest import LETTER, SAMPLES
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.test_cli import Command, kobold  # noqa: F401  (a fixture)
 
-HOSTILE = "Total <script>alert(1)</script> & \"<img src=http://evil/x onerror='alert(1)'>\" \x1b[2J"
+HOSTILE = "Total <script>alert(1)</script> & \"<img src=http://evil/x onerror='alert(1)'>\" \x1b[2J \u202e12.34"
 
 
 def reading(text: str, *doubtful: dict[str, Scalar], **changes: Any) -> Reading:
@@ -65,7 +65,7 @@ class Seen(HTMLParser):
 def test_text_is_nothing_but_text() -> None:
     seen = Seen(reading_html(reading(HOSTILE)))
     assert seen.tags == ["div"]
-    assert seen.text == HOSTILE.replace("\x1b", "\ufffd")
+    assert seen.text == HOSTILE.replace("\x1b", "\ufffd").replace("\u202e", "\ufffd")
 
 
 def test_doubtful_words_are_marked_with_their_rivals_wherever_they_stand() -> None:

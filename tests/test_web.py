@@ -225,9 +225,13 @@ def test_a_terminal_inside_a_web_page_gets_in_by_a_page_of_our_own(site: Site) -
     assert site.stranger.get("/", params={"token": ACCESS.token}, headers=foreign).status_code == 403
 
 
-def test_the_way_in_leads_nowhere_else(site: Site) -> None:
-    answer = site.stranger.get(f"{HERE}//evil.example/x", params={"token": ACCESS.token})
-    assert answer.headers["location"] == "/evil.example/x"
+@pytest.mark.parametrize(("path", "target"), [("//evil.example/x", "/evil.example/x"), ("/%5Cevil", "/%5Cevil")])
+def test_the_way_in_leads_nowhere_else(site: Site, path: str, target: str) -> None:
+    answer = site.stranger.get(f"{HERE}{path}", params={"token": ACCESS.token})
+    assert answer.headers["location"] == target
+    foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    answer = site.stranger.get(f"{HERE}{path}", params={"token": ACCESS.token}, headers=foreign)
+    assert f'content="0;url={target}"' in answer.text
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def _as_typed(path: Path) -> str:
     return quoted([str(path)])
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]")
 
 
 def harmless(text: str) -> str:

@@ -12,7 +12,8 @@ from markupsafe import Markup
 
 from kobold_reader.reading.results import Reading
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# U+202D and U+202E turn the order of letters around: an amount would be shown as another one.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]")
 # The end of a line that is so long that it is prose, before another line of text that begins no item of a list.
 _SOFT_BREAK = re.compile(r"(?<=[^\n]{40})\n(?=[^\W\d_])")
 _CELL_END = re.compile(r"(?<!\\)\|")

@@ -14,7 +14,7 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 from html import escape
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -149,7 +149,7 @@ class Guard:
         if site not in _OWN_SITE and mode != "navigate":
             return _refusal(403, "This was asked for by another web page.")
         rest = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "token"])
-        target = "/" + request.scope["path"].lstrip("/") + (f"?{rest}" if rest else "")
+        target = "/" + quote(request.scope["path"].lstrip("/")) + (f"?{rest}" if rest else "")
         response: Response = RedirectResponse(target, 303)
         if site not in _OWN_SITE:
             # The link was opened from another site, such as a terminal in a web page. A redirect would still count as
