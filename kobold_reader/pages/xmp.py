@@ -6,7 +6,6 @@ All functions take bytes and return bytes; nothing here opens a file, asks a mod
 - `merge(data, words)` puts our words in, in place of those of an earlier run. The same words again change no byte.
 - `rename(data, {"automobile": "car"})` renames keywords of ours, and of nobody else.
 - `remove(data)` takes out exactly what was put in; None: nothing is left that is not in the photo, the file can go.
-- `words_of(data)` returns our words that are in it.
 - `begin(embedded, words)` makes the sidecar of a photo that has none.
 
 `pages/sidecars.py` tells which files are the sidecars of a photo, and writes them.
@@ -125,16 +124,14 @@ def without_ours(data: bytes) -> bytes:
     return document.without(record) if record else data
 
 
-def words_of(data: bytes) -> Words:
-    """Return our words in a sidecar as they were given; what a person replaced or took out since is still among them.
-
-    Raises:
-        SidecarError: It is not XMP, or hostile.
-    """
-    return _words_of(_Document(data).record())
-
-
-def merge(data: bytes, words: Words, *, overwrite: Collection[Overwrite] = (), with_title: bool = False) -> bytes:
+def merge(
+    data: bytes,
+    words: Words,
+    *,
+    overwrite: Collection[Overwrite] = (),
+    with_title: bool = False,
+    is_file_ours: bool = False,
+) -> bytes:
     """Put our words into a sidecar, in place of those that are there; return the very same bytes if nothing changes.
 
     Args:
@@ -143,16 +140,11 @@ def merge(data: bytes, words: Words, *, overwrite: Collection[Overwrite] = (), w
         overwrite: Which texts of people to replace by ours; theirs are kept in our namespace, and `remove` puts them
             back. Texts that were replaced once stay replaced.
         with_title: Put the title in, too; once it is there, it is renewed in any case.
+        is_file_ours: The sidecar is a new one, which `remove` takes away.
 
     Raises:
         SidecarError: It is not XMP, or hostile.
     """
-    return _merged(data, words, overwrite, with_title=with_title)
-
-
-def _merged(
-    data: bytes, words: Words, overwrite: Collection[Overwrite] = (), *, with_title: bool, file: str = ""
-) -> bytes:
     document = _Document(data)
     old = document.record()
     if not (with_title or "title" in old):
@@ -164,7 +156,7 @@ def _merged(
     if not new:
         return bare.content()
     now = datetime.now(UTC).replace(microsecond=0).isoformat()
-    new |= {"date": [now], "release": [RELEASE]} | ({"file": [file]} if file else {})
+    new |= {"date": [now], "release": [RELEASE]} | ({"file": [_hash(data)]} if is_file_ours else {})
     return bare.with_values({name: values for name, values in new.items() if name in _PROPERTIES}, new)
 
 
@@ -216,7 +208,7 @@ def begin(embedded: Embedded, words: Words, *, with_title: bool = False) -> byte
     if keywords := [keyword for keyword in told.get("subject", ()) if _folded(keyword) not in known]:
         missing["subject"] = keywords
     base = document.with_values(missing) if missing else document.content()
-    return _merged(base, words, with_title=with_title, file=_hash(base))
+    return merge(base, words, with_title=with_title, is_file_ours=True)
 
 
 _EMPTY: Final = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
