@@ -291,7 +291,7 @@ def test_values_and_errors_come_back_as_they_were_sent() -> None:
     for value in (
         FileFacts("ab", "pdf", 3, True, {"title": "Ä\udcff", "latitude": 1.5}),
         PageFacts(1, "i", "cd", None, 2.0, 0, 0, "té\u2028xt", "poor", 0.5, 0, {"a": True}),
-        PageImages((view, view), False, 0.25),
+        PageImages((view, view), False),
     ):
         stream = io.BytesIO()
         write_frame(stream, *pack(value))

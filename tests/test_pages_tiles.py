@@ -173,7 +173,7 @@ def test_tiles_cross_the_border_of_the_child() -> None:
     view = PageView(b"whole", "image/jpeg", 3, 4, None, 0)
     lines = (LinePiece(2, (0.1, 0.2, 0.3, 0.4)),)
     tiles = tuple(PageView(data, "image/png", 1, 2, 90.0, 90, (0, 0, 0.5, 0.5), lines=lines) for data in (b"a", b"b"))
-    images = PageImages((view,), is_blank=False, ink_share=0.2, tiles=tiles, is_coarse=True)
+    images = PageImages((view,), is_blank=False, tiles=tiles, is_coarse=True)
     assert unpack(*pack(images)) == images
 
 

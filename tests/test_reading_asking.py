@@ -60,7 +60,7 @@ def ask_once(tmp_path: Path) -> Iterator[Ask]:
         view = PageView(picture(), "image/jpeg", 700, 900, None, 0)
         if line:  # the lower right quarter of a page, where that line stands
             view = replace(view, box=(0.5, 0.5, 1.0, 1.0), lines=(LinePiece(0, line),))
-        job = PageJob("file:///letter.pdf", 3, (task,), PageImages((view,), False, 0.1), on_progress)
+        job = PageJob("file:///letter.pdf", 3, (task,), PageImages((view,), False), on_progress)
         with pool.lease() as lease:
             context = PageContext(lease, family, job, time_limit_s=None, max_side_px=1024)
             return ask(context, task, instruction, view)

@@ -195,7 +195,7 @@ def make_engine(tmp_path: Path) -> Iterator[MakeEngine]:
 
 def job(engine: KoboldEngine, *tasks: str) -> PageJob:
     view = a4(engine.prepare().budget)
-    return PageJob("file:///letter.pdf", 1, tasks, PageImages(views=(view,), is_blank=False, ink_share=0.1))
+    return PageJob("file:///letter.pdf", 1, tasks, PageImages(views=(view,), is_blank=False))
 
 
 @pytest.mark.parametrize("driven", DRIVEN, ids=lambda driven: driven.family)

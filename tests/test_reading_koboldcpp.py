@@ -62,7 +62,7 @@ def page(*tasks: str, image: bytes | None = None, cancel: threading.Event | None
     with Image.open(io.BytesIO(data)) as opened:
         width_px, height_px = opened.size
     view = PageView(data, "image/png" if data[:1] == b"\x89" else "image/jpeg", width_px, height_px, None, 0)
-    images = PageImages(views=(view,), is_blank=False, ink_share=0.1)
+    images = PageImages(views=(view,), is_blank=False)
     return PageJob("file:///letter.pdf", 3, tasks or ("ocr",), images, cancel=cancel, **options)
 
 

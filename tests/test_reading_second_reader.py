@@ -435,9 +435,7 @@ def test_a_process_of_its_own_reads_as_rapidocr_does_and_its_end_costs_one_page(
     ImageDraw.Draw(image).text((30, 30), LINES["a"][0], fill=10, font=ImageFont.load_default(size=22))
     data = io.BytesIO()
     image.save(data, "PNG")
-    job = PageJob(
-        "a.png", 1, ("ocr",), PageImages((PageView(data.getvalue(), "image/png", 420, 140, None, 0),), False, 0)
-    )
+    job = PageJob("a.png", 1, ("ocr",), PageImages((PageView(data.getvalue(), "image/png", 420, 140, None, 0),), False))
     with WitnessProcess() as process:
         read = process.read(job)
         own = engine.read(job)["ocr"]

@@ -194,7 +194,7 @@ def a4_page(budget: ImageBudget) -> PageJob:
     long_px = long_side_px(210, 297, budget.max_side_px, budget.max_pixels)
     width_px = round(long_px * 210 / 297)
     view = PageView(draw_probe(width_px, long_px), "image/png", width_px, long_px, None, 0)
-    return PageJob("file:///a.pdf", 1, ("ocr",), PageImages(views=(view,), is_blank=False, ink_share=0.1))
+    return PageJob("file:///a.pdf", 1, ("ocr",), PageImages(views=(view,), is_blank=False))
 
 
 MODELS = {
@@ -335,7 +335,7 @@ def test_a_first_word_that_leads_astray_costs_a_second_try(make_simulator: Simul
 def job() -> PageJob:
     image = draw_probe(600, 800)
     view = PageView(image, "image/png", 600, 800, None, 0)
-    return PageJob("file:///a.pdf", 1, ("ocr",), PageImages(views=(view,), is_blank=False, ink_share=0.1))
+    return PageJob("file:///a.pdf", 1, ("ocr",), PageImages(views=(view,), is_blank=False))
 
 
 @pytest.fixture

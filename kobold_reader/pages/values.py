@@ -185,8 +185,6 @@ class PageImages:
     """The whole page, as the budget allows; always one."""
     is_blank: bool
     """Nothing but paper: dust, texture, bleed-through and edge shadows do not count."""
-    ink_share: float
-    """Share of the page's pixels that are ink, without dust."""
     posture: Posture | None = None
     """The two ways that may be up, where no turn was asked for and the picture does not tell."""
     tiles: tuple[PageView, ...] = ()

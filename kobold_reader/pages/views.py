@@ -125,7 +125,7 @@ def page_images(
         native_px = placement.square[::-1] if is_turned else placement.square
         plan = plan_tiles(without_colour(upright(small, placement.orientation, turn_deg)), native_px, budget)
     if plan is None:
-        return PageImages((whole,), ink.is_blank, ink.share, posture)
+        return PageImages((whole,), ink.is_blank, posture)
     tiles = []
     for tile in plan.tiles:
         data, mime, made = view(tile.box, functools.partial(plan.covered, tile))
@@ -133,7 +133,7 @@ def page_images(
         if placement.inches is not None:
             dpi = made.width / ((tile.box[2] - tile.box[0]) * placement.inches[is_turned])
         tiles.append(PageView(data, mime, *made.size, dpi, rotation_deg, tile.box, lines=tile.lines))
-    return PageImages((whole,), ink.is_blank, ink.share, posture, tuple(tiles), plan.is_coarse)
+    return PageImages((whole,), ink.is_blank, posture, tuple(tiles), plan.is_coarse)
 
 
 def _dpi(size: tuple[int, int], placement: Placement) -> float | None:
@@ -183,7 +183,7 @@ def picture_images(
             small.draft("L", glance_size(judged))  # it is read to its end, so a JPEG that is cut short fails here too
             glanced = find_ink_at_a_glance(small, judged)
         if glanced is not None:
-            return PageImages((passing,), glanced.is_blank, glanced.share)
+            return PageImages((passing,), glanced.is_blank)
     flat, ink = _pixels(picture, placement, budget, reopen, is_passing=passing is not None, has_mask=rotate_deg is None)
 
     def draw(size: tuple[int, int], box: Box) -> Image.Image:
