@@ -138,7 +138,7 @@ def test_the_kind_of_a_projector(tmp_path: Path, fields: dict[str, str | bool], 
 def test_a_pair_fits(tmp_path: Path) -> None:
     pair = pair_of(write_qwen(tmp_path), write_qwen_projector(tmp_path))
     assert (pair.verdict, pair.why, pair.family.name) == ("fits", "", "qwen2.5-vl")
-    assert pair.template.rule == "ChatML (Generic)"
+    assert pair.template.text == "in the file; AutoGuess takes it for ChatML (Generic)"
 
 
 def test_deepstack_layers_widen_the_model(tmp_path: Path) -> None:

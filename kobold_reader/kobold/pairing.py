@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -51,9 +51,7 @@ class TemplateAdvice:
 
     text: str
     """For people."""
-    rule: str
-    """The rule of AutoGuess that matches; "" for none."""
-    settings: Mapping[str, str | bool]
+    settings: Mapping[str, str | bool] = field(default_factory=dict)
     """To add to KoboldCpp's arguments."""
 
 
@@ -226,18 +224,18 @@ def _template_advice(model: GgufModel, projector_kind: str, family: Family) -> T
     found = _rule_for(model.chat_template)
     rule = found["name"] if found else ""
     if found and model.architecture not in found.get("wrong_for", ()):
-        return TemplateAdvice(f"in the file; AutoGuess takes it for {rule}", rule, {})
+        return TemplateAdvice(f"in the file; AutoGuess takes it for {rule}")
     kind = projector_kinds().get(projector_kind)
     if kind and not kind.needs_template and not model.chat_template:
-        return TemplateAdvice("none, and none is needed: the model takes the bare instruction", "", {})
+        return TemplateAdvice("none, and none is needed: the model takes the bare instruction")
     adapter = _adapter(model, family)
     if model.chat_template and (rule or not adapter):
         why = f"AutoGuess would wrongly take it for {rule}" if rule else "no rule of AutoGuess knows it"
-        return TemplateAdvice(f"in the file, but {why}: --jinja uses it as it is", rule, {"jinja": True})
+        return TemplateAdvice(f"in the file, but {why}: --jinja uses it as it is", {"jinja": True})
     why = "no rule of AutoGuess knows the file's" if model.chat_template else "none in the file"
     if adapter:
-        return TemplateAdvice(f"{why}: {adapter} is forced", "", {"chatcompletionsadapter": adapter})
-    return TemplateAdvice(f"{why}, and none is known for it: KoboldCpp would use Alpaca's", "", {})
+        return TemplateAdvice(f"{why}: {adapter} is forced", {"chatcompletionsadapter": adapter})
+    return TemplateAdvice(f"{why}, and none is known for it: KoboldCpp would use Alpaca's")
 
 
 def _adapter(model: GgufModel, family: Family) -> str:
