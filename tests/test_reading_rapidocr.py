@@ -104,3 +104,22 @@ def test_a_long_receipt_loses_and_doubles_no_line(
     assert [line.replace(" ", "") for line in reading.text.splitlines()] == [line.replace(" ", "") for line in lines]
     for top, box in zip(tops, reading.boxes, strict=True):
         assert sum(box.corners[1::2]) / 4 / 10_000 * size[1] == pytest.approx(top + 12, abs=12)
+
+
+def test_cells_far_apart_have_places_of_their_own_in_one_line(tmp_path: Path) -> None:
+    """RapidOCR takes both for one line; words apart by a space stay together."""
+    paper, font = Image.new("L", (900, 300), 255), make.font(72, 28)
+    for top, gap in ((40, 40), (140, 10)):
+        ImageDraw.Draw(paper).text((40, top), "Mooring of the sloop", font=font, fill=20)
+        right = 40 + font.getlength("Mooring of the sloop")
+        ImageDraw.Draw(paper).text((right + gap, top), "12.50", font=font, fill=20)
+    path = tmp_path / "bill.png"
+    paper.save(path)
+    [result] = KoboldReader(engine="rapidocr", rotate=0, ledger="none").read_pages(path)
+    reading = result.readings["ocr"]
+    assert reading.text == "Mooring of the sloop 12.50\nMooring of the sloop 12.50"
+    pieces = [reading.text[box.start : box.end] for box in reading.boxes]
+    assert pieces == ["Mooring of the sloop", "12.50", "Mooring of the sloop 12.50"]
+    cell, amount = ([x / 10_000 * 900 for x in box.corners[::2]] for box in reading.boxes[:2])
+    assert max(cell) == pytest.approx(right + 5, abs=8)
+    assert min(amount) == pytest.approx(right + 40 - 5, abs=8)
