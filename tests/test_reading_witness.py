@@ -126,6 +126,14 @@ def test_numbers_dates_and_names_that_differ_are_named_with_both_forms(there: st
     assert faults(found) == {"differences": [{"text": word.text, "page": word.page}]}
 
 
+def test_words_that_the_text_has_nearly_and_in_another_place_are_not_missing() -> None:
+    """The cells of a row, each misread by a letter, which the text has column by column."""
+    page = witness_of(f"{LETTER}\nDate  Tine Nun  OPT")
+    text = f"{LETTER}\nDate\nOPT"
+    assert not faults(compare(f"Time\n{text}\nNum", page))
+    assert faults(compare(text, page)) == {"missing": ["Tine Nun"]}
+
+
 def test_letters_that_the_witness_misreads_are_no_faults() -> None:
     misread = LETTER.replace("Tuesday", "Tuesdav").replace("Lindqvist", "Lindqvlst").replace("regards", "reqards")
     assert not faults(compare(LETTER, witness_of(misread)))
@@ -193,7 +201,7 @@ def test_a_part_of_a_line_gets_a_part_of_its_place() -> None:
     (place,) = compare("who wants 8.20", WITNESS).places
     whole = WITNESS.boxes[4].corners
     left, right = place.corners[0], place.corners[2]
-    assert left == whole[0] + 45
+    assert left == whole[0] + 36
     assert left < right < whole[0] + 0.45 * (whole[2] - whole[0])
 
 
@@ -206,7 +214,13 @@ def test_equal_lines_and_numbers_get_their_places_in_order() -> None:
     assert [text[places[at].start : places[at].end] for at in range(8)] == text.split("\n")
     for at in range(8):
         row, column = at % 4, at // 4
-        assert places[at].corners[:2] == pytest.approx((1000 + 3000 * column + 45, 500 + 400 * row + 45), abs=1)
+        assert places[at].corners[:2] == pytest.approx((1000 + 3000 * column + 36, 500 + 400 * row + 36), abs=1)
+
+
+def test_a_digit_has_no_place_in_another_number() -> None:
+    page = witness_of("Rope, hemp  $1.10\nTar  $2.40")
+    text = "Rope, hemp 1\nTar $2.40"
+    assert [text[place.start : place.end] for place in compare(text, page).places] == ["Rope, hemp", "Tar", "2.40"]
 
 
 def test_words_without_support_get_no_place() -> None:
@@ -243,6 +257,22 @@ def test_a_number_differs_if_every_further_look_reads_the_same(again: list[str] 
     found = compare(LETTER.replace("8.20", "8.70"), unsure, look)
     assert asked == [WITNESS.boxes[4].corners]
     assert (found.differences == (Difference("8.70", "8.20"),)) is is_named
+
+
+@pytest.mark.parametrize(("last", "is_named"), [("GST @0%: $0.48", True), ("06T 0% 80.48", False)])
+def test_a_single_digit_differs_only_if_every_further_look_reads_the_same_line(last: str, is_named: bool) -> None:
+    page = witness_of(f"{LETTER}\nGST @0%: $0.48")
+    again = ["GST @0%: $0.48", "GST @ 0%: $0.48", last]
+    found = compare(f"{LETTER}\nGST @6%: $0.48", page, lambda places: [again for _ in places])
+    assert found.differences == ((Difference("6", "0"),) if is_named else ())
+
+
+@pytest.mark.parametrize(("again", "is_named"), [(None, False), ("21:2000 01", False), ("21:20 0001", True)])
+def test_a_number_that_rapidocr_joins_to_the_next_one_does_not_differ(again: str | None, is_named: bool) -> None:
+    page = witness_of(f"{LETTER}\n21:200001")
+    look = None if again is None else lambda places: [["21:200001", again] for _ in places]
+    found = compare(f"{LETTER}\n21:28 0001", page, look)
+    assert found.differences == ((Difference("21:28", "21:20"),) if is_named else ())
 
 
 def test_nothing_is_looked_at_again_where_nothing_is_in_dispute() -> None:

@@ -466,12 +466,18 @@ def _units(text: str, letters: Letters) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _missing(witness: Reading, found: _Alignment) -> Iterator[str]:
-    """Yield rows of the page that are not in the text."""
+    """Yield rows of the page that are not in the text; words that it has nearly, in another place, do not count."""
+    left = "".join(_USED if number >= 0 else one for one, number in zip(found.letters.text, found.line, strict=True))
     gone = [line.is_sure and found.found(number) < _GONE for number, line in enumerate(found.lines)]
     for is_gone, numbers in groupby(range(len(gone)), key=lambda number: gone[number]):
-        run = list(numbers)
-        if is_gone and sum(len(found.lines[number].letters.text) for number in run) >= _ROW_LETTERS:
-            yield witness.text[found.lines[run[0]].box.start : found.lines[run[-1]].box.end]
+        run = [found.lines[number] for number in numbers]
+        words = (line.letters.text[start:end] for line in run for start, end in _words(line.letters, line.text))
+        if is_gone and sum(len(word) for word in words if not _is_nearly_in(word, left)) >= _ROW_LETTERS:
+            yield witness.text[run[0].box.start : run[-1].box.end]
+
+
+def _is_nearly_in(word: str, text: str) -> bool:
+    return len(word) > _CHANCE and _first_place(word, text, _SEEN) != (0, 0)
 
 
 def _is_excused(found: _Alignment, first: int, last: int) -> bool:
@@ -510,9 +516,24 @@ def _differences(text: str, page_text: str, found: _Alignment, look: Look | None
     looks = dict(zip(places, look(places), strict=False)) if look is not None and places else {}
     for one in disputes:
         again = looks.get(one.line.box.corners)
-        count = one.line.letters.text.count(one.other)
-        if one.is_sure if again is None else all(letters_of(seen).text.count(one.other) >= count for seen in again):
+        if one.is_sure if again is None else _is_read_alike(one.other, one.line, again):
             yield one.difference
+
+
+def _is_read_alike(letters: str, line: _WitnessLine, again: Sequence[str]) -> bool:
+    """Tell whether further looks at a line all read these letters of it; one or two: whether they read it alike."""
+    whole = line.letters.text
+    seen = [letters_of(text).text for text in again]
+    if len(letters) < _CHANCE:
+        return all(one == whole for one in seen)
+    is_in_all = all(one.count(letters) >= whole.count(letters) for one in seen)
+    return is_in_all and any(_is_apart(letters, text) for text in (line.text, *again))
+
+
+def _is_apart(letters: str, text: str) -> bool:
+    """Tell whether letters stand in a text, and no digit touches them: RapidOCR joins some numbers to the next one."""
+    signs = r"[\W_]*".join(letters)
+    return bool(re.search(rf"(?<!\d){signs}(?!\d)", unicodedata.normalize("NFKD", text.casefold())))
 
 
 def _disputes(text: str, page_text: str, found: _Alignment) -> Iterator[_Dispute]:
@@ -538,7 +559,7 @@ def _disputes(text: str, page_text: str, found: _Alignment) -> Iterator[_Dispute
                 first, last = line.letters.origin[start], line.letters.origin[end - 1] + 1
                 while kind is _NAME and last < len(line.text) and line.text[last].isalpha():
                     last += 1
-                is_sure = _is_surely_read(line, len(letters), is_name=kind is _NAME)
+                is_sure = _is_surely_read(line, other, is_name=kind is _NAME)
                 yield _Dispute(Difference(token[0], line.text[first:last]), line, other, is_sure)
 
 
@@ -594,9 +615,11 @@ def _numbers(texts: Iterable[str]) -> Counter[str]:
     return Counter(number for number in digits if len(number) >= _CHANCE)
 
 
-def _is_surely_read(line: _WitnessLine, letters: int, *, is_name: bool) -> bool:
-    """Tell whether so many letters of a line may be held against the text."""
-    if letters < len(line.letters.text) and (is_name or letters < _LONG_NUMBER):
+def _is_surely_read(line: _WitnessLine, letters: str, *, is_name: bool) -> bool:
+    """Tell whether these letters of a line may be held against the text."""
+    if not _is_apart(letters, line.text):
+        return False
+    if len(letters) < len(line.letters.text) and (is_name or len(letters) < _LONG_NUMBER):
         return _score(line) >= _SURE_WORD
     return (1 - _score(line)) * len(line.letters.text) <= _DOUBT
 
@@ -741,7 +764,10 @@ def _pieces(
 
 
 def _places(text: str, found: _Alignment, size_px: tuple[int, int]) -> Iterator[LineBox]:
-    """Yield the place of each run of words that stands in one line of the text and in one of the page."""
+    """Yield the place of each run of words that stands in one line of the text and in one of the page.
+
+    One letter or two that are part of a longer word of the page are equal by chance.
+    """
     row = list(accumulate(letter == "\n" for letter in text))
     words = [_word_place(found, start, end) for start, end in _words(found.letters, text)]
     for (number, _), group in groupby(words, key=lambda word: (word[2], row[found.letters.origin[word[0]]])):
@@ -751,6 +777,8 @@ def _places(text: str, found: _Alignment, size_px: tuple[int, int]) -> Iterator[
         line = found.lines[number]
         first, last = run[0][0], run[-1][1]
         start, end = min(word[3] for word in run), max(word[4] for word in run)
+        if last - first < _CHANCE and (start, end) not in _words(line.letters, line.text):
+            continue
         origin = found.letters.origin
         yield LineBox(origin[first], origin[last - 1] + 1, _part(line, start, end, size_px))
 
@@ -766,7 +794,7 @@ def _word_place(found: _Alignment, start: int, end: int) -> tuple[int, int, int,
 
 
 _NARROW: Final = frozenset("iljtf1|.,:;'!()[] ")
-_MARGIN: Final = 0.15
+_MARGIN: Final = 0.12
 """Of its height, which RapidOCR adds to a line on all sides."""
 _WIDE: Final = frozenset("mwMW@%")
 
