@@ -39,10 +39,11 @@ from kobold_reader.archive.query import unquoted
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError, archive_option
 from kobold_reader.html.pages import explained, templates
+from kobold_reader.progress import spell_bytes
 from kobold_reader.web import views
 from kobold_reader.web.add import Adding, AddViews
 from kobold_reader.web.ask import Asking
-from kobold_reader.web.library import FACETS, MOST_HITS, SIZES, Library, Part, Pictures, leaf_of
+from kobold_reader.web.library import FACETS, MOST_HITS, SIZES, Library, Part, Pictures, folder_of, leaf_of
 from kobold_reader.web.look import LookViews
 from kobold_reader.web.runs import CLOSING_S, Runs
 from kobold_reader.web.security import Access, Guard, is_same
@@ -205,7 +206,7 @@ class _Pages:
                 shown["leaves"], shown["total"] = chosen[:limit], len(chosen)
                 if len(chosen) > limit:
                     shown["more"] = filters.address(n=limit + BROWSED)
-                anywhere = overview.part(parse_filter(**filters.inside("").asked()))
+                anywhere = overview.part(parse_filter(**filters.but(folder="").asked()))
         except ConfigError as err:
             shown["problem"] = str(err)
         return self.show(
@@ -537,10 +538,11 @@ def _templates() -> Environment:
     environment = templates("kobold_reader.web")
     environment.globals["shown_types"] = views.SHOWN_TYPES
     environment.filters |= {
-        "file_folder": views.file_folder,
+        "amount": views.amount,
+        "bytes": spell_bytes,
         "file_key": views.file_key,
         "file_kind": views.file_kind,
-        "file_size": views.file_size,
+        "folder_of": folder_of,
         "is_locked": views.is_locked,
         "why_failed": views.why_failed,
     }

@@ -122,7 +122,7 @@ class Folder:
     """Number of folders below."""
 
 
-def _folder_of(file_path: str) -> str:
+def folder_of(file_path: str) -> str:
     """Return the path of a file's folder with the sign behind it, on any system."""
     return file_path[: max(file_path.rfind("/"), file_path.rfind("\\")) + 1]
 
@@ -208,7 +208,7 @@ class Part:
     def folders(self) -> Mapping[str, int]:
         """The number of pages in each folder and below it, by its path; without empty ones."""
         pages: Counter[str] = Counter()
-        for path, number in Counter(_folder_of(str(leaf.facts.get("file_path", ""))) for leaf in self.leaves).items():
+        for path, number in Counter(folder_of(str(leaf.facts.get("file_path", ""))) for leaf in self.leaves).items():
             for sign in re.finditer(r"[/\\]", path):
                 pages[path[: sign.end()]] += number
         return pages
@@ -297,7 +297,7 @@ class Overview:
     @functools.cached_property
     def folders(self) -> Folder:
         """All folders, below the deepest that holds all."""
-        return _tree({_folder_of(str(leaf.facts.get("file_path", ""))) for leaf in self.leaves})
+        return _tree({folder_of(str(leaf.facts.get("file_path", ""))) for leaf in self.leaves})
 
 
 class Pile(NamedTuple):

@@ -159,15 +159,14 @@ def file_key(uri: str) -> str:
     return hashlib.sha256(uri.encode()).hexdigest()[:32]
 
 
-def file_folder(file_path: str) -> str:
-    """Return the folder of a file, on any system."""
-    return re.split(r"[/\\][^/\\]*$", file_path)[0]
+def amount(count: int, what: str = "") -> str:
+    """Return a number, or a number of things.
 
-
-def file_size(size_bytes: int) -> str:
-    """Return a size for people."""
-    mega = 1_000_000
-    return f"{size_bytes / mega:.1f} MB" if size_bytes >= mega else f"{max(1, round(size_bytes / 1000))} kB"
+    >>> amount(12_030), amount(12_030, "page"), amount(1, "page")
+    ('12,030', '12,030 pages', '1 page')
+    """
+    things = f" {what}{'' if count == 1 else 's'}" if what else ""
+    return f"{count:,}{things}"
 
 
 def why_failed(failed: PageRow | Any) -> str:
@@ -221,23 +220,11 @@ class Filters:
     def of(cls, query: Mapping[str, str]) -> Filters:
         """Read the filters from an address or a form."""
         found = cls(**{field.name: query.get(field.name, "").strip() for field in fields(cls)})
-        return found if found.sort in SORTS else found.sorted_by("")
+        return found if found.sort in SORTS else found.but(sort="")
 
-    def sorted_by(self, sort: str) -> Filters:
-        """Return the same filters with another order."""
-        return replace(self, sort=sort)
-
-    def inside(self, folder: str) -> Filters:
-        """Return the same filters for another folder; "": for all."""
-        return replace(self, folder=folder)
-
-    def between(self, since: str, until: str) -> Filters:
-        """Return the same filters for another time; "": open."""
-        return replace(self, since=since, until=until)
-
-    def of_facet(self, key: str, value: str) -> Filters:
-        """Return the same filters with another value of a facet or of the place; "": any."""
-        return replace(self, **{key: value})
+    def but(self, **changes: str) -> Filters:
+        """Return the same filters with some of them changed; "": not set."""
+        return replace(self, **changes)
 
     def is_in(self, folder: str) -> bool:
         """Tell whether the folder that is chosen is this one or below it."""
@@ -246,7 +233,7 @@ class Filters:
     @property
     def are_set(self) -> bool:
         """Whether some pages are left out."""
-        return self.sorted_by("") != Filters()
+        return self.but(sort="") != Filters()
 
     @property
     def given(self) -> dict[str, str]:
