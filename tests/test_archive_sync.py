@@ -297,6 +297,19 @@ def test_a_failed_page_is_no_text_and_is_tried_again(
         assert archive.status().failed == ()
 
 
+def test_every_task_that_failed_is_named(folder: Path, simulator: KoboldSimulator, tmp_path: Path) -> None:
+    reader = KoboldReader(api_url=simulator.url, tasks=["ocr", "tags"], on_error="skip")  # it answers without keywords
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        report = archive.sync(folder, reader=reader)
+        said = sorted((error.source, error.page_number, str(error)) for error in report.errors)
+        assert len(said) == len(EVERYTHING)
+        assert sorted(archive.status().failed) == said
+        assert archive.status().pages == {"ok": len(EVERYTHING)}
+        for page in archive.pages():
+            archive.correct(page.page_id, "Typed by hand.")
+        assert sorted(archive.status().failed) == said, "the keywords are missing as before"
+
+
 def test_a_page_that_was_not_tried_is_as_it_was(
     folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
 ) -> None:

@@ -110,7 +110,7 @@ class ArchiveStatus:
     files: int
     missing_files: tuple[str, ...]
     failed: tuple[tuple[str, int, str], ...]
-    """(path, page number, why); page 0: the file as a whole."""
+    """(path, page number, why), also where only a further task of a page failed; page 0: the file as a whole."""
     embedder: str
     unfinished_pages: int
     """Begun by a run that was interrupted; the next `index` finishes them."""
@@ -1102,6 +1102,7 @@ class Archive:
         """Return what the archive holds."""
         failed = [(row.path, row.page_number, row.error or "") for row in self._catalog.failed()]
         failed += [(place.path, 0, place.error or "") for place in self.failed_places()]
+        failed += self._failed_tasks()
         return ArchiveStatus(
             pages=self._catalog.count_by_status(),
             files=self._catalog.count_places(),
@@ -1111,6 +1112,17 @@ class Archive:
             unfinished_pages=self._catalog.count_unfinished(),
             corrections=self._catalog.count_corrections(),
         )
+
+    def _failed_tasks(self) -> Iterator[tuple[str, int, str]]:
+        """Yield (path, page number, why) of what failed on pages whose text stands all the same."""
+        places = self._catalog.places()
+        with self._readings_kept() as ledger:
+            for failure in ledger.failures() if ledger else ():
+                place = places.get(failure.uri)
+                row = self._catalog.page(page_id(place.sha256, failure.page_number)) if place else None
+                # A row with an error is named by that; a text that a person typed needs no transcription.
+                if place and row and not row.error and not (row.as_read and failure.task == corrections.PART):
+                    yield place.path, failure.page_number, failure.message
 
     @property
     def embedder(self) -> str:

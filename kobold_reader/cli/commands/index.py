@@ -106,7 +106,7 @@ def index(
     ):
         if reembed:
             count = opened.reembed(embedder, chroma_url=chroma_url)
-            kind = opened.status().embedder
+            kind = opened.embedder
             made = "no vectors any more" if kind == "none" else f"vectors made anew for {spell_count(count, 'page')}"
             notice(f"{made} ({kind})")
             if not paths:
@@ -149,7 +149,7 @@ def index(
 
 def _notice_words_only(opened: Archive) -> None:
     """Say what an archive without vectors lacks."""
-    if opened.status().embedder != "none":
+    if opened.embedder != "none":
         return
     from kobold_reader.archive.embedders import usual_embedder
     from kobold_reader.embeddings.minilm_model import install_hint
