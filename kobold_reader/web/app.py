@@ -43,7 +43,7 @@ from kobold_reader.progress import spell_bytes
 from kobold_reader.web import views
 from kobold_reader.web.add import Adding, AddViews
 from kobold_reader.web.ask import Asking
-from kobold_reader.web.library import FACETS, MOST_HITS, SIZES, Library, Part, Pictures, folder_of, leaf_of
+from kobold_reader.web.library import FACETS, SIZES, Library, Overview, Part, Pictures, folder_of, leaf_of
 from kobold_reader.web.look import LookViews
 from kobold_reader.web.runs import CLOSING_S, Runs
 from kobold_reader.web.security import Access, Guard, is_same
@@ -72,7 +72,6 @@ _HEADINGS = {
 _STATIC = {
     "style.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
-    "live.css": "text/css; charset=utf-8",
     "live.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
@@ -179,34 +178,14 @@ class _Pages:
         filters = views.Filters.of(request.query_params)
         overview = self._library.overview()
         notices: list[str] = []
-        shown: dict[str, Any] = {"hits": [], "total": 0, "leaves": [], "more": "", "problem": ""}
-        shown |= {"found": 0, "absent_phrases": (), "is_searching": False}
-        part = anywhere = Part(())
-        is_counted = True
+        shown: dict[str, Any] = {"hits": [], "leaves": [], "total": 0, "found": 0, "more": "", "problem": ""}
+        shown |= {"absent_phrases": (), "part": Part(()), "anywhere": Part(()), "is_counted": True}
+        shown["is_searching"] = bool(query) and not self._library.is_warm  # as the search begins
         try:
-            asked = filters.asked()
-            part = overview.part(parse_filter(**asked))
             if query:
-                shown["is_searching"] = not self._library.is_warm
-                limit = _number(request, "n", HITS)
-                found = self._library.hits(query, asked, notices.append)
-                hits = views.sorted_hits(found, filters.sort)
-                shown["hits"] = views.shown_hits(hits[:limit], self._library, query, filters)
-                shown["total"] = sum(hit.match != "related" for hit in hits)
-                shown["found"] = found.total
-                shown["absent_phrases"], shown["unquoted"] = found.absent_phrases, unquoted(query)
-                if len(hits) > limit:
-                    shown["more"] = filters.address(q=query, n=limit + HITS)
-                # What is counted is what is listed; the pages of a part of the hits would tell nothing of the others.
-                if is_counted := found.total <= shown["total"]:
-                    part = anywhere = overview.those(hit.page_id for hit in hits if hit.match != "related")
+                shown |= self._searched(request, overview, query, filters, notices.append)
             else:
-                limit = _number(request, "n", BROWSED)
-                chosen = part.leaves if filters.are_set else overview.first_leaves
-                shown["leaves"], shown["total"] = chosen[:limit], len(chosen)
-                if len(chosen) > limit:
-                    shown["more"] = filters.address(n=limit + BROWSED)
-                anywhere = overview.part(parse_filter(**filters.but(folder="").asked()))
+                shown |= self._browsed(request, overview, filters)
         except ConfigError as err:
             shown["problem"] = str(err)
         return self.show(
@@ -217,16 +196,52 @@ class _Pages:
             is_narrowed=filters.are_set,
             sorts=views.SORTS,
             facet_names=FACETS,
-            most=MOST_HITS,
             choices=overview.choices,
             folders=overview.folders,
-            part=part,
-            anywhere=anywhere,
-            is_counted=is_counted,
             pages=len(overview.leaves),
             notices=notices,
             **shown,
         )
+
+    def _searched(
+        self,
+        request: Request,
+        overview: Overview,
+        query: str,
+        filters: views.Filters,
+        on_notice: Callable[[str], None],
+    ) -> dict[str, Any]:
+        limit = _number(request, "n", HITS)
+        asked = filters.asked()
+        found = self._library.hits(query, asked, on_notice)
+        hits = views.sorted_hits(found, filters.sort)
+        page_ids = [hit.page_id for hit in hits if hit.match != "related"]
+        # What is counted is what is listed; a part of the hits would tell nothing of the others.
+        is_counted = found.total <= len(page_ids)
+        part = overview.those(page_ids) if is_counted else overview.part(parse_filter(**asked))
+        return {
+            "hits": views.shown_hits(hits[:limit], self._library, query, filters),
+            "total": len(page_ids),
+            "found": found.total,
+            "absent_phrases": found.absent_phrases,
+            "unquoted": unquoted(query),
+            "part": part,
+            "anywhere": part,
+            "is_counted": is_counted,
+            "more": filters.address(q=query, n=limit + HITS) if len(hits) > limit else "",
+        }
+
+    def _browsed(self, request: Request, overview: Overview, filters: views.Filters) -> dict[str, Any]:
+        limit = _number(request, "n", BROWSED)
+        part = overview.part(parse_filter(**filters.asked()))
+        leaves = part.leaves if filters.are_set else overview.first_leaves
+        return {
+            "leaves": leaves[:limit],
+            "total": len(leaves),
+            "part": part,
+            "anywhere": overview.part(parse_filter(**filters.but(folder="").asked())),
+            "more": filters.address(n=limit + BROWSED) if len(leaves) > limit else "",
+        }
 
     def page(self, request: Request) -> Response:
         """One page, large, beside its text."""

@@ -32,10 +32,10 @@ const KEYS = {
   },
   j: () => follow("[data-next]") || step(1),
   k: () => follow("[data-previous]") || step(-1),
-  ArrowRight: () => follow("[data-next]") || isOn("[data-hit]", 1),
-  ArrowLeft: () => follow("[data-previous]") || isOn("[data-hit]", -1),
-  ArrowDown: () => isOn("[data-hit]", 1),
-  ArrowUp: () => isOn("[data-hit]", -1),
+  ArrowRight: () => follow("[data-next]") || stepOn(1),
+  ArrowLeft: () => follow("[data-previous]") || stepOn(-1),
+  ArrowDown: () => stepOn(1),
+  ArrowUp: () => stepOn(-1),
   n: () => follow("[data-next-hit]"),
   p: () => follow("[data-previous-hit]"),
   e: () => follow("[data-begin-edit]"),
@@ -56,8 +56,8 @@ addEventListener("load", () => {
   all("[data-take]").find(follows)?.focus();
 });
 
-function isOn(selector, by) {
-  return document.activeElement.matches(selector) && step(by);
+function stepOn(by) {
+  return document.activeElement.matches("[data-hit]") && step(by);
 }
 
 document.addEventListener("keydown", (event) => {
