@@ -291,8 +291,6 @@ class _ServerOfRun:
 class ClusterPageReader:
     """The `PageReader` of a Ray cluster; the servers are named as the nodes reach them."""
 
-    name = "koboldcpp"
-
     def __init__(self, options: ReadOptions, address: str) -> None:
         self._options = options
         self._address = address

@@ -68,21 +68,11 @@ class ReadSession:
 
     def _kobold_engine(self) -> Engine:
         from kobold_reader.reading.koboldcpp import KoboldEngine
-        from kobold_reader.reading.tags import MOST_KEYWORDS, TagForm
 
         options = self.options
         check_way(options.api_url, allow_remote=options.allow_remote)
-        return KoboldEngine(
-            ServerPool(options.api_url, password=options.api_password, outage_patience_s=options.outage_patience_s),
-            family=options.family,
-            prompts=options.wordings,
-            hint=options.hint,
-            visionmaxres=options.visionmaxres,
-            page_timeout_s=options.page_timeout_s,
-            form=self._form,
-            tag_form=TagForm(options.words, options.max_tags or MOST_KEYWORDS),
-            language=options.language,
-        )
+        pool = ServerPool(options.api_url, password=options.api_password, outage_patience_s=options.outage_patience_s)
+        return KoboldEngine(pool, options, form=self._form)
 
     def is_unanswered(self) -> bool:
         """Tell whether KoboldCpp is to read, and nobody listens at any of its addresses."""

@@ -70,14 +70,13 @@ class FaultyChild:
 class FaultyEngine:
     """An engine of somebody's own, which answers for one page with whatever it is told."""
 
-    name = "faulty"
     parallel = 1
 
     def __init__(self, answer: Callable[[PageJob], Any] | None = None) -> None:
         self._answer = answer
 
     def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:  # noqa: ARG002
-        return EngineFacts(self.name, "model", None, frozenset({"ocr"}), ImageBudget(max_side_px=400), "1")
+        return EngineFacts("koboldcpp", "model", None, frozenset({"ocr"}), ImageBudget(max_side_px=400), "1")
 
     def read(self, job: PageJob) -> Mapping[str, TaskOutcome]:
         if self._answer and job.source.endswith(BAD):
@@ -91,7 +90,7 @@ class FaultyEngine:
 
 
 def reading(text: str, **more: Any) -> Reading:
-    return Reading(task="ocr", status="ok", text=text, engine="faulty", **more)
+    return Reading(task="ocr", status="ok", text=text, engine="koboldcpp", **more)
 
 
 def raising(error: BaseException) -> Callable[..., Any]:

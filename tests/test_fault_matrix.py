@@ -124,7 +124,7 @@ class Run:
             random=lambda: 0.0,
             make_client=lambda url: KoboldClient(url, clock=clock, connect_timeout_s=connect_timeout_s),
         )
-        engine = KoboldEngine(pool, page_timeout_s=page_timeout_s)
+        engine = KoboldEngine(pool, ReadOptions(page_timeout_s=page_timeout_s))
         try:
             with Ledger(folder / "ledger.sqlite") as ledger:
                 pages = LocalPageReader(engine, None)

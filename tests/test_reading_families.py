@@ -20,6 +20,7 @@ from PIL import Image
 from kobold_reader import KoboldReader
 from kobold_reader.errors import ConfigError, ImageNotSeenError
 from kobold_reader.kobold import FAMILIES, ServerPool, image_tokens
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import ImageBudget, PageImages, PageView
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.page_reader import PageJob
@@ -185,7 +186,7 @@ def make_engine(tmp_path: Path) -> Iterator[MakeEngine]:
 
     def make(server: KoboldSimulator, **options: Any) -> KoboldEngine:
         pool = ServerPool([server.url], lock_dir=tmp_path / "locks")
-        engines.append(KoboldEngine(pool, visionmaxres=server.visionmaxres, **options))
+        engines.append(KoboldEngine(pool, ReadOptions(visionmaxres=server.visionmaxres, **options)))
         return engines[-1]
 
     yield make

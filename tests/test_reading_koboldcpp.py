@@ -30,6 +30,7 @@ from kobold_reader.errors import (
     ServerTimeoutError,
 )
 from kobold_reader.kobold import RetryPolicy, ServerPool
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import LinePiece, PageImages, PageView
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.page_reader import PageJob
@@ -88,7 +89,7 @@ def make_engine(tmp_path: Path, waits: list[float]) -> Iterator[MakeEngine]:
             lock_dir=tmp_path / "locks",
             random=lambda: 0.0,
         )
-        engines.append(KoboldEngine(pool, **options))
+        engines.append(KoboldEngine(pool, ReadOptions(**options)))
         return engines[-1]
 
     yield make

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from kobold_reader import KoboldReader
 from kobold_reader.errors import ConfigError, LedgerError, NoServerAvailableError, NoVisionModelError
 from kobold_reader.kobold import RetryPolicy, ServerPool
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import select
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.ledger import Ledger
@@ -322,7 +323,8 @@ def test_an_async_task_that_is_cancelled_aborts_the_jobs_on_all_servers(
 def engine_of(folder: Path, *servers: KoboldSimulator, **options: Any) -> KoboldEngine:
     options.setdefault("policy", RetryPolicy(base_s=0.01, cap_s=0.02))
     urls = [server.url for server in servers]
-    return KoboldEngine(ServerPool(urls, lock_dir=folder / "locks", random=lambda: 0.0, **options))
+    pool = ServerPool(urls, lock_dir=folder / "locks", random=lambda: 0.0, **options)
+    return KoboldEngine(pool, ReadOptions())
 
 
 def read_by(engine: KoboldEngine, file: Path) -> Iterator[PageResult]:
@@ -379,5 +381,5 @@ def test_an_address_that_never_answered_is_not_waited_for(tmp_path: Path) -> Non
         ["http://127.0.0.1:9"], policy=RetryPolicy(outage_patience_s=600), sleep=waits.append, lock_dir=tmp_path
     )
     with pytest.raises(NoServerAvailableError):
-        KoboldEngine(pool).prepare()
+        KoboldEngine(pool, ReadOptions()).prepare()
     assert waits == []

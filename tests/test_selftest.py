@@ -24,6 +24,7 @@ from kobold_reader.errors import (
     NoVisionModelError,
 )
 from kobold_reader.kobold import KoboldClient, Lease, ServerInfo, ServerPool, choose_family
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import ImageBudget, PageImages, PageView
 from kobold_reader.pages.testcard import CARD_HEIGHT_PX, CARD_WIDTH_PX, draw_card, draw_probe
 from kobold_reader.reading.due import long_side_px
@@ -343,7 +344,7 @@ def engine_for() -> Iterator[Callable[..., KoboldEngine]]:
     engines: list[KoboldEngine] = []
 
     def make(simulator: KoboldSimulator, **options: Any) -> KoboldEngine:
-        engines.append(KoboldEngine(ServerPool([simulator.url]), **options))
+        engines.append(KoboldEngine(ServerPool([simulator.url]), ReadOptions(**options)))
         return engines[-1]
 
     yield make

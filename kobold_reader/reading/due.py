@@ -45,7 +45,6 @@ class PageTasks:
 
 def find_due(
     ledger: Ledger,
-    engine_name: str,
     options: ReadOptions,
     known: KnownPage,
     *,
@@ -54,11 +53,10 @@ def find_due(
     able: frozenset[str] | None = None,
     last_family: str | None = None,
 ) -> PageTasks:
-    """Find the readings of a page that this engine made, and decide what is due.
+    """Find the readings of a page that the engine of the options made, and decide what is due.
 
     Args:
         ledger: Has the readings.
-        engine_name: The engine whose readings count.
         options: The options of the run.
         known: The page.
         engine: Needed where `options.redo` compares readings with what the model would do now.
@@ -76,7 +74,7 @@ def find_due(
         elif known.is_blank:
             readings[task] = blank_reading(task)
         else:
-            reading = ledger.reading(facts.content_sha256, task, engine_name, options.key(task))
+            reading = ledger.reading(facts.content_sha256, task, options.engine, options.key(task))
             if reading:
                 readings[task] = reading
             redo = None if (facts.content_sha256, task) in made else options.redo

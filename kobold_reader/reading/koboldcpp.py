@@ -27,6 +27,7 @@ from kobold_reader.errors import (
     TranscriptionError,
 )
 from kobold_reader.kobold import Family, Lease, ServerInfo, ServerPool, choose_family
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import ImageBudget
 from kobold_reader.reading.attempts import PageContext, ask
 from kobold_reader.reading.joining import join_readings
@@ -34,7 +35,7 @@ from kobold_reader.reading.page_reader import EngineFacts, PageJob, TaskOutcome
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.selftest import Eyesight
-from kobold_reader.reading.tags import TagForm
+from kobold_reader.reading.tags import MOST_KEYWORDS, TagForm
 from kobold_reader.release import RELEASE
 
 log = logging.getLogger(__name__)
@@ -50,40 +51,16 @@ class KoboldEngine:
 
     Args:
         pool: One lease holds one server for one page.
-        family: Name of the model family; None: chosen by the model's name.
-        prompts: Wording by task in place of the family's.
-        hint: Added to every instruction ("Swedish letters, about 1900").
-        visionmaxres: As the server was started, in px; None: the result of its self-test, else the default.
-        page_timeout_s: Limit for one request; None: none.
+        options: The options of the run.
         form: The form of answers to `ocr`, in place of a text; each page is then asked as a whole.
-        tag_form: The form of answers to `tags`.
-        language: In which captions and tags are written; None: the model chooses.
     """
 
-    name = "koboldcpp"
-
-    def __init__(
-        self,
-        pool: ServerPool,
-        *,
-        family: str | None = None,
-        prompts: Mapping[str, str] | None = None,
-        hint: str | None = None,
-        visionmaxres: int | None = None,
-        page_timeout_s: float | None = None,
-        form: RecordForm | None = None,
-        tag_form: TagForm | None = None,
-        language: str | None = None,
-    ) -> None:
+    def __init__(self, pool: ServerPool, options: ReadOptions, *, form: RecordForm | None = None) -> None:
         self._pool = pool
-        self._family = family
-        self._prompts = dict(prompts or {})
-        self._hint = hint
-        self._eyesight = Eyesight(visionmaxres)
-        self._page_timeout_s = page_timeout_s
+        self._options = options
+        self._eyesight = Eyesight(options.visionmaxres)
         self._form = form
-        self._tag_form = tag_form or TagForm()
-        self._language = language
+        self._tag_form = TagForm(options.words, options.max_tags or MOST_KEYWORDS)
         self._lock = threading.RLock()
         """Guards the two fields below; pages are read without it."""
         self._facts: EngineFacts | None = None
@@ -104,7 +81,7 @@ class KoboldEngine:
                     family = self._family_of(info)
                     budget = self._budget(lease, family)
                 self._facts = EngineFacts(
-                    name=self.name,
+                    name="koboldcpp",
                     model=info.model,
                     family=family.name,
                     tasks=family.tasks,
@@ -121,7 +98,7 @@ class KoboldEngine:
         key = (info.model, info.version)
         with self._lock:
             if key not in self._families:
-                self._families[key] = choose_family(info, self._family)
+                self._families[key] = choose_family(info, self._options.family)
             return self._families[key]
 
     def _budget(self, lease: Lease, family: Family) -> ImageBudget:
@@ -132,7 +109,10 @@ class KoboldEngine:
         )
 
     def _instruction(self, family: Family, task: str) -> str:
-        return family.instruction(task, wording=self._prompts.get(task), hint=self._hint, language=self._language)
+        options = self._options
+        return family.instruction(
+            task, wording=options.wordings.get(task), hint=options.hint, language=options.language
+        )
 
     def read(self, job: PageJob) -> Mapping[str, TaskOutcome]:
         """Ask all tasks of one page back to back on one server; see `Engine.read`.
@@ -192,14 +172,14 @@ class KoboldEngine:
             lease,
             family,
             job,
-            time_limit_s=self._page_timeout_s,
+            time_limit_s=self._options.page_timeout_s,
             max_side_px=self._budget(lease, family).max_side_px,
             form=self._form,
             tag_form=self._tag_form,
         )
         for position, task in enumerate(todo):
             try:
-                self._eyesight.ensure_vision(lease, family, time_limit_s=self._page_timeout_s, cancel=job.cancel)
+                self._eyesight.ensure_vision(lease, family, time_limit_s=context.time_limit_s, cancel=job.cancel)
                 instruction = self._instruction(family, task)
                 if task == "ocr" and job.images.tiles and self._form is None:
                     outcomes[task] = _read_tiles(context, instruction, finished_tiles)

@@ -65,8 +65,6 @@ class PageJob:
 class Engine(Protocol):
     """Reads page images. `read` may be called by `parallel` threads at once, everything else by any number."""
 
-    name: str
-
     @property
     def parallel(self) -> int:
         """How many pages it can read at once; known without asking a server."""
@@ -176,9 +174,6 @@ class DuePage:
 class PageReader(Protocol):
     """Reads pages. `read` may be called by `parallel` threads at once, `images` by one thread beside them."""
 
-    name: str
-    """Of the engine whose readings it makes."""
-
     @property
     def parallel(self) -> int:
         """How many pages it can read at once; known without asking a server."""
@@ -223,7 +218,6 @@ class LocalPageReader:
     """
 
     def __init__(self, engine: Engine, rotate_deg: int | None) -> None:
-        self.name = engine.name
         self._engine = engine
         self._rotate_deg = rotate_deg
 

@@ -69,7 +69,6 @@ class RapidOcrEngine:
         threads: Cores that it may use; None: all.
     """
 
-    name = NAME
     parallel = 1
 
     def __init__(self, threads: int | None = None) -> None:
@@ -95,7 +94,7 @@ class RapidOcrEngine:
                     params["EngineConfig.onnxruntime.intra_op_num_threads"] = self._threads
                 self._ocr = RapidOCR(params=params)
                 self._facts = EngineFacts(
-                    name=self.name,
+                    name=NAME,
                     model=f"rapidocr-{version('rapidocr')}",
                     family=None,
                     tasks=frozenset({"ocr"}),
@@ -133,7 +132,7 @@ class RapidOcrEngine:
             task="ocr",
             status="ok" if text else "no_text",
             text=text,
-            engine=self.name,
+            engine=NAME,
             model=facts.model,
             release=facts.release,
             view_sizes=tuple((view.width_px, view.height_px) for view in views),

@@ -124,7 +124,6 @@ def pages_ahead(
     ledger: Ledger,
     options: ReadOptions,
     *,
-    engine_name: str,
     numbers: Callable[[SourceFile, FileFacts], Iterable[int]],
     engine: EngineFacts | None = None,
     looks: bool = True,
@@ -137,18 +136,17 @@ def pages_ahead(
         opened: Opens them.
         ledger: Keeps the facts of pages.
         options: The options of the run.
-        engine_name: The engine whose readings count.
         numbers: Returns the page numbers of a file that are meant.
         engine: Needed where `options.redo` compares readings with what the model would do now.
         looks: Look at pages that are not known; False: take them for pages to be read.
         on_progress: Called with a line of text now and then.
     """
     made: set[tuple[str, str]] = set()
-    last_family = ledger.last_family(engine_name) if options.are_tasks_default else None
+    last_family = ledger.last_family(options.engine) if options.are_tasks_default else None
 
     def ahead(source: SourceFile, known: KnownPage) -> PageAhead:
         facts = known.facts
-        found = find_due(ledger, engine_name, options, known, engine=engine, last_family=last_family)
+        found = find_due(ledger, options, known, engine=engine, last_family=last_family)
         wanted = [(facts.content_sha256, task) for task in found.due_tasks]
         due_tasks = tuple(task for content, task in wanted if (content, task) not in made)
         made.update(wanted)
@@ -286,7 +284,7 @@ def forecast_by_ledger(
     if asks_server:
         with suppress(ServerError, MissingExtraError):  # the run will report it
             model = engine.prepare().model
-    timings = ledger.timings(engine.name, {task: options.key(task) for task in outlook.due_tasks}, model)
+    timings = ledger.timings(options.engine, {task: options.key(task) for task in outlook.due_tasks}, model)
     of_these = [timing for timing in timings if timing.content_sha256 in outlook.contents]
     own = forecast(outlook.due_tasks, of_these, servers=servers)
     if own and own.timed_pages >= 3:  # noqa: PLR2004

@@ -156,7 +156,6 @@ class Transcriber:
                 opened,
                 self._ledger,
                 self._options,
-                engine_name=self._page_reader.name,
                 numbers=self._numbers,
                 engine=self._engine_now(),
                 looks=looks,
@@ -362,7 +361,6 @@ class Transcriber:
     def _look_up(self, source: SourceFile, file: FileFacts, known: KnownPage) -> DuePage:
         found = due.find_due(
             self._ledger,
-            self._page_reader.name,
             self._options,
             known,
             engine=self._engine_now(),
@@ -378,7 +376,7 @@ class Transcriber:
 
     @cached_property
     def _last_family(self) -> str | None:
-        return self._ledger.last_family(self._page_reader.name) if self._options.are_tasks_default else None
+        return self._ledger.last_family(self._options.engine) if self._options.are_tasks_default else None
 
     def _is_ready(self) -> bool:
         """Prepare the engine, and tell whether it can be asked.
@@ -534,7 +532,7 @@ class Transcriber:
             pass
         word = witness.word(content_sha256)
         if word is None:  # a copy of the page has had its word
-            kept = self._ledger.reading(content_sha256, "ocr", self._page_reader.name, key)
+            kept = self._ledger.reading(content_sha256, "ocr", self._options.engine, key)
             if kept is None or kept.witness is None:
                 self.uncompared_pages += 1
                 return result

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from kobold_reader.kobold import ServerPool
+from kobold_reader.options import ReadOptions
 from kobold_reader.pages import PageChild, PageImages, select
 from kobold_reader.reading.koboldcpp import KoboldEngine
 from kobold_reader.reading.page_reader import Engine, PageJob
@@ -137,7 +138,8 @@ def measure(pages: list[Page], px: int, *, names: bool) -> tuple[Score, Score]:
         PageChild() as child,
         tempfile.TemporaryDirectory() as locks,
     ):
-        engine = KoboldEngine(ServerPool([server.url], lock_dir=Path(locks)), visionmaxres=encoder.visionmaxres)
+        pool = ServerPool([server.url], lock_dir=Path(locks))
+        engine = KoboldEngine(pool, ReadOptions(visionmaxres=encoder.visionmaxres))
         budget = engine.prepare().budget
         for page in pages:
             source = select([page.path]).files[0]
