@@ -281,6 +281,19 @@ def test_a_file_that_breaks_keeps_the_pages_it_had(folder: Path, reader: KoboldR
         assert why
 
 
+def test_a_page_that_was_never_read_goes_with_its_content(
+    folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
+) -> None:
+    receipt = folder / "receipt.jpg"
+    simulator.fault(Fault.DROP_IMAGES)
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        archive.sync(receipt, reader=reader)
+        assert archive.status().pages == {"failed": 1}
+        receipt.write_bytes(CARD.read_bytes()[: CARD.stat().st_size // 2])
+        archive.sync(receipt, reader=reader)
+        assert (archive.status().pages, archive.status().failed) == ({"damaged": 1}, ())
+
+
 def test_a_failed_page_is_no_text_and_is_tried_again(
     folder: Path, reader: KoboldReader, simulator: KoboldSimulator, tmp_path: Path
 ) -> None:

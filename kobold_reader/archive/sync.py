@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kobold_reader.archive.corrections import as_read
-from kobold_reader.archive.rows import FILE_KEYS, PageRow, Place, version_of
+from kobold_reader.archive.rows import FILE_KEYS, UNREAD, PageRow, Place, version_of
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vector_index import BATCH_PAGES, Indexer
 from kobold_reader.border import of_one_page
@@ -428,8 +428,7 @@ class Syncer:
             self._catalog.put_place(place)
             before[uri] = place
 
-    @staticmethod
-    def _placed_now(result: PageResult, known: Place | None) -> Place:
+    def _placed_now(self, result: PageResult, known: Place | None) -> Place:
         everything = to_metadata(result)
         metadata: dict[str, Any] = {key: everything[key] for key in FILE_KEYS if key in everything}
         if result.page_number == 0:
@@ -439,7 +438,8 @@ class Syncer:
         former = ""
         if known and result.status in _HALF_A_COPY:
             is_new = known.sha256 != result.file_sha256
-            former = known.former_sha256 or (known.sha256 if is_new else "")
+            has_read = any(row.status not in UNREAD for row in self._catalog.pages_of(known.sha256))
+            former = known.former_sha256 or (known.sha256 if is_new and has_read else "")
         return Place(result.source.uri, result.file_sha256, metadata, former_sha256=former)
 
     def _flush(self) -> None:
