@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # imported where there are photos to compare
     from numpy.typing import NDArray
 
 MOST_BITS = 10
-"""Photos whose hashes differ in no more bits show the same scene: see `pages/phash.py` for what was measured."""
+"""Photos whose hashes differ in no more bits show the same scene: see `pages/photos.py` for what was measured."""
 
 Name = TypeVar("Name")
 

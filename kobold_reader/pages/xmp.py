@@ -1,6 +1,7 @@
 """XMP: what people wrote into it, and how our words get into a sidecar and out again.
 
-All functions take bytes and return bytes; nothing here opens a file, asks a model or knows an archive:
+All functions take bytes and return bytes, and raise SidecarError where these are not XMP, or hostile. Nothing here
+opens a file, asks a model or knows an archive:
 
 - `without_ours(data)` is what people and their programs wrote; `metadata.read_xmp` reads values from it.
 - `merge(data, words)` puts our words in, in place of those of an earlier run. The same words again change no byte.
@@ -114,11 +115,7 @@ class Words:
 
 
 def without_ours(data: bytes) -> bytes:
-    """Return a sidecar, or the packet in a photo, with nothing but what people and their programs wrote.
-
-    Raises:
-        SidecarError: It is not XMP, or hostile.
-    """
+    """Return a sidecar, or the packet in a photo, with nothing but what people and their programs wrote."""
     document = _Document(data)
     record = document.record()
     return document.without(record) if record else data
@@ -141,9 +138,6 @@ def merge(
             back. Texts that were replaced once stay replaced.
         with_title: Put the title in, too; once it is there, it is renewed in any case.
         is_file_ours: The sidecar is a new one, which `remove` takes away.
-
-    Raises:
-        SidecarError: It is not XMP, or hostile.
     """
     document = _Document(data)
     old = document.record()
@@ -166,9 +160,6 @@ def rename(data: bytes, names: Mapping[str, str]) -> bytes:
     Args:
         data: The sidecar.
         names: New by old keyword, or by its last level; capitals count for nothing.
-
-    Raises:
-        SidecarError: It is not XMP, or hostile.
     """
     record = _Document(data).record()
     folded = {old.casefold(): new for old, new in names.items()}
@@ -178,11 +169,7 @@ def rename(data: bytes, names: Mapping[str, str]) -> bytes:
 
 
 def remove(data: bytes) -> bytes | None:
-    """Take out what was put in; None where nothing else is left, so that the file can go.
-
-    Raises:
-        SidecarError: It is not XMP, or hostile.
-    """
+    """Take out what was put in; None where nothing else is left, so that the file can go."""
     document = _Document(data)
     record = document.record()
     if not record:
@@ -411,11 +398,7 @@ _ARRAYS: Final = tuple(_name(_RDF, form) for form in ("Alt", "Bag", "Seq"))
 
 
 class _Document:
-    """A parsed sidecar, over its bytes in UTF-8.
-
-    Raises:
-        SidecarError: It is not XMP, or hostile.
-    """
+    """A parsed sidecar, over its bytes in UTF-8."""
 
     def __init__(self, data: bytes) -> None:
         self._encoding, self._data = _to_utf8(data)

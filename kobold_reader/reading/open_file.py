@@ -49,8 +49,9 @@ _LOOKED: Final = "_looked"
 class OpenFile:
     """Opens files in the page child as late as possible: a file whose pages are all known is never touched.
 
-    Not thread-safe: it belongs to the thread that prepares pages. All methods about a page take the file's facts, and
-    raise CorruptSourceError if the file was changed since they were read.
+    Not thread-safe: it belongs to the thread that prepares pages. All methods about a page take the file's facts. They
+    raise SourceError where the page or the file cannot be read, and CorruptSourceError where the file was changed since
+    its facts were read.
 
     The ledger knows the content of each file; the passwords are tried on encrypted ones.
     """
@@ -80,9 +81,6 @@ class OpenFile:
         """Return the facts of one page (1-based), while the child goes on with those of a few pages `ahead`.
 
         A text layer whose letters leave a doubt is compared with the page's picture, where RapidOCR is installed.
-
-        Raises:
-            SourceError: The page or the file cannot be read.
         """
         facts = self._ask(source, file, page_number, lambda: self._child.page_facts(page_number, ahead=ahead))
         if not facts.doubtful_lines:
@@ -105,29 +103,17 @@ class OpenFile:
     def page_images(
         self, source: SourceFile, file: FileFacts, page_number: int, budget: ImageBudget, rotate_deg: int | None
     ) -> PageImages:
-        """Make the images of one page (1-based), turned clockwise by `rotate_deg`; None: as its picture asks for.
-
-        Raises:
-            SourceError: The page or the file cannot be read.
-        """
+        """Make the images of one page (1-based), turned clockwise by `rotate_deg`; None: as its picture asks for."""
         return self._ask(
             source, file, page_number, lambda: self._child.page_images(page_number, budget, rotate_deg=rotate_deg)
         )
 
     def text_lines(self, source: SourceFile, file: FileFacts, page_number: int) -> tuple[TextLine, ...]:
-        """Return the lines of a page's own text with their places; none where it has no text.
-
-        Raises:
-            SourceError: The page or the file cannot be read.
-        """
+        """Return the lines of a page's own text with their places; none where it has no text."""
         return self._ask(source, file, page_number, lambda: self._child.text_lines(page_number))
 
     def embedded(self, source: SourceFile, file: FileFacts) -> Embedded:
-        """Return what a photo says itself, for its sidecar.
-
-        Raises:
-            SourceError: The file cannot be read.
-        """
+        """Return what a photo says itself, for its sidecar."""
         return self._ask(source, file, 1, self._child.embedded)
 
     def copy_with_text(
