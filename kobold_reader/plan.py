@@ -29,7 +29,6 @@ from kobold_reader.reading.survey import (
     Outlook,
     PageAhead,
     PageKind,
-    forecast_by_ledger,
 )
 from kobold_reader.session import ReadSession
 
@@ -135,9 +134,7 @@ def make_plan(
         selection, skipped=ledger.attachments_skipped(selection.files) + Counter(selection.skipped)
     )
     plan.errors += [*selection.errors, *plan.outlook.errors]
-    plan.forecast = forecast_by_ledger(
-        plan.outlook, ledger, session.engine(), options, servers=session.servers, asks_server=bool(plan.engine)
-    )
+    plan.forecast = session.forecast(plan.outlook, ledger, asks_server=bool(plan.engine))
     if options.has_witness and is_installed():
         plan.witness_s = _witness_s(plan.outlook, ledger, options)
     return plan

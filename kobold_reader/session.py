@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from kobold_reader.errors import ServerConnectionError, ServerError
+from kobold_reader.errors import MissingExtraError, ServerConnectionError, ServerError
 from kobold_reader.kobold import KoboldClient, ServerPool, check_way, normalize_url
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import KnownKind, Selection, select
@@ -18,6 +19,7 @@ from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.page_reader import Engine, LocalPageReader
 from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import PageResult
+from kobold_reader.reading.survey import Forecast, Outlook, forecast
 from kobold_reader.reading.transcriber import Transcriber
 
 Paths = str | Path | Sequence[str | Path]
@@ -43,11 +45,6 @@ class ReadSession:
         self._lock = threading.Lock()
         self._engine = engine
 
-    @property
-    def servers(self) -> int:
-        """How many work at once."""
-        return 1 if self.options.engine == "rapidocr" else len(set(self.options.api_url))
-
     def engine(self) -> Engine:
         """Return the engine, made at first use; no server is contacted yet.
 
@@ -56,20 +53,18 @@ class ReadSession:
         """
         with self._lock:
             if self._engine is None:
-                self._engine = self._rapidocr_engine() if self.options.engine == "rapidocr" else self._kobold_engine()
+                self._engine = self._make_engine()
             return self._engine
 
-    # The engines are imported here, because most commands ask none.
-    @staticmethod
-    def _rapidocr_engine() -> Engine:
-        from kobold_reader.reading.rapidocr import RapidOcrEngine
+    def _make_engine(self) -> Engine:
+        # The engines are imported here, because most commands ask none.
+        options = self.options
+        if options.engine == "rapidocr":
+            from kobold_reader.reading.rapidocr import RapidOcrEngine
 
-        return RapidOcrEngine()
-
-    def _kobold_engine(self) -> Engine:
+            return RapidOcrEngine()
         from kobold_reader.reading.koboldcpp import KoboldEngine
 
-        options = self.options
         check_way(options.api_url, allow_remote=options.allow_remote)
         pool = ServerPool(options.api_url, password=options.api_password, outage_patience_s=options.outage_patience_s)
         return KoboldEngine(pool, options, form=self._form)
@@ -98,6 +93,27 @@ class ReadSession:
         """Return a transcriber with this engine, these options unless others are given, and `more` arguments."""
         options = options or self.options
         return Transcriber(LocalPageReader(self.engine(), options.rotate_deg), ledger, options, **more)
+
+    def forecast(self, outlook: Outlook, ledger: Ledger, *, asks_server: bool = True) -> Forecast | None:
+        """Return how long the pages ahead will take, by the ledger's readings with this engine and these options.
+
+        Readings of these very pages tell more than those of others, so they alone count where there are enough of them.
+        Readings by the loaded model count; without `asks_server`, or where no server answers, those by the last one.
+        """
+        if not outlook.due_tasks:
+            return None
+        model = None
+        if asks_server:
+            with suppress(ServerError, MissingExtraError):  # the run will report it
+                model = self.engine().prepare().model
+        keys = {task: self.options.key(task) for task in outlook.due_tasks}
+        timings = ledger.timings(self.options.engine, keys, model)
+        of_these = [timing for timing in timings if timing.content_sha256 in outlook.contents]
+        servers = 1 if self.options.engine == "rapidocr" else len(set(self.options.api_url))
+        own = forecast(outlook.due_tasks, of_these, servers=servers)
+        if own and own.timed_pages >= 3:  # noqa: PLR2004
+            return own
+        return forecast(outlook.due_tasks, timings, servers=servers)
 
     def read_pages(self, file: Paths, *, fs: Any = None, cancel: threading.Event | None = None) -> Iterator[PageResult]:
         """Yield a PageResult for every page, failed ones too, in page order; another thread may set `cancel` to stop.

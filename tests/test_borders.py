@@ -76,7 +76,7 @@ class FaultyEngine:
         self._answer = answer
 
     def prepare(self, cancel: threading.Event | None = None) -> EngineFacts:  # noqa: ARG002
-        return EngineFacts("koboldcpp", "model", None, frozenset({"ocr"}), ImageBudget(max_side_px=400), "1")
+        return EngineFacts("model", None, frozenset({"ocr"}), ImageBudget(max_side_px=400))
 
     def read(self, job: PageJob) -> Mapping[str, TaskOutcome]:
         if self._answer and job.source.endswith(BAD):

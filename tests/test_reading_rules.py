@@ -20,12 +20,10 @@ from kobold_reader.reading.results import Reading
 from tests.test_reading_ledger import READING, facts
 
 ENGINE = EngineFacts(
-    name="koboldcpp",
     model="m",
     family="f",
     tasks=frozenset({"ocr", "caption"}),
     budget=ImageBudget(max_side_px=1024),
-    release="1",
     prompts={"ocr": "Read."},
 )
 

@@ -368,7 +368,6 @@ class Archive:
             StoreError: Another process is writing, or the disk is full.
         """
         from kobold_reader.archive.sync import Syncer, SyncReport
-        from kobold_reader.reading.survey import forecast_by_ledger
         from kobold_reader.session import ReadSession
 
         session = reader if reader is None or isinstance(reader, ReadSession) else reader.session
@@ -394,9 +393,7 @@ class Archive:
                 syncer = Syncer(self._catalog, indexer, ledger, options, transcriber, on_page)
                 if on_start:
                     outlook = syncer.survey(selection.files)
-                    outlook.forecast = forecast_by_ledger(
-                        outlook, ledger, its_session.engine(), options, servers=its_session.servers
-                    )
+                    outlook.forecast = its_session.forecast(outlook, ledger)
                     outlook.indexing_s = self._indexing_s(outlook.contents, ledger)
                     on_start(selection, outlook)
                 total.add(syncer.run(selection, stop, prune=prune))

@@ -36,7 +36,6 @@ from kobold_reader.reading.records import RecordForm
 from kobold_reader.reading.results import Reading
 from kobold_reader.reading.selftest import Eyesight
 from kobold_reader.reading.tags import MOST_KEYWORDS, TagForm
-from kobold_reader.release import RELEASE
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +80,10 @@ class KoboldEngine:
                     family = self._family_of(info)
                     budget = self._budget(lease, family)
                 self._facts = EngineFacts(
-                    name="koboldcpp",
                     model=info.model,
                     family=family.name,
                     tasks=family.tasks,
                     budget=budget,
-                    release=RELEASE,
-                    server_version=info.version,
                     prompts={task: self._instruction(family, task) for task in family.tasks},
                 )
                 log.info("%s: %s (KoboldCpp %s), family %s", info.url, info.model, info.version, family.name)

@@ -32,15 +32,12 @@ TaskOutcome = Reading | KoboldReaderError
 class EngineFacts:
     """What an engine is, once it is ready (for KoboldCpp: once a server has answered)."""
 
-    name: str
-    model: str | None
+    model: str
     family: str | None
     tasks: frozenset[str]
     """What it can be asked; an OCR-only model is never asked for a caption."""
     budget: ImageBudget
     """How large a view may be."""
-    release: str
-    server_version: str | None = None
     prompts: Mapping[str, str] | None = None
     """By task: the wording that would be sent now; readings with another one are outdated."""
 

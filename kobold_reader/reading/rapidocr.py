@@ -94,12 +94,10 @@ class RapidOcrEngine:
                     params["EngineConfig.onnxruntime.intra_op_num_threads"] = self._threads
                 self._ocr = RapidOCR(params=params)
                 self._facts = EngineFacts(
-                    name=NAME,
                     model=f"rapidocr-{version('rapidocr')}",
                     family=None,
                     tasks=frozenset({"ocr"}),
                     budget=BUDGET,
-                    release=RELEASE,
                 )
         return self._facts
 
@@ -134,7 +132,7 @@ class RapidOcrEngine:
             text=text,
             engine=NAME,
             model=facts.model,
-            release=facts.release,
+            release=RELEASE,
             view_sizes=tuple((view.width_px, view.height_px) for view in views),
             effective_px=max(max(view.width_px, view.height_px) for view in views),
             boxes=boxes,

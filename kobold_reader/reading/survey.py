@@ -13,20 +13,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Final, Literal, get_args
 
 from kobold_reader.border import of_one_page
-from kobold_reader.errors import KoboldReaderError, MissingExtraError, ServerError, SourceError
+from kobold_reader.errors import KoboldReaderError, SourceError
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, SourceFile
 from kobold_reader.reading.due import PageTasks, find_due, has_text_layer
 from kobold_reader.reading.ledger import KnownPage, Ledger, Timing
 from kobold_reader.reading.open_file import OpenFile, with_unknown_ahead
-from kobold_reader.reading.page_reader import Engine, EngineFacts
+from kobold_reader.reading.page_reader import EngineFacts
 
 PageKind = Literal["read", "text_layer", "blank", "to_read", "copy", "failed"]
 PAGE_KINDS: Final[tuple[PageKind, ...]] = get_args(PageKind)
@@ -262,31 +261,3 @@ def _mean_and_range(seconds: Sequence[float]) -> tuple[float, float, float]:
     reach = student * stdev(seconds) / sqrt(len(seconds))
     # The mean of all is hardly below the quickest page seen.
     return mean, max(min(seconds), mean - reach), mean + reach
-
-
-def forecast_by_ledger(
-    outlook: Outlook,
-    ledger: Ledger,
-    engine: Engine,
-    options: ReadOptions,
-    *,
-    servers: int = 1,
-    asks_server: bool = True,
-) -> Forecast | None:
-    """Return how long the pages ahead will take, by the ledger's readings with this engine and these options.
-
-    Readings of these very pages tell more than those of others, so they alone count where there are enough of them.
-    Readings by the loaded model count; without `asks_server`, or where no server answers, those by the last one.
-    """
-    if not outlook.due_tasks:
-        return None
-    model = None
-    if asks_server:
-        with suppress(ServerError, MissingExtraError):  # the run will report it
-            model = engine.prepare().model
-    timings = ledger.timings(options.engine, {task: options.key(task) for task in outlook.due_tasks}, model)
-    of_these = [timing for timing in timings if timing.content_sha256 in outlook.contents]
-    own = forecast(outlook.due_tasks, of_these, servers=servers)
-    if own and own.timed_pages >= 3:  # noqa: PLR2004
-        return own
-    return forecast(outlook.due_tasks, timings, servers=servers)

@@ -393,7 +393,7 @@ class Transcriber:
         self._able = facts.tasks
         for task in self._options.tasks:
             if task not in facts.tasks and not self._options.are_tasks_default:
-                engine = f"{facts.name} with {facts.model}" if facts.model else facts.name
+                engine = f"{self._options.engine} with {facts.model}"
                 raise ConfigError(
                     f"{engine} cannot do the task {task!r}; it can do {', '.join(sorted(facts.tasks))}.",
                     hint="Leave it out of --tasks, or load a model that can.",
