@@ -168,6 +168,9 @@ def test_right_a_line_and_another_text_are_taken_and_lead_on(site: Site) -> None
     html = site.client.get(f"/look/{unlike}?after={hardly}").text
     assert "corrected by hand" in html
     form = form_of(site, f"/look/{unlike}?edit=1&after={hardly}")
+    seen = Seen(site.client.get(f"/look/{unlike}?edit=1").text).text
+    assert "nobody was there to sign" in seen, "RapidOCR's text, to be copied from"
+    assert "next page" not in seen, "while one types, those are letters"
     answer = change(site, f"/look/{unlike}", **form, text="Skarvholm\r\nBoat Club")
     assert answer.headers["location"] == f"/look/{hardly}"
     page = site.archive.page(unlike)

@@ -170,7 +170,7 @@ class LookViews:
             lines=lines,
             unlike=sum(line.is_different for line in lines),
             own=marked_html(own, doubtful),
-            other=marked_html(witness.text, []) if witness is not None and not rows else "",
+            other=marked_html(witness.text, []) if witness is not None and (is_editing or not rows) else "",
             is_editing=is_editing,
             text=escape(own if text is None else text),
             problem=problem,
