@@ -303,11 +303,12 @@ class Syncer:
         report.uncompared_pages = self._transcriber.uncompared_pages
         self._settle_gone(selection, before, prune=prune)
         self._stamps.end()
+        report.pages = +report.pages  # without what was counted otherwise after all
         report.skipped = self._ledger.attachments_skipped(selection.files) + Counter(selection.skipped)
         return report
 
     def _take(self, result: PageResult, before: dict[str, Place]) -> None:
-        if result.is_again:
+        if result.first_status:
             self._stamps.note_again(result)
         else:
             if self._on_page:
@@ -333,7 +334,10 @@ class Syncer:
         if other and own and own.status in _HALF_READ and len(own.text) <= len(other.text):
             result = replace(result, readings={**result.readings, "ocr": other})
         row, old = self._rows(result)
-        if not result.is_again:
+        if result.first_status:
+            self._report.pages.subtract([result.first_status])
+            self._report.pages[result.status] += 1
+        else:
             self._count(result, is_corrected=row.as_read is not None)
             if other:
                 self._report.stand_in_pages += _is_by(other.engine, row)

@@ -158,8 +158,8 @@ class PageResult:
     """An earlier run read all of it, or found its text layer, or found it blank."""
     is_asked: bool = False
     """It had to be read: an image was made for it in this run, or could not be made."""
-    is_again: bool = False
-    """It was handed out before; since then the witness has read it."""
+    first_status: Status | None = None
+    """The status with which it was handed out before; since then the witness has read it."""
 
     @property
     def status(self) -> Status:

@@ -84,7 +84,7 @@ class Transcriber:
             thread at a time.
         cancel: Set by any thread to stop: the running job is aborted on the server. Set at the end of the run, too.
         hands_out_again: Results do not wait long for the witness; those that it has not read by then come once more
-            at the end (`PageResult.is_again`).
+            at the end (`PageResult.first_status`).
         clock: Monotonic seconds.
     """
 
@@ -510,7 +510,7 @@ class Transcriber:
         """Yield a page once more, with the witness's word."""
         heard = self._with_word(result, witness)
         if heard is not result:
-            yield replace(heard, is_again=True)
+            yield replace(heard, first_status=result.status)
 
     def _leave(self, result: PageResult, witness: SecondReader) -> None:
         """Do without the witness's word about a page."""
