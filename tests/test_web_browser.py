@@ -263,6 +263,21 @@ def await_(browser: Browser, condition: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("view", "number"), [("/", "BROWSED"), ("/?status=ok", "BROWSED"), ("/?q=Lindqvist", "HITS")])
+def test_more_goes_on_where_the_list_ended(
+    browser: Browser, site: Site, monkeypatch: pytest.MonkeyPatch, view: str, number: str
+) -> None:
+    monkeypatch.setattr(f"kobold_reader.web.app.{number}", 1)
+    browser.open(site.base + view)
+    pages = "[...document.querySelectorAll('.results li[id]')].map(one => one.id)"
+    [first] = browser.run(pages)
+    loaded = browser.loaded
+    browser.run("document.querySelector('.more a').click()")
+    browser.await_load(loaded)
+    assert browser.run(pages)[0] == first
+    assert browser.run("document.querySelector(':target').id") == browser.run(pages)[1]
+
+
 def test_files_are_dropped_anywhere_on_the_page_and_sent(browser: Browser, site: Site) -> None:
     browser.open(f"{site.base}/add")
     drop = """(() => {
@@ -284,8 +299,15 @@ def test_ticked_pages_are_counted_and_ticked_by_key(browser: Browser, site: Site
     browser.press("j")
     browser.press("x")
     assert browser.run("document.querySelectorAll('.tick:checked').length") == 1
-    assert "Export 1 ticked pages" in browser.text()
+    assert "Export 1 ticked page" in browser.text()
     assert browser.run("getComputedStyle(document.querySelector('.export')).position") == "sticky"
+    browser.press("Enter", leads_on=True)
+    browser.press("Escape", leads_on=True)
+    assert "Export 1 ticked page" in browser.text(), "one may look at a page, and come back"
+    browser.open(f"{site.base}/?q=Lindqvist&sort=file")
+    assert "Export 1 ticked page" in browser.text()
+    browser.open(f"{site.base}/?q=boathouse")
+    assert "Export ticked pages" in browser.text(), "those of another search are others"
     no_complaints(browser, site)
 
 

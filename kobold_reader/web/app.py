@@ -228,7 +228,7 @@ class _Pages:
             "part": part,
             "anywhere": part,
             "is_counted": is_counted,
-            "more": filters.address(q=query, n=limit + HITS) if len(hits) > limit else "",
+            "more": f"{filters.address(q=query, n=limit + HITS)}#{hits[limit].page_id}" if len(hits) > limit else "",
         }
 
     def _browsed(self, request: Request, overview: Overview, filters: views.Filters) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class _Pages:
             "total": len(leaves),
             "part": part,
             "anywhere": overview.part(parse_filter(**filters.but(folder="").asked())),
-            "more": filters.address(n=limit + BROWSED) if len(leaves) > limit else "",
+            "more": f"{filters.address(n=limit + BROWSED)}#{leaves[limit].page_id}" if len(leaves) > limit else "",
         }
 
     def page(self, request: Request) -> Response:

@@ -402,12 +402,26 @@ function tick() {
 
 const ticked = one("[data-ticked]");
 if (ticked) {
+  // They stay ticked in this tab while one looks at a page, or at more of the list.
+  const list = new URLSearchParams(location.search);
+  for (const name of ["n", "sort"]) list.delete(name);
+  const name = `ticked ${list}`;
+  const kept = new Set(JSON.parse(sessionStorage.getItem(name)));
   const count = () => {
     const number = all(".tick:checked").length;
-    ticked.textContent = number ? `${number} ticked` : "ticked";
+    ticked.textContent = number === 1 ? "1 ticked page" : `${number || ""} ticked pages`;
   };
-  document.addEventListener("change", count);
-  addEventListener("pageshow", count); // the browser may have kept the ticks
+  document.addEventListener("change", ({ target }) => {
+    if (!target.matches(".tick")) return;
+    if (target.checked) kept.add(target.value);
+    else kept.delete(target.value);
+    sessionStorage.setItem(name, JSON.stringify([...kept]));
+    count();
+  });
+  addEventListener("pageshow", () => {
+    for (const box of all(".tick")) box.checked = kept.has(box.value);
+    count();
+  });
 }
 
 // ── editing: leaving the page asks first ─────────────────────────────────────────────────────
