@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any, Self
 
 from typing_extensions import override
@@ -35,13 +35,14 @@ from kobold_reader.kobold.protocol import (
     Completion,
     ExpandedPrompt,
     GenerateRequest,
+    HttpAnswer,
     ServerInfo,
     is_count,
     no_vision_error,
     parse_generate,
     version_tuple,
 )
-from kobold_reader.kobold.transport import QUICK_READ_S, Job, Transport, was_reached
+from kobold_reader.kobold.transport import QUICK_READ_S, Transport, was_reached
 
 log = logging.getLogger(__name__)
 
@@ -345,9 +346,9 @@ class KoboldClient:
         since_answer_s = time.monotonic() - self._answered_s
         started = self._clock()
         read_s = LONGEST_READ_S if time_limit_s is None else time_limit_s + 60.0
-        job = Job(self._transport, "/api/v1/generate", body, read_timeout_s=read_s)
+        job: Future[HttpAnswer] = Future()
         try:
-            job.start()
+            self._transport.begin_post(job, "/api/v1/generate", body, read_timeout_s=read_s)
             seen = self._watch(job, genkey, started, time_limit_s, on_progress, cancel)
         except BaseException:
             self._stop(job, genkey)
@@ -369,10 +370,10 @@ class KoboldClient:
             self._answered_s = time.monotonic()
             return completion
         if self._stop(job, genkey):
-            job.done.wait(self._abort_grace_s)
+            wait([job], self._abort_grace_s)
         self._answered_s = time.monotonic()
         elapsed_s = self._clock() - started
-        if job.done.is_set():
+        if job.done():
             try:
                 return parse_generate(job.result(), request, url=self.url, elapsed_s=elapsed_s, aborted=True)
             except ServerError as err:
@@ -395,7 +396,7 @@ class KoboldClient:
 
     def _watch(
         self,
-        job: Job,
+        job: Future[HttpAnswer],
         genkey: str,
         started: float,
         time_limit_s: float | None,
@@ -406,7 +407,7 @@ class KoboldClient:
         interval_s = self._poll_interval_s if on_progress is not None else max(self._poll_interval_s, QUIET_LOOK_S)
         next_look = started + interval_s
         silence = Silence(started)
-        while not job.done.wait(WATCH_S if time_limit_s is None else min(WATCH_S, time_limit_s)):
+        while not wait([job], WATCH_S if time_limit_s is None else min(WATCH_S, time_limit_s)).done:
             if cancel is not None and cancel.is_set():
                 raise CancelledError
             if time_limit_s is not None and self._clock() - started >= time_limit_s:
@@ -472,18 +473,18 @@ class KoboldClient:
             log.debug("%s: the abort failed: %s", self.url, err)
             return False
 
-    def _stop(self, job: Job, genkey: str) -> bool:
+    def _stop(self, job: Future[HttpAnswer], genkey: str) -> bool:
         """Abort the job on the server; return whether the server took it.
 
         An abort that comes before the request itself is answered "false", so it is repeated until the server takes it.
         One for a queued job is remembered by the server.
         """
         deadline = time.monotonic() + self._abort_grace_s
-        while not job.done.is_set() and time.monotonic() < deadline:
+        while not job.done() and time.monotonic() < deadline:
             if self._try_abort(genkey):
                 return True
-            job.done.wait(ABORT_AGAIN_S)
-        if not job.done.is_set():
+            wait([job], ABORT_AGAIN_S)
+        if not job.done():
             log.warning("%s: took no abort; it may still be writing.", self.url)
         return False
 

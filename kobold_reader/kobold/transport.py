@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -143,6 +144,23 @@ class Transport:
         log.debug("%s%s: HTTP %d, %d bytes sent, %d received, %.3f s", *facts)
         return answer
 
+    def begin_post(self, answer: Future[HttpAnswer], path: str, body: bytes, *, read_timeout_s: float) -> None:
+        """Send a POST in a thread of its own, so that the caller stays free to watch, abort and leave.
+
+        A synchronous generate cannot be interrupted from within, and the server writes on to the limit when its client
+        goes away (measured on KoboldCpp 1.115.1). So another request aborts it. The thread then ends with the server's
+        answer, which is dropped; it is a daemon, and keeps no program running. After any exception here (Ctrl-C while
+        the thread starts) the job must be aborted too.
+        """
+
+        def run() -> None:
+            try:
+                answer.set_result(self.exchange(path, body, read_timeout_s=read_timeout_s))
+            except BaseException as err:  # noqa: BLE001  (raised again in the caller's thread)
+                answer.set_exception(err)
+
+        threading.Thread(target=run, name=f"kobold-reader {path}", daemon=True).start()
+
     def _session(self) -> requests.Session:
         import requests
         import urllib3
@@ -249,40 +267,3 @@ def _causes(err: BaseException | None) -> Iterator[BaseException]:
 def _short(err: BaseException) -> str:
     text = reason(err)
     return f"{type(err).__name__}: {' '.join(text.split()):.120}"
-
-
-class Job:
-    """One long POST in a thread of its own, so that the caller stays free to watch, abort and leave.
-
-    A synchronous generate cannot be interrupted from within, and the server writes on to the limit when its client goes
-    away (measured on KoboldCpp 1.115.1). So another request aborts a job. Its thread then ends with the server's
-    answer, which is dropped; it is a daemon, and keeps no program running.
-    """
-
-    def __init__(self, transport: Transport, path: str, body: bytes, *, read_timeout_s: float) -> None:
-        self.done = threading.Event()
-        """Set when the answer has come or the exchange has failed."""
-        self._answer: HttpAnswer | None = None
-        self._error: BaseException | None = None
-
-        def run() -> None:
-            try:
-                self._answer = transport.exchange(path, body, read_timeout_s=read_timeout_s)
-            except BaseException as err:  # noqa: BLE001 - raised again in the caller's thread
-                self._error = err
-            finally:
-                self.done.set()
-
-        self._thread = threading.Thread(target=run, name=f"kobold-reader {path}", daemon=True)
-
-    def start(self) -> None:
-        """Send the request. After any exception here (Ctrl-C while the thread starts) the job must be aborted too."""
-        self._thread.start()
-
-    def result(self) -> HttpAnswer:
-        """Return the answer, or raise the error; only after `done`."""
-        if self._error is not None:
-            raise self._error
-        if self._answer is None:
-            raise RuntimeError("the job is not done")
-        return self._answer
