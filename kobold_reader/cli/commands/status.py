@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,7 +59,6 @@ def status(
     else:
         facts = _ledger_facts(ledger)
         ledger_path = Path(facts["ledger"])
-        facts |= _worth_a_look(ledger_path)
     lower = find_lower_resolution(ledger_path, ServerOptions().urls())
     if as_json:
         facts |= {"low_resolution": asdict(lower) if lower else None}
@@ -125,8 +125,9 @@ def _archive_facts(
 
 def _ledger_facts(name: str | None) -> dict[str, Any]:
     from kobold_reader.cli.outcome import existing_ledger
+    from kobold_reader.errors import LedgerError
     from kobold_reader.pages import local_path, shown
-    from kobold_reader.reading.ledger import Ledger, default_ledger_path
+    from kobold_reader.reading.ledger import DoubtfulPage, Ledger, default_ledger_path
 
     path = existing_ledger(name)
     if path is None:
@@ -135,27 +136,16 @@ def _ledger_facts(name: str | None) -> dict[str, Any]:
     with Ledger(path, read_only=True) as ledger:
         counts = ledger.count()
         failures = ledger.failures()
+        look: list[DoubtfulPage] = []
+        with suppress(LedgerError):  # only these facts are missing
+            look = ledger.worth_a_look()[:WORTH_A_LOOK]
     return {
         "ledger": str(path),
         "files": counts["files"],
         "pages": {what: count for what, count in counts.items() if count and what not in {"files", "pages"}},
         "failed": [_failed(shown(local_path(one.uri)), one.page_number, one.message) for one in failures],
+        **_looks((shown(local_path(one.uri)), one.page_number, one.status, one.why) for one in look),
     }
-
-
-def _worth_a_look(ledger: Path) -> dict[str, Any]:
-    from kobold_reader.errors import LedgerError
-    from kobold_reader.pages import local_path, shown
-    from kobold_reader.reading.ledger import Ledger
-
-    if not ledger.is_file():
-        return {}
-    try:
-        with Ledger(ledger, read_only=True) as opened:
-            pages = opened.worth_a_look()[:WORTH_A_LOOK]
-    except LedgerError:  # only these facts are missing
-        return {}
-    return _looks((shown(local_path(one.uri)), one.page_number, one.status, one.why) for one in pages)
 
 
 def _looks(pages: Iterable[tuple[str, int, str, str]]) -> dict[str, Any]:
