@@ -530,6 +530,11 @@ def test_more_hits_are_shown_in_the_same_order(site: Site) -> None:
     html = site.client.get(more.replace("&amp;", "&")).text
     assert len(re.findall("data-hit", html)) == 30
     assert 'class="more"' not in html
+    for number, n in ((20, ""), (21, "&amp;n=40")):
+        page = f"{'ef' * 16}-{number}"
+        html = site.client.get(f"/page/{page}?q=quarantine&sort=file").text
+        [back] = re.findall(r'class="back" href="([^"]+)"', html)
+        assert back == f"/?q=quarantine{n}&amp;sort=file#{page}", "to where it stands in the list"
 
 
 def test_from_hit_to_hit_in_the_order_of_the_list(site: Site) -> None:

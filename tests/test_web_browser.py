@@ -131,6 +131,8 @@ def test_a_search_from_the_keyboard_to_the_page_and_back(browser: Browser, site:
     browser.press("Escape")
     browser.press("Escape", leads_on=True)
     assert browser.run("location.pathname + location.search") == "/?q=Lindqvist+wrote"
+    browser.press("j")
+    assert browser.run("document.activeElement.closest(':target') !== null"), "one goes on where one was"
     browser.open(f"{site.base}/?folder=scans")
     browser.press("j")
     assert browser.run("document.activeElement.matches('[data-hit]')"), "who narrows down is not about to type"

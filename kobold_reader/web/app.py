@@ -281,7 +281,7 @@ class _Pages:
         kept = {"q": asked, **{name: query.get(name, "") for name in ("at", "hit", "wall")}}
         values = {
             "kept": kept,
-            "back": self._part_of_wall(page) if kept["wall"] else filters.address(q=asked),
+            "back": self._part_of_wall(page) if kept["wall"] else _list_with(page, filters, asked, more.get("beside")),
             "is_large": query.get("large") == "1",
             "before": None,
             "after": None,
@@ -562,6 +562,12 @@ def _templates() -> Environment:
         "why_failed": views.why_failed,
     }
     return environment
+
+
+def _list_with(page: PageRow, filters: views.Filters, query: str, beside: views.HitsBeside | None) -> str:
+    """Return the address of the list from which people came to a page, at that page."""
+    listed = -(-beside.number // HITS) * HITS if beside else HITS
+    return f"{filters.address(q=query, n=listed if listed > HITS else None)}#{page.page_id}"
 
 
 def _number(request: Request, name: str, default: int) -> int:

@@ -3,6 +3,7 @@
 
 const one = (selector) => document.querySelector(selector);
 const all = (selector) => [...document.querySelectorAll(selector)];
+const between = (low, value, high) => Math.min(high, Math.max(low, value));
 
 // ── keys ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -16,9 +17,11 @@ function step(by) {
   const hits = all("[data-hit]");
   if (!hits.length) return false;
   const at = hits.indexOf(document.activeElement);
-  const next = at < 0 ? (by > 0 ? 0 : hits.length - 1) : Math.min(hits.length - 1, Math.max(0, at + by));
-  hits[next].focus();
-  hits[next].scrollIntoView({ block: "nearest" });
+  // A list to which one came back, or of which one asked for more, begins there.
+  const first = one(":target [data-hit]") ?? hits.at(by > 0 ? 0 : -1);
+  const next = at < 0 ? first : hits[between(0, at + by, hits.length - 1)];
+  next.focus();
+  next.scrollIntoView({ block: "nearest" });
   return true;
 }
 
@@ -194,7 +197,6 @@ let zoom = 1; // 1: the whole picture fits
 let x = 0; // where its middle is, from the middle of the window
 let y = 0;
 
-const between = (low, value, high) => Math.min(high, Math.max(low, value));
 
 function place() {
   const stage = sheet.querySelector(".stage");
