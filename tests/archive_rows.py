@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from kobold_reader import Archive
-from kobold_reader.archive.archive import CATALOG, LEDGER
+from kobold_reader.archive.folder import CATALOG, LEDGER
 from kobold_reader.archive.rows import PageRow, Place
 from kobold_reader.archive.store import Catalog
 from kobold_reader.pages import select

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.archive import LEDGER
+from kobold_reader.archive.folder import LEDGER
 from kobold_reader.archive.sidecars import SidecarOptions, SidecarReport, Sidecars
 from kobold_reader.archive.sync import SyncReport
 from kobold_reader.cli import app

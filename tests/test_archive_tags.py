@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.archive import CATALOG
+from kobold_reader.archive.folder import CATALOG
 from kobold_reader.archive.rows import PageRow, version_of
 from kobold_reader.archive.tags import parse_names
 from kobold_reader.cli.app import make_app

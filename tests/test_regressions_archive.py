@@ -15,7 +15,8 @@ import pytest
 from filelock import FileLock
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.store import LOCK, Catalog
+from kobold_reader.archive.folder import LOCK
+from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vectors import Vectors
 from kobold_reader.errors import ConfigError, ServerError, StoreError
 from kobold_reader.options import Mode

@@ -17,7 +17,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from kobold_reader import Archive
-from kobold_reader.archive.store import LOCK
+from kobold_reader.archive.folder import LOCK
 from kobold_reader.errors import ConfigError
 from kobold_reader.web import Adding, add, make_app
 from kobold_reader.web.add import put_beside, safe_name

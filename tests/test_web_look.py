@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.archive import LEDGER
+from kobold_reader.archive.folder import LEDGER
 from kobold_reader.cli.app import make_app
 from kobold_reader.options import ReadOptions
 from kobold_reader.reading.ledger import Ledger

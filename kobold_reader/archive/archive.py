@@ -1,7 +1,6 @@
 """Archive: one folder that knows what was read and finds it again.
 
-`DIR/ledger.sqlite` has the readings, `DIR/archive.sqlite` files, pages and words, `DIR/chroma` the vectors. One process
-writes at a time (a file lock); any number search meanwhile, and see new pages with the next query.
+One process writes at a time; any number search meanwhile, and see new pages with the next query.
 """
 
 from __future__ import annotations
@@ -9,8 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import re
-import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
@@ -18,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import has_magic
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import unquote
 
 from kobold_reader.archive import corrections, tags
@@ -32,8 +29,18 @@ from kobold_reader.archive.embedders import (
     of_model,
     record_of,
 )
+from kobold_reader.archive.folder import (
+    CATALOG,
+    LEDGER,
+    BusyError,
+    Traces,
+    check_folder,
+    is_locked,
+    locked,
+    make_folder,
+)
 from kobold_reader.archive.rows import UNREAD, PageOutline, PageRow, Place
-from kobold_reader.archive.store import LOCK, Catalog, check_folder
+from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.tags import TagStatistics
 from kobold_reader.archive.vector_index import (
     SPEED,
@@ -53,7 +60,6 @@ from kobold_reader.errors import (
     SourceNotFoundError,
     StoreError,
     archive_option,
-    reason,
 )
 from kobold_reader.files import is_writable
 from kobold_reader.options import ExportFormat, GroupBy, Grouping, Mode, ReadOptions
@@ -79,15 +85,6 @@ if TYPE_CHECKING:
     from kobold_reader.session import Paths, ReadSession
 
 log = logging.getLogger(__name__)
-
-CATALOG: Final = "archive.sqlite"
-LEDGER: Final = "ledger.sqlite"
-LOCK_WAIT_S: Final = 1.0
-"""How long to wait for the archive's lock: a correction holds it for a moment, a run for long."""
-
-
-class BusyError(StoreError):
-    """Another process is writing."""
 
 
 class Doubt(NamedTuple):
@@ -116,28 +113,6 @@ class ArchiveStatus:
     """Begun by a run that was interrupted; the next `index` finishes them."""
     corrections: int
     """Pages that people corrected."""
-
-
-class Traces:
-    """What making an archive leaves in the file system, beside what was there before."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._before = set(folder.iterdir()) if folder.is_dir() else set()
-        self._made = [one for one in (folder, *folder.absolute().parents) if not one.exists()]
-
-    def remove(self) -> None:
-        """Remove the archive's files, and the folders made for them, as far as nothing else is in them."""
-        ours = re.compile(rf"({re.escape(CATALOG)}|{re.escape(LEDGER)})(-wal|-shm|-journal)?|{LOCK}|chroma|.*\.claims")
-        for path in set(self._folder.iterdir()) - self._before:
-            if path.is_dir() and ours.fullmatch(path.name):
-                shutil.rmtree(path, ignore_errors=True)
-            elif ours.fullmatch(path.name):
-                with suppress(OSError):  # Windows keeps a file that is open
-                    path.unlink()
-        for folder in self._made:
-            with suppress(OSError):  # something else was put there
-                folder.rmdir()
 
 
 class Forgotten(NamedTuple):
@@ -218,13 +193,7 @@ class Archive:
         traces = None if exists else Traces(folder)
         if chroma_url is not None and not exists:
             ChromaServer.chosen(chroma_url, has_vectors=chosen is not None)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise StoreError(
-                f"the folder {folder} cannot be made ({reason(err)}).",
-                hint="Name another folder with --archive.",
-            ) from err
+        make_folder(folder)
         catalog = Catalog(folder / CATALOG)
         archive = cls(folder, catalog, access, VectorIndex(folder, catalog, access, chosen))
         archive._traces = traces
@@ -265,15 +234,7 @@ class Archive:
 
     def is_being_written(self) -> bool:
         """Tell whether a run, of this process or another one, holds the archive for writing."""
-        from filelock import FileLock, Timeout
-
-        try:
-            FileLock(self.folder / LOCK, timeout=0).acquire().lock.release()
-        except Timeout:
-            return True
-        except OSError:
-            return False  # nobody can write there
-        return False
+        return is_locked(self.folder)
 
     def discard_if_empty(self) -> None:
         """Close and remove the archive, if it was made by this object and no page was read into it.
@@ -298,17 +259,8 @@ class Archive:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the archive for writing; raises BusyError if another process does, StoreError if it is read-only."""
-        from filelock import FileLock, Timeout
-
         self._catalog.refuse_changes()
-        try:
-            lock = FileLock(self.folder / LOCK, timeout=LOCK_WAIT_S).acquire()
-        except Timeout:
-            raise BusyError(
-                f"another process is writing to the archive {self.folder}.",
-                hint="Wait for it to end; searching goes on meanwhile.",
-            ) from None
-        with lock:
+        with locked(self.folder):
             try:
                 yield
             finally:

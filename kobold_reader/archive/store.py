@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import re
-import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -51,8 +46,6 @@ from kobold_reader.files import (
 
 log = logging.getLogger(__name__)
 
-LOCK: Final = "archive.lock"
-"""The writer holds this file."""
 FORMAT: Final = 4
 OTHER_FOLDER: Final = "Name another folder with --archive."
 _SCHEMA: Final = """
@@ -725,51 +718,3 @@ class Catalog:
         else:
             number = db.execute("SELECT id FROM pages WHERE page_id = ?", (row.page_id,)).fetchone()[0]
             words.put(db, row.page_id, text=row.text, names=row.names, number=number)
-
-
-# ── network folders ───────────────────────────────────────────────────────────────────────────────
-
-_NETWORK: Final = re.compile(r"nfs4?|cifs|smb\d?|smbfs|afpfs|webdav|davfs|9p|ncpfs|fuse\.(sshfs|rclone)")
-_DRIVE_REMOTE: Final = 4
-"""GetDriveTypeW's answer for a network drive (Windows API)."""
-
-
-def check_folder(folder: Path) -> None:
-    """Raise StoreError for a folder on a network share: SQLite and Chroma need file locks that work."""
-    kind = _filesystem(folder.absolute())
-    if _NETWORK.fullmatch(kind):
-        raise StoreError(
-            f"{folder} is on a network share ({kind}), whose locks do not protect an archive from being damaged.",
-            hint="Keep the archive on a local disk; the scans themselves may be anywhere.",
-        )
-
-
-def _filesystem(folder: Path) -> str:
-    """Return the kind of file system that a folder is on; "" if it cannot be found out."""
-    if os.name == "nt":
-        import ctypes
-
-        windll = getattr(ctypes, "windll", None)
-        is_remote = windll is not None and windll.kernel32.GetDriveTypeW(folder.anchor) == _DRIVE_REMOTE
-        return "smb" if is_remote or str(folder).startswith("\\\\") else ""
-    within = [(point, kind) for point, kind in _mounts() if folder.is_relative_to(point)]
-    return max(reversed(within), key=lambda mount: len(mount[0]), default=("", ""))[1]  # the last mount hides others
-
-
-def _mounts() -> Iterator[tuple[str, str]]:
-    """Yield mount points with the kinds of their file systems, in the order in which they were mounted."""
-    if sys.platform == "darwin":  # has no /proc
-        mount = shutil.which("mount")
-        listing = subprocess.run([mount], capture_output=True, text=True, check=False).stdout if mount else ""  # noqa: S603
-        for line in listing.splitlines():
-            point, _, options = line.partition(" on ")[2].rpartition(" (")
-            if point:
-                yield point, options.split(",")[0].rstrip(")")
-        return
-    try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    for line in mounts.splitlines():
-        _, point, kind, *_ = line.split(" ")
-        yield point.replace("\\040", " "), kind

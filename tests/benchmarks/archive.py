@@ -25,8 +25,8 @@ import numpy as np
 from starlette.testclient import TestClient
 
 from kobold_reader import Archive, KoboldReader
-from kobold_reader.archive.archive import CATALOG
 from kobold_reader.archive.embedders import Embedder, ServerAccess, record_of
+from kobold_reader.archive.folder import CATALOG
 from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.vector_index import VectorIndex
 from kobold_reader.documents import page_id

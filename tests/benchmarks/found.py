@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from kobold_reader import Archive
-from kobold_reader.archive.archive import CATALOG
+from kobold_reader.archive.folder import CATALOG
 from kobold_reader.archive.query import fold
 from kobold_reader.archive.rows import PageRow
 from kobold_reader.archive.search import Hit

@@ -25,7 +25,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from kobold_reader import Archive
-from kobold_reader.archive.archive import LEDGER
+from kobold_reader.archive.folder import LEDGER
 from kobold_reader.archive.rows import PLACE_COLUMNS, PageRow, Place, to_row, version_of
 from kobold_reader.pages import PageFacts, local_uri
 from kobold_reader.reading.ledger import KnownPage, Ledger

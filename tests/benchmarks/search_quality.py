@@ -23,8 +23,8 @@ from typing_extensions import override
 
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive import words
-from kobold_reader.archive.archive import CATALOG
 from kobold_reader.archive.embedders import ServerAccess, choose_embedder
+from kobold_reader.archive.folder import CATALOG
 from kobold_reader.archive.query import parse_query
 from kobold_reader.archive.rows import PageRow, version_of
 from kobold_reader.archive.store import Catalog

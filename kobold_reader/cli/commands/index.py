@@ -73,7 +73,7 @@ def index(
 ) -> int:
     """Read what is new or changed, and index it."""
     from kobold_reader.archive import Archive
-    from kobold_reader.archive.archive import CATALOG
+    from kobold_reader.archive.folder import CATALOG, LEDGER
     from kobold_reader.cli.commands.sidecars import notice_sidecars
     from kobold_reader.cli.outcome import (
         closing_code,
@@ -142,7 +142,7 @@ def index(
         notice_sidecars(beside)
     if not is_empty:
         notice(f'search with: {program_to_type()} search "..." {archive_option(archive)}')
-    if lower := find_lower_resolution(archive / "ledger.sqlite", options.urls()):
+    if lower := find_lower_resolution(archive / LEDGER, options.urls()):
         notice(str(lower))
     return _closing_code(report, beside, options, f"{program_to_type()} status {archive_option(archive)}")
 

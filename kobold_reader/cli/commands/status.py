@@ -43,6 +43,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> int:
     """Report pages by status, and failed pages by name."""
+    from kobold_reader.archive.folder import LEDGER
     from kobold_reader.cli.outcome import find_lower_resolution
 
     if archive and ledger:
@@ -55,7 +56,7 @@ def status(
     used: TagStatistics | None = None
     if archive:
         facts, groups, used = _archive_facts(archive, with_duplicates=duplicates, with_tags=tags)
-        ledger_path = archive / "ledger.sqlite"
+        ledger_path = archive / LEDGER
     else:
         facts = _ledger_facts(ledger)
         ledger_path = Path(facts["ledger"])
