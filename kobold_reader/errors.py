@@ -189,10 +189,9 @@ class ServerStatusError(ServerError):
         status: int,
         detail_type: str = "",
         detail_msg: str = "",
-        server: str | None = None,
-        hint: str | None = None,
+        **more: Any,
     ) -> None:
-        super().__init__(message, server=server, hint=hint)
+        super().__init__(message, **more)
         self.status = status
         self.detail_type = detail_type
         self.detail_msg = detail_msg
@@ -233,10 +232,8 @@ class ContextTooSmallError(ServerError):
 class NoServerAvailableError(ServerError):
     """No server is left; `errors` holds the last error of each, by URL."""
 
-    def __init__(
-        self, message: str, *, errors: dict[str, KoboldReaderError] | None = None, hint: str | None = None
-    ) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, errors: dict[str, KoboldReaderError] | None = None, **more: Any) -> None:
+        super().__init__(message, **more)
         self.errors = errors or {}
 
 

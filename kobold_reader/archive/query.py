@@ -207,8 +207,8 @@ _PICTOGRAPHS = re.compile(f"(?:{_PICTOGRAPH.pattern}[\\ufe00-\\ufe0f\\u200d\U000
 _QUOTES = '"“”„‟«»「」『』〝〞〟'
 _QUOTED = re.compile(rf"[{_QUOTES}]([^{_QUOTES}]+)[{_QUOTES}]")
 _GAPS = re.compile(rf"[\s()\[\]{{}}<>|;{_QUOTES}…]+|(?<!\d)[,:]|[,:](?!\d)")
-_RUNS = re.compile(r"[^\W_]+")
-_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+RUNS = re.compile(r"[^\W_]+")
+EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _STOPWORDS, _QUESTION_WORDS = (
     frozenset(fold(word) for words in _table("stopwords.toml")[kind].values() for word in words.split())
     for kind in ("stop", "question")
@@ -257,7 +257,7 @@ def _plain_terms(text: str, *, is_start: bool, is_loud: bool) -> list[Term]:
 
 def _core(piece: str) -> str:
     """Return a piece of a query without its edge punctuation; pictographs as they are."""
-    return piece if _PICTOGRAPH.match(piece) else _EDGES.sub("", piece)
+    return piece if _PICTOGRAPH.match(piece) else EDGES.sub("", piece)
 
 
 def _is_symbol(char: str) -> bool:
@@ -270,9 +270,9 @@ def _symbols(piece: str) -> Term:
 
 
 def _make_terms(text: str, kind: Kind) -> list[Term]:
-    text = _EDGES.sub("", text)
-    folded = _EDGES.sub("", fold(text))
-    parts = tuple(_RUNS.findall(folded))
+    text = EDGES.sub("", text)
+    folded = EDGES.sub("", fold(text))
+    parts = tuple(RUNS.findall(folded))
     return [Term(text, folded, parts, kind)] if parts else []
 
 

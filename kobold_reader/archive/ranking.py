@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from kobold_reader.archive.query import SHORT_YEAR, UNSPACED, Kind, Query, Term, is_unspaced
+from kobold_reader.archive.query import EDGES, RUNS, SHORT_YEAR, UNSPACED, Kind, Query, Term, is_unspaced
 from kobold_reader.options import Match
 
 # ── how surely a page answers ─────────────────────────────────────────────────────────────────────
@@ -357,8 +357,6 @@ _LONELY_NUMBER = 0.3
 _LEAST_LIKENESS = 0.5
 """Similarity from which a word is marked in a passage."""
 
-_RUNS = re.compile(r"[^\W_]+")
-_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 _PIECES = re.compile(r"[^\W_](?:\S*[^\W_])?")
 
 
@@ -374,8 +372,8 @@ class PageText:
     def words(self) -> frozenset[str]:
         """Runs of letters and digits, and whatever is between white space, without its edges."""
         pieces = set(self.body.split())
-        runs = set(_RUNS.findall(" ".join(pieces)))
-        runs.update(_EDGES.sub("", piece) for piece in pieces - runs)
+        runs = set(RUNS.findall(" ".join(pieces)))
+        runs.update(EDGES.sub("", piece) for piece in pieces - runs)
         runs.discard("")
         return frozenset(runs)
 
@@ -392,7 +390,7 @@ class PageText:
     @cached_property
     def squeezed(self) -> str:
         """The letters and digits of the text."""
-        return "".join(_RUNS.findall(self.body))
+        return "".join(RUNS.findall(self.body))
 
     @cached_property
     def squeezed_skeleton(self) -> str:

@@ -56,6 +56,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_ASKED = ("en", "fr", "fi", "ru", "zh", "ja")
+"""Languages whose sentences are asked to measure the spread: it is much the same in all."""
+BATCH_PAGES: Final = 32
+CHUNK_TOKENS: Final = 96
+"""About a paragraph: one vector for a whole page says little about any part of it. Measured with MiniLM on eight
+questions by meaning over the samples: the right page came first for 3 of them with 96 tokens, for 1 with 254; among the
+first three for 8 against 6."""
+OVERLAP_TOKENS: Final = 24
+SPEED: Final = "indexing_s_a_page"
+"""The catalog's key for the time that indexing took in the last run, embedding included."""
+CALIBRATION: Final = "calibration"
+"""The catalog's key for what the cosines of its embedder say."""
+LEAST_SPREAD: Final = 0.01
+SERVER: Final = "chroma_server"
+"""The catalog's key for an archive's Chroma server."""
+_TIMED_PAGES: Final = 8
+_TIMED_PASSAGES: Final = 40
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -109,27 +127,6 @@ def _dot(first: Sequence[float], second: Sequence[float]) -> float:
 def _unit_vectors(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
     lengths = [math.hypot(*vector) or 1.0 for vector in vectors]
     return [[value / length for value in vector] for vector, length in zip(vectors, lengths, strict=True)]
-
-
-_ASKED = ("en", "fr", "fi", "ru", "zh", "ja")
-"""Languages whose sentences are asked to measure the spread: it is much the same in all."""
-BATCH_PAGES: Final = 32
-CHUNK_TOKENS: Final = 96
-"""About a paragraph: one vector for a whole page says little about any part of it. Measured with MiniLM on eight
-questions by meaning over the samples: the right page came first for 3 of them with 96 tokens, for 1 with 254; among the
-first three for 8 against 6."""
-OVERLAP_TOKENS: Final = 24
-SPEED: Final = "indexing_s_a_page"
-"""The catalog's key for the time that indexing took in the last run, embedding included."""
-CALIBRATION: Final = "calibration"
-"""The catalog's key for what the cosines of its embedder say."""
-LEAST_SPREAD: Final = 0.01
-SERVER: Final = "chroma_server"
-"""The catalog's key for an archive's Chroma server."""
-
-
-_TIMED_PAGES: Final = 8
-_TIMED_PASSAGES: Final = 40
 
 
 def make_splitter(embedder: Embedder) -> SentenceSplitter:

@@ -16,7 +16,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
-from kobold_reader.archive.query import HYPHENS, Kind, Query, Term, fold, is_unspaced
+from kobold_reader.archive.query import HYPHENS, RUNS, Kind, Query, Term, fold, is_unspaced
 from kobold_reader.archive.ranking import Misreadings, PageText, Ranked, WordHits, evidence_of
 
 NAMES_WEIGHT = 0.3
@@ -41,7 +41,6 @@ _EMPHASIS = re.compile(
     r"(\*{1,3}|~~|`)(?=\S)([^*~`\n]*[^\W\d_][^*~`\n]*)(?<=\S)\1|</?(?:b|i|u|s|em|strong|mark|su[bp])>"
 )
 """Marks of Markdown, which may stand inside a word."""
-_RUNS = re.compile(r"[^\W_]+")
 _HYPHENATED = re.compile(rf"([^\W\d_]+)[{HYPHENS}]\s*\n\s*([^\W\d_]+)")
 _INNER_HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 _APART = "\nǂ\n"
@@ -82,8 +81,8 @@ def put(db: sqlite3.Connection, page_id: str, *, text: str, names: str, number: 
     # word's own, and so are words parted by marks of Markdown.
     also = [f"{first}-{second}" for first, second in _HYPHENATED.findall(text)]
     if (plain := _EMPHASIS.sub(r"\2", text)) != text:
-        parted = set(_RUNS.findall(text))
-        also += [word for word in dict.fromkeys(_RUNS.findall(plain)) if word not in parted]
+        parted = set(RUNS.findall(text))
+        also += [word for word in dict.fromkeys(RUNS.findall(plain)) if word not in parted]
     row = (fold(text) + (_APART + fold("\n".join(also)) if also else "") + _END, fold(names))
     before = db.execute("SELECT id, body, names FROM word_pages WHERE page_id = ?", (page_id,)).fetchone()
     if before is not None and before[1:] == row and number in {None, before[0]}:
@@ -165,7 +164,7 @@ def pages_holding(db: sqlite3.Connection, phrase: Term) -> set[int]:
     if not is_unspaced(phrase.folded):
         # A hyphen may have gone at the end of a line, or stand where the phrase has none.
         joined = _INNER_HYPHEN.sub("", phrase.folded)
-        expression = " OR ".join({_quoted(" ".join(_RUNS.findall(one))) for one in (phrase.folded, joined)})
+        expression = " OR ".join({_quoted(" ".join(RUNS.findall(one))) for one in (phrase.folded, joined)})
         return {number for (number,) in db.execute("SELECT rowid FROM words WHERE words MATCH ?", (expression,))}
     pieces = phrase.folded.split()
     pattern = re.compile(r"\s{0,40}".join(map(re.escape, pieces)))
