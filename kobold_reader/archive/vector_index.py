@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import operator
 import statistics
 import threading
 import time
@@ -48,9 +47,11 @@ from kobold_reader.options import Mode
 from kobold_reader.reading.due import spread
 from kobold_reader.reading.ledger import Ledger
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numpy is imported where there are vectors
+    import numpy as np
     from llama_index.core.node_parser import SentenceSplitter
     from llama_index.core.schema import TextNode
+    from numpy.typing import NDArray
 
     from kobold_reader.archive.search import DenseSearch
 
@@ -93,24 +94,24 @@ class Calibration:
         """Measure an embedder."""
         sentences = tomllib.loads(Path(__file__).with_name("calibration.toml").read_text(encoding="utf-8"))
         halves = [halves_of(language, some) for language, some in sentences.items()]
-        vectors = _unit_vectors(embedder.embed([text for two in halves for text in two]))
-        texts = dict(zip(sentences, zip(vectors[::2], vectors[1::2], strict=True), strict=True))
+        texts = _unit_vectors(embedder.embed([text for two in halves for text in two])).reshape(len(halves), 2, -1)
+        texts_of = dict(zip(sentences, texts, strict=True))
         asked = [sentence for language in _ASKED for sentence in sentences[language]]
         questions = iter(_unit_vectors(embedder.embed_queries(asked)))
         squares, count = 0.0, 0
         for language in _ASKED:
-            first, second = texts[language]
+            first, second = texts_of[language]
             middle = len(sentences[language]) // 2
-            apart = [_dot(next(questions), second if n < middle else first) for n in range(2 * middle)]
+            apart = [float(next(questions) @ (second if n < middle else first)) for n in range(2 * middle)]
             squares += statistics.variance(apart) * (len(apart) - 1)
             count += len(apart) - 1
-        means = [[(a + b) / 2 for a, b in zip(*two, strict=True)] for two in texts.values()]
-        return cls(means, max(LEAST_SPREAD, math.sqrt(squares / count)))
+        return cls(texts.mean(axis=1).tolist(), max(LEAST_SPREAD, math.sqrt(squares / count)))
 
     def for_question(self, vector: Sequence[float]) -> Cosines:
         """Return what the cosines of one question say."""
-        length = math.hypot(*vector) or 1.0
-        return Cosines(max(_dot(vector, mean) for mean in self.means) / length, self.spread)
+        import numpy as np
+
+        return Cosines(float((np.asarray(self.means) @ _unit_vectors([vector])[0]).max()), self.spread)
 
 
 def halves_of(language: str, sentences: Sequence[str]) -> tuple[str, str]:
@@ -120,13 +121,12 @@ def halves_of(language: str, sentences: Sequence[str]) -> tuple[str, str]:
     return space.join(sentences[:middle]), space.join(sentences[middle:])
 
 
-def _dot(first: Sequence[float], second: Sequence[float]) -> float:
-    return math.fsum(map(operator.mul, first, second))
+def _unit_vectors(vectors: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Return vectors with length 1; one of zeros stays as it is."""
+    import numpy as np
 
-
-def _unit_vectors(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
-    lengths = [math.hypot(*vector) or 1.0 for vector in vectors]
-    return [[value / length for value in vector] for vector, length in zip(vectors, lengths, strict=True)]
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors) / np.where(lengths > 0, lengths, 1.0)
 
 
 def make_splitter(embedder: Embedder) -> SentenceSplitter:
