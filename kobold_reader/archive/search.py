@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, get_args, overload
@@ -234,7 +234,7 @@ class Searcher:
         if not related:
             scored = [one for one in scored if one.score >= FOUND]
         chosen = self._choose(scored[:length], by, limit, all_copies=all_copies)
-        hits = tuple(self._hits(chosen, parsed, near, all_copies=all_copies))
+        hits = self._hits(chosen, parsed, near, all_copies=all_copies)
         return Hits(hits, max(total, sum(hit.score >= FOUND for hit in hits)))
 
     def like(
@@ -278,33 +278,29 @@ class Searcher:
         if not related:
             found = found[:total]
         chosen = self._choose(found[:length], by, limit, all_copies=all_copies)
-        return Hits(tuple(self._hits(chosen, parsed, near, all_copies=all_copies, names_words=False)), total)
+        return Hits(self._hits(chosen, parsed, near, all_copies=all_copies), total)
 
     def _hits(
-        self,
-        chosen: Sequence[tuple[Scored, PageRow]],
-        query: Query,
-        near: Mapping[str, Near],
-        *,
-        all_copies: bool,
-        names_words: bool = True,
-    ) -> Iterator[Hit]:
+        self, chosen: Sequence[tuple[Scored, PageRow]], query: Query, near: Mapping[str, Near], *, all_copies: bool
+    ) -> tuple[Hit, ...]:
         nearest = self._nearest_texts([one for one, _ in chosen], near)
-        for one, row in chosen:
-            yield Hit(
+        return tuple(
+            Hit(
                 page_id=row.page_id,
                 score=one.score,
                 match=one.match,
                 page_text=row.text,
                 link=row.link,
                 metadata=dict(row.metadata),
-                missing=one.missing if names_words else (),
-                respelled=one.respelled if names_words else (),
+                missing=one.missing,
+                respelled=one.respelled,
                 alike=() if all_copies else self._duplicates.alike(row),
                 query=query,
                 parts=row.parts,
                 nearest=nearest.get(one.page_id),
             )
+            for one, row in chosen
+        )
 
     def _check_filter(self, filter_: Filter) -> None:
         if filter_.conditions:
@@ -404,9 +400,13 @@ _LEAST_LIKE_BITS = 16
 
 
 def _below_looks(one: Scored) -> Scored:
-    """Return a photo of which a description tells the like: it comes behind those that look the same."""
+    """Return a photo of which a description tells the like: it comes behind those that look the same.
+
+    The words of the description were typed by nobody, so none of them is missing.
+    """
     score = FOUND + (one.score - FOUND) * 0.78 if one.score > FOUND else one.score
-    return replace(one, score=score, match="similar" if score >= FOUND else "related")
+    match: Match = "similar" if score >= FOUND else "related"
+    return replace(one, score=score, match=match, missing=(), respelled=())
 
 
 def _look_score(bits: int) -> float:
