@@ -314,6 +314,25 @@ def test_words_and_signs_between_two_places_of_a_line_stay_in_it() -> None:
     assert found.unplaced == 1
 
 
+def test_words_stand_where_the_engine_saw_them(tmp_path: Path) -> None:
+    """Typewritten letters are all as wide as the widest of print."""
+    reading = reading_of(("ill will", at(0.1, 0.2, 0.5, 0.25)))
+    reading = replace(reading, boxes=(reading.boxes[0]._replace(words=(0, 2000, 7500, 10_000)),))
+    path = pdf(tmp_path / "typed.pdf")
+
+    target, _, _ = written(path, "pdf", {1: reading})
+    with pymupdf.open(target) as copy:
+        left, right = (number / copy[0].rect.width for number in copy[0].search_for("will")[0][:3:2])
+        assert (left, right) == (pytest.approx(0.4, abs=0.002), pytest.approx(0.5, abs=0.002))
+        assert copy[0].get_text() == "ill will\n", "one line, however wide the gap"
+    touching = replace(reading, boxes=(reading.boxes[0]._replace(words=(0, 5000, 4990, 10_000)),))
+    with pymupdf.open(written(pdf(tmp_path / "near.pdf"), "pdf", {1: touching})[0]) as copy:
+        assert [word[4] for word in copy[0].get_text("words")] == ["ill", "will"]
+    root = ET.parse(written(path, "hocr", {1: reading})[0]).getroot()  # noqa: S314  (our own file)
+    titles = [one.get("title") for one in root.iter() if one.get("class") == "ocrx_word"]
+    assert titles == ["bbox 167 500 300 625", "bbox 667 500 834 625"]
+
+
 # ── hOCR and ALTO ─────────────────────────────────────────────────────────────────────────────────
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kobold_reader.reading.results import LineBox, joined, lines_at
+from kobold_reader.reading.results import LineBox, Reading, joined, lines_at
 
 HERE = (0, 0, 10_000, 0, 10_000, 500, 0, 500)
 
@@ -43,6 +45,13 @@ def test_a_passage_has_the_lines_that_hold_any_of_it(passage: str, lines: list[i
     text, boxes = boxes_of("Dear Axel,", "the slates came on Tues-", "day with Johansson.", "Mooring|12.50")
     start = text.index(passage)
     assert lines_at(boxes, start, start + len(passage)) == lines
+
+
+def test_places_of_older_ledgers_are_known_without_scores_and_words() -> None:
+    older = [[0, 4, list(HERE)], [5, 9, list(HERE), 0.9], [10, 14, list(HERE), None, [0, 10_000]]]
+    reading = Reading("ocr", "ok", "some dues here", "rapidocr")
+    boxes = Reading.of_json({**asdict(reading), "boxes": older}).boxes
+    assert boxes == (LineBox(0, 4, HERE), LineBox(5, 9, HERE, 0.9), LineBox(10, 14, HERE, None, (0, 10_000)))
 
 
 def test_a_page_without_lines_has_no_text_and_no_boxes() -> None:

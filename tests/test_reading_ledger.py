@@ -39,7 +39,10 @@ READING = Reading(
     image_verified=True,
     confidence=0.9,
     doubtful=({"start": 0, "end": 3, "rival": "Ake"},),
-    boxes=(LineBox(0, 16, (100, 200, 9000, 210, 9000, 500, 100, 490)), LineBox(17, 20, (0, 0, 1, 0, 1, 1, 0, 1))),
+    boxes=(
+        LineBox(0, 16, (100, 200, 9000, 210, 9000, 500, 100, 490)),
+        LineBox(17, 20, (0, 0, 1, 0, 1, 1, 0, 1), 0.9, (0, 10_000)),
+    ),
 )
 
 

@@ -123,3 +123,8 @@ def test_cells_far_apart_have_places_of_their_own_in_one_line(tmp_path: Path) ->
     cell, amount = ([x / 10_000 * 900 for x in box.corners[::2]] for box in reading.boxes[:2])
     assert max(cell) == pytest.approx(right + 5, abs=8)
     assert min(amount) == pytest.approx(right + 40 - 5, abs=8)
+    left, wide = min(cell), max(cell) - min(cell)
+    begins = [left + begin / 10_000 * wide for begin in reading.boxes[0].words[::2]]
+    words = ["Mooring", "of", "the", "sloop"]
+    before = [40 + font.getlength(" ".join([*words[:at], ""])) for at in range(4)]
+    assert begins == pytest.approx(before, abs=8)

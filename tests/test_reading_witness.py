@@ -205,6 +205,19 @@ def test_a_part_of_a_line_gets_a_part_of_its_place() -> None:
     assert left < right < whole[0] + 0.45 * (whole[2] - whole[0])
 
 
+def test_words_stand_where_rapidocr_saw_them() -> None:
+    """Its words are known, so wide gaps and wide letters shift nothing; a word that it joined is shared out."""
+    text, boxes = joined([[("who wants8.20 now", (1000, 500, 5000, 500, 5000, 800, 1000, 800), 0.98)]])
+    page = Reading("ocr", "ok", text, "rapidocr", boxes=(boxes[0]._replace(words=(90, 1500, 5000, 8000, 9000, 9910)),))
+    whole, part = (compare(read, page).places[-1] for read in ("who wants 8.20 now", "of them\n8.20 now"))
+    assert (whole.corners[0], whole.corners[2]) == (1036, 4964)
+    assert [1036 + 3928 * end / 10_000 for end in whole.words] == pytest.approx(
+        [1036, 1600, 3000, part.corners[0], part.corners[0], 4200, 4600, 4964], abs=2
+    )
+    assert 3500 < part.corners[0] < 3900
+    assert part.corners[2] == 4964
+
+
 def test_equal_lines_and_numbers_get_their_places_in_order() -> None:
     """A receipt whose columns the text has one after the other, with the same article three times."""
     rows = [("Nails, 75 mm", "16.98"), ("Nails, 75 mm", "1.02"), ("Nails, 75 mm", "16.98"), ("Tar brush", "1.98")]

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
@@ -53,9 +53,14 @@ def page_lines(row: PageRow, reading: Reading | None, turned_deg: int) -> PageLi
     """
     text = row.parts.get("ocr", "")
     boxes = _boxes_of(row, reading) if reading is not None else ()
-    pieces = [(plain, corners) for part, corners in _pieces(text, boxes) if (plain := _plain(part))]
-    places = [None if corners is None else _unturned(corners, turned_deg) for _, corners in pieces]
-    lines = [PlacedText(part, place) for (part, _), place in zip(pieces, _all_placed(places), strict=True)]
+    pieces = [(plain, box) for part, box in _pieces(text, boxes) if (plain := _plain(part))]
+    places = [
+        None if box is None else _unturned([share / SHARES for share in box.corners], turned_deg) for _, box in pieces
+    ]
+    lines = [
+        PlacedText(part, place, tuple(end / SHARES for end in box.words) if box is not None else ())
+        for (part, box), place in zip(pieces, _all_placed(places), strict=True)
+    ]
     return PageLines(tuple(lines), places.count(None))
 
 
@@ -84,12 +89,12 @@ def _moved(before: str, after: str) -> Callable[[int, int], tuple[int, int]]:
     return moved
 
 
-def _pieces(text: str, boxes: Sequence[LineBox]) -> Iterator[tuple[str, Sequence[float] | None]]:
-    """Yield the text line by line: each piece with its corners, and what stands between two places without any.
+def _pieces(text: str, boxes: Sequence[LineBox]) -> Iterator[tuple[str, LineBox | None]]:
+    """Yield the text line by line: each piece with its place, and what stands between two places without any.
 
     Signs without a letter go with the piece beside them in their line.
     """
-    held: tuple[str, Sequence[float] | None] = ("", None)
+    held: tuple[str, LineBox | None] = ("", None)
     done = 0
     for box in (*boxes, None):
         behind, *lines = text[done : box.start if box else len(text)].split("\n")
@@ -105,7 +110,7 @@ def _pieces(text: str, boxes: Sequence[LineBox]) -> Iterator[tuple[str, Sequence
             lead = ""
         if box is not None:
             content = " ".join(text[box.start : box.end].split("\n"))
-            held, done = (lead + content, [share / SHARES for share in box.corners]), box.end
+            held, done = (lead + content, box), box.end
 
 
 def _has_letter(text: str) -> bool:
@@ -248,17 +253,16 @@ def _box(corners: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int
 
 
 def _words(line: PlacedText, size: tuple[int, int]) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-    """Yield the words of a line with their boxes: the line's, shared out by the number of letters."""
+    """Yield the words of a line with their boxes; where these are not known, shared out by the number of letters."""
     words = line.text.split(" ")
-    ends = [0]
-    for word in words:
-        ends.append(ends[-1] + len(word) + 1)
+    ends = line.words
+    if len(ends) != 2 * len(words):
+        stops = [0, *accumulate(len(word) + 1 for word in words)]
+        ends = tuple(stop / max(stops[-1] - 1, 1) for pair in pairwise(stops) for stop in (pair[0], pair[1] - 1))
     (left, top), (right, right_top), (right_low, low), (left_low, left_bottom) = (
         line.corners[at : at + 2] for at in range(0, 8, 2)
     )
-    total = max(ends[-1] - 1, 1)
-    for word, (start, end) in zip(words, pairwise(ends), strict=True):
-        first, last = start / total, (end - 1) / total
+    for word, first, last in zip(words, ends[::2], ends[1::2], strict=True):
         yield (
             word,
             _box(

@@ -32,7 +32,8 @@ _SKEW: Final = 0.2
 """About 11 degrees."""
 _PAGES_IN_MEMORY: Final = 16
 _LEAST_PT: Final = 0.01
-_WORD: Final = re.compile(r"\S+\s?")
+_LEAST_SPACE: Final = 0.15
+"""In heights of a line; poppler takes nearer words for one."""
 _CODES: Final = 100
 """Entries in one block of a ToUnicode map, at most (Adobe Technical Note 5411)."""
 _FORWARD: Final = re.compile(
@@ -152,19 +153,28 @@ class TextCopy:
         along, up = (third - fourth) / width, (first - fourth) / height
         straight, upright = _squared(along), _squared(up)
         base = fourth + up * (_DESCENT * height)
-        natural = max(sum(map(_advance, text)) / _EM * height, _LEAST_PT)
-        stretch = width / natural
-        operators = [f"/{_NAME} {height:.2f} Tf {100 * stretch:.2f} Tz"]
-        done = 0.0
-        for word in _WORD.findall(text):
-            length = sum(map(_advance, word)) / _EM * height * stretch
+        words = text.split(" ")
+        ends = line.words if len(line.words) == 2 * len(words) and text == line.text else _shared_out(words)
+        space = _LEAST_SPACE * height / width
+        operators = [f"/{_NAME} {height:.2f} Tf"]
+        for at, (word, begin, end) in enumerate(zip(words, ends[::2], ends[1::2], strict=True)):
+            following = (*ends, 1 + space)[2 * at + 2]
+            behind = max(min(end, following - space), begin)
+            length = (behind - begin) * width
             # Of a skewed line each word is level: poppler parts a word whose base line moves by half a point.
-            start = base + along * (done + length / 2) - straight * (length / 2)
+            start = base + along * (begin * width + length / 2) - straight * (length / 2)
             numbers = (straight.x, straight.y, upright.x, upright.y, start.x, start.y)
-            codes = "".join(f"{self._codes.setdefault(char, len(self._codes) + 1):04X}" for char in word)
-            operators.append(f"{' '.join(f'{number:.2f}' for number in numbers)} Tm <{codes}> Tj")
-            done += length
+            operators.append(f"{' '.join(f'{number:.2f}' for number in numbers)} Tm")
+            operators.append(self._stretched(word, length / height))
+            if following <= 1:  # a space that reaches to the next word: MuPDF begins a new line at a wide gap
+                operators.append(self._stretched(" ", (following - behind) * width / height))
         return "\n".join(operators).encode()
+
+    def _stretched(self, text: str, length: float) -> str:
+        """Return the operators that write a text of this length, in heights of its letters."""
+        natural = max(sum(map(_advance, text)) / _EM, _LEAST_PT)
+        codes = "".join(f"{self._codes.setdefault(char, len(self._codes) + 1):04X}" for char in text)
+        return f"{max(1.0, 100 * length / natural):.2f} Tz <{codes}> Tj"
 
     def _put_first(self, page: int, content: int) -> None:
         """Make a stream the first of a page's contents: what follows finds the graphics state untouched."""
@@ -265,6 +275,14 @@ def _advance(char: str) -> int:
 @functools.cache
 def _latin() -> pymupdf.Font:
     return pymupdf.Font("helv")
+
+
+def _shared_out(words: Sequence[str]) -> tuple[float, ...]:
+    """Return where words begin and end along a line that they fill, if its letters are as wide as usual."""
+    ends = [0]
+    for word in words:
+        ends += [ends[-1] + sum(map(_advance, word)), ends[-1] + sum(map(_advance, word)) + _advance(" ")]
+    return tuple(end / max(ends[-2], 1) for end in ends[:-1])
 
 
 def _squared(direction: pymupdf.Point) -> pymupdf.Point:

@@ -202,6 +202,8 @@ class PlacedText(NamedTuple):
     text: str
     corners: tuple[float, ...]
     """x and y of four corners, in shares of the page as its file shows it, clockwise from where the text begins."""
+    words: tuple[float, ...] = ()
+    """Where each word begins and ends, by turns, in shares of the line's length; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ class Worker:
                 return CopyNotes(self._copy.notices)
             case "copy_page":
                 self._page(request).copy_page(request["page_number"], copy := self._begun())
-                copy.add(request["page_number"], (PlacedText(text, corners) for text, corners in request["lines"]))
+                copy.add(request["page_number"], (PlacedText(*line) for line in request["lines"]))
                 return CopyNotes()
             case "end_copy":
                 self._begun().save()

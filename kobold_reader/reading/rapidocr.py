@@ -11,15 +11,15 @@ import threading
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 from kobold_reader.errors import MissingExtraError, TranscriptionError
 from kobold_reader.pages import Box, ImageBudget, PageImages, PageView, reading_order
 from kobold_reader.reading.cleaning import tidy
 from kobold_reader.reading.page_reader import EngineFacts, PageJob, TaskOutcome
-from kobold_reader.reading.results import SHARES, Corners, Reading, corners_on_page, joined
+from kobold_reader.reading.results import SHARES, Corners, Reading, corners_on_page, joined, words_along
 from kobold_reader.release import RELEASE
 
 MAX_SIDE_PX = 2000
@@ -33,7 +33,7 @@ _CUT_PX = 3  # a line that reaches the edge of its band is cut there
 _SAME = 0.5  # a piece of which the pieces of another band cover this share is read there
 
 _WIDE_GAP = 0.8  # in heights of a line's box: words so far apart are in two cells, or columns
-_PAPER = 0.13  # in the same: what RapidOCR leaves around a line
+_PAPER = 0.12  # in the same: what RapidOCR leaves around a line
 
 
 _LOOKS = ((1.0, 0.15, 1.0), (2.0, 0.25, 1.0), (2.0, 0.1, 1.4), (0.7, 0.1, 1.0))
@@ -51,6 +51,8 @@ class _ReadLine:
     score: float
     corners: Any
     """Of its box, in px of the view; an array of four points."""
+    words: tuple[int, ...]
+    """As in `LineBox`."""
     band: int = 0
     is_cut: bool = False
     """At the edge of its band."""
@@ -60,6 +62,10 @@ class _ReadLine:
         """Of its box, in square px."""
         (x0, y0), (x1, y1), (x2, y2), (x3, y3) = self.corners.tolist()
         return float(abs((x2 - x0) * (y3 - y1) - (x3 - x1) * (y2 - y0)) / 2)
+
+
+_Placed = tuple[str, Corners, float, tuple[int, ...]]
+"""A piece of a line with its place, score and words, as `joined` takes it."""
 
 
 class RapidOcrEngine:
@@ -117,7 +123,7 @@ class RapidOcrEngine:
     def _read_text(self, job: PageJob, facts: EngineFacts) -> TaskOutcome:
         started_s = time.monotonic()
         views = job.images.views
-        lines: list[list[tuple[str, Corners, float]]] = []
+        lines: list[list[_Placed]] = []
         scores: list[tuple[float, int]] = []
         try:
             for view in views:
@@ -141,7 +147,7 @@ class RapidOcrEngine:
             elapsed_s=time.monotonic() - started_s,
         )
 
-    def _lines(self, view: PageView, scores: list[tuple[float, int]]) -> list[list[tuple[str, Corners, float]]]:
+    def _lines(self, view: PageView, scores: list[tuple[float, int]]) -> list[list[_Placed]]:
         """Return the lines in reading order, in pieces with places and scores; adds score and length of each piece."""
         found = self._pieces(view.image) if view.height_px <= MAX_SIDE_PX else self._pieces_of_bands(view)
         boxes: list[Box] = [
@@ -155,6 +161,7 @@ class RapidOcrEngine:
                 tidy(piece.text),
                 corners_on_page((piece.corners / size).ravel().tolist(), view.box),
                 round(piece.score, 3),
+                piece.words,
             )
             for piece in found
         ]
@@ -172,9 +179,7 @@ class RapidOcrEngine:
             return []
         lines = zip(found.txts, found.scores, found.boxes, found.word_results, strict=True)
         return [
-            piece
-            for text, score, corners, words in lines
-            for piece in _parted(_ReadLine(str(text), float(score), corners), words)
+            piece for text, score, corners, words in lines for piece in _parted(str(text), float(score), corners, words)
         ]
 
     def _pieces_of_bands(self, view: PageView) -> list[_ReadLine]:
@@ -193,9 +198,8 @@ class RapidOcrEngine:
             for piece in self._pieces(pixels[top : top + band_px]):
                 highest, lowest = piece.corners[:, 1].min(), piece.corners[:, 1].max()
                 is_cut = bool((band and highest <= _CUT_PX) or (band < last and lowest >= band_px - _CUT_PX))
-                found.append(
-                    _ReadLine(piece.text, piece.score, piece.corners + np.array([0, top], np.float32), band, is_cut)
-                )
+                corners = piece.corners + np.array([0, top], np.float32)
+                found.append(replace(piece, corners=corners, band=band, is_cut=is_cut))
         kept: list[_ReadLine] = []
         for piece in sorted(found, key=lambda one: (one.is_cut, -one.area)):
             others = (one for one in kept if one.band != piece.band)
@@ -250,26 +254,47 @@ class RapidOcrEngine:
             self._facts = None
 
 
-def _parted(line: _ReadLine, words: Iterable[tuple[str, float, Any]]) -> Iterator[_ReadLine]:
-    """Cut a line where words are far apart: RapidOCR takes cells of a table for one line if they are near enough."""
+def _parted(text: str, score: float, corners: Any, words: Iterable[tuple[str, float, Any]]) -> Iterator[_ReadLine]:
+    """Cut a line at its wide gaps: RapidOCR takes cells of a table for one line if they are near enough.
+
+    RapidOCR's words end at white space, and also at a gap and where Chinese begins.
+    """
     import numpy as np
 
-    first, second, third, fourth = line.corners
+    first, second, third, fourth = corners
     wide, high = math.dist(first, second), math.dist(first, fourth)
-    starts, ends = [(0, 0.0)], list[tuple[int, float]]()
-    at, right = 0, 1.0
-    for word, _, corners in words:
-        shares = (np.array(corners) - first) @ (second - first) / wide**2
-        start = line.text.index(word, at)
-        if (float(shares.min()) - right) * wide > _WIDE_GAP * high:
-            ends.append((at, right + _PAPER * high / wide))
-            starts.append((start, float(shares.min()) - _PAPER * high / wide))
-        at, right = start + len(word), float(shares.max())
-    ends.append((len(line.text), 1.0))
-    for (start, left), (end, right) in zip(starts, ends, strict=True):
+    pieces: list[list[_Word]] = []
+    at = 0
+    for word, _, points in words:
+        shares = (np.array(points) - first) @ (second - first) / wide**2
+        start = text.index(word, at)
+        found = _Word(start, at := start + len(word), float(shares.min()), float(shares.max()))
+        before = pieces[-1][-1] if pieces else None
+        if before is None or (found.left - before.right) * wide > _WIDE_GAP * high:
+            pieces.append([found])
+        elif found.start > before.end:
+            pieces[-1].append(found)
+        else:
+            pieces[-1][-1] = before._replace(end=found.end, right=found.right)
+    paper = min(_PAPER * high / wide, _PAPER)
+    for piece in pieces:
+        left = 0.0 if piece is pieces[0] else piece[0].left - paper
+        right = 1.0 if piece is pieces[-1] else piece[-1].right + paper
         places = [first + left * (second - first), first + right * (second - first)]
         places += [fourth + right * (third - fourth), fourth + left * (third - fourth)]
-        yield _ReadLine(line.text[start:end], line.score, np.array(places, np.float32))
+        # At both ends the line's box is nearer to the letters: RapidOCR takes wide ones for narrow.
+        ends = [left + paper, *[end for one in piece for end in (one.left, one.right)][1:-1], right - paper]
+        along = words_along(ends, left, right) if wide > high else ()  # else it is vertical
+        yield _ReadLine(text[piece[0].start : piece[-1].end], score, np.array(places, np.float32), along)
+
+
+class _Word(NamedTuple):
+    """A span of a line's text, and where it stands along the line, in shares of its length."""
+
+    start: int
+    end: int
+    left: float
+    right: float
 
 
 def _points_in(view: PageView, corners: Corners) -> list[tuple[float, float]]:

@@ -41,6 +41,9 @@ class LineBox(NamedTuple):
     corners: Corners
     score: float | None = None
     """How sure RapidOCR is of what it read there, 0 to 1; None where the engine does not tell."""
+    words: tuple[int, ...] = ()
+    """Where each word between white space begins and ends along the line, by turns, in units of its length / `SHARES`;
+    empty where the engine does not tell."""
 
 
 def corners_on_page(shares: Iterable[float], box: Box = (0.0, 0.0, 1.0, 1.0)) -> Corners:
@@ -52,7 +55,27 @@ def corners_on_page(shares: Iterable[float], box: Box = (0.0, 0.0, 1.0, 1.0)) ->
     return tuple(round(min(1.0, max(0.0, share)) * SHARES) for share in on_page)
 
 
-def joined(lines: Iterable[Iterable[tuple[str, Corners, float | None]]]) -> tuple[str, tuple[LineBox, ...]]:
+def words_along(ends: Iterable[float], left: float, right: float) -> tuple[int, ...]:
+    """Return where words begin and end along a part of a line, from their places and its own along the whole line.
+
+    >>> words_along([0.25, 0.4, 0.5, 0.75], 0.25, 0.75)
+    (0, 3000, 5000, 10000)
+    """
+    shares = ((end - left) / max(right - left, 1 / SHARES) for end in ends)
+    return tuple(round(min(1.0, max(0.0, share)) * SHARES) for share in shares)
+
+
+def _box_of_json(values: Sequence[Any]) -> LineBox:
+    """Return a box from its array, which ends earlier in older ledgers."""
+    box = LineBox(*values)
+    return box._replace(corners=tuple(box.corners), words=tuple(box.words))
+
+
+_Piece = tuple[str, Corners, float | None] | tuple[str, Corners, float | None, tuple[int, ...]]
+"""A piece of a line, with its place, score and words as in `LineBox`."""
+
+
+def joined(lines: Iterable[Iterable[_Piece]]) -> tuple[str, tuple[LineBox, ...]]:
     r"""Join pieces of lines to a text, and return it with the place of each; pieces without text are left out.
 
     >>> joined([[("Mooring", (), 0.99), ("12.50", (), 0.98)], [("Total", (), None)]])[0]
@@ -62,12 +85,13 @@ def joined(lines: Iterable[Iterable[tuple[str, Corners, float | None]]]) -> tupl
     boxes: list[LineBox] = []
     for line in lines:
         gap = "\n"
-        for piece, corners, score in line:
-            if not piece:
+        for piece in line:
+            if not piece[0]:
                 continue
             text += gap if text else ""
-            boxes.append(LineBox(len(text), len(text) + len(piece), corners, score))
-            text += piece
+            words = piece[3] if len(piece) == 4 else ()  # noqa: PLR2004
+            boxes.append(LineBox(len(text), len(text) + len(piece[0]), piece[1], piece[2], words))
+            text += piece[0]
             gap = " "
     return text, tuple(boxes)
 
@@ -122,9 +146,7 @@ class Reading:
         tuples = {
             "view_sizes": tuple(map(tuple, values["view_sizes"])),
             "doubtful": tuple(values["doubtful"]),
-            "boxes": tuple(
-                LineBox(start, end, tuple(corners), *score) for start, end, corners, *score in values["boxes"]
-            ),
+            "boxes": tuple(map(_box_of_json, values["boxes"])),
         }
         return cls(**{**values, **tuples})
 

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect
+from bisect import bisect, bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from math import hypot
 from typing import Any, Final, NamedTuple
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import Indel, Levenshtein
 
-from kobold_reader.reading.results import SHARES, Corners, LineBox, Reading
+from kobold_reader.reading.results import SHARES, Corners, LineBox, Reading, words_along
 
 SURE: Final = 0.9
 """Score of a line that RapidOCR read; print is mostly above 0.95."""
@@ -779,8 +779,18 @@ def _places(text: str, found: _Alignment, size_px: tuple[int, int]) -> Iterator[
         start, end = min(word[3] for word in run), max(word[4] for word in run)
         if last - first < _CHANCE and (start, end) not in _words(line.letters, line.text):
             continue
-        origin = found.letters.origin
-        yield LineBox(origin[first], origin[last - 1] + 1, _part(line, start, end, size_px))
+        along = _along(line, size_px)
+        origin = line.letters.origin
+        # Signs at the ends of a line are of the run that has its first letters, or its last ones.
+        left = along[origin[start] if start else 0][0]
+        right = along[origin[end - 1] if end < len(origin) else len(line.text) - 1][1]
+        ends = _word_ends(text, found, range(first, last), number, along) if line.box.words else []
+        yield LineBox(
+            found.letters.origin[first],
+            found.letters.origin[last - 1] + 1,
+            _part(line.box.corners, left, right),
+            words=words_along(ends, left, right),
+        )
 
 
 def _word_place(found: _Alignment, start: int, end: int) -> tuple[int, int, int, int, int]:
@@ -805,20 +815,31 @@ def _width(letter: str) -> float:
     return 2.0 if _CJK.match(letter) else 1.4 if letter in _WIDE or letter.isupper() else 1.0
 
 
-def _part(line: _WitnessLine, start: int, end: int, size_px: tuple[int, int]) -> Corners:
-    """Return the corners of a part of a line, without RapidOCR's margin; letters are as wide as they usually are."""
-    origin = line.letters.origin
-    widths = [_width(letter) for letter in line.text]
-    whole = sum(widths)
-    left = sum(widths[: origin[start]]) / whole if start else 0.0
-    right = sum(widths[: origin[end - 1] + 1]) / whole if end < len(origin) else 1.0
-    x0, y0, x1, y1, x2, y2, x3, y3 = line.box.corners
-    high_px = hypot((x3 - x0) * size_px[0], (y3 - y0) * size_px[1])
-    wide_px = hypot((x1 - x0) * size_px[0], (y1 - y0) * size_px[1])
-    margin = min(_MARGIN * high_px / max(1.0, wide_px), _MARGIN)
+def _along(line: _WitnessLine, size_px: tuple[int, int]) -> list[tuple[float, float]]:
+    """Return where each character of a line begins and ends, in shares of the line's length.
 
-    def point(along: float, down: float) -> tuple[int, int]:
-        at = margin + along * (1 - 2 * margin)
+    Within a word, or a line whose words' places are not known, letters are as wide as they usually are.
+    """
+    spans = [word.span() for word in re.finditer(r"\S+", line.text)]
+    ends = [end / SHARES for end in line.box.words]
+    if len(ends) != 2 * len(spans):
+        x0, y0, x1, y1, _, _, x3, y3 = line.box.corners
+        high_px = hypot((x3 - x0) * size_px[0], (y3 - y0) * size_px[1])
+        wide_px = hypot((x1 - x0) * size_px[0], (y1 - y0) * size_px[1])
+        margin = min(_MARGIN * high_px / max(1.0, wide_px), _MARGIN)
+        spans, ends = [(0, len(line.text))], [margin, 1 - margin]
+    places = [(0.0, 0.0)] * len(line.text)
+    for (start, end), left, right in zip(spans, ends[::2], ends[1::2], strict=True):
+        widths = list(accumulate(map(_width, line.text[start:end]), initial=0.0))
+        places[start:end] = pairwise(left + (right - left) * width / widths[-1] for width in widths)
+    return places
+
+
+def _part(corners: Corners, left: float, right: float) -> Corners:
+    """Return the corners of a part of a line, without RapidOCR's margin above and below."""
+    x0, y0, x1, y1, x2, y2, x3, y3 = corners
+
+    def point(at: float, down: float) -> tuple[int, int]:
         top, bottom = (x0 + at * (x1 - x0), y0 + at * (y1 - y0)), (x3 + at * (x2 - x3), y3 + at * (y2 - y3))
         return (
             round(min(SHARES, max(0, top[0] + down * (bottom[0] - top[0])))),
@@ -831,3 +852,18 @@ def _part(line: _WitnessLine, start: int, end: int, size_px: tuple[int, int]) ->
         *point(right, 1 - _MARGIN),
         *point(left, 1 - _MARGIN),
     )
+
+
+def _word_ends(
+    text: str, found: _Alignment, run: range, number: int, along: Sequence[tuple[float, float]]
+) -> list[float]:
+    """Return where the words of a run of letters begin and end along their line; [] if one has no letter in it."""
+    origin, line = found.letters.origin, found.lines[number].letters
+    ends: list[float] = []
+    for word in re.compile(r"\S+").finditer(text, origin[run[0]], origin[run[-1]] + 1):
+        letters = range(bisect_left(origin, word.start()), bisect_left(origin, word.end()))
+        at = [line.origin[found.at[one]] for one in letters if found.line[one] == number]
+        if not at:
+            return []
+        ends += [along[min(at)][0], along[max(at)][1]]
+    return ends
