@@ -42,7 +42,7 @@ def touch(archive: Archive) -> None:
 def amend_reading(archive: Archive, page: PageRow, **changes: Any) -> None:
     """Change what the ledger says of the reading of a page that KoboldCpp read with default settings."""
     with Ledger(archive.folder / LEDGER) as ledger:
-        known = ledger.pages(page.sha256)[page.page_number]
+        known = ledger.pages(page.sha256, [page.page_number])[page.page_number]
         reading = ledger.reading(known.facts.content_sha256, "ocr", "koboldcpp", "default")
         assert reading is not None
         [source] = select([str(page.metadata["file_path"])]).files

@@ -292,7 +292,8 @@ def test_pages_that_an_older_release_read_are_looked_at_once(
             for uri in ledger.uris():
                 [sha256] = {row.sha256 for row in archive.pages() if row.uri == uri}
                 pages = [
-                    replace(known, facts=replace(known.facts, metadata={})) for known in ledger.pages(sha256).values()
+                    replace(known, facts=replace(known.facts, metadata={}))
+                    for known in ledger.pages(sha256, [1]).values()
                 ]
                 ledger.remember_pages(sha256, pages)
         for row in list(archive.pages()):

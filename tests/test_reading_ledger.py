@@ -80,7 +80,7 @@ def test_what_goes_in_comes_out_equal(tmp_path: Path) -> None:
     with Ledger(path) as ledger:
         assert ledger.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
         assert ledger.document(FILE.sha256) == FILE
-        assert ledger.pages(FILE.sha256) == {1: KnownPage(facts(), is_blank=False)}
+        assert ledger.pages(FILE.sha256, range(1, 100)) == {1: KnownPage(facts(), is_blank=False)}
         assert ledger.page(FILE.sha256, 1) == KnownPage(facts(), is_blank=False)
         assert ledger.page(FILE.sha256, 2) is None
         assert ledger.sha256_of(SOURCE) == FILE.sha256
@@ -134,7 +134,7 @@ def test_the_fallback_is_read_and_copied(tmp_path: Path) -> None:
         record(default)
     with Ledger(tmp_path / "own.sqlite", fallback=Ledger(tmp_path / "default.sqlite", read_only=True)) as own:
         assert own.sha256_of(SOURCE) == FILE.sha256
-        assert own.page(FILE.sha256, 1) == own.pages(FILE.sha256)[1]
+        assert own.page(FILE.sha256, 1) == own.pages(FILE.sha256, range(1, 100))[1]
         assert own.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
     with Ledger(tmp_path / "own.sqlite") as alone:
         assert alone.reading("c" * 64, "ocr", "koboldcpp", "default") == READING
@@ -154,7 +154,7 @@ def test_copies_of_the_fallback_are_written_together(tmp_path: Path, monkeypatch
         with closing(sqlite3.connect(own_path)) as watching:
             states = set()
             assert own.sha256_of(SOURCE) == FILE.sha256
-            assert len(own.pages(FILE.sha256)) == count
+            assert len(own.pages(FILE.sha256, range(1, 100))) == count
             for number in range(1, count + 1):
                 assert own.reading(content_of(number) * 64, "ocr", "koboldcpp", "default") == READING
                 states.add(watching.execute("PRAGMA data_version").fetchone())  # another after each commit of others
@@ -191,7 +191,7 @@ def test_files_that_were_only_looked_at_are_written_together(tmp_path: Path, mon
         assert ledger.sha256_of(copy) is None
         assert ledger.sha256_of(source) == file.sha256
         assert ledger.document(file.sha256) == file
-        assert set(ledger.pages(file.sha256)) == {1}
+        assert set(ledger.pages(file.sha256, range(1, 100))) == {1}
         look_at(ledger, 30)
         assert ledger.count()["pages"] == 31
         look_at(ledger, 31)
@@ -221,7 +221,7 @@ def test_a_page_that_cannot_be_kept_is_no_fault_of_those_put_off_with_it(tmp_pat
             look_at(ledger, 2, page_label="\udcff")
         look_at(ledger, 3)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        assert [len(ledger.pages(content_of(number) * 64)) for number in (1, 2, 3)] == [1, 0, 1]
+        assert [len(ledger.pages(content_of(number) * 64, range(1, 100))) for number in (1, 2, 3)] == [1, 0, 1]
 
 
 def test_a_copy_never_replaces_what_was_read_since(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def recorded(ledger: Ledger) -> list[int]:
     assert ledger.path is not None
     with closing(sqlite3.connect(ledger.path)) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    known = ledger.pages(FILE.sha256)
+    known = ledger.pages(FILE.sha256, range(1, 100))
     for page in known.values():
         assert ledger.reading(page.facts.content_sha256, "ocr", "koboldcpp", "default") == READING
     return sorted(known)
@@ -470,7 +470,7 @@ def test_kill_9_loses_nothing_that_was_recorded(tmp_path: Path) -> None:
                 child.kill()
                 break
     with Ledger(path) as ledger:
-        kept = ledger.pages(FILE.sha256)
+        kept = ledger.pages(FILE.sha256, range(1, 100))
         assert len(kept) >= 25
         for number, page in kept.items():
             assert ledger.reading(page.facts.content_sha256, "ocr", "koboldcpp", "default") == READING, number

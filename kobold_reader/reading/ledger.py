@@ -400,17 +400,16 @@ class Ledger:
 
     # ── pages ────────────────────────────────────────────────────────────────────────────────────
 
-    def pages(self, sha256: str) -> dict[int, KnownPage]:
-        """Return the known pages of a file's content by 1-based page number."""
-        sql = "SELECT page_number, is_blank, facts FROM pages WHERE sha256 = ? ORDER BY page_number DESC"
-        rows = self._found_by_key("pages", sha256, sql, sha256)
-        known: dict[int, KnownPage] = {}
-        while rows:  # each is given up as it is decoded: a book has megabytes of them
-            number, is_blank, facts = rows.pop()
-            known[number] = _to_page(is_blank, facts)
-        document = self.document(sha256) if self._fallback and known else None
-        if self._fallback and not (document and len(known) == document.total_pages):
-            behind = self._fallback.pages(sha256)
+    def pages(self, sha256: str, numbers: Sequence[int]) -> dict[int, KnownPage]:
+        """Return those of these pages of a file's content that are known, by 1-based page number."""
+        sql = (
+            "SELECT page_number, is_blank, facts FROM pages "
+            "WHERE sha256 = ? AND page_number IN (SELECT value FROM json_each(?)) ORDER BY page_number"
+        )
+        rows = self._found_by_key("pages", sha256, sql, sha256, _json(list(numbers)))
+        known = {number: _to_page(is_blank, facts) for number, is_blank, facts in rows}
+        if self._fallback and len(known) < len(numbers):
+            behind = self._fallback.pages(sha256, numbers)
             # Copied with the readings, because `forget` finds readings by their pages.
             self._copy(_put_page(sha256, page) for number, page in behind.items() if number not in known)
             known = behind | known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +36,8 @@ new_child: Callable[[], PageChild] = PageChild
 
 _AHEAD_PAGES: Final = 8
 """Pages that the child looks at while this process works."""
+_KNOWN_AT_ONCE: Final = 256
+"""Known pages that are held at a time: a book has megabytes of facts."""
 _PICTURE_COVERAGE: Final = 0.5
 # Keys of a page's metadata; those with "_" are not shown.
 _KIND: Final = "image_kind"
@@ -225,11 +227,22 @@ class OpenFile:
         self.close()
 
 
-def with_unknown_ahead(page_numbers: Iterable[int], known: Container[int]) -> Iterator[tuple[int, list[int]]]:
-    """Yield each page number, with the next ones that are not known, for `OpenFile.page_facts`."""
+def with_known(
+    ledger: Ledger, source: SourceFile, file: FileFacts, page_numbers: Iterable[int]
+) -> Iterator[tuple[int, KnownPage | None, list[int]]]:
+    """Yield each page number, the page if it is known, and the next numbers that are not, for `OpenFile.page_facts`.
+
+    Raises:
+        SourceError: The ledger's rows of the file cannot be used.
+    """
     numbers = list(page_numbers)
-    for position, number in enumerate(numbers, start=1):
-        yield number, [one for one in numbers[position : position + _AHEAD_PAGES] if one not in known]
+    known: dict[int, KnownPage] = {}
+    for position, number in enumerate(numbers):
+        if position % _KNOWN_AT_ONCE == 0:
+            with of_one_page("looking at its pages", source.path):
+                known = ledger.pages(file.sha256, numbers[position : position + _KNOWN_AT_ONCE + _AHEAD_PAGES])
+        following = numbers[position + 1 : position + 1 + _AHEAD_PAGES]
+        yield number, known.pop(number, None), [one for one in following if one not in known]
 
 
 def _twice(request: Callable[[], T], place: str) -> T:

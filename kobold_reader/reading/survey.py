@@ -18,13 +18,12 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Final, Literal, get_args
 
-from kobold_reader.border import of_one_page
 from kobold_reader.errors import KoboldReaderError, SourceError
 from kobold_reader.options import ReadOptions
 from kobold_reader.pages import FileFacts, SourceFile
 from kobold_reader.reading.due import PageTasks, find_due, has_text_layer
 from kobold_reader.reading.ledger import KnownPage, Ledger, Timing
-from kobold_reader.reading.open_file import OpenFile, with_unknown_ahead
+from kobold_reader.reading.open_file import OpenFile, with_known
 from kobold_reader.reading.page_reader import EngineFacts
 
 PageKind = Literal["read", "text_layer", "blank", "to_read", "copy", "failed"]
@@ -154,18 +153,11 @@ def pages_ahead(
         is_poor = facts.text_layer == "poor"
         return PageAhead(source, facts.page_number, kind, asked, facts.content_sha256, has_poor_text=is_poor)
 
-    for source in files:
-        try:
-            file = opened.facts(source)
-            with of_one_page("looking at its pages", source.path):
-                known = ledger.pages(file.sha256)
-        except SourceError as err:
-            yield PageAhead(source, 0, "failed", error=err)  # the run records it when its turn comes
-            continue
-        looked_at = 0
-        for number, unknown in with_unknown_ahead(numbers(source, file), known):
-            if number in known:
-                yield ahead(source, known.pop(number))
+    def of_file(source: SourceFile) -> Iterator[PageAhead]:
+        file, looked_at = opened.facts(source), 0
+        for number, known, unknown in with_known(ledger, source, file, numbers(source, file)):
+            if known:
+                yield ahead(source, known)
                 continue
             if not looks:
                 yield PageAhead(source, number, "to_read", options.tasks)
@@ -180,6 +172,12 @@ def pages_ahead(
                 on_progress(f"looking at {source.name} page {number} of {file.total_pages}")
             looked_at += 1
             yield replace(ahead(source, page), is_new=True)
+
+    for source in files:
+        try:
+            yield from of_file(source)
+        except SourceError as err:
+            yield PageAhead(source, 0, "failed", error=err)  # the run records it when its turn comes
 
 
 def _kind_ahead(known: KnownPage, found: PageTasks, due_tasks: Sequence[str], options: ReadOptions) -> PageKind:

@@ -44,7 +44,7 @@ from kobold_reader.pages import FileFacts, ImageBudget, SourceFile
 from kobold_reader.pages.sidecars import people_say
 from kobold_reader.reading import due
 from kobold_reader.reading.ledger import Claims, KnownPage, Ledger
-from kobold_reader.reading.open_file import OpenFile, public_metadata, with_unknown_ahead
+from kobold_reader.reading.open_file import OpenFile, public_metadata, with_known
 from kobold_reader.reading.page_reader import DuePage, EngineFacts, PageReader
 from kobold_reader.reading.pipeline import Ahead, InOrder
 from kobold_reader.reading.results import PageResult, Reading
@@ -288,23 +288,19 @@ class Transcriber:
             for source in files:
                 try:
                     file = opened.facts(source)
-                    with of_one_page("looking at its pages", source.path):
-                        known = self._ledger.pages(file.sha256)
+                    if (source.uri, 0) in self._failed_before:
+                        self._ledger.clear_failure(source.uri, 0)  # an unchanged file that came back is not opened
+                    yield from self._file_steps(opened, source, file)
                 except SourceError as err:
                     self._ledger.record_failure(source, "", 0, {"": err})
                     yield self._failed(source, None, 0, err)
-                    continue
-                if (source.uri, 0) in self._failed_before:
-                    self._ledger.clear_failure(source.uri, 0)  # an unchanged file that came back is not opened
-                yield from self._file_steps(opened, source, file, known)
 
     def _file_steps(
-        self, opened: OpenFile, source: SourceFile, file: FileFacts, known: dict[int, KnownPage]
+        self, opened: OpenFile, source: SourceFile, file: FileFacts
     ) -> Generator[PageResult | DuePage, None, None]:
-        for number, unknown in with_unknown_ahead(self._numbers(source, file), known):
+        for number, before, unknown in with_known(self._ledger, source, file, self._numbers(source, file)):
             try:
                 with of_one_page("preparing it", source.path, number):
-                    before = known.pop(number, None)
                     page = before or KnownPage(opened.page_facts(source, file, number, ahead=unknown), None)
                     if before is None:
                         self._looked_at.add(page.facts.content_sha256)
