@@ -173,6 +173,7 @@ POSTS = [
     f"/page/{SHA[:32]}-3/again",
     "/file/00/again",
     f"/page/{SHA[:32]}-1/rotation",
+    f"/page/{SHA[:32]}-1/unlock",
     "/export",
     "/add/index",
     "/add/stop",

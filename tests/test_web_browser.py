@@ -477,6 +477,40 @@ def test_the_picture_of_a_file_that_is_gone_says_so(browser: Browser, site: Site
     assert all("404" in one for one in browser.said), "a picture is missing, and that is all"
 
 
+def test_a_file_that_was_read_and_is_locked_is_unlocked_on_its_page(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    write_pdf(tmp_path / "open.pdf", "Nystrand replaced forty slates of the boathouse roof on Tuesday.")
+    with pymupdf.open(tmp_path / "open.pdf") as document:
+        document.save(scans / "locked.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, owner_pw="o", user_pw="u")
+    reader = KoboldReader(text_layer="only", tasks=["ocr"], ledger="none", pdf_passwords=["u"])
+    shown = "document.querySelector('.sheet img')?.naturalWidth > 0"
+    with Archive.open(tmp_path / "boxes", create=True, embedder="none") as archive:
+        archive.sync(scans, reader=reader)
+        [page] = archive.pages()
+        with served(archive, tmp_path) as site, Browser() as browser:
+            browser.open(site.access.url("127.0.0.1"))
+            browser.open(f"{site.base}/page/{page.page_id}?q=slates&large=1")
+            await_(browser, "document.querySelector('[data-unlock]').checkVisibility()")
+            assert serious_findings(browser) == []
+            assert "This PDF is locked." in browser.text()
+            assert "--pdf-password" not in browser.text()
+            browser.press("Escape")
+            assert browser.run("document.querySelector('[data-open]').checkVisibility()")
+            browser.run("document.querySelector('[type=password]').focus()")
+            browser.type("wrong")
+            browser.press("Enter", leads_on=True)
+            await_(browser, "document.querySelector('[data-unlock]').checkVisibility()")
+            assert "None of the passwords given opens this PDF." in browser.text()
+            browser.run("document.querySelector('[type=password]').focus()")
+            browser.type("u")
+            browser.press("Enter", leads_on=True)
+            await_(browser, shown)
+            assert browser.run("document.querySelector('[data-unlock]').checkVisibility()") is False
+            assert browser.run("location.search") == "?q=slates"
+            assert all("423" in one for one in browser.said), "a picture was missing, and that is all"
+
+
 def test_a_correction_from_the_keyboard(browser: Browser, site: Site) -> None:
     page = [one for one in site.archive.pages() if one.metadata["file_name"] == "letter.pdf"][2]
     browser.open(f"{site.base}/page/{page.page_id}")

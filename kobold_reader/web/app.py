@@ -37,7 +37,14 @@ from kobold_reader.archive import Archive
 from kobold_reader.archive.filters import parse_filter
 from kobold_reader.archive.query import unquoted
 from kobold_reader.archive.rows import PageRow
-from kobold_reader.errors import ConfigError, KoboldReaderError, SourceError, SourceNotFoundError, archive_option
+from kobold_reader.errors import (
+    ConfigError,
+    EncryptedSourceError,
+    KoboldReaderError,
+    SourceError,
+    SourceNotFoundError,
+    archive_option,
+)
 from kobold_reader.html.pages import explained, templates
 from kobold_reader.progress import spell_bytes
 from kobold_reader.web import views
@@ -66,6 +73,7 @@ _HEADINGS = {
     405: "Not found",
     409: "Not possible",
     413: "Too large",
+    423: "Locked",
     507: "Not saved",
 }
 """Of the pages that say why an address cannot be shown, by HTTP status."""
@@ -127,6 +135,7 @@ def make_app(
             Route(f"{page}/as-read", pages.uncorrect, methods=["POST"]),
             Route(f"{page}/again", pages.reread_page, methods=["POST"]),
             Route(f"{page}/rotation", pages.rotate, methods=["POST"]),
+            Route(f"{page}/unlock", pages.unlock, methods=["POST"]),
             Route("/file/{key:str}/again", pages.reread_file, methods=["POST"]),
         ],
         middleware=[Middleware(Guard, access=access)],
@@ -365,7 +374,7 @@ class _Pages:
             try:
                 picture = await run_in_threadpool(self._pictures.picture, page, size, turned.get(page.page_id))
             except SourceError as err:
-                return PlainTextResponse(explained(err), 404 if isinstance(err, SourceNotFoundError) else 409)
+                return PlainTextResponse(views.in_browser(explained(err)), _status_of(err))
         return Response(picture.image, media_type=picture.mime)
 
     def original(self, request: Request) -> Response:
@@ -376,7 +385,7 @@ class _Pages:
                 source = self._pictures.original(page)
                 file = opened.enter_context(Path(opened.enter_context(source.opened_path())).open("rb"))
             except SourceError as err:
-                raise HTTPException(404 if isinstance(err, SourceNotFoundError) else 409, explained(err)) from err
+                raise HTTPException(_status_of(err), views.in_browser(explained(err))) from err
             except OSError as err:
                 raise HTTPException(409, f"The file cannot be opened: {err.strerror or err}.") from err
             kind = str(page.metadata.get("file_type"))
@@ -447,8 +456,12 @@ class _Pages:
             raise HTTPException(409, "A page is turned by 90, 180 or 270 degrees.")
         rotation_deg = await run_in_threadpool(self._library.rotation_deg, page) + int(by) if by else None
         await run_in_threadpool(self._archive.rotate, page.page_id, rotation_deg)
-        kept = {name: form.get(name, "") for name in ("q", "at", "hit", "wall", "large")}
-        return RedirectResponse(views.Filters.of(form).address(f"/page/{page.page_id}", **kept), 303)
+        return _back_to(page, form)
+
+    async def unlock(self, request: Request) -> Response:
+        """Take the password of a page's file, so that its picture can be shown."""
+        form, page = await self._form_of_locked(request), await run_in_threadpool(self._page, request)
+        return _back_to(page, form)
 
     async def export(self, request: Request) -> Response:
         """The ticked pages, or all that were found, as a file to be saved."""
@@ -498,11 +511,13 @@ class _Pages:
         await run_in_threadpool(self._runs.reread, place.uri, 0, str(place.metadata.get("file_name", place.uri)))
         return RedirectResponse("/failed", 303)
 
-    async def _form_of_locked(self, request: Request) -> None:
-        """Take the password of a file, if one was sent; it is never stored, shown or logged."""
-        if password := (await self.form(request)).get("password", ""):
+    async def _form_of_locked(self, request: Request) -> dict[str, str]:
+        """Return a form, and take the password of a file, if one was sent; it is never stored, shown or logged."""
+        form = await self.form(request)
+        if password := form.get("password", ""):
             await run_in_threadpool(self._pictures.add_password, password)
             self._runs.add_password(password)
+        return form
 
     async def form(self, request: Request) -> dict[str, str]:
         """Return what one of our own forms sent, with the first value of each name."""
@@ -562,6 +577,19 @@ def _templates() -> Environment:
         "why_failed": views.why_failed,
     }
     return environment
+
+
+def _status_of(error: SourceError) -> int:
+    """Return the HTTP status of the answer in place of a file."""
+    if isinstance(error, SourceNotFoundError):
+        return 404
+    return 423 if isinstance(error, EncryptedSourceError) else 409
+
+
+def _back_to(page: PageRow, form: Mapping[str, str]) -> Response:
+    """Send the browser back to a page as it was shown."""
+    kept = {name: form.get(name, "") for name in ("q", "at", "hit", "wall", "large")}
+    return RedirectResponse(views.Filters.of(form).address(f"/page/{page.page_id}", **kept), 303)
 
 
 def _list_with(page: PageRow, filters: views.Filters, query: str, beside: views.HitsBeside | None) -> str:

@@ -133,6 +133,7 @@ async function sayWhy(picture) {
     const text = answer.ok ? "" : await answer.text();
     sentence.textContent = text || "The picture cannot be shown.";
     picture.closest("a").replaceWith(sentence);
+    one("[data-unlock]")?.toggleAttribute("hidden", answer.status !== 423);
   } else {
     sentence.textContent = "no picture";
     picture.parentElement.querySelector(".lines")?.remove();
@@ -278,6 +279,7 @@ function shut() {
   viewer.close();
   spread.prepend(sheet);
   sheet.classList.remove("large");
+  for (const field of sheet.querySelectorAll("[name=large]")) field.remove();
   const leaf = sheet.querySelector("[data-zoom]");
   leaf?.removeAttribute("style");
   leaf?.removeAttribute("tabindex");
