@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from kobold_reader.errors import SourceNotFoundError, UnsupportedSourceError
 from kobold_reader.pages import Selection, SourceFile, select
 from kobold_reader.pages.sources import kind_of
 from kobold_reader.progress import spell_skipped
+from kobold_reader.reading.ledger import Ledger
 from kobold_reader.release import install_command
 from tests import page_files as make
 
@@ -251,6 +253,20 @@ def memory() -> Iterator[Any]:
     fs.pipe({"/box/.hidden/a.pdf": PDF})
     yield fs
     fs.rm("/box", recursive=True)
+
+
+def test_a_time_that_cannot_be_is_none(folder: Path, memory: Any, tmp_path: Path) -> None:
+    """A broken clock, or an archive that was unpacked, leaves such times; a database cannot hold them."""
+    os.utime(folder / "Box 2" / "letter.pdf", (15_000_000_000, 15_000_000_000))  # the year 2445
+    memory.store["/box/b2.pdf"].modified = dt.datetime(9999, 12, 31, 23, tzinfo=dt.UTC)
+    (local,) = select([folder / "Box 2" / "letter.pdf"]).files
+    assert local.modified_date is not None
+    remote = next(file for file in select(["/box"], fs=memory).files if file.name == "b2.pdf")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for file in (local, remote):
+            assert abs(file.mtime_ns) < 1 << 63
+            assert ledger.sha256_of(file) is None
+    assert remote.mtime_ns == 0
 
 
 def test_another_filesystem(memory: Any) -> None:

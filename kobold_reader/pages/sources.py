@@ -149,7 +149,7 @@ class SourceFile:
     folder: str
     size_bytes: int
     mtime_ns: int
-    """Last change; 0 where the filesystem does not tell."""
+    """Last change; 0 where the filesystem does not tell, or tells what cannot be."""
     birth_date: str | None
     """`YYYY-MM-DD`, only from a real time of birth."""
     modified_date: str | None
@@ -257,9 +257,16 @@ def _without_login(url: str) -> str:
     return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
-def _day_of(timestamp: float) -> str:
-    """The local day of a moment in seconds since 1970."""
-    return dt.datetime.fromtimestamp(timestamp, tz=dt.UTC).astimezone().strftime("%Y-%m-%d")
+def _day_of(timestamp: float) -> str | None:
+    """The local day of a moment in seconds since 1970; None where the calendar or the system does not go so far."""
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return dt.datetime.fromtimestamp(timestamp, tz=dt.UTC).astimezone().strftime("%Y-%m-%d")
+    return None
+
+
+def _kept_ns(time_ns: int) -> int:
+    """A time as the ledger can hold it; 0 for one that is centuries away, as a broken clock or archive leaves it."""
+    return time_ns if abs(time_ns) < 1 << 63 else 0
 
 
 def _changed_at(info: Mapping[str, Any]) -> float | None:
@@ -420,7 +427,7 @@ class _Finder:
                 name=shown(place.name),
                 folder=shown(str(place.parent)),
                 size_bytes=state.st_size,
-                mtime_ns=state.st_mtime_ns,
+                mtime_ns=_kept_ns(state.st_mtime_ns),
                 birth_date=_day_of(birth) if birth else None,
                 modified_date=_day_of(state.st_mtime),
                 kind="",
@@ -486,7 +493,7 @@ class _Finder:
             name=shown(path.name),
             folder=shown(str(path.parent)),
             size_bytes=int(info.get("size") or 0),
-            mtime_ns=round(changed * 1_000_000) * 1_000 if changed else 0,
+            mtime_ns=_kept_ns(round(changed * 1_000_000) * 1_000) if changed else 0,
             birth_date=None,
             modified_date=_day_of(changed) if changed else None,
             kind="",
