@@ -493,14 +493,11 @@ class Library:
         path = self.archive.folder / "ledger.sqlite"
         found: dict[str, PageFacts] = {}
         if path.is_file():
-            with (
-                suppress(LedgerError),
-                Ledger(path, read_only=True) as ledger,
-            ):  # pages can be shown without their facts
-                known = functools.cache(ledger.pages)
+            # Pages can be shown without their facts.
+            with suppress(LedgerError), Ledger(path, read_only=True) as ledger:
                 for page in pages:
-                    if one := known(page.sha256).get(page.page_number):
-                        found[page.page_id] = one.facts
+                    if known := ledger.page(page.sha256, page.page_number):
+                        found[page.page_id] = known.facts
         return found
 
     def rotation_deg(self, page: PageRow) -> int:
