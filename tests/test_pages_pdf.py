@@ -338,6 +338,15 @@ def test_labels(child: PageChild, opened: Opener) -> None:
     assert [child.page_facts(number).page_label for number in (1, 2, 3)] == ["i", "ii", "1"]
 
 
+@pytest.mark.parametrize("tree", ["<</Nums[0<</S/a/St -40>>]>>", "<</Nums[0<</S/r/St 99999999999999>>]>>"])
+def test_a_label_that_cannot_be_spelled_costs_no_page(child: PageChild, opened: Opener, tree: str) -> None:
+    document = pymupdf.open()
+    document.new_page()
+    document.xref_set_key(document.pdf_catalog(), "PageLabels", tree)
+    opened(document.tobytes())
+    assert child.page_facts(1).page_label == "1"
+
+
 def test_labels_with_prefixes(child: PageChild, opened: Opener) -> None:
     with pymupdf.open("pdf", make.pdf(*[make.text_on] * 6)) as document:
         rules = [(1, "D", "B-", 1), (3, "D", "Tafel ", 7), (5, "A", "", 1)]

@@ -302,7 +302,10 @@ class PdfFile:
         if rule.get("style") == "D":  # `get_label` reads all rules again for each page
             label = f"{rule['prefix']}{rule['firstpagenum'] + page.number - rule['startpage']}"
         else:
-            label = str(page.get_label())
+            try:
+                label = str(page.get_label())
+            except MUPDF_ERRORS:
+                return ""  # a number that cannot be spelled in letters costs the label, not the page
         # PyMuPDF does not decode a prefix in hexadecimal.
         return clean_text(_HEX_PREFIX.sub(lambda match: bytes.fromhex(match[1]).decode("utf-16"), label))
 
