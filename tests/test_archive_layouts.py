@@ -18,7 +18,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageOps
 from kobold_reader import Archive, KoboldReader
 from kobold_reader.archive.layouts import LayoutWriter, check_sealed, page_lines
 from kobold_reader.archive.rows import PageRow, version_of
-from kobold_reader.errors import ConfigError, SourceError, StoreError
+from kobold_reader.errors import ConfigError, CorruptSourceError, SourceError, StoreError
 from kobold_reader.options import ExportFormat
 from kobold_reader.pages import file_at, local_uri
 from kobold_reader.reading.ledger import Ledger
@@ -262,6 +262,30 @@ def test_many_frames_become_many_pages(tmp_path: Path) -> None:
         texts = {page.number + 1: text for page in copy if (text := page.get_text().strip())}
         assert texts == {1: "page 1", 17: "page 17", 40: "page 40"}
         assert copy[39].get_pixmap(dpi=100).samples.count(0) == 3 * frames[39].convert("L").histogram()[0]
+
+
+def test_of_a_picture_that_is_cut_short_what_is_there_is_in_the_copy(tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    image = Image.effect_noise((400, 300), 80)
+    image.save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    target, _, _ = written(path, "pdf", {1: reading_of(("Mooring dues", at(0.1, 0.2, 0.5, 0.25)))})
+    with pymupdf.open(target) as copy:
+        assert copy.page_count == 1
+        assert copy[0].get_text().strip() == "Mooring dues"
+        (shown,) = copy[0].get_images()
+        pixels = pymupdf.Pixmap(copy, shown[0])
+        assert pixels.samples[: 400 * 100] == image.tobytes()[: 400 * 100], "the upper third is there"
+
+
+def test_a_pdf_that_is_too_damaged_for_a_copy_says_so(tmp_path: Path) -> None:
+    path = pdf(tmp_path / "minutes.pdf")
+    with pymupdf.open(path) as document:
+        document.update_object(document.get_new_xref(), "<</AAAA/BBBB>>")
+        data = document.tobytes()
+    path.write_bytes(data.replace(b"/AAAA", b"(AAA)")[:-60])  # no key, and MuPDF has to write the file anew
+    with pytest.raises(CorruptSourceError, match="too damaged for a copy"):
+        written(path, "pdf", {1: reading_of(("Mooring dues", at(0.1, 0.2, 0.5, 0.25)))})
 
 
 # ── lines and places ──────────────────────────────────────────────────────────────────────────────

@@ -274,21 +274,30 @@ class PictureFile:
         return TextCopy(target)
 
     def copy_page(self, page_number: int, copy: TextCopy) -> None:
-        """Add a page that shows the picture in its size; a JPEG or PNG is put into the copy as it is."""
+        """Add a page that shows the picture in its size, or what is there of it; a JPEG or PNG goes in as it is."""
         facts = self.page_facts(page_number)
         point = 72 / _ASSUMED_DPI
         size = facts.width_pt or facts.width_px * point, facts.height_pt or facts.height_px * point
-        with self._frame(page_number) as (picture, orientation), picture_errors(PageRenderError):
-            if len(self._frames) == 1 and picture.format in {"JPEG", "MPO", "PNG"}:
-                data = self._source if isinstance(self._source, bytes) else self._source.read_bytes()
-            else:
-                stored, buffer = picture if picture.mode in _PNG_MODES else picture.convert("RGB"), io.BytesIO()
-                if self.facts.kind in {"heic", "avif"}:
-                    stored.convert("RGB").save(buffer, "JPEG", quality=95, subsampling=0)
-                else:
-                    stored.save(buffer, "PNG")
-                data = buffer.getvalue()
-            copy.add_picture(data, size, orientation)
+        try:
+            with self._frame(page_number) as (picture, orientation), picture_errors(PageRenderError):
+                copy.add_picture(self._for_copy(picture), size, orientation)
+        except (CorruptSourceError, PageRenderError):
+            with picture_errors(PageRenderError), self._open() as opened:
+                opened.seek(self._frames[page_number - 1])
+                orientation = self._orientation_of(opened)
+                part, buffer = salvaged(lambda: opened)[0], io.BytesIO()
+            part.save(buffer, "PNG")
+            copy.add_picture(buffer.getvalue(), size, orientation)
+
+    def _for_copy(self, picture: Image.Image) -> bytes:
+        if len(self._frames) == 1 and picture.format in {"JPEG", "MPO", "PNG"}:
+            return self._source if isinstance(self._source, bytes) else self._source.read_bytes()
+        stored, buffer = picture if picture.mode in _PNG_MODES else picture.convert("RGB"), io.BytesIO()
+        if self.facts.kind in {"heic", "avif"}:
+            stored.convert("RGB").save(buffer, "JPEG", quality=95, subsampling=0)
+        else:
+            stored.save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 def _with_end_mark(source: Path | bytes) -> bytes | None:

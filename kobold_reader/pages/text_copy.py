@@ -9,16 +9,16 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 import pymupdf
 
-from kobold_reader.errors import EncryptedSourceError
-from kobold_reader.pages.layout import MUPDF_ERRORS
+from kobold_reader.errors import CorruptSourceError, EncryptedSourceError
+from kobold_reader.pages.layout import MUPDF_ERRORS, Page
 from kobold_reader.pages.page_tree import count_pages, set_count
 from kobold_reader.pages.values import PlacedText
 
@@ -40,6 +40,20 @@ _FORWARD: Final = re.compile(
     r"[^\W\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]+(?:[.,:/-]\d+)*|.[\u0300-\u036f\u0591-\u05c7\u064b-\u065f]*"
 )
 """Within a line from right to left: a number or a word of another script, else one character with its marks."""
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Raise MuPDF's errors about what a file holds as ours."""
+    damage = (pymupdf.mupdf.FzErrorSyntax, pymupdf.mupdf.FzErrorFormat, pymupdf.mupdf.FzErrorLibrary)
+    try:
+        yield
+    except damage as error:
+        said = str(error).partition(": ")[2]
+        raise CorruptSourceError(
+            f"It is too damaged for a copy as a PDF (MuPDF says: {said}).",
+            hint="--to hocr and --to alto write its text with the places.",
+        ) from error
 
 
 class TextCopy:
@@ -82,7 +96,12 @@ class TextCopy:
             self._write_down()
             self._document = self._opened()
         page = self._document.new_page(width=size_pt[0], height=size_pt[1])
-        page.insert_image(page.rect, stream=picture)
+        try:
+            with _damage_named():
+                page.insert_image(page.rect, stream=picture)
+        except CorruptSourceError:
+            self._document.delete_page(-1)
+            raise
         (name,) = (image[7] for image in page.get_images())
         matrix = " ".join(f"{number:g}" for number in _placed(orientation, *size_pt))
         (content,) = page.get_contents()
@@ -93,7 +112,10 @@ class TextCopy:
         lines = [line for line in lines if line.text.strip()]
         if not lines:
             return  # of a file attached to the PDF, there is no such page
-        page = self._document[page_number - 1]
+        with _damage_named():
+            self._lay_over(self._document[page_number - 1], lines)
+
+    def _lay_over(self, page: Page, lines: Sequence[PlacedText]) -> None:
         # Shares of the page as it is displayed → points of the page as it is stored.
         to_stored = (
             pymupdf.Matrix(page.rect.width, page.rect.height) * page.derotation_matrix * ~page.transformation_matrix
@@ -109,7 +131,8 @@ class TextCopy:
         """Write the font and the file."""
         if self._codes:
             self._write_font()
-        self._write_down()
+        with _damage_named():
+            self._write_down()
 
     def close(self) -> None:
         """Close the file, whatever state it is in."""
