@@ -95,6 +95,12 @@ def test_searchable_pdf() -> None:
     assert all(row["page_ms"] > 0 for row in found.values())
 
 
+@pytest.mark.thorough
+def test_words_of_searchable_pdfs() -> None:
+    medians = searchable_pdf.main(["--words"])
+    assert min(medians.values()) > 0.9
+
+
 def test_witness() -> None:
     printed = ["Skarvholm Boat Club, Quay Street", "Mooring of the schooner 12.50", "Carting of new slates 8.20"]
     lines: list[list[tuple[str, Corners, float | None]]] = []

@@ -236,6 +236,13 @@ def test_a_digit_has_no_place_in_another_number() -> None:
     assert [text[place.start : place.end] for place in compare(text, page).places] == ["Rope, hemp", "Tar", "2.40"]
 
 
+def test_a_number_has_all_of_its_place_where_a_digit_of_it_is_taken_for_another_one() -> None:
+    page = witness_of("Tar in a cask  $1.10")
+    text = "Tar in a cask\n1\n$1.10"
+    (place,) = (one for one in compare(text, page).places if text[one.start : one.end] == "1.10")
+    assert place.corners[0] == pytest.approx(4000 + 36, abs=1)
+
+
 def test_words_without_support_get_no_place() -> None:
     text = f"{LETTER}\nI enclose a photograph of the new boathouse."
     assert all(place.end <= len(LETTER) for place in compare(text, WITNESS).places)

@@ -476,7 +476,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
             verdict(f"true texts accused by {way} <= {share:.2f}", is_reached=accused[way] <= share)
     if any(page.boxes for page in pages):
         verdict("words with a place >= 0.95", is_reached=placed[0] >= 0.95)
-        verdict("of those right >= 0.98", is_reached=placed[1] >= 0.98)
+        verdict("of those in their line >= 0.98", is_reached=placed[1] >= 0.98)
+        verdict(f"lines with a place: IoU >= {RIGHT_IOU} for >= 0.98", is_reached=placed[2] >= 0.98)
     return shares
 
 
