@@ -463,6 +463,7 @@ def test_the_picture_of_a_file_that_is_gone_says_so(browser: Browser, site: Site
     page = next(one for one in site.archive.pages() if one.metadata["file_name"] == "photo.jpg")
     photo = site.folder / "scans" / "photo.jpg"
     data = photo.read_bytes()
+    browser.run("Promise.all([...document.images].map(one => one.decode())).then(() => 1)")  # of the view before
     photo.unlink()
     try:
         browser.open(f"{site.base}/{view}/{page.page_id}")

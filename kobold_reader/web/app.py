@@ -127,7 +127,7 @@ def make_app(
             Route("/original/{page_id:str}", pages.original),
             Route("/run", pages.run),
             *add.routes,
-            *LookViews(archive, show=pages.show, form=pages.form).routes,
+            *LookViews(archive, show=pages.show, form=pages.form, page_of=pages.page_of).routes,
             Route("/ready", pages.ready),
             Route("/export", pages.export, methods=["POST"]),
             Route("/static/{name:str}", pages.static),
@@ -254,7 +254,7 @@ class _Pages:
 
     def page(self, request: Request) -> Response:
         """One page, large, beside its text."""
-        page, overview = self._page(request), self._library.overview()
+        page, overview = self.page_of(request), self._library.overview()
         if request.query_params.get("wall"):
             before, after = self._library.wall().beside(page.page_id)
         else:
@@ -333,14 +333,14 @@ class _Pages:
 
     def alike(self, request: Request) -> Response:
         """A page and all pages that show the same."""
-        page = self._page(request)
+        page = self.page_of(request)
         leaf, alike = leaf_of(page), self._archive.alike(page.page_id)
         path = str(page.metadata.get("file_path", ""))
         return self.show("alike.html", view="photos" if leaf.is_photo else "", leaf=leaf, path=path, alike=alike)
 
     def like(self, request: Request) -> Response:
         """A photo and those like it: that look like it, or whose descriptions say the like."""
-        page, notices = self._page(request), list[str]()
+        page, notices = self.page_of(request), list[str]()
         hits = self._library.like(page.page_id, notices.append)
         shown = views.shown_hits(hits, self._library, "", views.Filters())
         return self.show("like.html", view="photos", leaf=leaf_of(page), hits=shown, notices=notices)
@@ -366,7 +366,7 @@ class _Pages:
         size = request.path_params["size"]
         if size not in SIZES:
             raise HTTPException(404)
-        page = await run_in_threadpool(self._page, request)
+        page = await run_in_threadpool(self.page_of, request)
         turned = await run_in_threadpool(self._archive.rotations, [page])
         async with self._picture_lock:  # the page child makes one picture at a time
             if await request.is_disconnected():
@@ -379,7 +379,7 @@ class _Pages:
 
     def original(self, request: Request) -> Response:
         """The file that a page is from, to be shown or downloaded."""
-        page = self._page(request)
+        page = self.page_of(request)
         with ExitStack() as opened:
             try:
                 source = self._pictures.original(page)
@@ -415,7 +415,8 @@ class _Pages:
         data = (files("kobold_reader.web") / "static" / name).read_bytes()
         return Response(data, headers={"Content-Type": _STATIC[name]})
 
-    def _page(self, request: Request) -> PageRow:
+    def page_of(self, request: Request) -> PageRow:
+        """Return the page that an address names."""
         page = self._archive.page(request.path_params["page_id"])
         if page is None:
             raise HTTPException(404, "There is no such page in this archive.")
@@ -425,7 +426,7 @@ class _Pages:
 
     async def correct(self, request: Request) -> Response:
         """Save a corrected text."""
-        form, page = await self.form(request), await run_in_threadpool(self._page, request)
+        form, page = await self.form(request), await run_in_threadpool(self.page_of, request)
         text = form.get("text", "").replace("\r\n", "\n")
         if form.get("version") == page.version:
             try:
@@ -444,13 +445,13 @@ class _Pages:
     async def uncorrect(self, request: Request) -> Response:
         """Take a correction back."""
         await self.form(request)
-        page = await run_in_threadpool(self._page, request)
+        page = await run_in_threadpool(self.page_of, request)
         await run_in_threadpool(self._archive.uncorrect, page.page_id)
         return RedirectResponse(f"/page/{page.page_id}", 303)
 
     async def rotate(self, request: Request) -> Response:
         """Turn the picture of a page by some degrees, or back to how it was read."""
-        form, page = await self.form(request), await run_in_threadpool(self._page, request)
+        form, page = await self.form(request), await run_in_threadpool(self.page_of, request)
         by = form.get("by", "")
         if by not in {"", "90", "180", "270"}:
             raise HTTPException(409, "A page is turned by 90, 180 or 270 degrees.")
@@ -460,7 +461,7 @@ class _Pages:
 
     async def unlock(self, request: Request) -> Response:
         """Take the password of a page's file, so that its picture can be shown."""
-        form, page = await self._form_of_locked(request), await run_in_threadpool(self._page, request)
+        form, page = await self._form_of_locked(request), await run_in_threadpool(self.page_of, request)
         return _back_to(page, form)
 
     async def export(self, request: Request) -> Response:
@@ -496,7 +497,7 @@ class _Pages:
     async def reread_page(self, request: Request) -> Response:
         """Begin to read a page again."""
         await self._form_of_locked(request)
-        page = await run_in_threadpool(self._page, request)
+        page = await run_in_threadpool(self.page_of, request)
         name = f"{page.metadata.get('file_name', '')}, page {page.page_number}"
         await run_in_threadpool(self._runs.reread, page.uri, page.page_number, name)
         return RedirectResponse("/failed", 303)

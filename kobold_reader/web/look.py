@@ -46,6 +46,7 @@ class LookViews:
         archive: Holds the pages.
         show: Renders a template, as `_Pages` does.
         form: Returns what one of our own forms sent.
+        page_of: Returns the page that an address names.
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class LookViews:
         *,
         show: Callable[..., Response],
         form: Callable[[Request], Awaitable[dict[str, str]]],
+        page_of: Callable[[Request], PageRow],
     ) -> None:
         self._archive = archive
         self._show = show
         self._form = form
+        self._page_of = page_of
 
     @property
     def routes(self) -> list[Route]:
@@ -81,11 +84,11 @@ class LookViews:
         query = request.query_params
         is_editing = query.get("edit") == "1" and not self._archive.is_read_only
         queue = self._archive.worth_a_look()
-        return self._shown(self._page(request), queue, after=query.get("after", ""), is_editing=is_editing)
+        return self._shown(self._page_of(request), queue, after=query.get("after", ""), is_editing=is_editing)
 
     async def change(self, request: Request) -> Response:
         """Take a page's text for right, take the witness's line or all of its text, or take another text."""
-        form, page = await self._form(request), await run_in_threadpool(self._page, request)
+        form, page = await self._form(request), await run_in_threadpool(self._page_of, request)
         after = form.get("after", "")
         text = form.get("text", "").replace("\r\n", "\n")
         if form.get("version") != page.version:
@@ -125,12 +128,6 @@ class LookViews:
         else:
             self._archive.approve(page.page_id)
         return RedirectResponse(f"/look/{next_id}" if next_id else "/look", 303)
-
-    def _page(self, request: Request) -> PageRow:
-        page = self._archive.page(request.path_params["page_id"])
-        if page is None:
-            raise HTTPException(404, "There is no such page in this archive.")
-        return page
 
     def _rows(self, page: PageRow, text: str) -> tuple[Sequence[ComparedLine], Reading | None]:
         witness = self._archive.second_reading(page)

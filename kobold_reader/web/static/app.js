@@ -5,6 +5,18 @@ const one = (selector) => document.querySelector(selector);
 const all = (selector) => [...document.querySelectorAll(selector)];
 const between = (low, value, high) => Math.min(high, Math.max(low, value));
 
+// One of our own pages as a document, or null. The policy lets no script turn the text that `fetch` gives into one.
+function fetched(address, form) {
+  return new Promise((done) => {
+    const request = new XMLHttpRequest();
+    request.open(form ? "POST" : "GET", address);
+    request.responseType = "document";
+    request.onload = () => done(request.status === 200 ? request : null);
+    request.onerror = () => done(null);
+    request.send(form);
+  });
+}
+
 // ── keys ─────────────────────────────────────────────────────────────────────────────────────────
 
 function follow(selector) {
@@ -154,21 +166,12 @@ watch(all('img[src^="/image/"]'));
 const more = one("[data-more]");
 if (more) {
   // Fetched ahead: the pictures of this part will keep all connections busy.
-  const fetched = (address) =>
-    new Promise((done) => {
-      const request = new XMLHttpRequest();
-      request.open("GET", address);
-      request.responseType = "document";
-      request.onload = () => done(request.status === 200 ? request.response : null);
-      request.onerror = () => done(null);
-      request.send();
-    });
   let coming = fetched(more.firstElementChild.href);
   const near = new IntersectionObserver(([seen]) => seen.isIntersecting && hangMore(), { rootMargin: "1500px" });
 
   async function hangMore() {
     near.disconnect();
-    const page = await coming;
+    const page = (await coming)?.response;
     const part = page?.querySelector(".wall");
     if (!part) return; // the link is still there
     const next = page.querySelector("[data-more] a");
@@ -290,24 +293,18 @@ function shut() {
 }
 
 // Shows another page, or this one anew, without leaving the large view and the full screen.
-function show(address, form) {
-  const request = new XMLHttpRequest();
-  request.open(form ? "POST" : "GET", address);
-  request.responseType = "document";
-  request.onload = () => {
-    const page = request.response;
-    if (request.status !== 200 || !page?.querySelector("[data-sheet]")) return location.assign(address);
-    for (const part of [".place", ".read", "[data-sheet]"]) one(part).replaceChildren(...page.querySelector(part).childNodes);
-    document.title = page.title;
-    const now = new URL(request.responseURL);
-    now.searchParams.set("large", 1);
-    history.replaceState(null, "", now);
-    watch(sheet.querySelectorAll("img"));
-    dress();
-    if (!sheet.contains(document.activeElement)) one("[data-close]").focus({ preventScroll: true });
-  };
-  request.onerror = () => location.assign(address);
-  request.send(form);
+async function show(address, form) {
+  const answer = await fetched(address, form);
+  const page = answer?.response;
+  if (!page?.querySelector("[data-sheet]")) return location.assign(address);
+  for (const part of [".place", ".read", "[data-sheet]"]) one(part).replaceChildren(...page.querySelector(part).childNodes);
+  document.title = page.title;
+  const now = new URL(answer.responseURL);
+  now.searchParams.set("large", 1);
+  history.replaceState(null, "", now);
+  watch(sheet.querySelectorAll("img"));
+  dress();
+  if (!sheet.contains(document.activeElement)) one("[data-close]").focus({ preventScroll: true });
 }
 
 if (sheet) {
