@@ -293,6 +293,8 @@ def test_a_pdf_that_is_too_damaged_for_a_copy_says_so(tmp_path: Path) -> None:
 
 def test_a_correction_keeps_the_places_of_its_lines() -> None:
     reading = reading_of(*((line, at(0.1, 0.1 * n, 0.7, 0.1 * n + 0.03)) for n, line in enumerate(LINES, start=1)))
+    *others, third = reading.boxes
+    reading = replace(reading, boxes=(*others, third._replace(words=(0, 3000, 7000, 10_000))))
     row = row_of(reading, Path("/x.pdf"), "ab" * 32)
     text = "Mooring dues of this harbour\nAxel Lindqvist, 12.60 kronor\nA line that nobody read\nThird line"
     row = replace(
@@ -303,6 +305,7 @@ def test_a_correction_keeps_the_places_of_its_lines() -> None:
 
     assert [line.text for line in found.lines] == text.split("\n")
     assert [round(line.corners[1], 2) for line in found.lines] == [0.1, 0.2, 0.23, 0.3]
+    assert [line.words for line in found.lines] == [(), (), (), (0.0, 0.3, 0.7, 1.0)]
     assert found.unplaced == 1
 
 

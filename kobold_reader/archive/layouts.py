@@ -72,8 +72,12 @@ def _boxes_of(row: PageRow, reading: Reading) -> Sequence[LineBox]:
     if reading.text != as_read(row).parts.get("ocr", ""):
         return ()
     moved = _moved(reading.text, text)
-    boxes = [LineBox(*moved(box.start, box.end), box.corners) for box in reading.boxes]
-    return [box for box in boxes if box.start < box.end]
+    spans = [moved(box.start, box.end) for box in reading.boxes]
+    return [
+        box._replace(start=start, end=end)
+        for box, (start, end) in zip(reading.boxes, spans, strict=True)
+        if start < end
+    ]
 
 
 def _moved(before: str, after: str) -> Callable[[int, int], tuple[int, int]]:
