@@ -332,6 +332,35 @@ def test_an_output_file_appears_whole_or_not_at_all(
     assert list(target.parent.iterdir()) == [target]
 
 
+@posix_only
+@pytest.mark.slow
+def test_an_output_that_is_no_file_is_written_to_and_a_link_stays(
+    kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    running = process("read", pages, "--api-url", simulator.url, "-o", tmp_path / "pipe")
+    assert (tmp_path / "pipe").read_text(encoding="utf-8").count("Text of a page") == 3
+    assert finished(running).code == 0
+    assert (tmp_path / "pipe").is_fifo()
+
+    (tmp_path / "link").symlink_to("pages.txt")
+    assert kobold("read", pages, "-o", tmp_path / "link").code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "pages.txt").read_text(encoding="utf-8").count("Text of a page") == 3
+
+
+@posix_only
+@pytest.mark.slow
+def test_it_runs_without_standard_streams(
+    kobold: Command, simulator: KoboldSimulator, pages: Path, tmp_path: Path
+) -> None:
+    index = ("index", pages, "--archive", tmp_path / "archive", "--embedder", "none", "--json")
+    command = [sys.executable, "-m", "kobold_reader", *map(str, index), "--api-url", simulator.url]
+    started = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], check=False, timeout=60)
+    assert started.returncode == 0
+    assert json.loads(kobold("status", "--archive", tmp_path / "archive", "--json").out)["pages"] == {"ok": 3}
+
+
 def test_pages_sample_and_tasks_choose_what_is_asked(kobold: Command, simulator: KoboldSimulator, pages: Path) -> None:
     said = kobold("read", pages, "--pages", "1,3", "--tasks", "ocr")
     assert [f"page {number} " in said.out for number in (1, 2, 3)] == [True, False, True]

@@ -81,11 +81,25 @@ def main() -> NoReturn:
     # Chroma imports jsonschema, which imports this where Jupyter brought it and compiles a grammar that nothing here
     # needs: two seconds of processor time.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         # Windows would write results in the console's code page.
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     sys.exit(run())
+
+
+def _open_missing_streams() -> None:
+    """Open the null device for what this process was started without: closed by its parent, or by pythonw.
+
+    In this order the system gives it the very number that is missing. A file would get that number otherwise, and with
+    it what a library writes to stderr.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115  (open until the end)
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def run() -> int:

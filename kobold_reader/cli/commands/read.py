@@ -136,7 +136,10 @@ def _write(out: IO[str], result: PageResult, on_error: str, output_format: Outpu
 
 @contextmanager
 def _destination(path: Path | None) -> Iterator[IO[str]]:
-    """Yield stdout, or a file that replaces the one at `path` after everything was written."""
+    """Yield stdout, or a file that replaces the one at `path` after everything was written.
+
+    A link stays, and a device or a pipe is written to.
+    """
     if path is None:
         yield sys.stdout
         return
@@ -144,14 +147,18 @@ def _destination(path: Path | None) -> Iterator[IO[str]]:
 
     if path.is_dir():  # said before anything is read
         raise ConfigError(f"the output file {path} is a folder.", hint="Name a file with -o.")
-    part = path.with_name(path.name + ".part")
+    target = Path(os.path.realpath(path))
+    is_file = target.is_file() or not target.exists()
+    part = target.with_name(target.name + ".part") if is_file else target
     try:
         with part.open("w", encoding="utf-8", newline="\n") as stream:
             yield stream
-        os.replace(part, path)  # noqa: PTH105  (atomic on Windows too)
+        if is_file:
+            os.replace(part, target)  # noqa: PTH105  (atomic on Windows too)
     except OSError as err:
         hint = "Name another one with -o; what was read is kept."
         raise ConfigError(f"the output file {path} cannot be written: {reason(err)}.", hint=hint) from err
     finally:
-        with suppress(OSError):  # of a folder that may not be entered
-            part.unlink(missing_ok=True)
+        if is_file:
+            with suppress(OSError):  # of a folder that may not be entered
+                part.unlink(missing_ok=True)
