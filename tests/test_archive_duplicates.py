@@ -156,13 +156,14 @@ def test_a_group_is_one_hit_and_can_be_shown_in_full(archive: Archive) -> None:
     put(archive, *rows, page("other.jpg", content="o"), page("another.jpg", content="p"))
     hits = archive.search("boat", limit=3)
     assert len(hits) == 3, "the group takes one place, and leaves the others to other pages"
+    assert hits.total == 3
     [shown] = [hit for hit in hits if hit.alike]
     assert {hit.file_name for hit in hits} == {shown.file_name, "other.jpg", "another.jpg"}
     everyone = {one.file_name for one in shown.alike} | {shown.file_name}
     assert everyone == {"0.jpg", "1.jpg", "2.jpg", "3.jpg"}
     assert set(shown.to_json()["alike"][0]) == {"file_path", "page_number", "link", "is_equal"}
     each = archive.search("boat", limit=9, all_copies=True)
-    assert len(each) == 6
+    assert len(each) == each.total == 6
     assert not any(hit.alike for hit in each)
 
 

@@ -233,9 +233,9 @@ class Searcher:
         scored, total = self._score(parsed, near, length, allowed, mode)
         if not related:
             scored = [one for one in scored if one.score >= FOUND]
-        chosen = self._choose(scored[:length], by, limit, all_copies=all_copies)
+        chosen, copies = self._choose(scored[:length], by, limit, all_copies=all_copies)
         hits = self._hits(chosen, parsed, near, all_copies=all_copies)
-        return Hits(hits, max(total, sum(hit.score >= FOUND for hit in hits)))
+        return Hits(hits, max(total - copies, sum(hit.score >= FOUND for hit in hits)))
 
     def like(
         self,
@@ -277,8 +277,8 @@ class Searcher:
         total = sum(one.score >= FOUND for one in found)
         if not related:
             found = found[:total]
-        chosen = self._choose(found[:length], by, limit, all_copies=all_copies)
-        return Hits(self._hits(chosen, parsed, near, all_copies=all_copies), total)
+        chosen, copies = self._choose(found[:length], by, limit, all_copies=all_copies)
+        return Hits(self._hits(chosen, parsed, near, all_copies=all_copies), total - copies)
 
     def _hits(
         self, chosen: Sequence[tuple[Scored, PageRow]], query: Query, near: Mapping[str, Near], *, all_copies: bool
@@ -358,14 +358,19 @@ class Searcher:
 
     def _choose(
         self, scored: Sequence[Scored], by: Grouping, limit: int, *, all_copies: bool
-    ) -> list[tuple[Scored, PageRow]]:
-        """Return the pages of the first groups, as `grouped` does; of pages that show the same, the best."""
+    ) -> tuple[list[tuple[Scored, PageRow]], int]:
+        """Return the pages of the first groups, as `grouped` does; of pages that show the same, the best.
+
+        The number is that of the copies among the pages found that are left out.
+        """
         rows = {row.page_id: row for row in self._catalog.pages([one.page_id for one in scored])}
         groups: dict[tuple[bool, str], list[tuple[Scored, PageRow]]] = {}
         seen: set[str] = set()
+        copies = 0
         for one in scored:
             row = rows.get(one.page_id)
             if row is None or one.page_id in seen:
+                copies += row is not None and one.score >= FOUND
                 continue
             name = one.score < FOUND, _group(one.page_id, row.metadata, by)
             if name not in groups and len(groups) == limit:
@@ -374,7 +379,7 @@ class Searcher:
             if len(group) < PAGES_PER_GROUP:
                 group.append((one, row))
                 seen.update(() if all_copies else self._duplicates.group(one.page_id))
-        return [pair for group in groups.values() for pair in group]
+        return [pair for group in groups.values() for pair in group], copies
 
     def _nearest_texts(self, scored: Iterable[Scored], near: Mapping[str, Near]) -> dict[str, tuple[str, str]]:
         """Return part and text of the nearest chunk of each page whose words tell less, by page id."""
