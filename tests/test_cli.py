@@ -1113,6 +1113,21 @@ def test_forget_removes_readings_but_no_file(
     assert simulator.count() == 18
 
 
+@pytest.mark.usefixtures("simulator")
+@pytest.mark.parametrize("command", ["read", "index", "plan", "sidecars", "forget"])
+def test_an_empty_path_is_not_the_current_folder(
+    kobold: Command, pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """As of a variable that is not set; `forget` would remove what was read of everything there."""
+    archive = ["--archive", tmp_path / "archive"]
+    assert kobold("index", pages, *archive, "--embedder", "none").code == 0
+    monkeypatch.chdir(pages.parent)
+    said = kobold(command, "", *([] if command in {"read", "plan"} else archive))
+    assert said.code == 2
+    assert "path is empty" in said.err.lower()
+    assert json.loads(kobold("status", *archive, "--json").out)["files"] == 1
+
+
 @posix_only
 @pytest.mark.usefixtures("simulator")
 def test_forget_finds_the_files_of_a_linked_folder(kobold: Command, pages: Path, tmp_path: Path) -> None:

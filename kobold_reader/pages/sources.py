@@ -21,7 +21,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, TypeAlias
 
-from kobold_reader.errors import CorruptSourceError, SourceError, SourceNotFoundError, UnsupportedSourceError, reason
+from kobold_reader.errors import (
+    ConfigError,
+    CorruptSourceError,
+    SourceError,
+    SourceNotFoundError,
+    UnsupportedSourceError,
+    reason,
+)
 from kobold_reader.pages.names import is_text, local_path, openable, shown, storable, uri_of
 from kobold_reader.pages.sidecars import CAMERA_JPEGS, PHOTO_KINDS, SidecarFile, SidecarFinder
 from kobold_reader.pages.values import Kind
@@ -239,7 +246,13 @@ def _absolute(path: Path) -> Path:
 
 
 def expanded(path: str) -> Path:
-    """Return a path as typed, with `~` replaced; a name that merely begins with `~` stays."""
+    """Return a path as typed, with `~` replaced; a name that merely begins with `~` stays.
+
+    Raises:
+        ConfigError: It is empty: a variable that is not set must not mean the current folder.
+    """
+    if not path:
+        raise ConfigError("A path is empty.", hint="For the current folder write: .")
     with contextlib.suppress(RuntimeError):  # no such user
         return Path(path).expanduser()
     return Path(path)

@@ -35,13 +35,13 @@ def forget(
     """
     from kobold_reader.archive import Archive
     from kobold_reader.cli.outcome import existing_ledger
-    from kobold_reader.pages import is_at, local_path, local_uri, shown
+    from kobold_reader.pages import expanded, is_at, local_path, local_uri, shown
     from kobold_reader.reading.ledger import Ledger
 
     roots: set[str] = set()
     for path in paths:
         # The files of a folder that is a link are known under the folder it leads to.
-        roots |= {path} if "://" in path else {local_uri(path), local_uri(Path(path).resolve())}
+        roots |= {path} if "://" in path else {local_uri(expanded(path)), local_uri(expanded(path).resolve())}
 
     def forgotten(uris: Sequence[str]) -> list[str]:
         found = [uri for uri in uris if any(is_at(uri, root) for root in roots)]
