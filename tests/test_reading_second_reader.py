@@ -243,13 +243,9 @@ def test_a_page_that_the_witness_cannot_read_says_why(
     assert results["a"].status == "ok"
 
 
-def test_an_archive_indexes_pages_that_wait_and_adds_the_word_in_the_same_run(
-    scans: Path,
-    server: Callable[..., KoboldSimulator],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It falls behind: no result may wait."""
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The witness falls behind until this is set, and no result may wait."""
     monkeypatch.setattr("kobold_reader.reading.transcriber.WAITING_PAGES_SOON", 0)
     held, gave = threading.Event(), second_reader.SecondReader._read  # noqa: SLF001
 
@@ -258,12 +254,18 @@ def test_an_archive_indexes_pages_that_wait_and_adds_the_word_in_the_same_run(
         return gave(self, case, *more)
 
     monkeypatch.setattr(second_reader.SecondReader, "_read", slowly)
+    return held
+
+
+def test_an_archive_indexes_pages_that_wait_and_adds_the_word_in_the_same_run(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path, late: threading.Event
+) -> None:
     seen: list[PageResult] = []
 
     def note(result: PageResult) -> None:
         seen.append(result)
         if len(seen) == 3:
-            held.set()
+            late.set()
 
     reader = KoboldReader(api_url=server(c="\n".join(LETTER)).url, tasks=["ocr"], rotate=0, witness="rapidocr")
     with Archive.open(tmp_path / "archive", create=True, embedder="none") as archive:
@@ -277,6 +279,27 @@ def test_an_archive_indexes_pages_that_wait_and_adds_the_word_in_the_same_run(
         report = archive.sync()
         assert report.pages == {"ok": 2, "unsupported": 1}
         assert not report.indexed_pages
+
+
+def test_a_page_that_waits_with_the_text_of_a_stand_in_is_counted_once(
+    scans: Path, server: Callable[..., KoboldSimulator], tmp_path: Path, late: threading.Event
+) -> None:
+    seen: list[PageResult] = []
+
+    def note(result: PageResult) -> None:
+        seen.append(result)
+        if len(seen) == 3:
+            late.set()
+
+    options: dict[str, Any] = {"tasks": ["ocr"], "rotate": 0, "on_error": "skip"}
+    url = server(c="Premium. " * 600).url
+    with Archive.open(tmp_path / "archive", create=True, embedder="none") as archive:
+        archive.sync(scans, reader=KoboldReader(engine="rapidocr", **options), remember=False)
+        again = KoboldReader(api_url=url, witness="rapidocr", **options)
+        report = archive.sync(scans, reader=again, on_page=note)
+        assert [result.status for result in seen] == ["ok", "ok", "looping"]
+        assert report.pages == {"ok": 3}
+        assert report.pages == archive.status().pages
 
 
 @pytest.fixture

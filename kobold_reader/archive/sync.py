@@ -266,6 +266,8 @@ class Syncer:
         self._placed: set[str] = set()
         """URIs of files that this run has recorded or passed over."""
         self._sidecars = sidecar_finder()
+        self._replaced: set[str] = set()
+        """Ids of pages that were counted with the text of a stand-in, which is always `ok`."""
         self._left: set[str] = set()
         """Contents whose place has another content now."""
 
@@ -292,9 +294,8 @@ class Syncer:
                 for result in results:
                     self._take(result, before)
             except BaseException as err:
-                if (
-                    err is not self._transcriber.lost
-                ):  # that one comes after the last page, and is the caller's to raise
+                # The error of a lost server comes after the last page, and is the caller's to raise.
+                if err is not self._transcriber.lost:
                     # First stop the page that is being read: KoboldCpp's own embedder would wait for it.
                     cancel.set()
                     raise
@@ -333,9 +334,11 @@ class Syncer:
         own = result.readings.get("ocr")
         if other and own and own.status in _HALF_READ and len(own.text) <= len(other.text):
             result = replace(result, readings={**result.readings, "ocr": other})
+            if not result.first_status:
+                self._replaced.add(page_id(result.file_sha256, result.page_number))
         row, old = self._rows(result)
         if result.first_status:
-            self._report.pages.subtract([result.first_status])
+            self._report.pages.subtract(["ok" if row.page_id in self._replaced else result.first_status])
             self._report.pages[result.status] += 1
         else:
             self._count(result, is_corrected=row.as_read is not None)
