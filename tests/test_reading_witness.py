@@ -279,8 +279,12 @@ def test_a_number_differs_if_every_further_look_reads_the_same(again: list[str] 
     assert (found.differences == (Difference("8.70", "8.20"),)) is is_named
 
 
-@pytest.mark.parametrize(("last", "is_named"), [("GST @0%: $0.48", True), ("06T 0% 80.48", False)])
-def test_a_single_digit_differs_only_if_every_further_look_reads_the_same_line(last: str, is_named: bool) -> None:
+@pytest.mark.parametrize(
+    ("last", "is_named"), [("GST @0%: $0.48", True), ("G5T @0%: $0.43", True), ("06T 0% 80.48", False)]
+)
+def test_a_single_digit_differs_only_if_every_further_look_reads_it_beside_the_same_letters(
+    last: str, is_named: bool
+) -> None:
     page = witness_of(f"{LETTER}\nGST @0%: $0.48")
     again = ["GST @0%: $0.48", "GST @ 0%: $0.48", last]
     found = compare(f"{LETTER}\nGST @6%: $0.48", page, lambda places: [again for _ in places])

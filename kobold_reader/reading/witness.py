@@ -391,6 +391,8 @@ _DOUBT: Final = 0.15
 _NEARLY: Final = 0.65
 _EXACT: Final = 0.4
 """Of print, at least this share of the lines is read without an error."""
+_BESIDE: Final = 1
+"""Letters on either side of one digit or two, which every further look must read as well."""
 _GONE: Final = 0.4
 _REPEATED: Final = 85.0
 _SEEN: Final = 70.0
@@ -503,8 +505,10 @@ class _Dispute(NamedTuple):
 
     difference: Difference
     line: _WitnessLine
+    start: int
+    """In that line's letters."""
     other: str
-    """The letters in that line."""
+    """The letters there."""
     is_sure: bool
     """By the score of the line."""
 
@@ -516,18 +520,20 @@ def _differences(text: str, page_text: str, found: _Alignment, look: Look | None
     looks = dict(zip(places, look(places), strict=False)) if look is not None and places else {}
     for one in disputes:
         again = looks.get(one.line.box.corners)
-        if one.is_sure if again is None else _is_read_alike(one.other, one.line, again):
+        if one.is_sure if again is None else _is_read_alike(one, again):
             yield one.difference
 
 
-def _is_read_alike(letters: str, line: _WitnessLine, again: Sequence[str]) -> bool:
-    """Tell whether further looks at a line all read these letters of it; one or two: whether they read it alike."""
-    whole = line.letters.text
-    seen = [letters_of(text).text for text in again]
-    if len(letters) < _CHANCE:
-        return all(one == whole for one in seen)
-    is_in_all = all(one.count(letters) >= whole.count(letters) for one in seen)
-    return is_in_all and any(_is_apart(letters, text) for text in (line.text, *again))
+def _is_read_alike(dispute: _Dispute, again: Sequence[str]) -> bool:
+    """Tell whether all further looks at a line read the number or name that is in dispute.
+
+    One digit or two stand in many places of a line, so the letters beside them must be the same, too.
+    """
+    line, whole = dispute.line, dispute.line.letters.text
+    beside = _BESIDE if len(dispute.other) < _CHANCE else 0
+    letters = whole[max(0, dispute.start - beside) : dispute.start + len(dispute.other) + beside]
+    is_in_all = all(letters_of(text).text.count(letters) >= whole.count(letters) for text in again)
+    return is_in_all and any(_is_apart(dispute.other, text) for text in (line.text, *again))
 
 
 def _is_apart(letters: str, text: str) -> bool:
@@ -560,7 +566,7 @@ def _disputes(text: str, page_text: str, found: _Alignment) -> Iterator[_Dispute
                 while kind is _NAME and last < len(line.text) and line.text[last].isalpha():
                     last += 1
                 is_sure = _is_surely_read(line, other, is_name=kind is _NAME)
-                yield _Dispute(Difference(token[0], line.text[first:last]), line, other, is_sure)
+                yield _Dispute(Difference(token[0], line.text[first:last]), line, start, other, is_sure)
 
 
 def _is_seen(found: _Alignment, first: int, last: int, look: Look) -> bool:

@@ -162,11 +162,11 @@ def _invent(page: Page, chance: random.Random, _: Sequence[Page]) -> str:
     return "\n".join(lines)
 
 
-def _digit(page: Page, chance: random.Random, _: Sequence[Page]) -> str | None:
-    amounts = [found.span() for found in re.finditer(r"(?<![\d.,/:-])\d{1,5}[.,]\d\d(?![\d.,/:-])", page.truth)]
-    if not amounts:
+def _digit(page: Page, chance: random.Random, number: str) -> str | None:
+    numbers = [found.span() for found in re.finditer(rf"(?<![\d.,/:-]){number}(?![\d.,/:-])", page.truth)]
+    if not numbers:
         return None
-    start, end = chance.choice(amounts)
+    start, end = chance.choice(numbers)
     at = chance.choice([one for one in range(start, end) if page.truth[one].isdigit()])
     other = chance.choice([digit for digit in "0123456789" if digit != page.truth[at]])
     return page.truth[:at] + other + page.truth[at + 1 :]
@@ -243,7 +243,12 @@ def _accusations(found: Comparison) -> Sequence[object]:
 KINDS: Mapping[str, Kind] = {
     "line dropped": Kind(_drop, attrgetter("missing"), 0.95),
     "line invented": Kind(_invent, attrgetter("unsupported"), 0.95),
-    "digit of an amount changed": Kind(_digit, attrgetter("differences"), 0.85),
+    "digit of an amount changed": Kind(
+        lambda page, chance, _: _digit(page, chance, r"\d{1,5}[.,]\d\d"), attrgetter("differences"), 0.85
+    ),
+    "digit of a number of two changed": Kind(
+        lambda page, chance, _: _digit(page, chance, r"\d\d"), attrgetter("differences"), None
+    ),
     "two lines swapped": Kind(_swap, _accusations, None),
     "passage repeated": Kind(_repeat, attrgetter("repeated"), None),
     "whole other page": Kind(_other_page, _accusations, 1.0),
