@@ -16,7 +16,7 @@ from typing_extensions import override
 
 
 def user_data_folder() -> Path:
-    """Return the folder of the user's data: of what must not be lost, as it is worth a night's work."""
+    """Return the folder for data that must not be lost: readings are worth a night's work."""
     import platformdirs
 
     return Path(platformdirs.user_data_dir("kobold-reader", appauthor=False))

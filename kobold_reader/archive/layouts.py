@@ -207,7 +207,7 @@ class LayoutWriter:
                 source, file, part, (self._lines(known.get(number), source) for number in pages)
             )
             if any("attachment" in row.metadata for row in known.values()):
-                notices += ("Files are attached to it: they are in its copy as they were, and get no text.",)
+                notices += ("It has attached files: they are in the copy as they were, without added text.",)
         else:
             write = _write_hocr if self._form == "hocr" else _write_alto
             shown = ((self._facts(source, number), self._lines(known.get(number), source)) for number in pages)

@@ -380,7 +380,7 @@ def _counted(client: KoboldClient, text: str) -> ExpandedPrompt:
 def _with_beginning(text: str, info: ServerInfo) -> str:
     """Return the prompt with what KoboldCpp would write before it for GLM 4 and the large Gemma 4.
 
-    Whoever sends it gets it counted. Otherwise its tokens would look like those of an image that was dropped.
+    So it is counted with the text. Otherwise its tokens would be taken for those of an image, even if that was dropped.
     """
     template = info.chat_template or ""
     if GLM_START in template:

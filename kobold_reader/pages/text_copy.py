@@ -111,7 +111,7 @@ class TextCopy:
         """Lay lines over a page (1-based), in reading order."""
         lines = [line for line in lines if line.text.strip()]
         if not lines:
-            return  # of a file attached to the PDF, there is no such page
+            return  # a page of an attached file is no page of this PDF
         with _damage_named():
             self._lay_over(self._document[page_number - 1], lines)
 

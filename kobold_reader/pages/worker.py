@@ -250,7 +250,7 @@ class Worker:
 
 
 def _end_after(delay_s: float) -> None:
-    """Have this process end after so long, even where native code holds the GIL; 0: have it live on.
+    """Have this process end after so many seconds, even where native code holds the GIL; 0: let it go on.
 
     A living parent ends it earlier.
     """

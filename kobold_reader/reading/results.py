@@ -56,7 +56,7 @@ def corners_on_page(shares: Iterable[float], box: Box = (0.0, 0.0, 1.0, 1.0)) ->
 
 
 def words_along(ends: Iterable[float], left: float, right: float) -> tuple[int, ...]:
-    """Return where words begin and end along a part of a line, from their places and its own along the whole line.
+    """Convert where words begin and end, in shares of a whole line, to units of the part from `left` to `right`.
 
     >>> words_along([0.25, 0.4, 0.5, 0.75], 0.25, 0.75)
     (0, 3000, 5000, 10000)

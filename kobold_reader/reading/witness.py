@@ -807,9 +807,8 @@ def _word_place(found: _Alignment, start: int, end: int) -> tuple[int, int, int,
         return start, end, -1, 0, 0
     at = [found.at[one] for one in range(start, end) if found.line[one] == number]
     line = found.lines[number]
-    for first, last in _words(
-        line.letters, line.text
-    ):  # all of a word, where chance gave a letter of it to another one
+    # All of a word, also where chance gave one of its letters to another word.
+    for first, last in _words(line.letters, line.text):
         if first <= min(at) < last and line.letters.text[first:last] == found.letters.text[start:end]:
             return start, end, number, first, last
     return start, end, number, min(at), max(at) + 1

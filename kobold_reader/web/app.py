@@ -225,7 +225,7 @@ class _Pages:
         found = self._library.hits(query, asked, on_notice)
         hits = views.sorted_hits(found, filters.sort)
         page_ids = [hit.page_id for hit in hits if hit.match != "related"]
-        # What is counted is what is listed; a part of the hits would tell nothing of the others.
+        # Counts of the listed hits would mislead where there are more hits than are listed.
         is_counted = found.total <= len(page_ids)
         part = overview.those(page_ids) if is_counted else overview.part(parse_filter(**asked))
         return {

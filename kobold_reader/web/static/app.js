@@ -29,7 +29,7 @@ function step(by) {
   const hits = all("[data-hit]");
   if (!hits.length) return false;
   const at = hits.indexOf(document.activeElement);
-  // A list to which one came back, or of which one asked for more, begins there.
+  // After the way back, and after "More", the address names the entry where the list begins.
   const first = one(":target [data-hit]") ?? hits.at(by > 0 ? 0 : -1);
   const next = at < 0 ? first : hits[between(0, at + by, hits.length - 1)];
   next.focus();

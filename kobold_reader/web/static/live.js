@@ -86,7 +86,7 @@
     location.reload();
   };
 
-  // ── files are dropped anywhere on the page: else the browser would leave it and show them ──────
+  // ── files can be dropped anywhere on the page: the browser would leave it to show them ──────
 
   for (const kind of ["dragover", "drop"]) {
     document.addEventListener(kind, (event) => {
