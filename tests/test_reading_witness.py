@@ -291,6 +291,14 @@ def test_a_single_digit_differs_only_if_every_further_look_reads_it_beside_the_s
     assert found.differences == ((Difference("6", "0"),) if is_named else ())
 
 
+@pytest.mark.parametrize("again", [None, "12Quayside Street"])
+def test_a_number_that_rapidocr_joins_to_a_name_excuses_no_other_name(again: str | None) -> None:
+    page = witness_of(f"{LETTER}\n12Quayside Street")
+    look = None if again is None else lambda places: [["12Quayside Street", again] for _ in places]
+    found = compare(f"{LETTER}\n12 Kingside Street", page, look)
+    assert found.differences == (Difference("Kingside", "Quayside"),)
+
+
 @pytest.mark.parametrize(("again", "is_named"), [(None, False), ("21:2000 01", False), ("21:20 0001", True)])
 def test_a_number_that_rapidocr_joins_to_the_next_one_does_not_differ(again: str | None, is_named: bool) -> None:
     page = witness_of(f"{LETTER}\n21:200001")

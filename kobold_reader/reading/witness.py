@@ -537,9 +537,10 @@ def _is_read_alike(dispute: _Dispute, again: Sequence[str]) -> bool:
 
 
 def _is_apart(letters: str, text: str) -> bool:
-    """Tell whether letters stand in a text, and no digit touches them: RapidOCR joins some numbers to the next one."""
-    signs = r"[\W_]*".join(letters)
-    return bool(re.search(rf"(?<!\d){signs}(?!\d)", unicodedata.normalize("NFKD", text.casefold())))
+    """Tell whether letters stand in a text, and no digit touches one of theirs: RapidOCR joins numbers if near."""
+    before, after = (r"(?<!\d)" if letters[0].isdigit() else "", r"(?!\d)" if letters[-1].isdigit() else "")
+    pattern = before + r"[\W_]*".join(letters) + after
+    return bool(re.search(pattern, unicodedata.normalize("NFKD", text.casefold())))
 
 
 def _disputes(text: str, page_text: str, found: _Alignment) -> Iterator[_Dispute]:
