@@ -246,7 +246,7 @@ KINDS: Mapping[str, Kind] = {
     "digit of an amount changed": Kind(
         lambda page, chance, _: _digit(page, chance, r"\d{1,5}[.,]\d\d"), attrgetter("differences"), 0.85
     ),
-    "digit of a number of two changed": Kind(
+    "digit of a two-digit number changed": Kind(
         lambda page, chance, _: _digit(page, chance, r"\d\d"), attrgetter("differences"), None
     ),
     "two lines swapped": Kind(_swap, _accusations, None),
