@@ -216,11 +216,13 @@ def test_a_child_that_nobody_waits_for_ends(tmp_path: Path) -> None:
     write_frame(frame, {**asked, "sha256": None, "timeout_s": 0.1 - GRACE_S})
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "kobold_reader.pages.worker"]
-    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)  # which a child inherits
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)  # a child inherits that, and what is blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     try:
         worker = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     finally:
         signal.signal(signal.SIGALRM, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     with worker:
         assert worker.stdin is not None
         worker.stdin.write(frame.getvalue())

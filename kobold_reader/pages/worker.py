@@ -284,8 +284,9 @@ def main() -> None:
     sys.stdout = sys.stderr
     # Ctrl-C reaches every process of the terminal; the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a parent that ignores it hands that on
+    if hasattr(signal, "SIGALRM"):  # a parent that ignores or blocks it hands that on
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     faulthandler.enable()
     # onnxruntime, which PyMuPDF 2 may load, reports home unless told otherwise before its import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
