@@ -138,6 +138,16 @@ def test_a_folder_named_from_the_home_folder_is_remembered(
         assert archive.sync().files == 2
 
 
+def test_readings_are_known_whatever_the_settings(server: KoboldSimulator, tmp_path: Path) -> None:
+    """RapidOCR's in place of a server was found in no later command: no marks, and copies with lines in no place."""
+    make_pdf(tmp_path / "a.pdf", [1])
+    with make_archive(tmp_path, server) as archive:
+        archive.sync(tmp_path / "a.pdf", reader=reader_of(server, hint="letters"), remember=False)
+        assert archive.settings_of(tmp_path / "a.pdf") == {}
+        [page] = archive.pages()
+        assert archive.readings([page])[page.page_id]["ocr"].text == page.parts["ocr"]
+
+
 def test_every_folder_keeps_its_own_settings(server: KoboldSimulator, tmp_path: Path) -> None:
     """Without paths, the first folder's settings were used for all of them, and remembered: all pages were due."""
     with make_archive(tmp_path, server) as archive:

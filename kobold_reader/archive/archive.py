@@ -993,7 +993,10 @@ class Archive:
         found: dict[str, dict[str, Reading]] = {page.page_id: {} for page in pages}
         with self._readings_kept() as ledger:
             if ledger is not None:
-                found |= {page.page_id: self._readings(page, ledger) for page in pages}
+                for page in pages:
+                    for task, text in page.parts.items():
+                        reading = ledger.reading_of_text(page.content_sha256, task, text)
+                        found[page.page_id] |= {task: reading} if reading is not None else {}
         return found
 
     @contextmanager
@@ -1012,18 +1015,6 @@ class Archive:
                 ledger = opened.enter_context(self._own_ledger())
             with suppress(LedgerError):
                 yield ledger
-
-    def _readings(self, page: PageRow, ledger: Ledger) -> dict[str, Reading]:
-        settings = self.settings_of(page.uri)
-        if not settings:
-            return {}
-        options = ReadOptions.of(settings)
-        found = {}
-        for task, text in page.parts.items():
-            reading = ledger.reading(page.content_sha256, task, options.engine, options.key(task))
-            if reading is not None and reading.text == text:
-                found[task] = reading
-        return found
 
     def to_dataframe(self) -> Any:
         """Return a pandas DataFrame with one row a page: file, status, length of the text, confidence, dates, link.

@@ -452,6 +452,15 @@ class Ledger:
         row = self._row(sql, content_sha256, task)
         return _to_reading(task, row[0], row[1:]) if row else None
 
+    def reading_of_text(self, content_sha256: str, task: str, text: str) -> Reading | None:
+        """Return the newest reading of a page's content with this text; RapidOCR's only if no other has it."""
+        sql = (
+            f"SELECT engine, {_READING_COLUMNS} FROM readings WHERE content_sha256 = ? AND task = ? "  # noqa: S608
+            "AND text = ? ORDER BY engine = 'rapidocr', created_at DESC, rowid DESC LIMIT 1"
+        )
+        row = self._row(sql, content_sha256, task, text)
+        return _to_reading(task, row[0], row[1:]) if row else None
+
     def mark(self) -> str:
         """Return a text that changes whenever any process adds, replaces or removes a reading."""
         [(newest, count)] = self._rows("SELECT max(rowid), count(*) FROM readings")
