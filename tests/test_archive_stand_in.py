@@ -72,6 +72,23 @@ def test_a_whole_reading_by_koboldcpp_replaces_the_stand_in(
     assert again(folder, scans, server)[0] == {"reread_pages": 0, "stand_in_pages": 0}, "once"
 
 
+def test_pages_in_which_rapidocr_saw_no_text_are_counted_too(
+    tmp_path: Path, make_simulator: Callable[..., KoboldSimulator]
+) -> None:
+    page = Image.new("L", (900, 400), 255)
+    ImageDraw.Draw(page).ellipse((200, 100, 600, 300), fill=90)
+    page.save(tmp_path / "page.png")
+    server = make_simulator(brain=ScriptBrain("A word that was written by hand."))
+    with Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        reader = KoboldReader(engine="rapidocr", on_error="skip", ledger="none")
+        assert archive.sync(tmp_path / "page.png", reader=reader).pages == {"no_text": 1}
+    assert again(tmp_path / "a", tmp_path / "page.png", server) == (
+        {"reread_pages": 1, "stand_in_pages": 0},
+        "A word that was written by hand.",
+        "ok",
+    )
+
+
 def test_the_stand_in_stays_where_koboldcpp_fails(
     folder: Path, scans: Path, make_simulator: Callable[..., KoboldSimulator]
 ) -> None:
@@ -89,6 +106,8 @@ def test_the_stand_in_stays_where_koboldcpp_loops(
         counts, text, status = again(folder, scans, server)
         assert counts == {"reread_pages": 0, "stand_in_pages": stand_in_pages}
         assert (LINES[1] in text, status) == (True, "ok")
+    with Archive.open(folder) as opened:
+        assert opened.sync().pages == opened.status().pages == {"ok": 1}, "it was counted as looping"
     server.brain = ScriptBrain("Harbour dues, read at last.")
     reader = KoboldReader(api_url=server.url, tasks=["ocr"], on_error="skip", redo="looping")
     with Archive.open(folder) as opened:

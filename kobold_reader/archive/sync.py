@@ -160,6 +160,12 @@ class FileStamps:
         if count.statuses.total() == count.expected and not count.is_spoiled:
             self._complete[uri] = result.source, count.statuses
 
+    def note_stand_in(self, result: PageResult) -> None:
+        """Count a noted page as `ok`, since its stand-in's text is shown in place of this result's."""
+        if count := self._counts.get(result.source.uri):
+            count.statuses.subtract([result.status])
+            count.statuses["ok"] += 1
+
     def spoil(self, uri: str) -> None:
         """Count a file as not complete after all: one of its pages could not be indexed."""
         if uri in self._counts:
@@ -185,7 +191,7 @@ class FileStamps:
             self._last_family = self._read_last_family()
             self._key = self._make_key()
         self._catalog.put_stamps(
-            {uri: f"{self._stamp(source)} {json.dumps(pages)}" for uri, (source, pages) in complete.items()}
+            {uri: f"{self._stamp(source)} {json.dumps(+pages)}" for uri, (source, pages) in complete.items()}
         )
 
     def begin(self) -> None:
@@ -333,19 +339,20 @@ class Syncer:
         other = None if result.is_due else stand_in(self._ledger, self._options, result)
         own = result.readings.get("ocr")
         if other and own and own.status in _HALF_READ and len(own.text) <= len(other.text):
-            result = replace(result, readings={**result.readings, "ocr": other})
             if not result.first_status:
+                self._stamps.note_stand_in(result)
                 self._replaced.add(page_id(result.file_sha256, result.page_number))
+            result = replace(result, readings={**result.readings, "ocr": other})
         row, old = self._rows(result)
         if result.first_status:
             self._report.pages.subtract(["ok" if row.page_id in self._replaced else result.first_status])
             self._report.pages[result.status] += 1
         else:
             self._count(result, is_corrected=row.as_read is not None)
-            if other:
-                self._report.stand_in_pages += _is_by(other.engine, row)
-                is_replaced = old is not None and _is_by(other.engine, old) and not _is_by(other.engine, row)
-                self._report.reread_pages += is_replaced and not result.is_kept
+            self._report.stand_in_pages += other is not None and _is_by_rapidocr(row)
+            is_read = own is not None and own.engine == self._options.engine and not result.is_kept
+            is_replaced = old is not None and _is_by_rapidocr(old) and not _is_by_rapidocr(row)
+            self._report.reread_pages += is_read and is_replaced
         if old is None or old.indexed_as != row.version or _embedded(old) != _embedded(row):
             self._pending.append(row)
         elif any(getattr(old, name) != getattr(row, name) for name in _BESIDE_TEXT):
@@ -507,9 +514,9 @@ class Syncer:
                 self._indexer.rename([row.at(first) for row in rows])
 
 
-def _is_by(engine: str, row: PageRow) -> bool:
+def _is_by_rapidocr(row: PageRow) -> bool:
     """Tell whether a page's text is RapidOCR's, whose models are named after it."""
-    return str(row.metadata.get("model")).startswith(f"{engine}-")
+    return str(row.metadata.get("model")).startswith("rapidocr-")
 
 
 def _embedded(row: PageRow) -> dict[str, Any]:

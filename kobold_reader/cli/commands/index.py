@@ -242,9 +242,11 @@ def _notice_report(report: SyncReport, options: IndexOptions) -> None:
             f"no file is left of {files}. Is a disk not mounted? Their pages stay in the archive and can "
             f"be found. To remove them: {program_to_type()} forget PATH"
         )
-    if report.reread_pages or report.stand_in_pages:
-        kept = f"; {report.stand_in_pages} keep RapidOCR's text, which is better" if report.stand_in_pages else ""
-        notice(f"KoboldCpp read {spell_count(report.reread_pages, 'page')} again that RapidOCR had read{kept}")
+    if report.reread_pages:
+        notice(f"KoboldCpp read {spell_count(report.reread_pages, 'page')} again that RapidOCR had read")
+    if report.stand_in_pages:
+        pages = spell_count(report.stand_in_pages, "page")
+        notice(f"{pages} {'keeps' if report.stand_in_pages == 1 else 'keep'} RapidOCR's text, which is better")
     if options.is_stand_in and report.read_pages:
         notice("when KoboldCpp answers, run the same command: it reads these pages again")
     if report.finished_pages:
