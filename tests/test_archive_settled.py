@@ -16,11 +16,10 @@ from kobold_reader.archive.store import Catalog
 from kobold_reader.archive.sync import SyncReport
 from kobold_reader.archive.vector_index import Indexer
 from kobold_reader.errors import StoreError
-from kobold_reader.pages import Selection
 from kobold_reader.reading.ledger import Ledger
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import Outlook
-from kobold_reader.session import take
+from kobold_reader.session import ReadSession, take
 from tests.kobold_simulator import Fault, KoboldSimulator, ScriptBrain
 from tests.page_files import jpeg, printed_page, tiff
 
@@ -52,7 +51,7 @@ class Run:
         def on_page(result: PageResult) -> None:
             self.looked_at[result.source.name] += 1
 
-        def on_start(_: Selection, outlook: Outlook) -> None:
+        def on_start(_: ReadSession, outlook: Outlook) -> None:
             self.outlook = outlook
 
         given: dict[str, Any] = {"tasks": ["ocr"], "on_error": "skip", **settings}

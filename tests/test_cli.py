@@ -1584,3 +1584,8 @@ def test_without_a_server_rapidocr_is_offered_on_a_terminal(
     better = kobold("index", "--archive", tmp_path / "a")
     assert better.code == 0
     assert server.count() == 2, "read by RapidOCR, and read again by KoboldCpp now that it is there"
+
+    monkeypatch.delenv("KOBOLD_READER_URL")
+    (mixed / "new.jpg").write_bytes(make.jpeg(make.printed_page(60, 18)))
+    new = kobold("index", "--archive", tmp_path / "a")
+    assert (new.code, server.count()) == (0, 4), "the server that the archive remembers is there, not the default one"

@@ -22,7 +22,7 @@ from kobold_reader.errors import ConfigError
 from kobold_reader.web import Adding, add, make_app
 from kobold_reader.web.add import put_beside, safe_name
 from kobold_reader.web.runs import Runs
-from tests.conftest import LETTER
+from tests.conftest import LETTER, SAMPLES
 from tests.kobold_simulator import Fault, KoboldSimulator
 from tests.test_ask import write_pdf
 from tests.test_web import ACCESS, HERE, Seen
@@ -220,12 +220,41 @@ def test_without_a_server_rapidocr_is_offered_and_the_rest_can_go_on(scans: Path
         assert "4 of 4 pages · 3 due" in seen
         assert "nothing answers there" in seen
         assert "minutes.pdf" in site.seen("/?q=slates"), "what needs no server was read"
+        failed = site.seen("/failed")
+        assert "3 pages still to be read: no server could be used." in failed
+        assert "Every page was read" not in failed
 
         (scans / "letters" / "letter.pdf").unlink()
         site.post("/add/index", **{name: value for name, value in forms[0].items() if name != "token"})
         site.runs.join(60)
         kept = site.archive.settings_of(scans)
         assert kept["engine"] == "koboldcpp", "it stood in this once"
+
+
+@pytest.mark.slow
+def test_without_a_server_rapidocr_is_offered_for_a_page_that_is_read_again(tmp_path: Path) -> None:
+    """In an archive that RapidOCR had read in place of a server, a locked scan could be unlocked and not be read."""
+    pytest.importorskip("rapidocr")
+    right, scans = "right-Pa55word", tmp_path / "scans"
+    scans.mkdir()
+    with pymupdf.open() as document:
+        page = document.new_page()
+        page.insert_image(page.rect, filename=SAMPLES / "scans" / "scan0007.jpg")
+        document.save(scans / "locked.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, owner_pw="o", user_pw=right)
+    with adding_to(tmp_path / "archive", Adding(folders=(scans,))) as site:
+        site.post("/add/index", folder=str(scans))
+        site.runs.join(60)
+        [action] = re.findall(r'action="(/file/[^"]+)"', site.client.get("/failed").text)
+        site.post(action, password=right)
+        site.runs.join(60)
+        html = site.client.get("/failed").text
+        assert "Read with RapidOCR instead?" in Seen(html).text
+        assert html.count(f'action="{action}"') == 2, "the offer, and the failed file as it was"
+        site.post(action, engine="rapidocr")
+        site.runs.join(60)
+        assert "It was read, and can be found." in site.seen("/failed")
+        assert [page.metadata["page_status"] for page in site.archive.pages()] == ["ok"]
+        assert site.archive.settings_of(scans)["engine"] == "koboldcpp", "it stood in this once"
 
 
 # ── files that are sent ───────────────────────────────────────────────────────────────────────────

@@ -293,7 +293,7 @@ class Archive:
         remember: bool = True,
         cancel: threading.Event | None = None,
         on_page: Callable[[PageResult], None] | None = None,
-        on_start: Callable[[Selection, Outlook], None] | None = None,
+        on_start: Callable[[ReadSession, Outlook], None] | None = None,
         on_progress: Callable[[str], None] | None = None,
         make_transcriber: Callable[..., Transcriber] | None = None,
     ) -> SyncReport:
@@ -308,8 +308,8 @@ class Archive:
             remember: Whether the next run without paths repeats these paths and settings.
             cancel: Set by another thread to stop; what was read until then is indexed.
             on_page: Called for every page when its reading is known.
-            on_start: Called with the work ahead, before the first page is read; once for each group of paths
-                that past runs read with the same settings.
+            on_start: Called with the session and the work ahead of it, before the first page is read; once for each
+                group of paths that past runs read with the same settings.
             on_progress: Called with a line of text while a page is being read.
             make_transcriber: In place of `ReadSession.transcriber`; `cluster.transcriber` reads on other machines.
 
@@ -347,7 +347,7 @@ class Archive:
                     outlook = syncer.survey(selection.files)
                     outlook.forecast = its_session.forecast(outlook, ledger)
                     outlook.indexing_s = self._indexing_s(outlook.contents, ledger)
-                    on_start(selection, outlook)
+                    on_start(its_session, outlook)
                 total.add(syncer.run(selection, stop, prune=prune))
                 lost = lost or transcriber.lost
         if lost:

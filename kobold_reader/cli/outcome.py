@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from typing_extensions import override
@@ -32,6 +33,9 @@ from kobold_reader.reading.due import is_clearly_lower, would_reach_px
 from kobold_reader.reading.ledger import Ledger, default_ledger_path
 from kobold_reader.reading.remembered import SelfTestFile
 from kobold_reader.reading.results import PageResult
+
+if TYPE_CHECKING:
+    from kobold_reader.session import ReadSession
 
 
 def existing_ledger(given: str | None) -> Path | None:
@@ -97,19 +101,17 @@ def find_lower_resolution(ledger: Path, urls: Sequence[str]) -> LowerResolution 
     return LowerResolution(sum(pages_of_size), max(read_px_of_size), max(now_px_of_size), url, tested_day)
 
 
-def offer_rapidocr(options: ReadingOptions, progress: PageProgress) -> None:
+def offer_rapidocr(session: ReadSession, progress: PageProgress) -> None:
     """Ask on a terminal whether RapidOCR may read, where no KoboldCpp answers; for commands that need one now.
 
     Raises:
         RapidOcrAgreed: The user agreed.
     """
     is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
-    if not is_terminal or options.engine != "koboldcpp" or find_spec("rapidocr") is None:
-        return
-    if not options.session().is_unanswered():
+    if not is_terminal or find_spec("rapidocr") is None or not session.is_unanswered():
         return
     progress.pause()  # it would be drawn over the question
-    notice(f"No KoboldCpp answers at {', '.join(options.urls())}.")
+    notice(f"No KoboldCpp answers at {', '.join(session.options.api_url)}.")
     if typer.confirm("Read with RapidOCR instead? Printed text, no captions", default=True, err=True):
         raise RapidOcrAgreed
 

@@ -349,7 +349,15 @@ class _Pages:
         """Pages and files that could not be read, and why."""
         pages, places = self._archive.failed_pages(MOST_FAILED), self._archive.failed_places()[:MOST_FAILED]
         more = self._archive.count_failed() - len(pages) - len(places)
-        return self.show("failed.html", view="failed", pages=pages, places=places, more=more, run=self._runs.now)
+        return self.show(
+            "failed.html",
+            view="failed",
+            pages=pages,
+            places=places,
+            more=more,
+            due_count=self._archive.status().pages.get("due", 0),
+            run=self._runs.now,
+        )
 
     def about(self, request: Request) -> Response:  # noqa: ARG002
         """What the archive holds."""
@@ -496,20 +504,25 @@ class _Pages:
 
     async def reread_page(self, request: Request) -> Response:
         """Begin to read a page again."""
-        await self._form_of_locked(request)
+        form = await self._form_of_locked(request)
         page = await run_in_threadpool(self.page_of, request)
         name = f"{page.metadata.get('file_name', '')}, page {page.page_number}"
-        await run_in_threadpool(self._runs.reread, page.uri, page.page_number, name)
-        return RedirectResponse("/failed", 303)
+        return await self._begin_again(request, form, page.uri, page.page_number, name)
 
     async def reread_file(self, request: Request) -> Response:
         """Begin to read a file that could not be opened."""
-        await self._form_of_locked(request)
+        form = await self._form_of_locked(request)
         places = await run_in_threadpool(self._archive.failed_places)
         place = next((one for one in places if views.file_key(one.uri) == request.path_params["key"]), None)
         if place is None:
             raise HTTPException(404, "There is no such file in this archive.")
-        await run_in_threadpool(self._runs.reread, place.uri, 0, str(place.metadata.get("file_name", place.uri)))
+        return await self._begin_again(request, form, place.uri, 0, str(place.metadata.get("file_name", place.uri)))
+
+    async def _begin_again(
+        self, request: Request, form: dict[str, str], uri: str, page_number: int, name: str
+    ) -> Response:
+        engine = "rapidocr" if form.get("engine") == "rapidocr" else ""
+        await run_in_threadpool(self._runs.reread, uri, page_number, name, again=request.url.path, engine=engine)
         return RedirectResponse("/failed", 303)
 
     async def _form_of_locked(self, request: Request) -> dict[str, str]:

@@ -18,7 +18,7 @@ from kobold_reader.archive import Archive, SyncReport
 from kobold_reader.errors import ConfigError, KoboldReaderError
 from kobold_reader.html.pages import explained
 from kobold_reader.options import ReadOptions
-from kobold_reader.pages import Selection, local_path, shown
+from kobold_reader.pages import local_path, shown
 from kobold_reader.progress import PageProgress, spell_about, spell_count, spell_skipped, spell_statuses
 from kobold_reader.reading.results import PageResult
 from kobold_reader.reading.survey import Outlook
@@ -46,6 +46,8 @@ class RunStatus:
     is_index: bool = False
     path: str = ""
     """What is indexed; "": all that was indexed before."""
+    again: str = ""
+    """The address that reads this page or file again; "" for an index."""
     needs_server: bool = False
     """It was not begun: no KoboldCpp answers, and RapidOCR could read."""
     total_pages: int = 0
@@ -120,8 +122,15 @@ class Runs:
 
     # ── what can be asked for ────────────────────────────────────────────────────────────────────
 
-    def reread(self, uri: str, page_number: int, name: str) -> None:
+    def reread(self, uri: str, page_number: int, name: str, *, again: str, engine: str = "") -> None:
         """Begin to read a page (1-based; 0: all pages of a file that could not be opened) again.
+
+        Args:
+            uri: Of the file.
+            page_number: Of the page.
+            name: What it is called.
+            again: The address that does this.
+            engine: As in `index`.
 
         Raises:
             ConfigError: Another run goes on, or the archive does not know how this page was read.
@@ -131,17 +140,23 @@ class Runs:
             hint = "`kobold-reader index PATH --archive DIR` reads it again."
             raise ConfigError(f"The archive does not know how {name} was read.", hint=hint)
         once = {"pages": str(page_number) if page_number else None, "sample": None}
+        once |= {"engine": engine} if engine else {}
         session = ReadSession(ReadOptions.of(self._options(settings, **once, outage_patience_s=0.0)))  # the user waits
 
         def read() -> str:
             report = self._archive.sync(
-                local_path(uri), reader=session, remember=False, cancel=self._cancel, on_progress=self._say
+                local_path(uri),
+                reader=session,
+                remember=False,
+                cancel=self._cancel,
+                on_start=_refuse_unanswered,
+                on_progress=self._say,
             )
             if report.errors:
                 raise report.errors[0]
             return "It was read, and can be found."
 
-        self._start(RunStatus(name, is_running=True, sentence="waiting for the server"), session, read)
+        self._start(RunStatus(name, is_running=True, sentence="waiting for the server", again=again), session, read)
 
     def index(self, path: Path | None, *, engine: str = "", is_agreed: bool = False) -> None:
         """Begin to index a folder or a file; None: all that was indexed before.
@@ -165,13 +180,11 @@ class Runs:
         progress, pages = PageProgress(), Counter[str]()
         started_s = time.monotonic()
 
-        def begin(_: Selection, outlook: Outlook) -> None:
+        def begin(its_session: ReadSession, outlook: Outlook) -> None:
             nonlocal started_s
             started_s = time.monotonic()
-            asks = outlook.to_read_pages and not engine and not is_agreed and find_spec("rapidocr") is not None
-            asked = session or ReadSession(ReadOptions.of(self._options({})))
-            if asks and asked.is_unanswered():
-                raise NeedsServerError(f"No KoboldCpp answers at {', '.join(asked.options.api_url)}.")
+            if not is_agreed:
+                _refuse_unanswered(its_session, outlook)
             progress.expect(outlook.pages - outlook.passed_pages, outlook.pages - outlook.read_pages)
             self._set(total_pages=progress.total_pages, sentence="reading")
 
@@ -261,6 +274,15 @@ class Runs:
         """Abort the job on the server, and wait for the thread to end."""
         self.stop()
         self.join(CLOSING_S)
+
+
+def _refuse_unanswered(session: ReadSession, outlook: Outlook) -> None:
+    """Raise NeedsServerError where pages wait for a KoboldCpp that does not answer, and RapidOCR could read them."""
+    if outlook.to_read_pages and find_spec("rapidocr") is not None and session.is_unanswered():
+        raise NeedsServerError(
+            f"No KoboldCpp answers at {', '.join(session.options.api_url)}. Read with RapidOCR instead? It reads "
+            "printed text and describes no pictures; KoboldCpp reads these pages again when it is there."
+        )
 
 
 def _lines(report: SyncReport) -> list[str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kobold_reader.archive.sidecars import SidecarReport
     from kobold_reader.reading.results import PageResult
     from kobold_reader.reading.survey import Outlook
+    from kobold_reader.session import ReadSession
 
 LEAST_INDEXING_S = 10
 """A shorter time is not worth a line."""
@@ -121,7 +122,7 @@ def index(
                 defaults={"witness": options.usual_witness},
                 prune=prune,
                 remember=not options.is_stand_in,
-                on_start=lambda _, outlook: _begin(outlook, progress, options),
+                on_start=lambda session, outlook: _begin(session, outlook, progress, options),
                 on_page=lambda result: _count(result, pages, due, progress),
                 on_progress=progress.doing,
                 make_transcriber=transcriber_of,
@@ -188,13 +189,13 @@ def _closing_code(report: SyncReport, beside: SidecarReport | None, options: Clu
     return EXIT_PARTIAL if beside and beside.errors else EXIT_OK
 
 
-def _begin(outlook: Outlook, progress: PageProgress, options: IndexOptions) -> None:
+def _begin(session: ReadSession, outlook: Outlook, progress: PageProgress, options: IndexOptions) -> None:
     from kobold_reader.cli.outcome import offer_rapidocr
 
     files, pages = spell_count(outlook.files, "file"), spell_count(outlook.pages, "page")
     notice(f"{files}, {pages}: {spell_kinds(outlook.by_kind)}")
     if outlook.to_read_pages and options.ray is None:
-        offer_rapidocr(options, progress)
+        offer_rapidocr(session, progress)
     progress.expect(outlook.pages - outlook.passed_pages, outlook.pages - outlook.read_pages)
     if forecast := outlook.forecast:
         timed = spell_count(forecast.timed_pages, "page")

@@ -57,7 +57,7 @@ def plan(
         selection = take(paths, known=ledger.kind_of)
         made = make_plan(session, selection, ledger, sample=options.sample or 0, on_progress=progress.doing)
     if made.server_error and not as_json:
-        offer_rapidocr(options, progress)
+        offer_rapidocr(session, progress)
     if as_json:
         say_json(made.to_dict())
     else:

@@ -75,7 +75,7 @@ def read(
         outlook = transcriber.survey(selection.files, looks=False)  # to look at pages would delay the first result
         progress.expect(outlook.pages, outlook.pages - outlook.read_pages)
         if outlook.to_read_pages and options.ray is None:
-            offer_rapidocr(options, progress)
+            offer_rapidocr(session, progress)
         with (
             saying_ways_on(options),
             count_if_interrupted(pages, due),
