@@ -86,6 +86,7 @@ class KoboldLLM(CustomLLM):
 
     _pool: ServerPool | None = PrivateAttr(default=None)
     _lock: Any = PrivateAttr(default_factory=threading.Lock)
+    _families: dict[tuple[str, str, str | None], Family] = PrivateAttr(default_factory=dict)
     _streams: Any = PrivateAttr(default_factory=weakref.WeakSet)
     _is_aborted: bool = PrivateAttr(default=False)
 
@@ -134,17 +135,25 @@ class KoboldLLM(CustomLLM):
                 log.debug("%s cannot say: %s", client.url, err)
         return call(last)
 
+    def _family_of(self, info: ServerInfo) -> Family:
+        """Choose the family once for each model, because there is a warning if it is unknown."""
+        key = (info.model, info.version, self.family)
+        with self._lock:
+            if key not in self._families:
+                self._families[key] = choose_family(info, self.family)
+            return self._families[key]
+
     def server(self) -> tuple[ServerInfo, Family]:
         """Return the server's facts and the family of its model; does not wait for a lease."""
         info = self._look(lambda client: client.info())
-        return info, choose_family(info, self.family)
+        return info, self._family_of(info)
 
     def count_tokens(self, prompt: str) -> int:
         """Return how many tokens an instruction becomes, the model's template included; does not wait for a lease."""
 
         def count(client: KoboldClient) -> int:
             info = client.info()
-            return render_prompt(client, info, choose_family(info, self.family), prompt).tokens
+            return render_prompt(client, info, self._family_of(info), prompt).tokens
 
         return self._look(count)
 
@@ -246,7 +255,7 @@ class KoboldLLM(CustomLLM):
     ) -> CompletionResponse:
         with self._servers().lease(cancel=cancel, on_wait=_log_wait_once()) as lease:
             info = lease.info
-            family = choose_family(info, self.family)
+            family = self._family_of(info)
             if formatted:
                 expanded = ExpandedPrompt(prompt, lease.run(lambda client: client.count_tokens(prompt), cancel=cancel))
             else:

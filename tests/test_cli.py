@@ -1128,6 +1128,15 @@ def test_an_empty_path_is_not_the_current_folder(
     assert json.loads(kobold("status", *archive, "--json").out)["files"] == 1
 
 
+@pytest.mark.usefixtures("simulator")
+def test_sidecars_without_an_archive_ask_for_it(kobold: Command, pages: Path, tmp_path: Path) -> None:
+    """They named `index`, which had been run, and after which they would have said the same again."""
+    assert kobold("index", pages, "--archive", tmp_path / "archive", "--embedder", "none").code == 0
+    said = kobold("sidecars", pages)
+    assert said.code == 2
+    assert "name it with --archive DIR" in said.err
+
+
 @posix_only
 @pytest.mark.usefixtures("simulator")
 def test_forget_finds_the_files_of_a_linked_folder(kobold: Command, pages: Path, tmp_path: Path) -> None:

@@ -78,6 +78,14 @@ def test_complete_applies_the_template(llm: KoboldLLM, server: KoboldSimulator) 
     assert body["images"] == []
 
 
+def test_an_unknown_model_is_named_once(llm: KoboldLLM, caplog: pytest.LogCaptureFixture) -> None:
+    """A question looks at the server some five times."""
+    llm.server()
+    llm.count_tokens("When did the slates come?")
+    llm.complete("When did the slates come?")
+    assert caplog.text.count("tells no family") == 1
+
+
 def test_a_formatted_prompt_is_sent_as_it_stands(llm: KoboldLLM, server: KoboldSimulator) -> None:
     llm.complete("Once upon a time", formatted=True, max_length=12, temperature=0.7, stop=["END"])
 

@@ -94,7 +94,8 @@ def _existing(given: str | None) -> Path:
 
     path = existing_ledger(given)
     if path is None:
-        raise ConfigError("nothing was read yet.", hint="Read the photos first: kobold-reader index PATH --archive DIR")
+        hint = "What `index` read is in its archive: name it with --archive DIR."
+        raise ConfigError("there is no ledger of `read` to take words from.", hint=hint)
     return path
 
 
