@@ -78,8 +78,9 @@ def test_complete_applies_the_template(llm: KoboldLLM, server: KoboldSimulator) 
     assert body["images"] == []
 
 
-def test_an_unknown_model_is_named_once(llm: KoboldLLM, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_model_is_named_once(make_simulator: MakeSimulator, caplog: pytest.LogCaptureFixture) -> None:
     """A question looks at the server some five times."""
+    llm = KoboldLLM(api_url=make_simulator(model="foo").url)
     llm.server()
     llm.count_tokens("When did the slates come?")
     llm.complete("When did the slates come?")
