@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -183,6 +183,8 @@ class ReadOptions:
 
     are_tasks_default: bool = False
     """Tasks that the model cannot do are left out; where tasks were given, they are refused instead."""
+    is_stand_in: bool = False
+    """RapidOCR reads because no KoboldCpp answers: what that has read is kept, and the other tasks wait for it."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> ReadOptions:
@@ -190,7 +192,7 @@ class ReadOptions:
 
         Keys that are no options are left out, such as those that LlamaIndex adds to a reader's `to_dict`.
         """
-        values = {name: given[name] for name in OPTIONS if name in given}
+        values = {name: given[name] for name in (*OPTIONS, "is_stand_in") if name in given}
         for name in ("api_url", "tasks", "pdf_passwords"):
             if values.get(name) is not None:
                 values[name] = (values[name],) if isinstance(values[name], str) else tuple(values[name])
@@ -242,6 +244,12 @@ class ReadOptions:
         missing = [what for what, is_there in needs.items() if not is_there]
         if missing:
             raise ConfigError(f"json_schema needs {'; '.join(missing)}.")
+
+    @property
+    def of_koboldcpp(self) -> ReadOptions:
+        """The options of the run for which this one stands in; it reads nothing again."""
+        tasks: Any = None if self.are_tasks_default else self.tasks
+        return replace(self, engine="koboldcpp", tasks=tasks, redo=None, is_stand_in=False)
 
     @property
     def has_witness(self) -> bool:

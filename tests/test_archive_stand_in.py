@@ -115,6 +115,33 @@ def test_the_stand_in_stays_where_koboldcpp_loops(
         assert [row.text for row in opened.pages()] == ["Harbour dues, read at last."]
 
 
+@pytest.mark.parametrize("tasks", [None, ["ocr", "caption"]])
+def test_what_koboldcpp_read_is_kept_by_a_stand_in(
+    tmp_path: Path, scans: Path, make_simulator: Callable[..., KoboldSimulator], tasks: list[str] | None
+) -> None:
+    """All texts became RapidOCR's and all descriptions went, for one new page; named tasks were refused."""
+    server = make_simulator(brain=ScriptBrain("Harbour dues, as a better reader writes them."))
+    pages = Path(shutil.copytree(scans, tmp_path / "scans"))
+    with without_line_reader(), Archive.open(tmp_path / "a", create=True, embedder="none") as archive:
+        archive.sync(pages, reader=KoboldReader(api_url=server.url, tasks=tasks, on_error="skip", ledger="none"))
+        [before] = archive.pages()
+        assert set(before.parts) == {"ocr", "caption"}
+        with Image.open(pages / "page.png") as page:
+            page.rotate(180).save(pages / "new.png")
+        server.stop()
+        stand_in = {"engine": "rapidocr", "is_stand_in": True}
+        for redo in (None, "all"):
+            report = archive.sync(changes={**stand_in, "redo": redo}, remember=False)
+            assert report.pages == archive.status().pages == {"ok": 2}
+            kept, new = sorted(archive.pages(), key=lambda row: row.uri, reverse=True)
+            assert kept == before
+            assert set(new.parts) == {"ocr"}
+            assert str(new.metadata["model"]).startswith("rapidocr-")
+        asked = KoboldReader(engine="rapidocr", on_error="skip", ledger="none")
+        assert archive.sync(pages, reader=asked, remember=False).pages == {"ok": 2}
+        assert all(str(row.metadata["model"]).startswith("rapidocr-") for row in archive.pages()), "asked for"
+
+
 @pytest.mark.parametrize(("answer", "status"), [("\n".join(LINES), "ok"), ("", "failed")])
 def test_in_a_new_archive_no_page_was_rapidocr_s_before(
     tmp_path: Path, folder: Path, scans: Path, make_simulator: Callable[..., KoboldSimulator], answer: str, status: str

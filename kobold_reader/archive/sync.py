@@ -224,6 +224,7 @@ class FileStamps:
         known = [
             RELEASE,
             asked.engine,
+            asked.is_stand_in,
             self._last_family,
             {task: asked.key(task) for task in asked.tasks},
             asked.are_tasks_default,

@@ -176,6 +176,7 @@ class ReadingOptions(ServerOptions):
         return alike | {
             "tasks": _list_of(self.tasks) or None,
             "sample": self.sample or None,
+            "is_stand_in": self.is_stand_in,
             "prompts": self._prompts(),
             "pdf_passwords": self.pdf_password or [],
             "page_timeout_s": self.page_timeout,

@@ -66,6 +66,11 @@ def find_due(
     """
     facts = known.facts
     tasks = tasks_of_page(facts, options)
+    if options.is_stand_in and "ocr" in tasks:
+        kept = find_due(ledger, options.of_koboldcpp, known)
+        if "ocr" in kept.readings:
+            return PageTasks(tuple(task for task in kept.tasks if task in kept.readings), kept.readings, ())
+        tasks = ("ocr",)
     readings: dict[str, Reading] = {}
     due_tasks: list[str] = []
     for task in tasks:
@@ -88,10 +93,10 @@ def find_due(
 
 def stand_in(ledger: Ledger, options: ReadOptions, page: PageResult) -> Reading | None:
     """Return RapidOCR's whole reading of a page that is meant for KoboldCpp, if there is one with text."""
-    if options.engine == "rapidocr" or "ocr" not in page.tasks or not page.content_sha256:
+    if (options.engine == "rapidocr" and not options.is_stand_in) or "ocr" not in page.tasks or not page.content_sha256:
         return None
     own = page.readings.get("ocr")
-    if own is not None and own.engine in OF_THE_PAGE:
+    if own is not None and own.engine in {*OF_THE_PAGE, "rapidocr"}:
         return None
     found = ledger.reading(page.content_sha256, "ocr", "rapidocr", options.key("ocr"))
     return found if found is not None and found.status == "ok" else None

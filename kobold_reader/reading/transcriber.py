@@ -387,8 +387,9 @@ class Transcriber:
         if facts is None:
             return False
         self._able = facts.tasks
+        are_left_out = self._options.are_tasks_default or (self._options.is_stand_in and "ocr" in self._options.tasks)
         for task in self._options.tasks:
-            if task not in facts.tasks and not self._options.are_tasks_default:
+            if task not in facts.tasks and not are_left_out:
                 engine = f"{self._options.engine} with {facts.model}"
                 raise ConfigError(
                     f"{engine} cannot do the task {task!r}; it can do {', '.join(sorted(facts.tasks))}.",

@@ -139,8 +139,8 @@ class Runs:
         if not settings:
             hint = "`kobold-reader index PATH --archive DIR` reads it again."
             raise ConfigError(f"The archive does not know how {name} was read.", hint=hint)
-        once = {"pages": str(page_number) if page_number else None, "sample": None}
-        once |= {"engine": engine} if engine else {}
+        once: dict[str, Any] = {"pages": str(page_number) if page_number else None, "sample": None}
+        once |= {"engine": engine, "is_stand_in": True} if engine else {}
         session = ReadSession(ReadOptions.of(self._options(settings, **once, outage_patience_s=0.0)))  # the user waits
 
         def read() -> str:
@@ -169,7 +169,7 @@ class Runs:
         Raises:
             ConfigError: Another run goes on.
         """
-        more = {"engine": engine} if engine else {}
+        more = {"engine": engine, "is_stand_in": True} if engine else {}
         session = None
         if path is not None:
             told = {name: value for name, value in self._archive.settings_of(path).items() if value is not None}
