@@ -33,7 +33,7 @@ def main() -> None:
             report = archive.sync(
                 arguments.folder,
                 reader=reader,
-                on_start=lambda _selection, outlook: due.append(outlook.to_read_pages),
+                on_start=lambda _session, outlook: due.append(outlook.to_read_pages),
             )
         except ServerError as err:
             sys.exit(f"{err}\nWhat was read is kept: run it again when the server is back.")
