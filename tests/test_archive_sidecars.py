@@ -360,7 +360,7 @@ def test_without_an_archive_the_ledger_tells(album: Album, run: Command) -> None
     assert values(album.folder / "a.jpg.xmp")["keywords"] == ["boat", "jetty", "summer"]
     empty = run("sidecars", album.folder)
     assert empty.code == 2
-    assert "kobold-reader index" in empty.err
+    assert "name it with --archive DIR" in empty.err
 
 
 def test_a_photo_of_which_nothing_is_said_keeps_its_sidecar(album: Album, tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+from typer.testing import CliRunner
 
 from kobold_reader import Archive, KoboldReader
+from kobold_reader.cli.app import make_app
 from tests.conftest import without_line_reader
 from tests.kobold_simulator import KoboldSimulator, ScriptBrain
 
@@ -140,6 +142,37 @@ def test_what_koboldcpp_read_is_kept_by_a_stand_in(
         asked = KoboldReader(engine="rapidocr", on_error="skip", ledger="none")
         assert archive.sync(pages, reader=asked, remember=False).pages == {"ok": 2}
         assert all(str(row.metadata["model"]).startswith("rapidocr-") for row in archive.pages()), "asked for"
+
+
+def test_the_engine_rapidocr_keeps_what_koboldcpp_read(
+    tmp_path: Path, scans: Path, make_simulator: Callable[..., KoboldSimulator]
+) -> None:
+    """The command that is suggested without a server replaced all texts, and the next run asked RapidOCR again."""
+    server = make_simulator(brain=ScriptBrain("Harbour dues, as a better reader writes them."))
+    pages, other = (Path(shutil.copytree(scans, tmp_path / name)) for name in ("scans", "other"))
+    at = ["--archive", str(tmp_path / "a"), "--embedder", "none"]
+
+    def index(*arguments: str) -> str:
+        with without_line_reader():
+            done = CliRunner().invoke(make_app(), ["index", *arguments, *at])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    index(str(pages), "--api-url", server.url)
+    with Archive.open(tmp_path / "a") as archive:
+        before, settings = list(archive.pages()), archive.settings_of(pages)
+    with Image.open(pages / "page.png") as page:
+        page.rotate(180).save(pages / "new.png")
+        page.rotate(180).save(other / "page.png")
+    assert "pages that KoboldCpp read are kept" in index(str(pages), "--engine", "rapidocr")
+    index(str(other), "--engine", "rapidocr")
+    with Archive.open(tmp_path / "a") as archive:
+        assert [row for row in archive.pages() if row in before] == before
+        assert archive.settings_of(pages) == settings
+        assert archive.settings_of(other)["engine"] == "rapidocr", "that was chosen for this folder"
+    index(str(pages), "--engine", "rapidocr", "--redo", "all")
+    with Archive.open(tmp_path / "a") as archive:
+        assert all(str(row.metadata["model"]).startswith("rapidocr-") for row in archive.pages())
 
 
 @pytest.mark.parametrize(("answer", "status"), [("\n".join(LINES), "ok"), ("", "failed")])

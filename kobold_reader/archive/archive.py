@@ -249,10 +249,10 @@ class Archive:
             self._traces.remove()
             self._traces = None
 
-    def count_readings(self) -> int:
-        """Count the readings in the archive's own ledger."""
+    def count_readings(self, engine: str | None = None) -> int:
+        """Count the readings in the archive's own ledger, or those of one engine."""
         with self._own_ledger() as ledger:
-            return ledger.count_readings() if ledger else 0
+            return ledger.count_readings(engine) if ledger else 0
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
@@ -411,8 +411,10 @@ class Archive:
         # `redo` and `stop_after_s` are asked for once: remembered, every later run would repeat them.
         asked_once = {"redo", "stop_after_s"} | ({"image_kind"} if options.image_kind == "auto" else set())
         settings = {name: value for name, value in options.to_dict().items() if name not in asked_once}
+        known = self._catalog.roots() if options.is_stand_in else {}  # the next run wants KoboldCpp there again
         for path in paths:
-            self._catalog.remember_root(root_name(path), settings)
+            if root_name(path) not in known:
+                self._catalog.remember_root(root_name(path), settings)
 
     def reembed(
         self,

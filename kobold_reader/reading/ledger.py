@@ -559,9 +559,9 @@ class Ledger:
         # SQLite would sort the texts along.
         return sorted((DoubtfulPage(*row) for row in rows), key=lambda page: page.rank)
 
-    def count_readings(self) -> int:
-        """Count the readings of this file; the fallback's do not count."""
-        [(count,)] = self._rows("SELECT count(*) FROM readings")
+    def count_readings(self, engine: str | None = None) -> int:
+        """Count the readings of this file, or those of one engine; the fallback's do not count."""
+        [(count,)] = self._rows("SELECT count(*) FROM readings WHERE engine = coalesce(?, engine)", engine)
         return int(count)
 
     def count(self) -> dict[str, int]:

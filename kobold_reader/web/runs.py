@@ -206,7 +206,6 @@ class Runs:
                 path,
                 reader=session,
                 changes=None if session else self._options({}, **more),
-                remember=not engine,
                 cancel=self._cancel,
                 on_start=begin,
                 on_page=count,

@@ -113,6 +113,7 @@ def index(
             if not paths:
                 return 0
         _notice_words_only(opened)
+        _keep_what_koboldcpp_read(opened, options)
         _notice_left_out(opened, paths or [], options)
         with saying_ways_on(options), page_progress() as progress, count_if_interrupted(pages, due):
             report = opened.sync(
@@ -121,7 +122,6 @@ def index(
                 changes=options.changes(),
                 defaults={"witness": options.usual_witness},
                 prune=prune,
-                remember=not options.is_stand_in,
                 on_start=lambda session, outlook: _begin(session, outlook, progress, options),
                 on_page=lambda result: _count(result, pages, due, progress),
                 on_progress=progress.doing,
@@ -160,6 +160,14 @@ def _notice_words_only(opened: Archive) -> None:
     else:
         why = "no embedder is installed, so this archive has no vectors."
         notice(f"words only: {why} {install_hint()}")
+
+
+def _keep_what_koboldcpp_read(opened: Archive, options: IndexOptions) -> None:
+    """Let RapidOCR read only what KoboldCpp has not read, unless all is to be read again."""
+    is_choice = options.engine == "rapidocr" and not options.is_stand_in and options.redo != "all"
+    if is_choice and opened.count_readings("koboldcpp"):
+        options.is_stand_in = True
+        notice("pages that KoboldCpp read are kept as they are. To read all pages with RapidOCR, add --redo all")
 
 
 def _notice_left_out(opened: Archive, paths: Sequence[str], options: IndexOptions) -> None:
@@ -249,7 +257,7 @@ def _notice_report(report: SyncReport, options: IndexOptions) -> None:
         pages = spell_count(report.stand_in_pages, "page")
         notice(f"{pages} {'keeps' if report.stand_in_pages == 1 else 'keep'} RapidOCR's text, which is better")
     if options.is_stand_in and report.read_pages:
-        notice("when KoboldCpp answers, run the same command: it reads these pages again")
+        notice("when KoboldCpp answers, the next `index` without --engine reads these pages again")
     if report.finished_pages:
         notice(f"{spell_count(report.finished_pages, 'page')} read by an interrupted run indexed first")
     if report.uncompared_pages:
