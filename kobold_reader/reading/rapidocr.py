@@ -263,12 +263,12 @@ def _parted(text: str, score: float, corners: Any, words: Iterable[tuple[str, fl
 
     first, second, third, fourth = corners
     wide, high = math.dist(first, second), math.dist(first, fourth)
-    pieces: list[list[_Word]] = []
+    pieces: list[list[_SeenWord]] = []
     at = 0
     for word, _, points in words:
         shares = (np.array(points) - first) @ (second - first) / wide**2
         start = text.index(word, at)
-        found = _Word(start, at := start + len(word), float(shares.min()), float(shares.max()))
+        found = _SeenWord(start, at := start + len(word), float(shares.min()), float(shares.max()))
         before = pieces[-1][-1] if pieces else None
         if before is None or (found.left - before.right) * wide > _WIDE_GAP * high:
             pieces.append([found])
@@ -288,7 +288,7 @@ def _parted(text: str, score: float, corners: Any, words: Iterable[tuple[str, fl
         yield _ReadLine(text[piece[0].start : piece[-1].end], score, np.array(places, np.float32), along)
 
 
-class _Word(NamedTuple):
+class _SeenWord(NamedTuple):
     """A span of a line's text, and where it stands along the line, in shares of its length."""
 
     start: int
