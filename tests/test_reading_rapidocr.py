@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from kobold_reader import KoboldReader
 from kobold_reader.errors import ConfigError, MissingExtraError
+from kobold_reader.reading.rapidocr import in_pieces
 from tests import page_files as make
 from tests.conftest import GROUND_TRUTH, SAMPLES
 from tests.kobold_simulator import EyesBrain, KoboldSimulator
@@ -128,3 +130,20 @@ def test_cells_far_apart_have_places_of_their_own_in_one_line(tmp_path: Path) ->
     words = ["Mooring", "of", "the", "sloop"]
     before = [40 + font.getlength(" ".join([*words[:at], ""])) for at in range(4)]
     assert begins == pytest.approx(before, abs=8)
+
+
+@pytest.mark.parametrize("told", [0, 1, 2])
+def test_no_letter_is_lost_where_rapidocr_tells_few_words(told: int) -> None:
+    box = np.array([(0, 0), (600, 0), (600, 20), (0, 20)], np.float32)
+    words = [
+        ("Mooring", 0.9, [(5, 2), (95, 2), (95, 18), (5, 18)]),
+        ("12.50", 0.9, [(400, 2), (460, 2), (460, 18), (400, 18)]),
+    ]
+    lines = list(in_pieces("Mooring 12.50 kronor", 0.9, box, words[:told]))
+    assert [line.text for line in lines] == [
+        ["Mooring 12.50 kronor"],
+        ["Mooring 12.50 kronor"],
+        ["Mooring", "12.50 kronor"],
+    ][told]
+    assert lines[0].corners[0].tolist() == [0, 0]
+    assert lines[-1].corners[2].tolist() == [600, 20]

@@ -6,6 +6,7 @@ It cannot read handwriting, write captions, or keep Markdown structure. It finds
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -179,7 +180,9 @@ class RapidOcrEngine:
             return []
         lines = zip(found.txts, found.scores, found.boxes, found.word_results, strict=True)
         return [
-            piece for text, score, corners, words in lines for piece in _parted(str(text), float(score), corners, words)
+            piece
+            for text, score, corners, words in lines
+            for piece in in_pieces(str(text), float(score), corners, words)
         ]
 
     def _pieces_of_bands(self, view: PageView) -> list[_ReadLine]:
@@ -254,7 +257,7 @@ class RapidOcrEngine:
             self._facts = None
 
 
-def _parted(text: str, score: float, corners: Any, words: Iterable[tuple[str, float, Any]]) -> Iterator[_ReadLine]:
+def in_pieces(text: str, score: float, corners: Any, words: Iterable[tuple[str, float, Any]]) -> Iterator[_ReadLine]:
     """Cut a line at its wide gaps: RapidOCR takes cells of a table for one line if they are near enough.
 
     RapidOCR's words end at white space, and also at a gap and where Chinese begins.
@@ -276,8 +279,13 @@ def _parted(text: str, score: float, corners: Any, words: Iterable[tuple[str, fl
             pieces[-1].append(found)
         else:
             pieces[-1][-1] = before._replace(end=found.end, right=found.right)
+    if not pieces:
+        yield _ReadLine(text, score, corners, ())
+        return
     paper = min(_PAPER * high / wide, _PAPER)
-    for piece in pieces:
+    # No letter is lost, even if no word that is told has it.
+    bounds = [0, *(piece[0].start for piece in pieces[1:]), len(text)]
+    for piece, bound in zip(pieces, itertools.pairwise(bounds), strict=True):
         left = 0.0 if piece is pieces[0] else piece[0].left - paper
         right = 1.0 if piece is pieces[-1] else piece[-1].right + paper
         places = [first + left * (second - first), first + right * (second - first)]
@@ -285,7 +293,7 @@ def _parted(text: str, score: float, corners: Any, words: Iterable[tuple[str, fl
         # At both ends the line's box is nearer to the letters: RapidOCR takes wide ones for narrow.
         ends = [left + paper, *[end for one in piece for end in (one.left, one.right)][1:-1], right - paper]
         along = words_along(ends, left, right) if wide > high else ()  # else it is vertical
-        yield _ReadLine(text[piece[0].start : piece[-1].end], score, np.array(places, np.float32), along)
+        yield _ReadLine(text[slice(*bound)].strip(), score, np.array(places, np.float32), along)
 
 
 class _SeenWord(NamedTuple):
