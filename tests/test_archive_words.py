@@ -247,6 +247,13 @@ def test_any_text_can_be_indexed_found_and_forgotten(text: str) -> None:
     SHARED.execute("INSERT INTO trigrams (trigrams, rank) VALUES ('integrity-check', 1)")
 
 
+@pytest.mark.parametrize("space", [" ", "\u3000", "\u00a0", "\u2009"])
+def test_a_japanese_name_is_found_whatever_space_is_in_it(space: str) -> None:
+    assert fold(f"山田{space}太郎") == fold("山田太郎")
+
+
+@example("山田\u3000太郎")
+@example("山田¸太郎")
 @given(st.text(max_size=100))
 def test_folding_twice_changes_nothing_and_offsets_point_into_the_text(text: str) -> None:
     assert fold(fold(text)) == fold(text)

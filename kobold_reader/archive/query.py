@@ -65,7 +65,7 @@ class Query:
 
 # ── folding ───────────────────────────────────────────────────────────────────────────────────────
 
-FOLDING = 5
+FOLDING = 6
 """Raised with every change of `PageRow.names`, and of what `fold` or `words.put` make of a text.
 
 An archive's words are then made anew.
@@ -103,13 +103,14 @@ _CLUSTER = re.compile(
 )
 """Characters that make one letter together."""
 _HAN_OR_KANA = r"[\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+_SPACE = r"[ \u00a0\u2000-\u200a\u202f\u205f\u3000]"
 HYPHENS = "-‐¬⸗"
 """Written where a word is broken at the end of a line."""
 _LINE_END = re.compile(
     # A hyphen goes where one word was broken. It stays, and only the line end goes, in Lindqvist-Berg.
     rf"(?<=[^\W\d_]|[\u0300-\u036f])[{HYPHENS}]\s*\n\s*(?=[^\W\d_])(?!(?:und|oder|bzw|och|eller|og)\b)"
     r"|(?<=[^\W\d_]|[\u0300-\u036f])\u00ad\s*\n\s*(?=[^\W\d_])"
-    rf"|(?<={_HAN_OR_KANA})(?:[ \t\r]*\n[ \t]*| )(?={_HAN_OR_KANA})"
+    rf"|(?<={_HAN_OR_KANA})(?:[ \t\r]*\n[ \t]*|{_SPACE})(?={_HAN_OR_KANA})"
 )
 """Left out between two halves of a word at the end of a line, and between characters of Chinese and Japanese."""
 
@@ -137,6 +138,7 @@ class _Folding(dict[int, str]):
             )
             folded = unicodedata.normalize("NFC", letters)
             folded = "" if folded in _VOICING else folded  # without a letter
+            folded = char if folded.isspace() and not char.isspace() else folded  # a lone accent is no space
         self[code] = folded
         return folded
 
