@@ -533,7 +533,7 @@ def test_abort_of_nothing() -> None:
 
 def test_abort_waits_for_the_prompt() -> None:
     first_record = recorded("abort_in_prompt_first")
-    with paced("abort_in_prompt", multiuser=0, prompt_seconds=0.5, linger_s=5) as server:
+    with paced("abort_in_prompt", multiuser=0, prompt_seconds=2, linger_s=5) as server:
         first = started(server, "abort_in_prompt_first")
         assert_recorded(server, "abort_in_prompt")
         assert server.running
