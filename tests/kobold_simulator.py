@@ -310,6 +310,11 @@ class KoboldSimulator:
         return self._running is not None
 
     @property
+    def running_key(self) -> str:
+        """The key of the running (or last) generation, by which it can be aborted."""
+        return self._current_key
+
+    @property
     def queued(self) -> int:
         """How many generations wait for the model."""
         return len(self._waiting)
@@ -563,12 +568,13 @@ class KoboldSimulator:
 
     def _generate(self, task: Task, job: Job, told: Callable[[str], None] | None = None) -> Done:
         """Run one request; the caller holds the model."""
-        with self._lock:
+        with self._changed:
             self._current_key = job.key
             pending = self._pending_abort and self._pending_abort == job.key
             if pending:
                 self._pending_abort = ""
             self._perf["stop_reason"] = 0
+            self._changed.notify_all()
         if pending:
             return self._finished(job, Done())
         started = time.monotonic()

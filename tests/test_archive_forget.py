@@ -207,7 +207,7 @@ def test_a_copy_that_stays_is_shown_where_it_lies(place: Path, server: KoboldSim
         assert archive.forget([(scans / "secretplace.pdf").as_uri()]).pages == 0
         assert {hit.file_name for hit in archive.search("badger", mode="keyword")} == {"kept.pdf"}
     assert holding(place, b"secretplace") == set()
-    assert holding(place, WORDS["secretplace.pdf"]) == {"ledger.sqlite", "archive.sqlite", "chroma.sqlite3"}
+    assert holding(place, WORDS["secretplace.pdf"]) >= {"ledger.sqlite", "archive.sqlite", "chroma.sqlite3"}
 
 
 @pytest.mark.thorough

@@ -440,8 +440,9 @@ class Asking:
 
 def started(server: KoboldSimulator, name: str, *, said: int = 0) -> Asking:
     """Ask what was recorded first; return when the model is at it and has said so much."""
-    asking = Asking(server, recorded(name)["request"])
-    assert server.wait_for(lambda: server.running and len(server.running_text) >= said)
+    request = recorded(name)["request"]
+    asking, key = Asking(server, request), request["body"].get("genkey", "")
+    assert server.wait_for(lambda: server.running and server.running_key == key and len(server.running_text) >= said)
     return asking
 
 
@@ -533,7 +534,7 @@ def test_abort_of_nothing() -> None:
 
 def test_abort_waits_for_the_prompt() -> None:
     first_record = recorded("abort_in_prompt_first")
-    with paced("abort_in_prompt", multiuser=0, prompt_seconds=2, linger_s=5) as server:
+    with paced("abort_in_prompt", multiuser=0, prompt_seconds=0.5, linger_s=5) as server:
         first = started(server, "abort_in_prompt_first")
         assert_recorded(server, "abort_in_prompt")
         assert server.running
