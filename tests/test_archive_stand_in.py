@@ -170,9 +170,10 @@ def test_the_engine_rapidocr_keeps_what_koboldcpp_read(
         assert [row for row in archive.pages() if row in before] == before
         assert archive.settings_of(pages) == settings
         assert archive.settings_of(other)["engine"] == "rapidocr", "that was chosen for this folder"
-    index(str(pages), "--engine", "rapidocr", "--redo", "all")
-    with Archive.open(tmp_path / "a") as archive:
-        assert all(str(row.metadata["model"]).startswith("rapidocr-") for row in archive.pages())
+    for redo in (["--redo", "all"], []):  # the choice holds for the next run, too
+        index(str(pages), "--engine", "rapidocr", *redo)
+        with Archive.open(tmp_path / "a") as archive:
+            assert all(str(row.metadata["model"]).startswith("rapidocr-") for row in archive.pages())
 
 
 @pytest.mark.parametrize(("answer", "status"), [("\n".join(LINES), "ok"), ("", "failed")])

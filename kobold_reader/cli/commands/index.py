@@ -113,7 +113,7 @@ def index(
             if not paths:
                 return 0
         _notice_words_only(opened)
-        _keep_what_koboldcpp_read(opened, options)
+        _keep_what_koboldcpp_read(opened, paths or [], options)
         _notice_left_out(opened, paths or [], options)
         with saying_ways_on(options), page_progress() as progress, count_if_interrupted(pages, due):
             report = opened.sync(
@@ -162,10 +162,12 @@ def _notice_words_only(opened: Archive) -> None:
         notice(f"words only: {why} {install_hint()}")
 
 
-def _keep_what_koboldcpp_read(opened: Archive, options: IndexOptions) -> None:
-    """Let RapidOCR read only what KoboldCpp has not read, unless all is to be read again."""
-    is_choice = options.engine == "rapidocr" and not options.is_stand_in and options.redo != "all"
-    if is_choice and opened.count_readings("koboldcpp"):
+def _keep_what_koboldcpp_read(opened: Archive, paths: Sequence[str], options: IndexOptions) -> None:
+    """Let RapidOCR read only what KoboldCpp has not, unless it was chosen for these paths or all is read again."""
+    if options.engine != "rapidocr" or options.is_stand_in or options.redo == "all":
+        return
+    is_usual = bool(paths) and all(opened.settings_of(path).get("engine") == "rapidocr" for path in paths)
+    if not is_usual and opened.count_readings("koboldcpp"):
         options.is_stand_in = True
         notice("pages that KoboldCpp read are kept as they are. To read all pages with RapidOCR, add --redo all")
 
